@@ -1,0 +1,27 @@
+"""Errors that a user can mend, said in one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave: the message says what was wrong, what was expected and what to do."""
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """The hint that ends an "unknown name" message.
+
+    Args:
+        word: what the user wrote.
+        valid: the names that would have been accepted.
+
+    Returns:
+        ``"did you mean 'x' or 'y'?"`` with the nearest valid names, or ``"valid: a, b, c"`` if none is near.
+    """
+    names = sorted({str(name) for name in valid})
+    near = difflib.get_close_matches(str(word), names, n=3, cutoff=0.6)
+    if near:
+        return "did you mean " + " or ".join(f"'{name}'" for name in near) + "?"
+    return "valid: " + ", ".join(names)
