@@ -1,0 +1,23 @@
+"""Limited, heterogeneous observations: feature layouts, masks, presets, the environment wrapper and its table."""
+
+from envs.hetero_mask.layouts import AgentLayout, FeatureLayout, layout_for, plain_layout
+from envs.hetero_mask.mask import ObservationMask
+from envs.hetero_mask.presets import LIMITS, PRESETS, default_widths, mask_for, read_masks
+from envs.hetero_mask.table import mask_table, mask_text
+from envs.hetero_mask.wrapper import MaskedEnv
+
+__all__ = [
+    "LIMITS",
+    "PRESETS",
+    "AgentLayout",
+    "FeatureLayout",
+    "MaskedEnv",
+    "ObservationMask",
+    "default_widths",
+    "layout_for",
+    "mask_for",
+    "mask_table",
+    "mask_text",
+    "plain_layout",
+    "read_masks",
+]

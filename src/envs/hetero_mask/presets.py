@@ -1,0 +1,198 @@
+"""Masks and widths by name: the limits ``fo``, ``lh`` and ``lha``, the presets, and what a user writes instead.
+
+The presets of a task are in ``presets/<task>.yaml``. `mask_for` is the one way from a run's keys to a mask.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from envs.hetero_mask.layouts import FeatureLayout
+from envs.hetero_mask.mask import ObservationMask
+from kd_marl.errors import UserError, nearest
+
+LIMITS = ("fo", "lh", "lha")
+PRESETS = ("paper", "random")
+HOW_TO_WRITE = "write it as 0: [L, A(P)], 1: [V]"
+FOLDER = Path(__file__).parent / "presets"
+
+# The paper's students under LH+A are 16 to 32 wide.
+LHA_WIDTHS = (16, 32)
+# The paper draws 8 to 10 of 18 features; any other number of features gives half of them.
+PAPER_FEATURES, PAPER_DRAW = 18, (8, 10)
+
+
+def mask_for(
+    layout: FeatureLayout,
+    limits: str,
+    preset: str = "paper",
+    masks: Mapping[Any, Any] | str | None = None,
+) -> ObservationMask:
+    """The mask that a run's keys ask for.
+
+    Args:
+        layout: the environment's layout.
+        limits: "fo" full observations, "lh" or "lha" the preset's mask (they differ in the students' widths only).
+        preset: "paper" or "random"; not read under "fo".
+        masks: agent index or name -> features, in place of what limits and preset say. Agents that are not named keep
+            the preset's. A mapping, or text or the path of a file for `read_masks`.
+
+    Returns:
+        The mask.
+
+    Raises:
+        UserError: an unknown name, a preset that this task has not, or a mask that hides everything from an agent.
+    """
+    if limits not in LIMITS:
+        raise UserError(f"unknown limits {limits!r}; {nearest(limits, LIMITS)}")
+    if preset not in PRESETS:
+        raise UserError(f"unknown masks_preset {preset!r}; {nearest(preset, PRESETS)}")
+    given = read_masks(masks)
+    rows = {_agent_index(layout, key): key for key in given}
+    if len(rows) < len(given):
+        raise UserError(f"masks names an agent of {layout.task} twice: use its index or its name, not both")
+    visible = np.zeros((layout.n_agents, layout.n_features), bool)
+    sizes: list[tuple[int, int]] | None = None
+    if limits != "fo" and preset == "random":
+        sizes = []
+    for agent in range(layout.n_agents):
+        if agent in rows:
+            chosen = _user_row(layout, agent, given[rows[agent]])
+        elif limits != "fo" and preset == "paper":
+            chosen = _paper_row(layout, agent)
+        else:
+            chosen = layout.real(agent)
+        visible[agent, list(chosen)] = True
+        if sizes is not None:
+            sizes.append((len(chosen), len(chosen)) if agent in rows else random_sizes(len(chosen)))
+    # A mask written for every agent draws nothing, whatever the preset.
+    drawn = sizes if len(rows) < layout.n_agents else None
+    return ObservationMask(layout, visible, drawn, "user" if rows else "fo" if limits == "fo" else preset)
+
+
+def read_masks(value: Mapping[Any, Any] | str | None) -> dict[Any, Any]:
+    """Masks as the user gave them.
+
+    Args:
+        value: a mapping; the path of a YAML file that holds one; or text such as ``0: [L, A(P)], 1: [V]``, with or
+            without braces (Sacred turns a braced Python dictionary into new keys and refuses them, so text it is).
+
+    Returns:
+        agent -> list of features; empty if the user gave nothing.
+    """
+    given = value
+    if isinstance(value, str):
+        text = value.strip()
+        if text.endswith((".yaml", ".yml", ".json")):
+            try:
+                text = Path(text).expanduser().read_text(encoding="utf-8")
+            except OSError as error:
+                raise UserError(f"masks names the file {value}, which cannot be read: {error.strerror}") from error
+        elif text and not text.startswith("{") and "\n" not in text:
+            text = "{" + text + "}"
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"masks {given!r} cannot be read: {HOW_TO_WRITE}") from error
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise UserError(f"masks {given!r} is no mapping from agents to features: {HOW_TO_WRITE}")
+    return dict(value)
+
+
+def default_widths(layout: FeatureLayout, mask: ObservationMask, limits: str, width: int) -> tuple[int, ...]:
+    """The students' hidden widths.
+
+    Args:
+        layout: the environment's layout.
+        mask: the mask in force.
+        limits: "fo" or "lh": `width` for every agent; "lha": 16 to 32 an agent, from the task's preset, or, for a mask
+            that has none, in proportion to the number of features an agent sees, in steps of 8.
+        width: the common width.
+
+    Returns:
+        One width an agent.
+    """
+    if limits != "lha":
+        return (width,) * layout.n_agents
+    preset = _preset(layout.task).get("widths", {}).get(mask.origin, {})
+    if all(name in preset for name in layout.agent_names):
+        return tuple(preset[name] for name in layout.agent_names)
+    return scaled_widths(mask)
+
+
+def scaled_widths(mask: ObservationMask) -> tuple[int, ...]:
+    """Widths from 16 to 32 in proportion to the number of features an agent sees, in steps of 8; 24 if all see as many."""
+    low, high = LHA_WIDTHS
+    fewest, most = min(mask.counts), max(mask.counts)
+    if fewest == most:
+        return ((low + high) // 2,) * mask.n_agents
+    # Steps of 8 keep the number of different widths small: agents of equal width are computed together.
+    return tuple(low + 8 * round((high - low) / 8 * (n - fewest) / (most - fewest)) for n in mask.counts)
+
+
+def random_sizes(n_features: int) -> tuple[int, int]:
+    """Fewest and most features that the preset ``random`` shows of `n_features`."""
+    if n_features == PAPER_FEATURES:
+        return PAPER_DRAW
+    half = math.ceil(n_features / 2)
+    return half, half
+
+
+def tasks_with_presets() -> tuple[str, ...]:
+    """Names of the tasks that have a preset file."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+
+
+@lru_cache
+def _preset(task: str) -> dict[str, Any]:
+    """The preset file of a task; empty if there is none."""
+    if task not in tasks_with_presets():
+        return {}
+    return yaml.safe_load((FOLDER / f"{task}.yaml").read_text(encoding="utf-8"))
+
+
+def _paper_row(layout: FeatureLayout, agent: int) -> tuple[int, ...]:
+    """What the paper lets an agent see, as far as it exists; all it has if none of it does."""
+    name = layout.agent_names[agent]
+    rows = _preset(layout.task).get("paper")
+    if rows is None:
+        raise UserError(
+            f"there is no preset 'paper' for {layout.task} (only for {', '.join(tasks_with_presets())}): use"
+            " masks_preset=random, or give every agent's features in masks"
+        )
+    if name not in rows:
+        raise UserError(
+            f"the preset 'paper' of {layout.task} has no row for agent '{name}' (only for {', '.join(rows)}): use"
+            f" masks_preset=random, or name its features in masks"
+        )
+    blocks = [letter for letter in rows[name] if layout.has_block(agent, letter)]
+    found = tuple(sorted({i for letter in blocks for i in layout.find(agent, letter)}))
+    return found or layout.real(agent)
+
+
+def _user_row(layout: FeatureLayout, agent: int, words: Any) -> tuple[int, ...]:
+    """What the user's words let an agent see; `ObservationMask` refuses an empty row."""
+    if words is None:
+        words = []
+    listed = list(words) if isinstance(words, list | tuple) else [words]
+    return tuple(sorted({i for word in listed for i in layout.find(agent, word)}))
+
+
+def _agent_index(layout: FeatureLayout, key: object) -> int:
+    """Index of the agent that a key of the user's masks names."""
+    if isinstance(key, str) and key in layout.agent_names:
+        return layout.agent_names.index(key)
+    number = int(key) if isinstance(key, str) and key.isdecimal() else key
+    if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < layout.n_agents:
+        return number
+    hint = nearest(str(key), layout.agent_names)
+    raise UserError(f"masks names agent {key!r}, but {layout.task} has agents 0 to {layout.n_agents - 1}; {hint}")

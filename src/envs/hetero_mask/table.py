@@ -1,0 +1,80 @@
+"""Who sees what, as a table."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from envs.hetero_mask.layouts import ranges
+from envs.hetero_mask.mask import ObservationMask
+
+
+def mask_table(mask: ObservationMask, widths: Sequence[int] | None = None) -> Table:
+    """Who sees what: one row an agent.
+
+    Args:
+        mask: the mask in force.
+        widths: the students' hidden widths, for a last column.
+
+    Returns:
+        A table to print with rich.
+    """
+    drawn = ", drawn anew each episode" if mask.draw_per_episode else ""
+    table = Table(title=f"{mask.layout.task}: who sees what ({mask.origin}{drawn})", title_justify="left")
+    table.add_column("agent", no_wrap=True)
+    table.add_column("sees")
+    table.add_column("hidden")
+    table.add_column("features")
+    table.add_column("seen", justify="right", no_wrap=True)
+    if widths is not None:
+        table.add_column("width", justify="right")
+    for agent, name in enumerate(mask.layout.agent_names):
+        sees, hidden = _blocks(mask, agent)
+        cells = [f"{agent} {name}", sees, hidden, _features(mask, agent), _count(mask, agent)]
+        if widths is not None:
+            cells.append(str(widths[agent]))
+        table.add_row(*cells)
+    return table
+
+
+def mask_text(mask: ObservationMask, widths: Sequence[int] | None = None, columns: int = 120) -> str:
+    """`mask_table` as plain text of at most so many columns, for logs and files."""
+    stream = io.StringIO()
+    Console(file=stream, width=columns, color_system=None).print(mask_table(mask, widths))
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+
+
+def _blocks(mask: ObservationMask, agent: int) -> tuple[str, str]:
+    """The blocks an agent sees, whole or in part, and those it does not (derived ones only if seen)."""
+    layout = mask.layout.agents[agent]
+    names = set(mask.names(agent))
+    sees, hidden = [], []
+    for letter, features in layout.blocks.items():
+        seen = len(names.intersection(features))
+        if seen == len(features):
+            sees.append(letter)
+        elif seen:
+            sees.append(f"{letter} ({seen} of {len(features)})")
+        elif not set(features) <= set(layout.derived):
+            hidden.append(letter)
+    return ", ".join(sees) or "-", ", ".join(hidden) or "-"
+
+
+def _features(mask: ObservationMask, agent: int) -> str:
+    """Names of the features; for a plain layout the ranges of their indices."""
+    if not mask.layout.agents[agent].blocks:
+        return ranges(mask.indices(agent))
+    return ", ".join(mask.names(agent))
+
+
+def _count(mask: ObservationMask, agent: int) -> str:
+    """How many features an agent sees, of how many it has."""
+    total = len(mask.layout.real(agent))
+    seen = str(len(mask.indices(agent)))
+    if mask.draw_sizes is not None:
+        low, high = mask.draw_sizes[agent]
+        seen = str(low) if low == high else f"{low}-{high}"
+    return f"{seen} of {total}"

@@ -1,0 +1,96 @@
+"""`MaskedEnv`: an environment whose agents see only what an `ObservationMask` shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from envs.hetero_mask.mask import ObservationMask
+from kd_marl.errors import UserError
+
+
+class MaskedEnv:
+    """Masks the observations of a `MultiAgentEnv` of either host; everything else is the environment's own.
+
+    Hidden features are zero. The state and the available actions are not masked. It inherits from no host class, so
+    that it can be imported without a host.
+    """
+
+    def __init__(self, env: Any, mask: ObservationMask, seed: int) -> None:
+        """Wrap an environment.
+
+        Args:
+            env: the environment: `get_obs` gives one row of ``layout.obs_size`` numbers an agent.
+            mask: who sees what.
+            seed: the environment's own seed; it decides the masks that are drawn per episode.
+
+        Raises:
+            UserError: the mask was made for other observations.
+        """
+        agents, size = int(env.get_env_info()["n_agents"]), int(env.get_obs_size())
+        if (agents, size) != (mask.n_agents, mask.layout.obs_size):
+            raise UserError(
+                f"the mask is for {mask.n_agents} agents with {mask.layout.obs_size} features each, the environment"
+                f" has {agents} with {size}"
+            )
+        self.env = env
+        self.mask = mask
+        self.mask_seed = seed
+        # Counts the calls of reset: the first begins episode 0.
+        self.episode = -1
+        self.visible = mask.draw(seed, 0)
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything that is not about observations is the environment's."""
+        # Before unpickling has set `env`, and for the protocols of pickle and copy, there is nothing to delegate to.
+        if name == "env" or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.env, name)
+
+    def reset(self, *args: Any, **kwargs: Any) -> tuple[list[np.ndarray], dict[str, Any]]:
+        """Begin an episode, with a mask of its own if the mask is drawn per episode.
+
+        Returns:
+            The masked observations, and the environment's info if it gave one.
+        """
+        result = self.env.reset(*args, **kwargs)
+        self.episode += 1
+        self.visible = self.mask.draw(self.mask_seed, self.episode)
+        # Hosts' environments disagree about what reset returns; they agree about get_obs.
+        info = result[1] if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict) else {}
+        return self.get_obs(), info
+
+    def step(self, actions: Any) -> tuple[list[np.ndarray], Any, bool, bool, dict[str, Any]]:
+        """Step the environment.
+
+        Args:
+            actions: one action an agent, as the environment takes them.
+
+        Returns:
+            Masked observations, reward, terminated, truncated and info.
+        """
+        rows, reward, terminated, truncated, info = self.env.step(actions)
+        return self._masked(rows), reward, terminated, truncated, info
+
+    def get_obs(self) -> list[np.ndarray]:
+        """One masked observation ``(mask.obs_size,)`` an agent, float32."""
+        return self._masked(self.env.get_obs())
+
+    def get_obs_agent(self, agent_id: int) -> np.ndarray:
+        """The masked observation of one agent."""
+        return self.get_obs()[agent_id]
+
+    def get_obs_size(self) -> int:
+        """Length of an observation: with derived features if the mask shows any."""
+        return self.mask.obs_size
+
+    def get_env_info(self) -> dict[str, Any]:
+        """The environment's facts with the masked observation's length."""
+        return {**self.env.get_env_info(), "obs_shape": self.mask.obs_size}
+
+    def _masked(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        obs = self.mask.extend(np.asarray(rows, np.float32))
+        # Not a product: a hidden NaN or infinity must not get through.
+        return list(np.where(self.visible, obs, np.float32(0)))

@@ -1,0 +1,69 @@
+"""The distilled advantages: the frozen teacher's critic in place of a critic of the student's (Eqs. 1 and 2).
+
+Pure functions of tensors with axes ``(batch, time, agents)``; one batch row is one whole episode, from its first step.
+The teacher's own training uses the same functions. Values and rewards are in one and the same unit.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kd_learners.losses import masked_mean
+
+# Advantages that differ by less than this do not differ: they are centred, but not blown up to spread 1.
+MIN_SPREAD = 1e-8
+
+
+def td_residual(reward: Tensor, value: Tensor, terminated: Tensor, mask: Tensor, gamma: float) -> Tensor:
+    """Eq. 1: delta_t = r_t + gamma V(s_{t+1}) - V(s_t).
+
+    At a true terminal V(s_{t+1}) counts as 0; at a time limit (``terminated`` is 0 there) it does not (decision 6).
+
+    Args:
+        reward: ``(batch, time, 1 or agents)``.
+        value: ``(batch, time + 1, agents)``, V of the state before each step and after the last.
+        terminated: ``(batch, time, 1)``, 1 at the step that ended the episode for good.
+        mask: ``(batch, time, 1)``, 1 where the step belongs to the episode.
+        gamma: the discount.
+
+    Returns:
+        ``(batch, time, agents)``, 0 outside the mask whatever the padding holds.
+    """
+    next_value = torch.where(terminated > 0, 0.0, value[:, 1:])
+    return torch.where(mask > 0, reward + gamma * next_value - value[:, :-1], 0.0)
+
+
+def gae(residual: Tensor, gamma: float, gae_lambda: float) -> Tensor:
+    """Eq. 2: A_t = sum over l of (gamma lambda)^l delta_{t+l}, as one product with a Toeplitz matrix.
+
+    Args:
+        residual: ``(batch, time, agents)``, from `td_residual`: 0 after the end of the episode.
+        gamma: the discount.
+        gae_lambda: lambda.
+
+    Returns:
+        ``(batch, time, agents)``, 0 after the end of the episode. ``gae(...) + value[:, :-1]`` is the lambda-return.
+    """
+    steps = torch.arange(residual.shape[1], device=residual.device)
+    ahead = steps.unsqueeze(0) - steps.unsqueeze(1)
+    decay = torch.as_tensor(gamma * gae_lambda, dtype=residual.dtype, device=residual.device)
+    weight = torch.where(ahead >= 0, decay ** ahead.clamp(min=0), 0.0)
+    return weight @ residual
+
+
+def standardise(x: Tensor, mask: Tensor) -> Tensor:
+    """Shift and scale `x` to mean 0 and (biased) standard deviation 1 over the mask (decision 4).
+
+    Args:
+        x: ``(batch, time, agents)``.
+        mask: broadcastable to `x`, 1 where the entry counts.
+
+    Returns:
+        ``(batch, time, agents)``, 0 outside the mask. Equal entries become 0, and so does an empty mask.
+    """
+    # In float64: the rounding of a mean in float32 would be scaled up to noise of size 1 when all entries are equal.
+    wide = x.double()
+    centred = torch.where(mask > 0, wide - masked_mean(wide, mask), 0.0)
+    spread = masked_mean(centred.square(), mask).sqrt()
+    return (centred / spread.clamp(min=MIN_SPREAD)).to(x.dtype)

@@ -1,0 +1,301 @@
+"""The terms of the student's objective, one pure function per equation (arXiv 2604.06691, Eqs. 3 to 11).
+
+    loss = - ppo + kl_coef * KL + ce_coef * CE + structure_coef * L_str + role_coef * L_role - entropy_coef * H
+
+The terms come in this order below. Every term function returns one value per step and agent (or per step and pair of
+agents) and reduces over neither; `masked_mean` does that, over exactly the entries that carry information, so padding
+and dead agents never change a term's scale. The two diagnostics at the end also reduce, as their docstrings say.
+
+Axes are named ``(batch, time, agents, actions)``: ``batch`` counts episodes, ``hidden`` is the width of an embedding,
+``pairs`` counts the unordered pairs of agents. Logits are unnormalised; all logarithms are natural. What comes from the
+teacher is detached: no gradient ever reaches it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+# The logit of an unavailable action: its probability is exactly 0, its log-probability finite (no 0 * -inf = NaN).
+UNAVAILABLE = -1e10
+# A log-ratio above this (a ratio of 5e8) would soon overflow to inf, and inf * 0 in a masked step is NaN.
+MAX_LOG_RATIO = 20.0
+# An embedding shorter than this has no direction.
+MIN_NORM = 1e-6
+
+
+# ---------------------------------------------------------------------------------------------- masks and policies
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """The mean of the entries of `x` where `mask` is set; 0 if there are none.
+
+    Args:
+        x: any shape. Entries outside the mask may hold anything, NaN included.
+        mask: 0/1 or boolean, broadcastable to the shape of `x`.
+
+    Returns:
+        A scalar.
+    """
+    kept = (mask > 0).expand_as(x)
+    return torch.where(kept, x, 0.0).sum() / kept.sum().clamp(min=1)
+
+
+def acting_mask(filled: Tensor, avail: Tensor) -> Tensor:
+    """Which decisions carry information: a real step at which the agent had at least two actions to choose from.
+
+    A dead agent, whose only available action is the no-op, decides nothing (decision 3).
+
+    Args:
+        filled: ``(batch, time)``, 1 where the step belongs to the episode, 0 in the padding.
+        avail: ``(batch, time, agents, actions)``, 1 where the action is available.
+
+    Returns:
+        ``(batch, time, agents)``, float32, 1 where the decision counts.
+    """
+    choices = (avail > 0).sum(-1)
+    return ((filled > 0).unsqueeze(-1) & (choices > 1)).float()
+
+
+def masked_log_softmax(logits: Tensor, avail: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log-probabilities of the softmax over the available actions.
+
+    Args:
+        logits: ``(..., actions)``.
+        avail: ``(..., actions)``, 1 where the action is available.
+        temperature: tau, by which the logits are divided.
+
+    Returns:
+        ``(..., actions)``. An unavailable action gets a large negative finite value and passes no gradient. A row
+        without any available action (padding) is uniform and passes no gradient either.
+    """
+    return torch.log_softmax(torch.where(avail > 0, logits / temperature, UNAVAILABLE), dim=-1)
+
+
+def action_log_prob(logits: Tensor, avail: Tensor, actions: Tensor) -> Tensor:
+    """The log-probability ln pi(a_t) of the actions taken, under the policy that acts (temperature 1).
+
+    Args:
+        logits: ``(batch, time, agents, actions)``.
+        avail: ``(batch, time, agents, actions)``.
+        actions: ``(batch, time, agents)``, long.
+
+    Returns:
+        ``(batch, time, agents)``.
+    """
+    return masked_log_softmax(logits, avail).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+
+# ------------------------------------------------------------------------------------------------------- Eqs. 3, 4
+def ppo_clip(log_prob: Tensor, behaviour_log_prob: Tensor, advantage: Tensor, eps_clip: float) -> Tensor:
+    """Eqs. 3 and 4: the clipped surrogate, to be **maximised**.
+
+    min(r A, clip(r, 1 - eps, 1 + eps) A) with r = pi_S(a) / pi_beh(a)
+
+    Args:
+        log_prob: ``(batch, time, agents)``, ln pi_S of the taken action.
+        behaviour_log_prob: ``(batch, time, agents)``, ln pi_beh of the taken action, as stored in the buffer.
+        advantage: ``(batch, time, agents)``, distilled from the teacher's critic.
+        eps_clip: epsilon.
+
+    Returns:
+        ``(batch, time, agents)``.
+    """
+    ratio = _ratio(log_prob, behaviour_log_prob)
+    advantage = advantage.detach()
+    return torch.minimum(ratio * advantage, ratio.clamp(1.0 - eps_clip, 1.0 + eps_clip) * advantage)
+
+
+def _ratio(log_prob: Tensor, behaviour_log_prob: Tensor) -> Tensor:
+    """Eq. 3, from log-probabilities, bounded so that it stays finite."""
+    return (log_prob - behaviour_log_prob.detach()).clamp(max=MAX_LOG_RATIO).exp()
+
+
+# ----------------------------------------------------------------------------------------------------------- Eq. 7
+def kl_divergence(teacher_logits: Tensor, student_logits: Tensor, avail: Tensor, temperature: float) -> Tensor:
+    """Eq. 7: KL(pi_T || pi_S), both softened by `temperature`. Not multiplied by its square.
+
+    Args:
+        teacher_logits: ``(batch, time, agents, actions)``.
+        student_logits: ``(batch, time, agents, actions)``.
+        avail: ``(batch, time, agents, actions)``.
+        temperature: tau.
+
+    Returns:
+        ``(batch, time, agents)``, in nats.
+    """
+    teacher = masked_log_softmax(teacher_logits, avail, temperature)
+    return _divergence(teacher, masked_log_softmax(student_logits, avail, temperature))
+
+
+def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) over the last axis, with p detached."""
+    log_p = log_p.detach()
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+# ----------------------------------------------------------------------------------------------------------- Eq. 8
+def cross_entropy(
+    teacher_logits: Tensor,
+    student_logits: Tensor,
+    avail: Tensor,
+    target: Literal["hard", "soft"] = "hard",
+    temperature: float = 1.0,
+) -> Tensor:
+    """Eq. 8: the cross-entropy between the teacher's and the student's policy.
+
+    Args:
+        teacher_logits: ``(batch, time, agents, actions)``.
+        student_logits: ``(batch, time, agents, actions)``.
+        avail: ``(batch, time, agents, actions)``.
+        target: ``hard``: the teacher's most probable available action (the first one of equals); ``soft``: the
+            teacher's whole distribution, Eq. 8 to the letter, whose gradient is that of the KL at the same temperature.
+        temperature: of both policies. 1 is the policy that acts.
+
+    Returns:
+        ``(batch, time, agents)``, in nats.
+    """
+    student = masked_log_softmax(student_logits, avail, temperature)
+    teacher = masked_log_softmax(teacher_logits, avail, temperature).detach()
+    if target == "hard":
+        return -student.gather(-1, teacher.argmax(-1, keepdim=True)).squeeze(-1)
+    if target == "soft":
+        return -(teacher.exp() * student).sum(-1)
+    raise ValueError(f"ce_target is {target!r}: expected 'hard' or 'soft'")
+
+
+# ----------------------------------------------------------------------------------------------------------- Eq. 9
+def pairwise_cosines(embedding: Tensor) -> Tensor:
+    """cos(phi^i, phi^j) for every pair j < i of agents, within one network.
+
+    Args:
+        embedding: ``(batch, time, agents, hidden)``, of any floating type (half precision is widened).
+
+    Returns:
+        ``(batch, time, pairs)`` in the order (1,0), (2,0), (2,1), (3,0), ... An embedding of length 0 has no direction:
+        its cosines are 0 and pass no gradient.
+    """
+    embedding = _widened(embedding)
+    squared_norm = embedding.square().sum(-1, keepdim=True)
+    directed = squared_norm > MIN_NORM**2
+    # The inner `where` keeps the root away from 0, whose infinite slope would turn the masked gradient into NaN.
+    unit = embedding * torch.where(directed, torch.where(directed, squared_norm, 1.0).rsqrt(), 0.0)
+    i, j = _pairs(embedding)
+    n_agents = embedding.shape[-2]
+    return (unit @ unit.transpose(-1, -2)).flatten(-2).index_select(-1, i * n_agents + j)
+
+
+def structure(teacher_cosines: Tensor, student_cosines: Tensor) -> Tensor:
+    """Eq. 9 for each pair: the squared difference of the two networks' cosines.
+
+    Args:
+        teacher_cosines: ``(batch, time, pairs)``, from `pairwise_cosines`.
+        student_cosines: ``(batch, time, pairs)``, from `pairwise_cosines`.
+
+    Returns:
+        ``(batch, time, pairs)``.
+    """
+    return (teacher_cosines.detach() - student_cosines).square()
+
+
+def pair_mask(agent_mask: Tensor) -> Tensor:
+    """The pairs of which both agents count, in the order of `pairwise_cosines`.
+
+    Args:
+        agent_mask: ``(batch, time, agents)``, from `acting_mask`.
+
+    Returns:
+        ``(batch, time, pairs)``, of the type of `agent_mask`.
+    """
+    i, j = _pairs(agent_mask.unsqueeze(-1))
+    return agent_mask.index_select(-1, i) * agent_mask.index_select(-1, j)
+
+
+def _pairs(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The indices (i, j), j < i, of the pairs of agents of `x` ``(..., agents, features)``; each ``(pairs,)``."""
+    n_agents = x.shape[-2]
+    i, j = torch.tril_indices(n_agents, n_agents, offset=-1, device=x.device)
+    return i, j
+
+
+def _widened(x: Tensor) -> Tensor:
+    """`x` in float32 at least: buffers may store embeddings in half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+# ----------------------------------------------------------------------------------------------------- Eqs. 10, 11
+def role_log_distribution(embedding: Tensor, projection: Tensor, temperature: float) -> Tensor:
+    """Eq. 11: ln rho = log softmax(U phi / tau).
+
+    Args:
+        embedding: ``(batch, time, agents, hidden)``, of any floating type (half precision is widened).
+        projection: U, ``(roles, hidden)``.
+        temperature: tau.
+
+    Returns:
+        ``(batch, time, agents, roles)``.
+    """
+    return torch.log_softmax(_widened(embedding) @ projection.T / temperature, dim=-1)
+
+
+def role_divergence(teacher_log_roles: Tensor, student_log_roles: Tensor) -> Tensor:
+    """Eq. 10: KL(rho_T || rho_S).
+
+    Args:
+        teacher_log_roles: ``(batch, time, agents, roles)``, from `role_log_distribution`.
+        student_log_roles: ``(batch, time, agents, roles)``, from `role_log_distribution`.
+
+    Returns:
+        ``(batch, time, agents)``, in nats.
+    """
+    return _divergence(teacher_log_roles, student_log_roles)
+
+
+# ----------------------------------------------------------------------------------------------------------- Eq. 5
+def entropy(logits: Tensor, avail: Tensor) -> Tensor:
+    """H(pi) of Eq. 5 over the available actions, at temperature 1.
+
+    Args:
+        logits: ``(batch, time, agents, actions)``.
+        avail: ``(batch, time, agents, actions)``.
+
+    Returns:
+        ``(batch, time, agents)``, in nats.
+    """
+    log_probs = masked_log_softmax(logits, avail)
+    return -(log_probs.exp() * log_probs).sum(-1)
+
+
+# ----------------------------------------------------------------------------------------------------- diagnostics
+def clip_fraction(log_prob: Tensor, behaviour_log_prob: Tensor, eps_clip: float, mask: Tensor) -> Tensor:
+    """The share of decisions whose ratio lies outside [1 - eps, 1 + eps]. Reduces.
+
+    Args:
+        log_prob: ``(batch, time, agents)``, ln pi_S of the taken action.
+        behaviour_log_prob: ``(batch, time, agents)``, ln pi_beh of the taken action.
+        eps_clip: epsilon.
+        mask: ``(batch, time, agents)``, the decisions that count.
+
+    Returns:
+        A scalar between 0 and 1; 0 if the mask is empty.
+    """
+    ratio = _ratio(log_prob, behaviour_log_prob).detach()
+    return masked_mean(((ratio - 1.0).abs() > eps_clip).to(ratio.dtype), mask)
+
+
+def effective_sample_size(log_prob: Tensor, behaviour_log_prob: Tensor, mask: Tensor) -> Tensor:
+    """Kish's effective sample size of the ratios, as a share of the decisions: (sum r)^2 / (K sum r^2). Reduces.
+
+    Args:
+        log_prob: ``(batch, time, agents)``, ln pi_S of the taken action.
+        behaviour_log_prob: ``(batch, time, agents)``, ln pi_beh of the taken action.
+        mask: ``(batch, time, agents)``, the K decisions that count.
+
+    Returns:
+        A scalar: 1 if all ratios are equal, near 1/K if one of them dominates, 0 if the mask is empty.
+    """
+    # In float64, where the square of the largest ratio is nothing to fear.
+    ratio = _ratio(log_prob, behaviour_log_prob).detach().double()
+    mean_square = masked_mean(ratio.square(), mask)
+    share = masked_mean(ratio, mask).square() / mean_square.clamp(min=torch.finfo(torch.float64).tiny)
+    return share.to(log_prob.dtype)
