@@ -128,6 +128,21 @@ class ObservationMask:
             drawn[agent, rng.choice(np.flatnonzero(self.visible[agent]), size, replace=False)] = True
         return drawn
 
+    def sample(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Masks of ``count`` episodes that no environment played, by the rule of `draw`.
+
+        Returns:
+            ``(count, agents, obs_size)`` bool; for a fixed mask `visible` each time.
+        """
+        if self.draw_sizes is None:
+            return np.broadcast_to(self.visible, (count, *self.visible.shape))
+        low, high = np.array(self.draw_sizes).T
+        sizes = rng.integers(low, high, size=(count, self.n_agents), endpoint=True)
+        # The features with the smallest of independent keys are a uniformly drawn subset; hidden ones come last.
+        keys = np.where(self.visible, rng.random((count, *self.visible.shape)), 2.0)
+        ranks = keys.argsort(-1).argsort(-1)
+        return ranks < sizes[..., None]
+
     def signature(self) -> str:
         """Sha256 of all that decides what is seen: layout, visible features and draw sizes (not `origin`)."""
         facts = {key: value for key, value in self.to_dict().items() if key != "origin"}

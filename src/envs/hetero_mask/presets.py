@@ -1,6 +1,6 @@
 """Masks and widths by name: the limits ``fo``, ``lh`` and ``lha``, the presets, and what a user writes instead.
 
-The presets of a task are in ``presets/<task>.yaml``. `mask_for` is the one way from a run's keys to a mask.
+The presets of a task are in ``preset_files/<task>.yaml``. `mask_for` is the one way from a run's keys to a mask.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kd_marl.errors import UserError, nearest
 LIMITS = ("fo", "lh", "lha")
 PRESETS = ("paper", "random")
 HOW_TO_WRITE = "write it as 0: [L, A(P)], 1: [V]"
-FOLDER = Path(__file__).parent / "presets"
+FOLDER = Path(__file__).parent / "preset_files"
 
 # The paper's students under LH+A are 16 to 32 wide.
 LHA_WIDTHS = (16, 32)

@@ -1,0 +1,75 @@
+# `make demo` and `make test` set everything up themselves: they need Python 3.10, 3.11 or 3.12 and nothing else.
+#
+#   make setup PYTHON=/path/to/python3.11      another interpreter
+#   make setup PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+#                                              torch without CUDA: a much smaller download on Linux
+#   make test TESTS="tests/test_losses.py -k kl"   part of the tests
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test check format lint type results clean
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.setup-done
+PYTHON ?=
+PIP_ARGS ?=
+TESTS ?= tests
+# Two processes: each test is single-threaded, and some start environment workers of their own.
+TEST_JOBS ?= 2
+CODE := src tests setup.py $(wildcard benchmarks)
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## make .venv with the pinned packages (quick when up to date)
+
+# The first of PYTHON, python3.10 to python3.12 and python3 that really starts and has a supported version. Trying each
+# one is needed: version managers put names on the PATH that do not run.
+$(STAMP): requirements.lock requirements-dev.lock setup.py
+	@if ! $(PY) -m pip --version >/dev/null 2>&1; then \
+	    fits='import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))'; \
+	    found=; \
+	    for python in "$(PYTHON)" $(if $(PYTHON),,python3.11 python3.12 python3.10 python3); do \
+	        if [ -n "$$python" ] && "$$python" -c "$$fits" >/dev/null 2>&1; then found=$$python; break; fi; \
+	    done; \
+	    if [ -z "$$found" ]; then \
+	        echo "error: kd-marl needs Python 3.10, 3.11 or 3.12 with its venv module" \
+	             "(Debian, Ubuntu: apt install python3-venv); found none$(if $(PYTHON), at $(PYTHON)):" \
+	             "install one, or say where it is: make setup PYTHON=/path/to/python3.11" >&2; \
+	        exit 1; \
+	    fi; \
+	    echo "making $(VENV) with $$($$found --version)"; \
+	    "$$found" -m venv --clear $(VENV); \
+	fi
+	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r requirements-dev.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup ## distil a student from a bundled teacher and print the result table
+	$(PY) src/main.py --config=kd_student --env-config=mpe with env_args.key=pz-mpe-simple-spread-v3 limits=fo
+
+# A bound measured on this machine (marker strict) is no test of the code: run those alone, with -m strict.
+test: setup ## all tests; part of them: make test TESTS="tests/test_losses.py -k kl"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(TEST_JOBS) --dist worksteal --timeout 600 -m "not strict" $(TESTS)
+
+check: lint type ## what CI asks before the tests: lint, format, types
+
+lint: setup
+	$(PY) -m ruff check $(CODE)
+	$(PY) -m ruff format --check $(CODE)
+
+type: setup
+	$(PY) -m mypy
+
+format: setup ## rewrite the code in the project's format
+	$(PY) -m ruff check --fix --exit-zero --quiet $(CODE)
+	$(PY) -m ruff format $(CODE)
+
+results: setup ## write docs/results.md anew from the recorded runs
+	$(PY) benchmarks/results.py
+
+clean: ## remove .venv and caches; results/ stays
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,81 @@
+"""kd-marl: the package. Exact versions are in requirements.lock, tool settings in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_namespace_packages, setup
+
+# The one place that states the version: the code reads it through importlib.metadata.
+VERSION = "0.1.0"
+
+setup(
+    name="kd-marl",
+    version=VERSION,
+    description="Distil a multi-agent teacher into small decentralised students: an EPyMARL plug-in",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.13",
+    package_dir={"": "src"},
+    # src/envs has no __init__.py: on an EPyMARL checkout envs.hetero_mask joins the host's own `envs` package.
+    # config/ and zoo/ hold data only; they keep their place beside the packages, where the code looks for them.
+    packages=find_namespace_packages(
+        where="src",
+        include=[
+            "config*",
+            "envs.*",
+            "epymarl_lite*",
+            "kd_controllers*",
+            "kd_learners*",
+            "kd_marl*",
+            "kd_runners*",
+            "zoo*",
+        ],
+        exclude=["*.__pycache__", "*.egg-info"],
+    ),
+    package_data={"": ["*.yaml", "*.json", "*.th", "*.safetensors"]},
+    install_requires=[
+        "gymnasium>=1.0",
+        "mpe2>=1.0",
+        "numpy>=1.26",
+        "pettingzoo>=1.24.4,<1.26",  # mpe2 does not import on 1.24.3; EPyMARL finds no MPE from 1.26 on
+        "ptflops>=0.7.4",
+        "PyYAML>=6.0",
+        "rich>=13",
+        "sacred>=0.8.5",
+        "safetensors>=0.4.3",
+        "scipy>=1.11",
+        "tqdm>=4.66",
+        "setuptools<81",  # sacred imports pkg_resources
+        "torch>=2.4",
+    ],
+    extras_require={
+        # SMAX, StarCraft's micromanagement maps in JAX
+        "smax": ["jaxmarl>=0.2; python_version >= '3.11'"],
+        # students as ONNX files
+        "onboard": ["onnx>=1.16", "onnxruntime>=1.18"],
+        # grids of runs on a cluster, and their statistics
+        "suite": ["ray>=2.10", "rliable>=1.0.8"],
+        # use_tensorboard=True and use_wandb=True
+        "track": ["tensorboard>=2.15", "wandb>=0.17"],
+        "dev": [
+            "hypothesis>=6.100",
+            "mypy>=1.11",
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
+            "ruff>=0.6",
+            "types-PyYAML",
+        ],
+    },
+    entry_points={"console_scripts": ["kd-marl = kd_marl.cli:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,1 @@
+"""Episode storage, action selection, schedules and running statistics."""

@@ -1,0 +1,1 @@
+"""Neural networks: agents, critics and mixers."""

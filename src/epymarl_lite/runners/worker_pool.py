@@ -1,0 +1,191 @@
+"""Environments in worker processes, which end with their error and never outlive this process."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import random
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from itertools import pairwise
+from multiprocessing.connection import Connection
+from typing import Any, NoReturn
+
+import numpy as np
+import torch as th
+
+from epymarl_lite.runners.env_group import EnvFactory, EnvGroup, Outcome, Views
+
+_CLOSE_SECONDS = 5.0
+_WATCH_SECONDS = 1.0
+
+
+class WorkerError(RuntimeError):
+    """An environment failed in its worker process; the worker's traceback is the cause."""
+
+
+class WorkerPool:
+    """Environments shared out in blocks over worker processes.
+
+    A step costs one message to each process and one back, however many environments it holds.
+
+    Args:
+        factories: makers of the environments; sent to the workers, so picklable where processes are not forked.
+        n_processes: how many processes; 0 means one per available CPU core. Never more than environments.
+    """
+
+    def __init__(self, factories: Sequence[EnvFactory], n_processes: int = 0) -> None:
+        if n_processes < 0:
+            raise ValueError(f"runner_processes is 0 (one per core) or a number of processes, not {n_processes}")
+        self.size = len(factories)
+        n_processes = min(n_processes or _available_cores(), self.size)
+        bounds = np.linspace(0, self.size, n_processes + 1).astype(int)
+        self._blocks = [(int(low), int(high)) for low, high in pairwise(bounds)]
+        self._connections: list[Connection] = []
+        self.processes: list[Any] = []
+        context = mp.get_context()
+        os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")  # else pygame's workers ignore being terminated
+        try:
+            for low, high in self._blocks:
+                ours, theirs = context.Pipe()
+                arguments = (theirs, list(factories[low:high]))
+                process = context.Process(target=_work, args=arguments, daemon=True)
+                process.start()
+                theirs.close()  # so that a worker's death is the end of its pipe
+                self._connections.append(ours)
+                self.processes.append(process)
+            for worker in range(n_processes):
+                self._receive(worker)
+        except BaseException:
+            self.close()
+            raise
+
+    def reset(self) -> Views:
+        """Start an episode in each environment."""
+        return _join_views(self._ask_all("reset"))
+
+    def step(self, rows: Sequence[int], actions: np.ndarray) -> Outcome:
+        """Step the environments ``rows`` (ascending) with ``actions`` (k, agents)."""
+        edges = np.searchsorted(rows, [low for low, _ in self._blocks] + [self.size])
+        busy = []
+        for worker, (low, _) in enumerate(self._blocks):
+            start, stop = edges[worker], edges[worker + 1]
+            if start < stop:
+                self._send(worker, ("step", [row - low for row in rows[start:stop]], actions[start:stop]))
+                busy.append(worker)
+        outcomes: list[Outcome] = [self._receive(worker) for worker in busy]
+        if len(outcomes) == 1:
+            return outcomes[0]
+        return Outcome(
+            _join_views([outcome.views for outcome in outcomes]),
+            np.concatenate([outcome.reward for outcome in outcomes]),
+            np.concatenate([outcome.terminated for outcome in outcomes]),
+            np.concatenate([outcome.truncated for outcome in outcomes]),
+            [info for outcome in outcomes for info in outcome.infos],
+        )
+
+    def call(self, method: str) -> list[Any]:
+        """Call a method without arguments of every environment."""
+        return [result for block in self._ask_all("call", method) for result in block]
+
+    def close(self) -> None:
+        """Close the environments and end their processes, by force if they do not."""
+        for connection in self._connections:
+            try:
+                connection.send(("close",))
+            except (OSError, ValueError):  # already dead
+                continue
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        for process in self.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+        for connection in self._connections:
+            connection.close()
+        self._connections, self.processes = [], []
+
+    def _ask_all(self, *message: Any) -> list[Any]:
+        for worker in range(len(self._blocks)):
+            self._send(worker, message)
+        return [self._receive(worker) for worker in range(len(self._blocks))]
+
+    def _send(self, worker: int, message: tuple) -> None:
+        try:
+            self._connections[worker].send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            self._receive(worker)  # its last words, if there were any
+            raise AssertionError("a worker that is gone has sent an answer") from None
+
+    def _receive(self, worker: int) -> Any:
+        try:
+            ok, result = self._connections[worker].recv()
+        except (EOFError, ConnectionResetError):
+            self._died(worker)
+        if not ok:
+            last_line, text = result
+            raise WorkerError(f"{self._name(worker)} failed: {last_line}") from RuntimeError(f"in the worker:\n{text}")
+        return result
+
+    def _died(self, worker: int) -> NoReturn:
+        self.processes[worker].join(_CLOSE_SECONDS)
+        code = self.processes[worker].exitcode
+        how = f"by signal {-code}" if code is not None and code < 0 else f"with exit status {code}"
+        raise WorkerError(f"{self._name(worker)} ended {how}, without a word: was it killed, or out of memory?")
+
+    def _name(self, worker: int) -> str:
+        low, high = self._blocks[worker]
+        return f"the worker of environment {low}" if high - low == 1 else f"the worker of environments {low}-{high - 1}"
+
+
+def _work(connection: Connection, factories: list[EnvFactory]) -> None:
+    """Serve one block of environments until told to close or left alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it closes the workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
+    th.set_num_threads(1)  # one core per worker; a forked OpenMP pool would hang
+    _seed_globals(factories[0])
+    group: EnvGroup | None = None
+    try:
+        group = EnvGroup(factories)
+        connection.send((True, None))
+        while (message := connection.recv())[0] != "close":
+            connection.send((True, getattr(group, message[0])(*message[1:])))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass  # the parent is gone
+    except Exception as error:
+        last_line = traceback.format_exception_only(error)[-1].strip()
+        connection.send((False, (last_line, traceback.format_exc())))
+    finally:
+        if group is not None:
+            group.close()
+        connection.close()
+
+
+def _leave_with_parent(parent: int) -> None:
+    """End this process soon after its parent has, even where other processes hold the pipe open."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    os._exit(1)
+
+
+def _seed_globals(factory: EnvFactory) -> None:
+    """Seed the global generators, for environments that draw from those: forked workers would share one stream."""
+    seed = getattr(factory, "keywords", {}).get("seed")
+    if seed is not None:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        th.manual_seed(seed)
+
+
+def _available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def _join_views(parts: Sequence[Views]) -> Views:
+    if len(parts) == 1:
+        return parts[0]
+    return Views(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))

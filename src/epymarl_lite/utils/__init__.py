@@ -1,0 +1,1 @@
+"""Helpers of the run: logging, time, checks."""

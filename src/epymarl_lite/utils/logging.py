@@ -1,0 +1,111 @@
+"""Where a run's numbers go: the console, Sacred, and TensorBoard or Weights & Biases if asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+
+class Logger:
+    """Keeps every logged number and passes it on to the chosen back ends.
+
+    Attributes:
+        console_logger: for messages to people.
+        stats: for each key the list of ``(t, value)`` so far.
+    """
+
+    def __init__(self, console_logger: logging.Logger) -> None:
+        self.console_logger = console_logger
+        self.stats: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        self._sacred_run: Any = None
+        self._tensorboard: Any = None
+        self._wandb: Any = None
+
+    def setup_tb(self, directory: str) -> None:
+        """Also write TensorBoard files to ``directory``."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError("use_tensorboard=True needs TensorBoard: pip install tensorboard") from error
+        self._tensorboard = SummaryWriter(directory)
+
+    def setup_wandb(
+        self, config: dict[str, Any], team: str | None, project: str | None, mode: str, group: str | None = None
+    ) -> None:
+        """Also log to Weights & Biases; ``mode`` is ``offline`` or ``online``."""
+        try:
+            import wandb
+        except ImportError as error:
+            raise ImportError("use_wandb=True needs Weights & Biases: pip install wandb") from error
+        if not team or not project:
+            raise ValueError("use_wandb=True needs wandb_team and wandb_project")
+        if mode not in ("offline", "online"):
+            raise ValueError(f"wandb_mode is 'offline' or 'online', not '{mode}'")
+        self._wandb = wandb.init(entity=team, project=project, config=config, mode=mode, group=group)
+
+    def setup_sacred(self, sacred_run: Any) -> None:
+        """Also log to the Sacred run: its ``info`` lists and its metrics."""
+        self._sacred_run = sacred_run
+
+    def log_stat(self, key: str, value: Any, t: int, to_sacred: bool = True) -> None:
+        """Log one number.
+
+        Args:
+            key: its name.
+            value: a number, or a numpy or torch scalar (stored as a plain number).
+            t: environment steps so far.
+            to_sacred: whether Sacred gets it too.
+        """
+        value = value.item() if hasattr(value, "item") else value
+        self.stats[key].append((t, value))
+        if self._tensorboard is not None:
+            self._tensorboard.add_scalar(key, value, t)
+        if self._wandb is not None:
+            self._wandb.log({key: value}, step=t)
+        if to_sacred and self._sacred_run is not None:
+            info = self._sacred_run.info
+            info.setdefault(key, []).append(value)
+            info.setdefault(f"{key}_T", []).append(t)
+            self._sacred_run.log_scalar(key, value, t)
+
+    def upload_models(self, path: str) -> None:
+        """Let Weights & Biases keep a copy of a checkpoint folder."""
+        if self._wandb is not None:
+            for file in sorted(Path(path).iterdir()):
+                self._wandb.save(str(file), base_path=str(Path(path).parent))
+
+    def print_recent_stats(self) -> None:
+        """Print the mean of each number's last five entries."""
+        if not self.stats["episode"]:
+            raise ValueError("print_recent_stats needs a logged 'episode'")
+        t, episode = self.stats["episode"][-1]
+        cells = []
+        for key, entries in sorted(self.stats.items()):
+            if key == "episode" or not entries:
+                continue
+            recent = [value for _, value in entries[-5:]]
+            number = f"{sum(recent) / len(recent):.4f}"
+            cells.append(f"{key + ':':<25}{number:>8}")
+        rows = ["   ".join(cells[start : start + 4]) for start in range(0, len(cells), 4)]
+        self.console_logger.info("\n".join([f"Recent Stats | t_env: {t:>10} | Episode: {episode:>8}", *rows]))
+
+    def finish(self) -> None:
+        """Close the back ends that need it."""
+        if self._wandb is not None:
+            self._wandb.finish()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def get_logger() -> logging.Logger:
+    """The run's console logger; other libraries' loggers stay as they are."""
+    logger = logging.getLogger("epymarl")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("[%(levelname)s %(asctime)s] %(name)s %(message)s", "%H:%M:%S"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    return logger

@@ -1,0 +1,1 @@
+"""Multi-agent controllers: the full-observation teacher and the heterogeneous student."""

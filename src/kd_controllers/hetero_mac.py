@@ -1,0 +1,116 @@
+"""``hetero_mac``: decentralised agents, each with its own width and its own view of the observation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from envs.hetero_mask.mask import ObservationMask
+from envs.hetero_mask.presets import default_widths, scaled_widths
+from torch import Tensor
+
+from kd_controllers.policy_mac import PolicyMAC
+from kd_controllers.student_net import HeteroStudent
+from kd_marl.errors import UserError
+
+
+class HeteroMAC(PolicyMAC):
+    """EPyMARL controller around :class:`HeteroStudent`.
+
+    With ``mask_at: controller`` the environment shows everything and this controller hides, for each episode, what the
+    mask hides; with ``mask_at: environment`` the observations arrive masked. Both choose the same actions.
+
+    Attributes:
+        mask: who sees what; the run's ``observation_mask``.
+        visible: what the episodes being played may see, float32 ``(batch, agents, features)``, or None where the mask is
+            the same in every episode or the environment draws it.
+    """
+
+    agent: HeteroStudent
+
+    def __init__(self, scheme: Mapping[str, Any], groups: Any, args: Any) -> None:  # noqa: ANN401, ARG002
+        super().__init__(args)
+        self.mask: ObservationMask = args.observation_mask
+        self.masks_here = args.mask_at == "controller"
+        expected = self.mask.layout.obs_size if self.masks_here else self.mask.obs_size
+        size = scheme["obs"]["vshape"]
+        assert size == expected, f"the mask is for observations of {expected} features, the scheme has {size}"
+        widths = read_widths(args.widths, self.mask, args.limits, args.hidden_dim)
+        visible = [self.mask.indices(i) for i in range(self.n_agents)]
+        self.agent = HeteroStudent(widths, visible, args.n_actions, args.sharing)
+        self.visible: Tensor | None = None
+        self._episode = -1
+
+    def initial_hidden(self, batch_size: int) -> Tensor:
+        """Zeros ``(batch, agents, max_width)``."""
+        return torch.zeros(batch_size, self.n_agents, self.agent.max_width, device=self._device)
+
+    def init_hidden(self, batch_size: int) -> None:
+        """Begin a block of episodes: forget the past and, where this controller masks, draw their masks.
+
+        Row i of the block is the environment that the host seeds with ``seed + i``, so the draw is the one that
+        ``MaskedEnv`` makes there.
+        """
+        super().init_hidden(batch_size)
+        if self.masks_here and self.mask.draw_per_episode:
+            self._episode += 1
+            seed = self.args.env_args["seed"]
+            drawn = np.stack([self.mask.draw(seed + row, self._episode) for row in range(batch_size)])
+            self.visible = torch.from_numpy(drawn.astype(np.float32)).to(self._device)
+
+    def step(self, ep_batch: Any, t: int, hidden: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        """One step of every episode; see :class:`PolicyMAC`."""
+        logits, embedding = self.unroll(ep_batch["obs"][:, t : t + 1], self.visible, hidden)
+        return logits[:, 0], embedding[:, 0]
+
+    def unroll(self, obs: Tensor, visible: Tensor | None, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run the students along whole sequences.
+
+        Args:
+            obs: ``(batch, time, agents, obs_size)`` as the run's environments give it.
+            visible: ``(batch, agents, features)``, the masks of the episodes, or None for the mask's own.
+            hidden: ``(batch, agents, max_width)``, or None for the start of an episode.
+
+        Returns:
+            Logits ``(batch, time, agents, actions)`` and embeddings ``(batch, time, agents, max_width)``.
+        """
+        if self.masks_here:
+            # A mask that is the same in every episode needs no product: the aligners read visible features only.
+            obs = self.mask.extend(obs)
+            obs = obs if visible is None else obs * visible.unsqueeze(1)
+        return self.agent.unroll(obs, hidden)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.agent.parameters()).device
+
+
+def read_widths(given: Any, mask: ObservationMask, limits: str, width: int) -> tuple[int, ...]:  # noqa: ANN401
+    """The agents' widths from the run's keys.
+
+    Args:
+        given: ``widths``: None (what ``limits`` says), a number for all, one number per agent, or ``"auto"``.
+        mask: who sees what.
+        limits: ``fo``, ``lh`` or ``lha``.
+        width: ``hidden_dim``, the common width of ``fo`` and ``lh``.
+
+    Raises:
+        UserError: a wrong number of widths, or a width that is none.
+    """
+    if given is None or given == "":
+        widths: Sequence[Any] = default_widths(mask.layout, mask, limits, width)
+    elif given == "auto":
+        widths = scaled_widths(mask)
+    elif isinstance(given, int):
+        widths = [given] * mask.n_agents
+    else:
+        widths = given
+    if isinstance(widths, str) or not all(type(w) is int and w > 0 for w in widths):
+        raise UserError(f"widths is {given!r}: expected a list such as [16, 32, 32], one number, or auto")
+    if len(widths) != mask.n_agents:
+        raise UserError(
+            f"widths has {len(widths)} numbers, but {mask.layout.task} has {mask.n_agents} agents: give one each"
+        )
+    return tuple(widths)

@@ -1,0 +1,96 @@
+"""The part of a controller that is the same for teacher and student: EPyMARL's interface around one ``unroll``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd_marl.host import get_host
+
+UNAVAILABLE_LOGIT = -1e10
+
+
+class PolicyMAC:
+    """EPyMARL's controller interface over a network that can be unrolled along whole sequences.
+
+    A subclass sets ``self.agent`` and implements :meth:`step` and :meth:`initial_hidden`.
+
+    Attributes:
+        agent: the network, an ``nn.Module``.
+        greedy: in test mode take the most probable available action instead of sampling (``test_greedy``; EPyMARL's
+            ``soft_policies`` selector ignores that key and samples).
+        hidden_states: recurrent state of the episodes being played, as :meth:`step` returned it.
+    """
+
+    agent: nn.Module
+
+    def __init__(self, args: Any) -> None:  # noqa: ANN401 - the host's namespace
+        self.args = args
+        self.n_agents: int = args.n_agents
+        self.agent_output_type: str = args.agent_output_type
+        self.action_selector = get_host().action_selectors[args.action_selector](args)
+        self.greedy = bool(args.test_greedy)
+        self.hidden_states: Any = None
+
+    def initial_hidden(self, batch_size: int) -> Any:  # noqa: ANN401 - the network's own structure
+        """The recurrent state before the first step of ``batch_size`` episodes."""
+        raise NotImplementedError
+
+    def step(self, ep_batch: Any, t: int, hidden: Any) -> tuple[Tensor, Any]:  # noqa: ANN401
+        """Outputs ``(batch, agents, actions)`` at time ``t`` (logits or values) and the next recurrent state."""
+        raise NotImplementedError
+
+    def init_hidden(self, batch_size: int) -> None:
+        """Forget the past: called by the host before each block of episodes."""
+        self.hidden_states = self.initial_hidden(batch_size)
+
+    def forward(self, ep_batch: Any, t: int, test_mode: bool = False) -> Tensor:  # noqa: ANN401, ARG002
+        """Action probabilities (``agent_output_type: pi_logits``) or values at time ``t``.
+
+        Returns:
+            ``(batch, agents, actions)`` float32. Unavailable actions have probability 0; a row without any available
+            action (padding) is uniform, as in the host's own controllers.
+        """
+        outputs, self.hidden_states = self.step(ep_batch, t, self.hidden_states)
+        if self.agent_output_type != "pi_logits":
+            return outputs
+        return torch.softmax(outputs.masked_fill(ep_batch["avail_actions"][:, t] == 0, UNAVAILABLE_LOGIT), dim=-1)
+
+    @torch.no_grad()
+    def select_actions(
+        self,
+        ep_batch: Any,  # noqa: ANN401
+        t_ep: int,
+        t_env: int,
+        bs: Any = slice(None),  # noqa: ANN401
+        test_mode: bool = False,
+    ) -> Tensor:
+        """Actions of the episodes ``bs``, long ``(len(bs), agents)``; every episode's recurrent state advances."""
+        outputs = self.forward(ep_batch, t_ep, test_mode=test_mode)[bs]
+        available = ep_batch["avail_actions"][:, t_ep][bs]
+        if test_mode and self.greedy and self.agent_output_type == "pi_logits":
+            return outputs.masked_fill(available == 0, -1.0).argmax(dim=-1)
+        return self.action_selector.select_action(outputs, available, t_env, test_mode=test_mode)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The network's parameters."""
+        return self.agent.parameters()
+
+    def load_state(self, other_mac: PolicyMAC) -> None:
+        """Copy another controller's weights."""
+        self.agent.load_state_dict(other_mac.agent.state_dict())
+
+    def cuda(self) -> None:
+        """Move the network to the GPU."""
+        self.agent.cuda()
+
+    def save_models(self, path: str) -> None:
+        """Write ``agent.th`` into the folder ``path``."""
+        torch.save(self.agent.state_dict(), f"{path}/agent.th")
+
+    def load_models(self, path: str) -> None:
+        """Read ``agent.th`` from the folder ``path``."""
+        self.agent.load_state_dict(torch.load(f"{path}/agent.th", map_location="cpu", weights_only=True))

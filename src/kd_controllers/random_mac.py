@@ -1,0 +1,27 @@
+"""The random policy: what the scores of teacher and student are measured from."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd_controllers.policy_mac import PolicyMAC
+
+
+class RandomMAC(PolicyMAC):
+    """Every available action with the same probability."""
+
+    def __init__(self, args: Any) -> None:  # noqa: ANN401 - the host's namespace
+        uniform = {"agent_output_type": "pi_logits", "action_selector": "soft_policies", "test_greedy": False}
+        super().__init__(SimpleNamespace(**{**vars(args), **uniform}))
+        self.agent = nn.Identity()
+
+    def initial_hidden(self, batch_size: int) -> None:  # noqa: ARG002
+        """It remembers nothing."""
+
+    def step(self, ep_batch: Any, t: int, hidden: None) -> tuple[Tensor, None]:  # noqa: ANN401, ARG002
+        """Equal logits ``(batch, agents, actions)``."""
+        return torch.zeros_like(ep_batch["avail_actions"][:, t], dtype=torch.float32), None

@@ -1,0 +1,153 @@
+"""The teacher's controller: one recurrent network, shared by the agents, that sees everything (reading note 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd_controllers.policy_mac import PolicyMAC
+from kd_marl.errors import UserError
+from kd_marl.host import get_host
+
+TEACHER_INPUTS = ("obs", "state", "obs+state")
+
+
+@dataclass(frozen=True)
+class TeacherSizes:
+    """What fixes the shape of a teacher's policy network."""
+
+    n_agents: int
+    n_actions: int
+    obs_size: int
+    state_size: int
+    hidden_dim: int
+    use_rnn: bool
+    obs_agent_id: bool
+    obs_last_action: bool
+    teacher_input: str
+
+    def __post_init__(self) -> None:
+        if self.teacher_input not in TEACHER_INPUTS:
+            raise UserError(f"teacher_input is '{self.teacher_input}': choose one of {', '.join(TEACHER_INPUTS)}")
+
+    @property
+    def input_size(self) -> int:
+        """Width of one agent's input: observation and/or state, previous action, agent identity."""
+        size = self.obs_size if "obs" in self.teacher_input else 0
+        size += self.state_size if "state" in self.teacher_input else 0
+        size += self.n_actions if self.obs_last_action else 0
+        return size + (self.n_agents if self.obs_agent_id else 0)
+
+    def build(self) -> nn.Module:
+        """A fresh policy network: the host's ``rnn`` agent, so that ``agent.th`` has EPyMARL's names."""
+        options = SimpleNamespace(hidden_dim=self.hidden_dim, use_rnn=self.use_rnn, n_actions=self.n_actions)
+        return get_host().agents["rnn"](self.input_size, options)
+
+    def inputs(self, steps: Mapping[str, Tensor], previous_actions: Tensor | None) -> Tensor:
+        """Assemble the network's input.
+
+        Args:
+            steps: ``obs`` ``(batch, time, agents, obs_size)`` and, if used, ``state`` ``(batch, time, state_size)``.
+            previous_actions: one-hot actions of the step before ``(batch, time, agents, n_actions)``, zeros at the
+                start of an episode; unused unless ``obs_last_action``.
+
+        Returns:
+            ``(batch, time, agents, input_size)`` float32, in EPyMARL's order.
+        """
+        obs = steps["obs"]
+        batch, time = obs.shape[:2]
+        parts = [obs] if "obs" in self.teacher_input else []
+        if "state" in self.teacher_input:
+            parts.append(steps["state"].unsqueeze(2).expand(-1, -1, self.n_agents, -1))
+        if self.obs_last_action:
+            assert previous_actions is not None, "this teacher reads the previous action"
+            parts.append(previous_actions.float())
+        if self.obs_agent_id:
+            parts.append(torch.eye(self.n_agents, device=obs.device).expand(batch, time, -1, -1))
+        return torch.cat(parts, dim=-1)
+
+
+def unroll(agent: nn.Module, inputs: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Run EPyMARL's ``rnn`` agent along whole sequences, from ``hidden`` or from zeros.
+
+    Args:
+        agent: network with ``fc1``, ``rnn`` (``GRUCell`` or ``Linear``) and ``fc2``.
+        inputs: ``(batch, time, agents, input_size)`` float32.
+        hidden: ``(batch, agents, hidden_dim)``, or None for the start of an episode.
+
+    Returns:
+        Logits ``(batch, time, agents, actions)`` and embeddings (the recurrent state after each step)
+        ``(batch, time, agents, hidden_dim)``.
+    """
+    batch, time, agents, _ = inputs.shape
+    features = torch.relu(agent.fc1(inputs))
+    if isinstance(agent.rnn, nn.GRUCell):
+        cell = agent.rnn
+        rows = features.transpose(1, 2).reshape(batch * agents, time, -1)
+        start = rows.new_zeros(batch * agents, cell.hidden_size) if hidden is None else hidden.reshape(len(rows), -1)
+        weights = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
+        states, _ = torch.gru(rows, start.unsqueeze(0), weights, True, 1, 0.0, False, False, True)
+        embedding = states.reshape(batch, agents, time, -1).transpose(1, 2)
+    else:
+        embedding = torch.relu(agent.rnn(features))
+    return agent.fc2(embedding), embedding
+
+
+class TeacherMAC(PolicyMAC):
+    """Acts with the teacher's network; used by Stage 1, by the export and by the evaluation."""
+
+    def __init__(self, scheme: Mapping[str, Any], groups: Any, args: Any, sizes: TeacherSizes | None = None) -> None:  # noqa: ANN401, ARG002
+        super().__init__(args)
+        self.sizes = sizes or TeacherSizes(
+            n_agents=args.n_agents,
+            n_actions=args.n_actions,
+            obs_size=scheme["obs"]["vshape"],
+            state_size=scheme["state"]["vshape"],
+            hidden_dim=args.hidden_dim,
+            use_rnn=args.use_rnn,
+            obs_agent_id=args.obs_agent_id,
+            obs_last_action=args.obs_last_action,
+            teacher_input=args.teacher_input,
+        )
+        self.agent = self.sizes.build()
+
+    def initial_hidden(self, batch_size: int) -> Tensor:
+        """Zeros ``(batch, agents, hidden_dim)``."""
+        device = next(self.agent.parameters()).device
+        return torch.zeros(batch_size, self.n_agents, self.sizes.hidden_dim, device=device)
+
+    def step(self, ep_batch: Any, t: int, hidden: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        """One step of every episode; see :class:`PolicyMAC`."""
+        steps = {"obs": ep_batch["obs"][:, t : t + 1], "state": ep_batch["state"][:, t : t + 1]}
+        previous = None
+        if self.sizes.obs_last_action:
+            taken = ep_batch["actions_onehot"]
+            previous = taken[:, t - 1 : t] if t else torch.zeros_like(taken[:, :1])
+        logits, embedding = unroll(self.agent, self.sizes.inputs(steps, previous), hidden)
+        return logits[:, 0], embedding[:, 0]
+
+    def unroll(self, steps: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits and embeddings of whole episodes from their start.
+
+        Args:
+            steps: ``obs`` ``(batch, time, agents, obs_size)``, ``state`` ``(batch, time, state_size)`` and, for a
+                teacher that reads it, ``actions`` ``(batch, time, agents)``.
+
+        Returns:
+            Logits ``(batch, time, agents, actions)``, embeddings ``(batch, time, agents, hidden_dim)``.
+        """
+        previous = None
+        if self.sizes.obs_last_action:
+            taken = nn.functional.one_hot(steps["actions"].long(), self.sizes.n_actions).float()
+            taken = nn.functional.pad(taken, (0, 0, 0, 0, 1, 0))
+            previous = taken[:, : steps["obs"].shape[1]]
+        return self.unroll_inputs(self.sizes.inputs(steps, previous))
+
+    def unroll_inputs(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`unroll` from inputs that :meth:`TeacherSizes.inputs` has assembled."""
+        return unroll(self.agent, inputs)

@@ -1,0 +1,95 @@
+"""The teacher's centralised critic V_T(s), an MLP of the host's registry, evaluated on whole episodes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+
+from kd_marl.errors import UserError
+from kd_marl.host import get_host
+
+CRITIC_TYPES = ("cv_critic", "ac_critic")
+
+
+@dataclass(frozen=True)
+class CriticSizes:
+    """What fixes the shape of a critic that EPyMARL can save as ``critic.th``.
+
+    Attributes:
+        critic_type: ``cv_critic`` reads the state, ``ac_critic`` the agent's own observation.
+        obs_individual_obs: whether ``cv_critic`` also reads all agents' observations.
+        obs_last_action: whether ``cv_critic`` also reads all agents' previous actions.
+    """
+
+    critic_type: str
+    n_agents: int
+    n_actions: int
+    obs_size: int
+    state_size: int
+    hidden_dim: int
+    obs_individual_obs: bool
+    obs_last_action: bool
+
+    def __post_init__(self) -> None:
+        if self.critic_type not in CRITIC_TYPES:
+            raise UserError(f"critic_type is '{self.critic_type}': a teacher needs one of {', '.join(CRITIC_TYPES)}")
+
+    def build(self) -> nn.Module:
+        """A fresh critic from the host's registry."""
+        scheme = {
+            "state": {"vshape": self.state_size},
+            "obs": {"vshape": self.obs_size},
+            "actions_onehot": {"vshape": (self.n_actions,)},
+        }
+        options = SimpleNamespace(
+            n_agents=self.n_agents,
+            n_actions=self.n_actions,
+            hidden_dim=self.hidden_dim,
+            obs_individual_obs=self.obs_individual_obs,
+            obs_last_action=self.obs_last_action,
+        )
+        return get_host().critics[self.critic_type](scheme, options)
+
+    def inputs(self, steps: Mapping[str, Tensor]) -> Tensor:
+        """Assemble the critic's input.
+
+        Args:
+            steps: ``state`` ``(batch, time, state_size)``, ``obs`` ``(batch, time, agents, obs_size)`` and, with
+                ``obs_last_action``, ``actions`` ``(batch, time - 1 or more, agents)``.
+
+        Returns:
+            ``(batch, time, agents, input)`` float32, in EPyMARL's order.
+        """
+        state = steps["state"]
+        batch, time = state.shape[:2]
+        shared: list[Tensor] = []
+        if self.critic_type == "cv_critic":
+            shared.append(state)
+            if self.obs_individual_obs:
+                shared.append(steps["obs"].flatten(2))
+            if self.obs_last_action:
+                taken = nn.functional.one_hot(steps["actions"].long(), self.n_actions).float().flatten(2)
+                shared.append(nn.functional.pad(taken, (0, 0, 1, 0))[:, :time])
+        parts = [part.unsqueeze(2).expand(-1, -1, self.n_agents, -1) for part in shared]
+        if self.critic_type == "ac_critic":
+            parts = [steps["obs"]]
+        identity = torch.eye(self.n_agents, device=state.device).expand(batch, time, -1, -1)
+        return torch.cat([*parts, identity], dim=-1)
+
+
+def evaluate(critic: nn.Module, inputs: Tensor) -> Tensor:
+    """V for every step and agent, in the unit the critic was trained in.
+
+    Args:
+        critic: MLP with ``fc1``, ``fc2``, ``fc3``.
+        inputs: ``(batch, time, agents, input)`` from :meth:`CriticSizes.inputs`.
+
+    Returns:
+        ``(batch, time, agents)`` float32.
+    """
+    hidden = torch.relu(critic.fc1(inputs))
+    return critic.fc3(torch.relu(critic.fc2(hidden))).squeeze(-1)

@@ -1,0 +1,280 @@
+"""The result of a student: what teacher, student and random score in the same episodes, and what a decision costs.
+
+Every policy plays exactly ``eval_episodes`` episodes that begin in the same states (environments are seeded alike for
+each). The student plays behind ``MaskedEnv``, as it would when deployed. Its agreement with the teacher is measured where
+the teacher can see too: in the unmasked environment, with the controller hiding what the mask hides.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from kd_controllers.hetero_mac import HeteroMAC
+from kd_controllers.policy_mac import PolicyMAC
+from kd_controllers.random_mac import RandomMAC
+from kd_learners import batches, objective
+from kd_learners.frozen_teacher import FrozenTeacher
+from kd_learners.losses import acting_mask
+from kd_marl import environments, progress
+from kd_marl.artifacts import atomic
+from kd_marl.errors import UserError
+from kd_marl.host import Host, get_host
+from kd_marl.metrics import flops, retention, table
+
+# Added to the run's seed, so that no training episode begins where an evaluation episode does.
+SEED_OFFSET = 1_000_003
+TIMED_DECISIONS = 300
+
+
+@dataclass
+class Played:
+    """What one policy did: ``(episodes,)`` arrays, and the win rate where the environment knows one."""
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    win_rate: float | None
+
+    def score(self) -> dict[str, float | None]:
+        """``return_mean``, ``return_std`` (over episodes), ``win_rate``."""
+        return {
+            "return_mean": float(self.returns.mean()),
+            "return_std": float(self.returns.std()),
+            "win_rate": self.win_rate,
+        }
+
+
+class _Recorder:
+    """Stands in for the host's Logger: keeps what the runner logs of one block of episodes."""
+
+    def __init__(self) -> None:
+        self.latest: dict[str, float] = {}
+
+    def log_stat(self, key: str, value: Any, t: int, to_sacred: bool = True) -> None:  # noqa: ARG002
+        self.latest[key] = float(value)
+
+
+class Arena:
+    """Plays policies through the host's own runner."""
+
+    def __init__(self, host: Host, args: Any, episodes: int) -> None:
+        """Prepare.
+
+        Args:
+            host: whose runner and environments are used.
+            args: the run's namespace.
+            episodes: how many episodes each policy plays.
+
+        Raises:
+            UserError: ``episodes`` is not positive.
+        """
+        if type(episodes) is not int or episodes < 1:
+            raise UserError(f"eval_episodes is {episodes!r}: expected a number of episodes of at least 1")
+        self.host, self.args, self.episodes = host, args, episodes
+        # The runner plays whole blocks; a divisor makes the blocks add up to exactly what was asked for.
+        block = max(size for size in range(1, args.batch_size_run + 1) if episodes % size == 0)
+        self.block = 1 if args.runner == "episode" else block
+
+    def blocks(
+        self, make_mac: Callable[[dict[str, Any], Any], PolicyMAC], masked: bool, label: str
+    ) -> Iterator[tuple[Any, PolicyMAC, dict[str, float]]]:
+        """Play, yielding each block's ``EpisodeBatch``, the controller and what the runner logged of it."""
+        host = self.host
+        args = SimpleNamespace(**vars(self.args))
+        args.env_args = {**self.args.env_args, "seed": self.args.seed + SEED_OFFSET}
+        args.batch_size_run = args.test_nepisode = self.block
+        args.mask_at = "environment" if masked else "controller"
+        recorder = _Recorder()
+        plain = host.envs[args.env]
+        host.envs[args.env] = environments.factory(host, args, masked and environments.is_limited(args))
+        try:
+            runner = host.runners[args.runner](args=args, logger=recorder)
+        finally:
+            host.envs[args.env] = plain
+        try:
+            scheme, groups, preprocess = _scheme(host, runner.get_env_info(), args)
+            mac = make_mac(scheme, args)
+            runner.setup(scheme=scheme, groups=groups, preprocess=preprocess, mac=mac)
+            with tqdm(
+                total=self.episodes, desc=label, unit="episode", leave=False, disable=not progress.wanted()
+            ) as bar:
+                for _ in range(self.episodes // self.block):
+                    yield runner.run(test_mode=True), mac, recorder.latest
+                    bar.update(self.block)
+        finally:
+            runner.close_env()
+
+    def play(self, make_mac: Callable[[dict[str, Any], Any], PolicyMAC], masked: bool, label: str) -> Played:
+        """What a policy scores."""
+        returns, lengths, wins = [], [], []
+        for batch, _, logged in self.blocks(make_mac, masked, label):
+            episodes = batches.from_host(batch)
+            returns.append((episodes.reward * episodes.filled).sum(dim=(1, 2)).numpy())
+            lengths.append(episodes.length.numpy())
+            wins.append(logged.get("test_battle_won_mean"))
+        known = [win for win in wins if win is not None]
+        win_rate = float(np.mean(known)) if known else None
+        return Played(np.concatenate(returns), np.concatenate(lengths), win_rate)
+
+
+def evaluate(args: Any, teacher: FrozenTeacher, student: HeteroMAC) -> dict[str, Any]:
+    """The content of ``summary.json``.
+
+    Args:
+        args: the run's namespace.
+        teacher: the frozen teacher.
+        student: the trained controller (``mask_at: controller``).
+    """
+    arena = Arena(get_host(), args, args.eval_episodes)
+
+    def teacher_mac(greedy: bool) -> Callable[[dict[str, Any], Any], PolicyMAC]:
+        def make(scheme: dict[str, Any], options: Any) -> PolicyMAC:  # noqa: ARG001
+            teacher.mac.greedy = greedy
+            return teacher.mac
+
+        return make
+
+    def student_mac(greedy: bool) -> Callable[[dict[str, Any], Any], PolicyMAC]:
+        def make(scheme: dict[str, Any], options: Any) -> PolicyMAC:
+            mac = HeteroMAC(scheme, None, options)
+            mac.load_state(student)
+            mac.greedy = greedy
+            return mac
+
+        return make
+
+    torch.manual_seed(args.seed)
+    played = {
+        "teacher": arena.play(teacher_mac(greedy=True), masked=False, label="teacher, greedy"),
+        "student": arena.play(student_mac(greedy=True), masked=True, label="student, greedy"),
+        "random": arena.play(lambda scheme, options: RandomMAC(options), masked=False, label="random"),
+    }
+    sampled = {
+        "teacher": arena.play(teacher_mac(greedy=False), masked=False, label="teacher, sampled"),
+        "student": arena.play(student_mac(greedy=False), masked=True, label="student, sampled"),
+    }
+    agreement = _agreement(arena, teacher, student_mac(greedy=True))
+    scores = {name: {**result.score(), **_sampled(sampled.get(name))} for name, result in played.items()}
+    return {
+        "task": args.map_name,
+        "limits": args.limits,
+        "masks_preset": args.masks_preset if environments.is_limited(args) else None,
+        "seed": args.seed,
+        "episodes": args.eval_episodes,
+        **scores,
+        **_retained(played),
+        **_costs(teacher, student, played),
+        "agreement": agreement,
+        "widths": list(student.agent.widths),
+        "inputs": [len(student.mask.indices(i)) for i in range(student.n_agents)],
+        "teacher_artifact": teacher.facts(),
+        "command": args.command,
+    }
+
+
+def report(args: Any, summary: dict[str, Any]) -> None:
+    """Write ``summary.json`` into the run's folder and print the table."""
+    folder = Path(args.run_folder or args.local_results_path)
+    os.makedirs(folder, exist_ok=True)
+    atomic.write_json(folder / "summary.json", summary)
+    print(table.result_text(summary), flush=True)  # type: ignore[arg-type]
+    print(f"written to {folder / 'summary.json'}", flush=True)
+
+
+def _sampled(result: Played | None) -> dict[str, Any]:
+    return {} if result is None else {"sampled": result.score()}
+
+
+def _retained(played: dict[str, Played]) -> dict[str, float | None]:
+    """Retention in the paper's way and over random, of win rates where there are any, else of returns."""
+    has_wins = all(result.win_rate is not None for result in played.values())
+
+    def number(name: str) -> float:
+        result = played[name]
+        return result.win_rate if has_wins and result.win_rate is not None else float(result.returns.mean())
+
+    student, teacher, random = number("student"), number("teacher"), number("random")
+    return {
+        "retention": retention.retention(student, teacher, win_rate=has_wins),
+        "retention_normalised": retention.retention_normalised(student, teacher, random),
+    }
+
+
+def _costs(teacher: FrozenTeacher, student: HeteroMAC, played: dict[str, Played]) -> dict[str, float]:
+    """Parameters, FLOPs and microseconds of both; parameters and FLOPs per decision are means over the agents."""
+    agents = range(student.n_agents)
+    sizes = teacher.sizes
+    whole = flops.AgentStep(sizes.input_size, sizes.hidden_dim, sizes.n_actions, sizes.use_rnn)
+    networks = [student.agent.agent_network(i) for i in agents]
+    inputs = [len(student.mask.indices(i)) for i in agents]
+    of_teacher = [flops.agent_flops(whole, sizes.input_size)] * student.n_agents
+    of_student = [flops.agent_flops(net, d_in) for net, d_in in zip(networks, inputs, strict=True)]
+    teacher_input = torch.zeros(1, 1, student.n_agents, sizes.input_size)
+    student_input = torch.zeros(1, 1, student.n_agents, student.mask.obs_size)
+    per_decision = {
+        "teacher": flops.flops_per_decision(of_teacher),
+        "student": flops.flops_per_decision(of_student),
+    }
+    return {
+        "params_teacher": flops.parameter_count(whole),
+        "params_student": float(np.mean([flops.parameter_count(net) for net in networks])),
+        "flops_per_decision_teacher": per_decision["teacher"],
+        "flops_per_decision_student": per_decision["student"],
+        "flops_ratio": per_decision["teacher"] / per_decision["student"],
+        "flops_per_episode_teacher": flops.flops_per_episode(of_teacher, played["teacher"].lengths.mean()),
+        "flops_per_episode_student": flops.flops_per_episode(of_student, played["student"].lengths.mean()),
+        "decision_us_teacher": _microseconds(lambda: teacher.mac.unroll_inputs(teacher_input)),
+        "decision_us_student": _microseconds(lambda: student.agent.unroll(student_input)),
+    }
+
+
+@torch.no_grad()
+def _microseconds(decide: Callable[[], Any]) -> float:
+    """Median time of one joint decision of the team, one environment, in PyTorch."""
+    times = []
+    for _ in range(TIMED_DECISIONS):
+        started = time.perf_counter()
+        decide()
+        times.append(time.perf_counter() - started)
+    return 1e6 * float(np.median(times))
+
+
+@torch.no_grad()
+def _agreement(arena: Arena, teacher: FrozenTeacher, make_student: Callable[..., PolicyMAC]) -> float:
+    """Share of the student's decisions at which the teacher, in its place, would have chosen the same action."""
+    shares, weights = [], []
+    for batch, mac, _ in arena.blocks(make_student, masked=False, label="agreement"):
+        assert isinstance(mac, HeteroMAC), "the student's controller"
+        episodes = batches.from_host(batch)
+        steps = {"obs": episodes.obs[:, :-1], "state": episodes.state[:, :-1], "actions": episodes.actions}
+        expert, _ = teacher.label(steps)
+        logits, _ = mac.unroll(episodes.obs[:, :-1], mac.visible)
+        avail = episodes.avail_actions[:, :-1]
+        acting = acting_mask(episodes.filled.squeeze(-1), avail)
+        shares.append(float(objective.agreement(logits, expert, avail, acting)))
+        weights.append(float(acting.sum()))
+    return float(np.average(shares, weights=weights))
+
+
+def _scheme(host: Host, info: dict[str, Any], args: Any) -> tuple[dict[str, Any], dict[str, int], dict[str, Any]]:
+    """The scheme, groups and preprocessing that the host's loop would make for this environment."""
+    agents = {"group": "agents"}
+    scheme = {
+        "state": {"vshape": info["state_shape"]},
+        "obs": {"vshape": info["obs_shape"], **agents},
+        "actions": {"vshape": (1,), **agents, "dtype": torch.long},
+        "avail_actions": {"vshape": (info["n_actions"],), **agents, "dtype": torch.int},
+        "terminated": {"vshape": (1,), "dtype": torch.uint8},
+        "reward": {"vshape": (1,) if args.common_reward else (info["n_agents"],)},
+    }
+    preprocess = {"actions": ("actions_onehot", [host.OneHot(out_dim=info["n_actions"])])}
+    return scheme, {"agents": info["n_agents"]}, preprocess

@@ -1,0 +1,90 @@
+"""Minibatches from the expert buffer, with what does not change computed once: advantages, cosines and roles."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from envs.hetero_mask.mask import ObservationMask
+from torch import Tensor
+
+from kd_learners.batches import Episodes
+from kd_learners.frozen_teacher import FrozenTeacher
+from kd_learners.labelled import LabelledEpisodes, Labeller
+from kd_learners.losses import acting_mask
+from kd_marl.artifacts.expert_buffer import ExpertBuffer
+
+_SAMPLED_KEYS = ("obs", "avail_actions", "actions", "behaviour_log_prob", "teacher_logits", "length")
+_VALUE_KEYS = ("state", "obs", "avail_actions", "actions", "reward", "terminated", "length")
+
+
+def shard_episodes(shard: dict[str, Tensor]) -> Episodes:
+    """A shard's tensors (docs/formats.md) as :class:`Episodes`."""
+    steps = torch.arange(shard["actions"].shape[1])
+    filled = (steps < shard["length"].unsqueeze(1)).float().unsqueeze(-1)
+    return Episodes(
+        obs=shard["obs"],
+        state=shard["state"],
+        avail_actions=shard["avail_actions"],
+        actions=shard["actions"],
+        reward=shard["reward"],
+        terminated=shard["terminated"].float().unsqueeze(-1),
+        filled=filled,
+    )
+
+
+def fit_statistics(buffer: ExpertBuffer, teacher: FrozenTeacher) -> None:
+    """Re-estimate a foreign teacher's reward statistics from the whole buffer (reading note 5)."""
+    rewards, filled = [], []
+    for shard in buffer.shards(("reward", "actions", "length")):
+        steps = torch.arange(shard["actions"].shape[1])
+        rewards.append(shard["reward"])
+        filled.append((steps < shard["length"].unsqueeze(1)).float().unsqueeze(-1))
+    teacher.estimate_statistics(torch.cat(rewards), torch.cat(filled))
+
+
+def sample_embeddings(buffer: ExpertBuffer, count: int, generator: np.random.Generator) -> Tensor:
+    """About ``count`` embeddings of acting agents, float32 ``(count, hidden_dim)``, for the role centroids."""
+    per_episode = max(1, int(buffer.facts["n_agents"] * buffer.steps / buffer.episodes))
+    chosen = generator.permutation(buffer.episodes)[: max(1, count // per_episode)]
+    part = buffer.gather(np.sort(chosen), ("embedding", "avail_actions", "actions", "length"))
+    steps = torch.arange(part["actions"].shape[1])
+    filled = (steps < part["length"].unsqueeze(1)).float()
+    acting = acting_mask(filled, part["avail_actions"][:, :-1])
+    return part["embedding"].float()[acting > 0][:count]
+
+
+class ExpertData:
+    """Samples labelled episodes from an expert buffer; memory holds only what was computed from it."""
+
+    def __init__(self, buffer: ExpertBuffer, labeller: Labeller, mask: ObservationMask) -> None:
+        self.buffer, self.mask = buffer, mask
+        advantages, cosines, log_roles = [], [], []
+        for shard in buffer.shards((*_VALUE_KEYS, "embedding")):
+            episodes = shard_episodes(shard)
+            advantages.append(labeller.teacher.advantages(episodes, labeller.gamma, labeller.gae_lambda))
+            relation, role = labeller.relations(shard["embedding"].float())
+            cosines.append(relation)
+            log_roles.append(role)
+        self._advantage = torch.cat(advantages)
+        self._cosines, self._log_roles = torch.cat(cosines), torch.cat(log_roles)
+
+    def sample(self, count: int, generator: np.random.Generator) -> LabelledEpisodes:
+        """``count`` different episodes (all, if there are fewer), each under a mask of its own if masks are drawn."""
+        chosen = generator.choice(self.buffer.episodes, size=min(count, self.buffer.episodes), replace=False)
+        part = self.buffer.gather(chosen, _SAMPLED_KEYS)
+        avail = part["avail_actions"][:, :-1]
+        steps = torch.arange(part["actions"].shape[1])
+        filled = (steps < part["length"].unsqueeze(1)).float()
+        index = torch.from_numpy(chosen)
+        return LabelledEpisodes(
+            obs=part["obs"][:, :-1],
+            avail=avail,
+            actions=part["actions"],
+            behaviour_log_prob=part["behaviour_log_prob"],
+            teacher_logits=part["teacher_logits"],
+            teacher_cosines=self._cosines[index],
+            teacher_log_roles=self._log_roles[index],
+            advantage=self._advantage[index],
+            acting=acting_mask(filled, avail),
+            visible=torch.from_numpy(self.mask.sample(generator, len(chosen)).astype(np.float32)),
+        )

@@ -1,0 +1,128 @@
+"""Stage 1b: the frozen teacher plays, and its episodes go to the expert buffer (docs/formats.md)."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from kd_controllers.teacher_mac import TeacherMAC
+from kd_learners import batches
+from kd_learners.frozen_teacher import FrozenTeacher
+from kd_learners.losses import action_log_prob
+from kd_marl import progress, stages
+from kd_marl.artifacts.expert_buffer import ExpertBufferWriter
+from kd_marl.errors import UserError
+from kd_marl.host import get_host
+
+
+class BufferExporter:
+    """EPyMARL learner ``kd_buffer_export``: its ``train`` appends instead of learning.
+
+    The controller samples from the teacher's policy, so that policy is pi_beh, and its log-probabilities are stored.
+    """
+
+    def __init__(self, mac: TeacherMAC, scheme: dict[str, Any], logger: Any, args: Any) -> None:  # noqa: ANN401
+        if not isinstance(mac, TeacherMAC):
+            raise UserError("kd_buffer_export plays the teacher: set mac=teacher_mac")
+        self.args, self.logger = args, logger
+        artifact = stages.locate_teacher(args, scheme["obs"]["vshape"])
+        self.teacher = FrozenTeacher(artifact, args)
+        # The host made its controller before the teacher was known; give it the teacher's network.
+        mac.sizes, mac.agent = self.teacher.sizes, self.teacher.mac.agent
+        self.writer: ExpertBufferWriter | None = None
+        self.folder = stages.buffer_folder(args, artifact)
+        self.facts = {
+            "task": args.map_name,
+            "n_agents": args.n_agents,
+            "n_actions": args.n_actions,
+            "obs_size": self.teacher.sizes.obs_size,
+            "state_size": args.state_shape,
+            "hidden_dim": self.teacher.sizes.hidden_dim,
+            "reward_size": scheme["reward"]["vshape"][0],
+            "embedding_dtype": args.embedding_dtype,
+            "teacher": self.teacher.facts(),
+            "seed": args.seed,
+            "host": get_host().name,
+            "command": args.command,
+            "episode_limit": args.env_episode_limit,
+        }
+        self.writer = ExpertBufferWriter(
+            self.folder, self.facts, resume=args.resume, shard_episodes=args.shard_episodes
+        )
+        self.bar = tqdm(
+            total=args.buffer_episodes, initial=self.writer.episodes, unit="episode", desc="expert buffer",
+            disable=not progress.wanted(), file=sys.stderr, mininterval=0.5,
+        )
+        if self.writer.episodes >= args.buffer_episodes:
+            self._stop(t_env=0)
+
+    def train(self, batch: Any, t_env: int, episode_num: int) -> None:  # noqa: ANN401, ARG002
+        """Append the episodes just played; end the run once the buffer holds ``buffer_episodes``."""
+        assert self.writer is not None, "the buffer is closed"
+        wanted = self.args.buffer_episodes - self.writer.episodes
+        if wanted <= 0:
+            self._stop(t_env)
+            return
+        block = self._block(batches.from_host(batch))
+        self.writer.append({name: value[:wanted] for name, value in block.items()})
+        self.bar.update(min(wanted, len(block["length"])))
+        if self.writer.episodes >= self.args.buffer_episodes:
+            self._stop(t_env)
+
+    def _stop(self, t_env: int) -> None:
+        # The loop of either host reads args.t_max before every block of episodes.
+        self.args.t_max = min(self.args.t_max, t_env - 1)
+
+    @torch.no_grad()
+    def _block(self, episodes: batches.Episodes) -> dict[str, torch.Tensor]:
+        """The shard's tensors of a block of episodes, padded to the episode limit, zero outside the episodes."""
+        steps = {"obs": episodes.obs[:, :-1], "state": episodes.state[:, :-1], "actions": episodes.actions}
+        logits, embedding = self.teacher.label(steps)
+        filled = episodes.filled.unsqueeze(-1)
+        last = torch.nn.functional.pad(episodes.filled, (0, 0, 0, 1))[:, 1:] < episodes.filled
+        terminated = episodes.terminated.squeeze(-1)
+        log_prob = action_log_prob(logits, episodes.avail_actions[:, :-1], episodes.actions)
+        block = {
+            "state": episodes.state,
+            "obs": episodes.obs,
+            "avail_actions": episodes.avail_actions,
+            "actions": episodes.actions * episodes.filled.long(),
+            "behaviour_log_prob": log_prob * episodes.filled,
+            "teacher_logits": logits * filled,
+            "embedding": embedding * filled,
+            "reward": episodes.reward * episodes.filled,
+            "terminated": terminated,
+            "truncated": last.squeeze(-1).float() * (1.0 - terminated),
+        }
+        limit = self.facts["episode_limit"]
+        whole = {name: _to_length(value, limit + (name in ("state", "obs", "avail_actions"))) for name, value in block.items()}
+        return {**whole, "length": episodes.length}
+
+    def finish(self) -> None:
+        """Write the last shard."""
+        assert self.writer is not None, "the buffer is closed"
+        self.writer.close()
+        self.bar.close()
+        facts = self.writer.facts
+        mean = facts["return_mean"]
+        self.logger.console_logger.info(
+            f"Expert buffer {self.folder}: {facts['episodes']} episodes, {facts['steps']} steps, mean return {mean:.2f}"
+        )
+
+    def cuda(self) -> None:
+        """Nothing to move: labelling is cheap on the CPU."""
+
+    def save_models(self, path: str) -> None:
+        """Nothing is learnt."""
+
+    def load_models(self, path: str) -> None:
+        """Refuse: an export goes on with ``resume=True``."""
+        raise UserError("kd_export has no checkpoints: continue a buffer with resume=True")
+
+
+def _to_length(values: torch.Tensor, time: int) -> torch.Tensor:
+    missing = time - values.shape[1]
+    return torch.nn.functional.pad(values, (0, 0) * (values.dim() - 2) + (0, missing)) if missing else values

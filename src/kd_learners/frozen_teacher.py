@@ -1,0 +1,131 @@
+"""The teacher after Stage 1: policy, critic and normalisers, frozen; it only ever labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kd_controllers.teacher_mac import TeacherMAC, TeacherSizes
+from kd_learners import central_critic
+from kd_learners.advantages import gae, td_residual
+from kd_learners.batches import Episodes
+from kd_marl.artifacts.teacher import TeacherArtifact
+from kd_marl.errors import UserError
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Shift and scale of one quantity, per agent or common; ``(agents,)`` or ``(1,)``."""
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> Scale:
+        """Read one normaliser of ``teacher.json``."""
+        return cls(torch.tensor(facts["mean"], dtype=torch.float32), torch.tensor(facts["std"], dtype=torch.float32))
+
+
+class FrozenTeacher:
+    """A loaded teacher.
+
+    Values are in the unit in which its critic was trained: rewards are put into that unit by ``reward_scale``, and what
+    the critic says by ``value_scale``. Both are the identity for a teacher of ours, but for the value's normaliser.
+
+    Attributes:
+        mac: its controller, to act with; samples, or is greedy if ``mac.greedy``.
+    """
+
+    def __init__(self, artifact: TeacherArtifact, args: Any) -> None:  # noqa: ANN401 - the host's namespace
+        self.artifact = artifact
+        facts = artifact.facts
+        self.sizes = TeacherSizes(
+            n_agents=facts["n_agents"],
+            n_actions=facts["n_actions"],
+            obs_size=facts["obs_size"],
+            state_size=args.state_shape,
+            hidden_dim=facts["hidden_dim"],
+            use_rnn=facts["use_rnn"],
+            obs_agent_id=facts["obs_agent_id"],
+            obs_last_action=facts["obs_last_action"],
+            teacher_input=facts["teacher_input"],
+        )
+        self.critic_sizes = central_critic.CriticSizes(
+            critic_type=facts["critic_type"],
+            n_agents=facts["n_agents"],
+            n_actions=facts["n_actions"],
+            obs_size=facts["obs_size"],
+            state_size=args.state_shape,
+            hidden_dim=facts.get("critic_hidden_dim", facts["hidden_dim"]),
+            obs_individual_obs=facts["obs_individual_obs"],
+            obs_last_action=facts["obs_last_action"],
+        )
+        options = dict(vars(args), agent_output_type="pi_logits", action_selector="soft_policies")
+        self.mac = TeacherMAC({}, None, type(args)(**options), sizes=self.sizes)
+        self.critic = self.critic_sizes.build()
+        self.mac.agent.load_state_dict(artifact.agent_state)
+        self.critic.load_state_dict(artifact.critic_state)
+        for network in (self.mac.agent, self.critic):
+            network.eval().requires_grad_(False)
+        self.reward_scale = self._scale("reward")
+        self.value_scale = self._scale("value")
+
+    def _scale(self, name: str) -> Scale | None:
+        facts = self.artifact.normalisers[name]
+        return None if facts is None else Scale.from_facts(facts)
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether reward or value statistics are missing, as in an EPyMARL checkpoint."""
+        return self.reward_scale is None or self.value_scale is None
+
+    def estimate_statistics(self, reward: Tensor, filled: Tensor) -> None:
+        """Re-estimate what an EPyMARL checkpoint does not store, from episodes the teacher played (reading note 5).
+
+        Args:
+            reward: ``(batch, time, 1 or agents)``.
+            filled: ``(batch, time, 1)``, 1 where a step was taken.
+        """
+        taken = reward.flatten(0, 1)[filled.flatten() > 0]
+        if self.reward_scale is None:
+            self.reward_scale = Scale(taken.mean(0), taken.std(0).clamp(min=1e-4))
+        if self.value_scale is None:
+            raise UserError(
+                f"the teacher in {self.artifact.folder} was trained with standardise_returns=True, and its statistics "
+                "are lost: train it with standardise_returns=False, or use a kd_teacher"
+            )
+
+    @torch.no_grad()
+    def label(self, steps: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The teacher's opinion of every step, whoever took it.
+
+        Args:
+            steps: ``obs`` ``(batch, time, agents, obs_size)``, ``state`` ``(batch, time, state_size)``, ``actions``
+                ``(batch, time, agents)``.
+
+        Returns:
+            Logits ``(batch, time, agents, actions)`` and embeddings ``(batch, time, agents, hidden_dim)``.
+        """
+        return self.mac.unroll(steps)
+
+    @torch.no_grad()
+    def advantages(self, episodes: Episodes, gamma: float, gae_lambda: float) -> Tensor:
+        """Eqs. 1 and 2 with the frozen critic.
+
+        Returns:
+            ``(batch, time, agents)`` float32, 0 outside the episodes, in the critic's unit.
+        """
+        assert self.reward_scale is not None and self.value_scale is not None, "statistics were not estimated"
+        value = central_critic.evaluate(self.critic, self.critic_sizes.inputs(vars(episodes)))
+        value = value * self.value_scale.std + self.value_scale.mean
+        reward = (episodes.reward - self.reward_scale.mean) / self.reward_scale.std
+        residual = td_residual(reward, value, episodes.terminated, episodes.filled, gamma)
+        return gae(residual, gamma, gae_lambda)
+
+    def facts(self) -> dict[str, Any]:
+        """What another artifact records of the teacher it came from."""
+        return {"path": str(self.artifact.folder), "sha256": self.artifact.sha256}

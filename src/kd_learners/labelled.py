@@ -1,0 +1,145 @@
+"""Episodes with everything Stage 2 learns from: the teacher's opinion of every step, and its advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from kd_learners.batches import Episodes
+from kd_learners.frozen_teacher import FrozenTeacher
+from kd_learners.losses import acting_mask, pair_mask, pairwise_cosines, role_log_distribution
+
+
+@dataclass(frozen=True)
+class LabelledEpisodes:
+    """Axes ``(batch, time, ...)``; ``pairs`` counts pairs of agents.
+
+    Attributes:
+        obs: ``(batch, time, agents, obs_size)`` float32, unmasked.
+        avail: ``(batch, time, agents, actions)``, 1 where available.
+        actions: ``(batch, time, agents)`` int64, those taken.
+        behaviour_log_prob: ``(batch, time, agents)``, of the policy that took them.
+        teacher_logits: ``(batch, time, agents, actions)``.
+        teacher_cosines: ``(batch, time, pairs)``, cosines of the teacher's embeddings (Eq. 9).
+        teacher_log_roles: ``(batch, time, agents, roles)`` (Eq. 11).
+        advantage: ``(batch, time, agents)``, A^GAE_T (Eq. 2), not standardised.
+        acting: ``(batch, time, agents)``, 1 where a step was taken and the agent had a choice.
+        visible: ``(batch, agents, features)``, what the student may see in this episode.
+    """
+
+    obs: Tensor
+    avail: Tensor
+    actions: Tensor
+    behaviour_log_prob: Tensor
+    teacher_logits: Tensor
+    teacher_cosines: Tensor
+    teacher_log_roles: Tensor
+    advantage: Tensor
+    acting: Tensor
+    visible: Tensor
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    @property
+    def acting_pairs(self) -> Tensor:
+        """Pairs of agents that both act, ``(batch, time, pairs)``."""
+        return pair_mask(self.acting)
+
+    def rows(self, index: Tensor) -> LabelledEpisodes:
+        """The episodes at these positions."""
+        return LabelledEpisodes(**{item.name: getattr(self, item.name)[index] for item in fields(self)})
+
+    @staticmethod
+    def join(parts: Sequence[LabelledEpisodes]) -> LabelledEpisodes:
+        """One block from several."""
+        names = [item.name for item in fields(LabelledEpisodes)]
+        return LabelledEpisodes(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """Turns episodes that anybody played into :class:`LabelledEpisodes`.
+
+    Attributes:
+        teacher: the frozen teacher.
+        teacher_roles: U_T, ``(roles, hidden_dim)``.
+    """
+
+    teacher: FrozenTeacher
+    teacher_roles: Tensor
+    gamma: float
+    gae_lambda: float
+    temperature: float
+
+    def relations(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines ``(batch, time, pairs)`` and log-roles ``(batch, time, agents, roles)`` of teacher embeddings."""
+        return pairwise_cosines(embedding), role_log_distribution(embedding, self.teacher_roles, self.temperature)
+
+    @torch.no_grad()
+    def __call__(self, episodes: Episodes, behaviour_log_prob: Tensor, visible: Tensor) -> LabelledEpisodes:
+        """Label episodes.
+
+        Args:
+            episodes: what was played, unmasked.
+            behaviour_log_prob: ``(batch, time, agents)``, of who played.
+            visible: ``(batch, agents, features)``, the student's masks.
+        """
+        every = vars(episodes)
+        steps = {name: every[name][:, :-1] for name in ("obs", "state")} | {"actions": episodes.actions}
+        logits, embedding = self.teacher.label(steps)
+        cosines, log_roles = self.relations(embedding)
+        avail = episodes.avail_actions[:, :-1]
+        return LabelledEpisodes(
+            obs=episodes.obs[:, :-1],
+            avail=avail.to(torch.uint8),
+            actions=episodes.actions,
+            behaviour_log_prob=behaviour_log_prob,
+            teacher_logits=logits,
+            teacher_cosines=cosines,
+            teacher_log_roles=log_roles,
+            advantage=self.teacher.advantages(episodes, self.gamma, self.gae_lambda),
+            acting=acting_mask(episodes.filled.squeeze(-1), avail),
+            visible=visible,
+        )
+
+
+class RecentEpisodes:
+    """The last episodes the student played, labelled: what ``distill_on: student`` and ``mixed`` sample from."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._blocks: list[LabelledEpisodes] = []
+
+    def __len__(self) -> int:
+        return sum(len(block) for block in self._blocks)
+
+    def add(self, block: LabelledEpisodes, time: int) -> None:
+        """Append a block, padded to ``time`` steps, and drop the oldest ones beyond the capacity."""
+        padded = {item.name: _padded(getattr(block, item.name), item.name, time) for item in fields(block)}
+        self._blocks.append(LabelledEpisodes(**padded))
+        while len(self) - len(self._blocks[0]) >= self.capacity:
+            self._blocks.pop(0)
+
+    def sample(self, count: int) -> LabelledEpisodes:
+        """``count`` episodes drawn with replacement."""
+        sizes = torch.tensor([len(block) for block in self._blocks])
+        ends = sizes.cumsum(0)
+        drawn = torch.randint(int(ends[-1]), (count,)).sort().values
+        owner = torch.searchsorted(ends, drawn, right=True)
+        parts = []
+        for block in owner.unique().tolist():
+            inside = drawn[owner == block] - (ends[block] - sizes[block])
+            parts.append(self._blocks[block].rows(inside))
+        return LabelledEpisodes.join(parts)
+
+
+def _padded(values: Tensor, name: str, time: int) -> Tensor:
+    """Zero steps up to ``time``; masks of episodes have no time axis."""
+    missing = time - values.shape[1]
+    if name == "visible" or missing <= 0:
+        return values
+    return torch.nn.functional.pad(values, (0, 0) * (values.dim() - 2) + (0, missing))

@@ -1,0 +1,114 @@
+"""The Stage-2 objective: the terms of ``losses.py``, masked, averaged and added up with their weights.
+
+    loss = -ppo + kl_coef*KL + ce_coef*CE + structure_coef*L_str + role_coef*L_role - entropy_coef*H
+
+(Algorithm 1, line 14; Eq. 5 with the signs of the reading notes.) No critic of the student's appears anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kd_learners import losses
+from kd_learners.advantages import standardise
+from kd_learners.labelled import LabelledEpisodes
+from kd_marl.errors import UserError
+
+CE_TARGETS = ("hard", "soft")
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """The objective's keys of ``kd_student.yaml``, where each is explained."""
+
+    ppo_coef: float
+    kl_coef: float
+    ce_coef: float
+    structure_coef: float
+    role_coef: float
+    entropy_coef: float
+    temperature: float
+    ce_target: str
+    eps_clip: float
+    standardise_advantage: bool
+
+    def __post_init__(self) -> None:
+        if self.ce_target not in CE_TARGETS:
+            raise UserError(f"ce_target is '{self.ce_target}': choose one of {', '.join(CE_TARGETS)}")
+        if self.temperature <= 0:
+            raise UserError(f"temperature is {self.temperature}: it must be above 0")
+
+
+def terms(
+    batch: LabelledEpisodes, logits: Tensor, embedding: Tensor, student_roles: Tensor, settings: ObjectiveSettings
+) -> dict[str, Tensor]:
+    """Every term, averaged over the decisions (or pairs) that carry information.
+
+    Args:
+        batch: labelled episodes.
+        logits: the student's, ``(batch, time, agents, actions)``.
+        embedding: the student's, ``(batch, time, agents, max_width)``, narrower ones padded with zeros.
+        student_roles: U_S, ``(roles, max_width)``.
+        settings: weights and temperatures.
+
+    Returns:
+        Scalars by logged name: ``ppo`` (to be maximised), ``kl``, ``ce``, ``structure``, ``role``, ``entropy``.
+    """
+    mask, avail = batch.acting, batch.avail
+    advantage = standardise(batch.advantage, mask) if settings.standardise_advantage else batch.advantage
+    log_prob = losses.action_log_prob(logits, avail, batch.actions)
+    ppo = losses.ppo_clip(log_prob, batch.behaviour_log_prob, advantage, settings.eps_clip)
+    kl = losses.kl_divergence(batch.teacher_logits, logits, avail, settings.temperature)
+    ce = losses.cross_entropy(batch.teacher_logits, logits, avail, settings.ce_target)  # type: ignore[arg-type]
+    structure = losses.structure(batch.teacher_cosines, losses.pairwise_cosines(embedding))
+    student_log_roles = losses.role_log_distribution(embedding, student_roles, settings.temperature)
+    role = losses.role_divergence(batch.teacher_log_roles, student_log_roles)
+    return {
+        "ppo": losses.masked_mean(ppo, mask),
+        "kl": losses.masked_mean(kl, mask),
+        "ce": losses.masked_mean(ce, mask),
+        "structure": losses.masked_mean(structure, batch.acting_pairs),
+        "role": losses.masked_mean(role, mask),
+        "entropy": losses.masked_mean(losses.entropy(logits, avail), mask),
+    }
+
+
+def total(parts: dict[str, Tensor], settings: ObjectiveSettings) -> Tensor:
+    """The loss to minimise: the weighted sum of :func:`terms`."""
+    return (
+        -settings.ppo_coef * parts["ppo"]
+        + settings.kl_coef * parts["kl"]
+        + settings.ce_coef * parts["ce"]
+        + settings.structure_coef * parts["structure"]
+        + settings.role_coef * parts["role"]
+        - settings.entropy_coef * parts["entropy"]
+    )
+
+
+@torch.no_grad()
+def diagnostics(batch: LabelledEpisodes, logits: Tensor, eps_clip: float) -> dict[str, Tensor]:
+    """What is logged beside the terms: ``clip_fraction``, ``effective_sample_size``, ``agreement``."""
+    log_prob = losses.action_log_prob(logits, batch.avail, batch.actions)
+    return {
+        "clip_fraction": losses.clip_fraction(log_prob, batch.behaviour_log_prob, eps_clip, batch.acting),
+        "effective_sample_size": losses.effective_sample_size(log_prob, batch.behaviour_log_prob, batch.acting),
+        "agreement": agreement(logits, batch.teacher_logits, batch.avail, batch.acting),
+    }
+
+
+def agreement(student_logits: Tensor, teacher_logits: Tensor, avail: Tensor, acting: Tensor) -> Tensor:
+    """Share of decisions at which student and teacher would take the same greedy action.
+
+    Args:
+        student_logits: ``(batch, time, agents, actions)``.
+        teacher_logits: ``(batch, time, agents, actions)``.
+        avail: ``(batch, time, agents, actions)``.
+        acting: ``(batch, time, agents)``.
+    """
+    hidden = avail == 0
+    student = student_logits.masked_fill(hidden, -torch.inf).argmax(-1)
+    teacher = teacher_logits.masked_fill(hidden, -torch.inf).argmax(-1)
+    return losses.masked_mean((student == teacher).float(), acting)

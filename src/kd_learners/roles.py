@@ -1,0 +1,46 @@
+"""The teacher's role projection U_T (Eq. 11), fixed before Stage 2 (reading note 8)."""
+
+from __future__ import annotations
+
+import torch
+from scipy.cluster.vq import kmeans2
+from torch import Tensor
+
+from kd_marl.errors import UserError
+
+ROLE_INITS = ("kmeans", "orthogonal")
+
+
+def default_n_roles(n_agents: int) -> int:
+    """min(8, max(2, N)) roles for N agents."""
+    return min(8, max(2, n_agents))
+
+
+def teacher_roles(embeddings: Tensor, n_roles: int, init: str, seed: int) -> Tensor:
+    """U_T.
+
+    Args:
+        embeddings: phi_T of acting agents, ``(count, hidden_dim)`` float32.
+        n_roles: number of roles.
+        init: ``kmeans``: the directions of the embeddings' k-means centroids around their mean; ``orthogonal``:
+            random orthonormal directions, whatever the embeddings.
+        seed: of the random choices.
+
+    Returns:
+        ``(n_roles, hidden_dim)`` float32, rows of length 1, so that a temperature of 1 leaves the roles soft.
+
+    Raises:
+        UserError: an unknown ``init``, or fewer embeddings than roles.
+    """
+    if init not in ROLE_INITS:
+        raise UserError(f"role_init is '{init}': choose one of {', '.join(ROLE_INITS)}")
+    hidden_dim = embeddings.shape[1]
+    if init == "orthogonal":
+        generator = torch.Generator().manual_seed(seed)
+        directions = torch.linalg.qr(torch.randn(hidden_dim, max(n_roles, 1), generator=generator))[0].T
+        return directions[:n_roles].contiguous()
+    if len(embeddings) < n_roles:
+        raise UserError(f"{len(embeddings)} embeddings make no {n_roles} roles: export more episodes or set n_roles")
+    centred = embeddings.double() - embeddings.double().mean(0)
+    centroids, _ = kmeans2(centred.numpy(), n_roles, iter=50, minit="++", rng=seed)
+    return torch.nn.functional.normalize(torch.from_numpy(centroids), dim=1).float()

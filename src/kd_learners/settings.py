@@ -1,0 +1,28 @@
+"""At the host's boundary: narrow, typed settings read once from EPyMARL's flat ``args``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeVar, get_type_hints
+
+from kd_marl.errors import UserError
+
+Settings = TypeVar("Settings")
+
+
+def read_settings(kind: type[Settings], args: Any) -> Settings:  # noqa: ANN401 - the host's namespace
+    """Fill a dataclass from the keys of the same names, refusing values of the wrong type.
+
+    Raises:
+        UserError: a key has a value of another type than the dataclass declares.
+    """
+    hints = get_type_hints(kind)
+    values = {}
+    for item in dataclasses.fields(kind):  # type: ignore[arg-type]
+        value, expected = getattr(args, item.name), hints[item.name]
+        if expected is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if expected in (int, float, bool, str) and type(value) is not expected:
+            raise UserError(f"{item.name} is {value!r}: expected a value of type {expected.__name__}")
+        values[item.name] = value
+    return kind(**values)

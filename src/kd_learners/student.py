@@ -1,0 +1,189 @@
+"""Stage 2: critic-free distillation of the frozen teacher into the students of ``hetero_mac`` (Algorithm 1).
+
+Each call of ``train`` makes ``updates_per_train`` gradient steps on minibatches of whole episodes: the teacher's, from the
+expert buffer; the student's own, labelled by the teacher as they come; or both (reading note 10).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kd_controllers.hetero_mac import HeteroMAC
+from kd_learners import batches, evaluation, expert_data, objective, roles
+from kd_learners.frozen_teacher import FrozenTeacher
+from kd_learners.labelled import LabelledEpisodes, Labeller, RecentEpisodes
+from kd_learners.losses import action_log_prob
+from kd_learners.settings import read_settings
+from kd_marl import resume, stages
+from kd_marl.artifacts import atomic
+from kd_marl.artifacts.expert_buffer import ExpertBuffer
+from kd_marl.errors import UserError
+
+SOURCES = ("expert", "student", "mixed")
+
+
+@dataclass(frozen=True)
+class StudentSettings:
+    """Stage 2's keys of ``kd_student.yaml``, where each is explained."""
+
+    lr: float
+    lr_final_share: float
+    updates_per_train: int
+    minibatch_episodes: int
+    distill_on: str
+    student_share: float
+    student_episodes: int
+    gamma: float
+    gae_lambda: float
+    grad_norm_clip: float
+    role_init: str
+    n_roles: int
+    t_max: int
+
+    def __post_init__(self) -> None:
+        if self.distill_on not in SOURCES:
+            raise UserError(f"distill_on is '{self.distill_on}': choose one of {', '.join(SOURCES)}")
+        if not 0.0 <= self.student_share <= 1.0:
+            raise UserError(f"student_share is {self.student_share}: it must lie between 0 and 1")
+
+
+class StudentLearner:
+    """EPyMARL learner ``kd_mappo_student``."""
+
+    def __init__(self, mac: HeteroMAC, scheme: dict[str, Any], logger: Any, args: Any) -> None:  # noqa: ANN401
+        if not isinstance(mac, HeteroMAC) or not mac.masks_here:
+            raise UserError("kd_mappo_student needs mac=hetero_mac and mask_at=controller: the teacher must see it all")
+        if not args.batch_size == args.buffer_size == args.batch_size_run:
+            raise UserError("kd_mappo_student labels the episodes just played: set batch_size, buffer_size and "
+                            "batch_size_run to the same number")
+        self.mac, self.logger, self.args = mac, logger, args
+        self.settings = read_settings(StudentSettings, args)
+        self.objective = read_settings(objective.ObjectiveSettings, args)
+        artifact = stages.locate_teacher(args, scheme["obs"]["vshape"])
+        self.teacher = FrozenTeacher(artifact, args)
+        self.rng = np.random.default_rng(args.seed)
+        buffer = ExpertBuffer.open(stages.locate_buffer(args, artifact))
+        if self.teacher.needs_statistics:
+            expert_data.fit_statistics(buffer, self.teacher)
+        self.labeller = self._labeller(buffer)
+        self.expert = expert_data.ExpertData(buffer, self.labeller, mac.mask)
+        self.recent = RecentEpisodes(self.settings.student_episodes)
+        n_roles = len(self.labeller.teacher_roles)
+        self.student_roles = nn.Parameter(torch.randn(n_roles, mac.agent.max_width) / mac.agent.max_width**0.5)
+        self.optimiser = torch.optim.Adam([*mac.parameters(), self.student_roles], lr=self.settings.lr)
+        self.updates = 0
+        self.t_env = 0
+        self.finished = False
+        self.last_log = -args.learner_log_interval - 1
+
+    def _labeller(self, buffer: ExpertBuffer) -> Labeller:
+        settings = self.settings
+        n_roles = settings.n_roles or roles.default_n_roles(self.args.n_agents)
+        # Drawn before anything else from a generator of its own: a resumed run finds the same U_T.
+        embeddings = expert_data.sample_embeddings(buffer, 20_000, np.random.default_rng(self.args.seed))
+        projection = roles.teacher_roles(embeddings, n_roles, settings.role_init, self.args.seed)
+        return Labeller(self.teacher, projection, settings.gamma, settings.gae_lambda, self.objective.temperature)
+
+    def train(self, batch: Any, t_env: int, episode_num: int) -> None:  # noqa: ANN401, ARG002
+        """Label the episodes just played if they are wanted, then take the gradient steps."""
+        settings = self.settings
+        self.t_env = t_env
+        if settings.distill_on != "expert":
+            self._add_recent(batches.from_host(batch))
+        left = max(0.0, 1.0 - t_env / settings.t_max)
+        for group in self.optimiser.param_groups:
+            group["lr"] = settings.lr * (settings.lr_final_share + (1.0 - settings.lr_final_share) * left)
+        log_now = t_env - self.last_log >= self.args.learner_log_interval
+        for update in range(settings.updates_per_train):
+            last = update == settings.updates_per_train - 1
+            stats = self._update(self._minibatch(), with_diagnostics=log_now and last)
+        if log_now:
+            self.last_log = t_env
+            for name, value in stats.items():
+                self.logger.log_stat(name, float(value), t_env)
+            self.logger.log_stat("updates", self.updates, t_env)
+
+    @torch.no_grad()
+    def _add_recent(self, episodes: batches.Episodes) -> None:
+        visible = self.mac.visible
+        if visible is None:
+            fixed = torch.from_numpy(self.mac.mask.visible.astype(np.float32))
+            visible = fixed.expand(len(episodes.actions), -1, -1)
+        logits, _ = self.mac.unroll(episodes.obs[:, :-1], visible)
+        log_prob = action_log_prob(logits, episodes.avail_actions[:, :-1], episodes.actions)
+        limit = self.expert.buffer.facts["episode_limit"]
+        self.recent.add(self.labeller(episodes, log_prob, visible), limit)
+
+    def _minibatch(self) -> LabelledEpisodes:
+        settings = self.settings
+        share = {"expert": 0.0, "student": 1.0, "mixed": settings.student_share}[settings.distill_on]
+        from_student = round(share * settings.minibatch_episodes)
+        parts = []
+        if from_student < settings.minibatch_episodes:
+            parts.append(self.expert.sample(settings.minibatch_episodes - from_student, self.rng))
+        if from_student:
+            parts.append(self.recent.sample(from_student))
+        return parts[0] if len(parts) == 1 else LabelledEpisodes.join(parts)
+
+    def _update(self, batch: LabelledEpisodes, with_diagnostics: bool) -> dict[str, Tensor]:
+        """One gradient step; returns what is logged."""
+        logits, embedding = self.mac.unroll(batch.obs, batch.visible)
+        parts = objective.terms(batch, logits, embedding, self.student_roles, self.objective)
+        loss = objective.total(parts, self.objective)
+        self.optimiser.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_([*self.mac.parameters(), self.student_roles], self.settings.grad_norm_clip)
+        self.optimiser.step()
+        self.updates += 1
+        if not with_diagnostics:
+            return {}
+        extra = objective.diagnostics(batch, logits.detach(), self.objective.eps_clip)
+        return {**parts, **extra, "loss": loss.detach(), "agent_grad_norm": norm}
+
+    def finish(self) -> None:
+        """Called once the run has taken all its steps."""
+        self.finished = True
+
+    def report(self) -> None:
+        """Evaluate the student against its teacher and the random policy; prints the table."""
+        summary = evaluation.evaluate(self.args, self.teacher, self.mac)
+        for name in ("retention", "retention_normalised", "flops_per_decision_student", "params_student", "agreement"):
+            if summary[name] is not None:
+                self.logger.log_stat(f"final_{name}", summary[name], self.t_env)
+        evaluation.report(self.args, summary)
+
+    def cuda(self) -> None:
+        """Refuse: students are smaller than the cost of moving their data."""
+        raise UserError("kd_mappo_student runs on the CPU: set use_cuda=False")
+
+    def save_models(self, path: str) -> None:
+        """Write the student and all that resumes its training into the folder ``path``; ``checkpoint.json`` last."""
+        atomic.save_torch(os.path.join(path, "agent.th"), self.mac.agent.state_dict())
+        state = {
+            "optimiser": self.optimiser.state_dict(),
+            "student_roles": self.student_roles.detach(),
+            "torch_rng": torch.get_rng_state(),
+        }
+        atomic.save_torch(os.path.join(path, "training.th"), state)
+        resume.write_checkpoint(
+            path, self.args, self.t_env, self.finished, updates=self.updates, numpy_rng=self.rng.bit_generator.state,
+            teacher=self.teacher.facts(), mask=self.mac.mask.to_dict(), widths=list(self.mac.agent.widths),
+        )
+
+    def load_models(self, path: str) -> None:
+        """Go on from :meth:`save_models`."""
+        facts = resume.read_checkpoint(path)
+        self.mac.load_models(path)
+        state = torch.load(os.path.join(path, "training.th"), map_location="cpu", weights_only=True)
+        self.optimiser.load_state_dict(state["optimiser"])
+        with torch.no_grad():
+            self.student_roles.copy_(state["student_roles"])
+        torch.set_rng_state(state["torch_rng"])
+        self.rng.bit_generator.state = facts["numpy_rng"]
+        self.updates, self.t_env = facts["updates"], facts["t_env"]

@@ -1,0 +1,308 @@
+"""Stage 1: the teacher, recurrent MAPPO on full observations (Yu et al., arXiv 2103.01955; the paper's Section III.B).
+
+One call of ``train`` per block of fresh episodes: GAE on the central critic's values (time limits bootstrap), returns
+normalised by running statistics that the artifact keeps, then several epochs over minibatches of whole episodes.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd_controllers.teacher_mac import TeacherMAC
+from kd_learners import batches, central_critic
+from kd_learners.advantages import gae, standardise, td_residual
+from kd_learners.losses import acting_mask, action_log_prob, clip_fraction, entropy, masked_mean, ppo_clip
+from kd_learners.settings import read_settings
+from kd_marl.artifacts import teacher as artifact
+from kd_marl.errors import UserError
+from kd_marl.host import get_host
+
+# Before so many tests, one lucky test of the untrained policy could end the run.
+MIN_TESTS = 10
+
+
+@dataclass(frozen=True)
+class TeacherSettings:
+    """Stage 1's keys of ``kd_teacher.yaml``, where each is explained."""
+
+    lr: float
+    critic_lr: float
+    lr_final_share: float
+    optim_eps: float
+    epochs: int
+    minibatches: int
+    gamma: float
+    gae_lambda: float
+    eps_clip: float
+    entropy_coef: float
+    grad_norm_clip: float
+    patience: float
+    t_max: int
+    autocast: str
+
+    def __post_init__(self) -> None:
+        if self.autocast not in ("none", "bfloat16"):
+            raise UserError(f"autocast is '{self.autocast}': choose none or bfloat16")
+
+
+class RunningMoments:
+    """Mean and variance of everything seen so far, in float64 (parallel update of Chan et al., 1979)."""
+
+    def __init__(self) -> None:
+        self.mean, self.variance, self.count = 0.0, 1.0, 0.0
+
+    @property
+    def std(self) -> float:
+        """Standard deviation, never below 1e-4."""
+        return max(self.variance, 1e-8) ** 0.5
+
+    def update(self, values: Tensor) -> None:
+        """Add a 1-D tensor of values."""
+        values = values.double()
+        count, mean = float(values.numel()), float(values.mean())
+        variance = float(values.var(unbiased=False))
+        total = self.count + count
+        delta = mean - self.mean
+        between = delta**2 * self.count * count / total
+        self.variance = (self.variance * self.count + variance * count + between) / total
+        self.mean += delta * count / total
+        self.count = total
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What the epochs over one block of episodes share; axes ``(batch, time, agents)``."""
+
+    policy_inputs: Tensor
+    critic_inputs: Tensor
+    avail: Tensor
+    actions: Tensor
+    log_prob: Tensor
+    advantage: Tensor
+    target: Tensor
+    filled: Tensor
+    acting: Tensor
+
+    def minibatches(self, count: int) -> Iterator[Rollout]:
+        """Random groups of whole episodes; every episode is in exactly one."""
+        for rows in torch.randperm(len(self.actions)).chunk(count):
+            yield Rollout(**{name: value[rows] for name, value in vars(self).items()})
+
+
+class TeacherLearner:
+    """EPyMARL learner ``kd_mappo_teacher``."""
+
+    def __init__(self, mac: TeacherMAC, scheme: dict[str, Any], logger: Any, args: Any) -> None:  # noqa: ANN401, ARG002
+        self.mac, self.logger, self.args = mac, logger, args
+        self.settings = read_settings(TeacherSettings, args)
+        sizes = mac.sizes
+        self.critic_sizes = central_critic.CriticSizes(
+            critic_type="cv_critic",
+            n_agents=sizes.n_agents,
+            n_actions=sizes.n_actions,
+            obs_size=sizes.obs_size,
+            state_size=sizes.state_size,
+            hidden_dim=sizes.hidden_dim,
+            obs_individual_obs=args.obs_individual_obs,
+            obs_last_action=args.obs_last_action,
+        )
+        self.critic = self.critic_sizes.build()
+        groups = [
+            {"params": list(mac.parameters()), "lr": self.settings.lr},
+            {"params": list(self.critic.parameters()), "lr": self.settings.critic_lr},
+        ]
+        self.optimiser = torch.optim.Adam(groups, eps=self.settings.optim_eps)
+        self.initial_lr = [group["lr"] for group in self.optimiser.param_groups]
+        self.returns = RunningMoments()
+        self.steps = 0
+        self.best = BestWeights()
+        self.finished = False
+        self.last_log = -args.learner_log_interval - 1
+        self.started = time.monotonic()
+
+    def train(self, batch: Any, t_env: int, episode_num: int) -> None:  # noqa: ANN401, ARG002
+        """One update on the episodes just played."""
+        self._watch_tests(t_env)
+        settings = self.settings
+        left = max(0.0, 1.0 - t_env / settings.t_max)
+        for group, lr in zip(self.optimiser.param_groups, self.initial_lr, strict=True):
+            group["lr"] = lr * (settings.lr_final_share + (1.0 - settings.lr_final_share) * left)
+        rollout = self._prepare(batches.from_host(batch))
+        stats: list[dict[str, Tensor]] = []
+        for _ in range(settings.epochs):
+            stats.extend(self._step(part) for part in rollout.minibatches(settings.minibatches))
+        self.steps = t_env
+        if t_env - self.last_log >= self.args.learner_log_interval:
+            self.last_log = t_env
+            for name in stats[0]:
+                self.logger.log_stat(name, torch.stack([s[name] for s in stats]).mean().item(), t_env)
+            self.logger.log_stat("value_mean", self.returns.mean, t_env)
+            self.logger.log_stat("steps_per_second", t_env / (time.monotonic() - self.started), t_env)
+
+    @torch.no_grad()
+    def _prepare(self, episodes: batches.Episodes) -> Rollout:
+        """Everything that stays fixed during the epochs: old log-probabilities, advantages, value targets."""
+        settings, every = self.settings, vars(episodes)
+        policy_inputs = self.mac.sizes.inputs(every, self._previous_actions(episodes))[:, :-1]
+        critic_inputs = self.critic_sizes.inputs(every)
+        avail = episodes.avail_actions[:, :-1]
+        logits, value = self._networks(policy_inputs, critic_inputs)
+        value = value * self.returns.std + self.returns.mean
+        residual = td_residual(episodes.reward, value, episodes.terminated, episodes.filled, settings.gamma)
+        advantage = gae(residual, settings.gamma, settings.gae_lambda)
+        returns = advantage + value[:, :-1]
+        filled = episodes.filled.expand_as(returns)
+        self.returns.update(returns[filled > 0])
+        acting = acting_mask(episodes.filled.squeeze(-1), avail)
+        return Rollout(
+            policy_inputs=policy_inputs,
+            critic_inputs=critic_inputs[:, :-1],
+            avail=avail,
+            actions=episodes.actions,
+            log_prob=action_log_prob(logits, avail, episodes.actions),
+            advantage=standardise(advantage, acting),
+            target=(returns - self.returns.mean) / self.returns.std,
+            filled=filled,
+            acting=acting,
+        )
+
+    def _previous_actions(self, episodes: batches.Episodes) -> Tensor | None:
+        if not self.mac.sizes.obs_last_action:
+            return None
+        taken = nn.functional.one_hot(episodes.actions, self.mac.sizes.n_actions).float()
+        return nn.functional.pad(taken, (0, 0, 0, 0, 1, 0))
+
+    def _networks(self, policy_inputs: Tensor, critic_inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and normalised values, float32, of whole episodes."""
+        device = policy_inputs.device.type
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.settings.autocast == "bfloat16"):
+            logits, _ = self.mac.unroll_inputs(policy_inputs)
+            value = central_critic.evaluate(self.critic, critic_inputs)
+        return logits.float(), value.float()
+
+    def _step(self, part: Rollout) -> dict[str, Tensor]:
+        """One gradient step on a minibatch; returns what is logged."""
+        settings = self.settings
+        logits, value = self._networks(part.policy_inputs, part.critic_inputs)
+        log_prob = action_log_prob(logits, part.avail, part.actions)
+        surrogate = masked_mean(ppo_clip(log_prob, part.log_prob, part.advantage, settings.eps_clip), part.acting)
+        bonus = masked_mean(entropy(logits, part.avail), part.acting)
+        critic_loss = masked_mean((value - part.target).square(), part.filled)
+        self.optimiser.zero_grad()
+        (critic_loss - surrogate - settings.entropy_coef * bonus).backward()
+        agent_norm = nn.utils.clip_grad_norm_(list(self.mac.parameters()), settings.grad_norm_clip)
+        critic_norm = nn.utils.clip_grad_norm_(self.critic.parameters(), settings.grad_norm_clip)
+        self.optimiser.step()
+        return {
+            "pg_loss": -surrogate.detach(),
+            "critic_loss": critic_loss.detach(),
+            "entropy": bonus.detach(),
+            "agent_grad_norm": agent_norm,
+            "critic_grad_norm": critic_norm,
+            "clip_fraction": clip_fraction(log_prob.detach(), part.log_prob, settings.eps_clip, part.acting),
+        }
+
+    def _watch_tests(self, t_env: int) -> None:
+        """Keep the weights of the best test so far; end the run once none was better for ``patience`` of it."""
+        tests = self.logger.stats.get("test_return_mean", [])
+        if not tests:
+            return
+        self.best.offer(*tests[-1], self._weights)
+        if self.best.tests >= MIN_TESTS and t_env - self.best.step > self.settings.patience * t_env:
+            # The loop of either host reads args.t_max before every block of episodes.
+            self.args.t_max = min(self.args.t_max, t_env - 1)
+
+    def _weights(self) -> dict[str, Any]:
+        return copy.deepcopy(
+            {"agent": self.mac.agent.state_dict(), "critic": self.critic.state_dict(), "returns": vars(self.returns)}
+        )
+
+    def finish(self) -> None:
+        """Take the weights of the best test: what the artifact of a finished run holds."""
+        self.finished = True
+        tests = self.logger.stats.get("test_return_mean", [])
+        if tests:
+            self.best.offer(*tests[-1], self._weights)
+        if self.best.weights is not None:
+            self.mac.agent.load_state_dict(self.best.weights["agent"])
+            self.critic.load_state_dict(self.best.weights["critic"])
+            vars(self.returns).update(self.best.weights["returns"])
+
+    def cuda(self) -> None:
+        """Move the networks to the GPU."""
+        self.mac.cuda()
+        self.critic.cuda()
+
+    def facts(self) -> dict[str, Any]:
+        """What ``teacher.json`` says of this teacher, apart from its hashes."""
+        host, sizes, args = get_host(), self.mac.sizes, self.args
+        return {
+            "task": args.map_name,
+            "layout": args.map_name,
+            "obs_size": sizes.obs_size,
+            "state_size": sizes.state_size,
+            "n_agents": sizes.n_agents,
+            "n_actions": sizes.n_actions,
+            "hidden_dim": sizes.hidden_dim,
+            "use_rnn": sizes.use_rnn,
+            "obs_agent_id": sizes.obs_agent_id,
+            "obs_last_action": sizes.obs_last_action,
+            "obs_individual_obs": self.critic_sizes.obs_individual_obs,
+            "agent": "rnn",
+            "critic_type": self.critic_sizes.critic_type,
+            "teacher_input": sizes.teacher_input,
+            "normalisers": {
+                "reward": {"mean": [0.0], "std": [1.0]},
+                "value": {"mean": [self.returns.mean], "std": [self.returns.std]},
+            },
+            "host": host.name,
+            "host_commit": host.commit,
+            "seed": args.seed,
+            "steps": self.steps,
+            "finished": self.finished,
+            "best_test_step": self.best.step,
+            "command": args.command,
+            "test": {"greedy": {"return_mean": self.best.value}} if self.best.tests else {},
+        }
+
+    def save_models(self, path: str) -> None:
+        """Write the teacher artifact and the state that resumes its training into the folder ``path``."""
+        artifact.save_teacher(path, self.mac.agent.state_dict(), self.critic.state_dict(), self.facts())
+        state = {"optimiser": self.optimiser.state_dict(), "returns": vars(self.returns), "steps": self.steps}
+        torch.save(state, os.path.join(path, "training.th"))
+
+    def load_models(self, path: str) -> None:
+        """Go on from :meth:`save_models`."""
+        loaded = artifact.load_teacher(path)
+        self.mac.agent.load_state_dict(loaded.agent_state)
+        self.critic.load_state_dict(loaded.critic_state)
+        state = torch.load(os.path.join(path, "training.th"), map_location="cpu", weights_only=True)
+        self.optimiser.load_state_dict(state["optimiser"])
+        vars(self.returns).update(state["returns"])
+        self.steps = state["steps"]
+
+
+class BestWeights:
+    """The best test return so far, when it was reached, and the weights that reached it."""
+
+    def __init__(self) -> None:
+        self.value, self.step, self.tests = float("-inf"), 0, 0
+        self.weights: dict[str, Any] | None = None
+        self._last_step = -1
+
+    def offer(self, step: int, value: float, weights: Any) -> None:  # noqa: ANN401 - a callable returning a snapshot
+        """Record the test at ``step``; ``weights()`` is called only if it is the best."""
+        if step == self._last_step:
+            return
+        self._last_step = step
+        self.tests += 1
+        if value > self.value:
+            self.value, self.step, self.weights = float(value), int(step), weights()

@@ -1,0 +1,67 @@
+"""`kd-marl`: everything that is not a run. Training, export and distillation go through `python src/main.py`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import NoReturn
+
+from kd_marl.commands import buffer, doctor, masks, teachers
+from kd_marl.errors import UserError
+
+# Each has `add(subparsers)`, which registers its parser and, as the parser's `run`, its function (args) -> exit status.
+_COMMANDS = (buffer, teachers, masks, doctor)
+
+_DESCRIPTION = """Looks after what runs leave behind and shows what they would do.
+Runs themselves: python src/main.py --help"""
+
+_EXAMPLE = """example:
+  kd-marl masks --env-config mpe --key pz-mpe-simple-spread-v3 --limits lh    who sees what
+  kd-marl doctor                                                              what is installed, what is wrong"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says a mistake in one line, as every other error of ours."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with status 2."""
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = _Parser(
+        prog="kd-marl",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        command.add(subparsers)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: the command line without the program's name; None to take it from `sys.argv`.
+
+    Returns:
+        0; 1 if a check found a fault; 2 after a user's mistake, which is said in one line on stderr.
+    """
+    args = build_parser().parse_args(arguments)
+    # Sacred's, at every start; the lock files pin a setuptools that still has the module.
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+    try:
+        return args.run(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The sub-commands of `kd-marl`, one module each."""

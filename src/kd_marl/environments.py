@@ -1,0 +1,149 @@
+"""Environments as the host's runners build them: packages checked, limits applied, faults of a checkout repaired."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from envs.hetero_mask.layouts import layout_for
+from envs.hetero_mask.mask import ObservationMask
+from envs.hetero_mask.presets import mask_for
+from envs.hetero_mask.wrapper import MaskedEnv
+
+from kd_marl.errors import UserError, nearest
+from kd_marl.host import Host
+
+# Package whose presence an environment needs, and how to get it.
+_NEEDS = {
+    "sc2": (
+        "smac.env",
+        "SMAC and StarCraft II (install oxwhirl/smac from its repository; PyPI's 'smac' is another program)",
+    ),
+    "sc2v2": ("smacv2.env", "SMACv2 and StarCraft II (install oxwhirl/smacv2 from its repository)"),
+    "smaclite": ("smaclite.env", "SMAClite (install uoe-agents/smaclite from its repository)"),
+}
+
+
+def check_installed(host: Host, args: Any) -> None:  # noqa: ANN401 - the host's namespace
+    """Refuse an environment that cannot be built here, before any process starts.
+
+    Raises:
+        UserError: an unknown environment, or a package that is not installed.
+    """
+    name = args.env
+    if name not in host.envs and name not in _NEEDS:
+        raise UserError(f"env '{name}' is not registered; {nearest(name, [*host.envs, *_NEEDS])}")
+    package, install = _NEEDS.get(name, ("", ""))
+    if package and not _installed(package):
+        raise UserError(f"env '{name}' needs {install}; without StarCraft II use --env-config=mpe or gymma")
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def is_limited(args: Any) -> bool:  # noqa: ANN401
+    """Whether some agent of the run sees less than everything."""
+    return args.limits != "fo" or bool(args.masks)
+
+
+def probe(host: Host, args: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Build the environment once, in a process of its own, and return its ``get_env_info()``.
+
+    So a wrong environment argument, or a missing package, is one line here instead of a dead or hanging worker later.
+
+    Raises:
+        UserError: it cannot be built; the message ends with its own error.
+    """
+    env_args = {
+        **args.env_args,
+        "common_reward": args.common_reward,
+        "reward_scalarisation": args.reward_scalarisation,
+    }
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    build = host.envs[args.env]
+    child = multiprocessing.get_context("fork").Process(target=_describe, args=(sender, build, env_args), daemon=True)
+    child.start()
+    sender.close()
+    try:
+        info, problem = receiver.recv()
+    except EOFError:
+        info, problem = None, "the process that built it died"
+    child.join()
+    if problem:
+        raise UserError(f"env '{args.env}' cannot be built for {args.map_name}: {problem}")
+    return info
+
+
+def _describe(sender: Any, build: Callable[..., Any], env_args: dict[str, Any]) -> None:  # noqa: ANN401
+    die_with_parent()
+    try:
+        env = build(**env_args)
+        sender.send((env.get_env_info(), ""))
+        env.close()
+    except Exception as error:
+        sender.send((None, f"{type(error).__name__}: {' '.join(str(error).split())}"))
+
+
+def task_mask(args: Any, n_agents: int, obs_size: int) -> ObservationMask:  # noqa: ANN401
+    """The mask that the run's keys ``limits``, ``masks_preset`` and ``masks`` mean for its task."""
+    layout = layout_for(args.map_name, n_agents, obs_size)
+    return mask_for(layout, args.limits, args.masks_preset, args.masks)
+
+
+def factory(host: Host, args: Any, masked: bool) -> Callable[..., Any]:  # noqa: ANN401
+    """What the runner calls to build one environment, in the worker that will step it.
+
+    Args:
+        host: whose registered environment is built.
+        args: the run's namespace, with ``observation_mask`` set.
+        masked: whether that mask limits what the environment gives.
+    """
+    build = host.envs[args.env]
+    flag_limits = not host.is_bundled and not args.treat_truncation_as_terminal
+
+    def make(**env_args: Any) -> Any:  # noqa: ANN401
+        die_with_parent()
+        env = build(**env_args)
+        if flag_limits:
+            env = FlagTimeLimits(env)
+        if masked:
+            env = MaskedEnv(env, args.observation_mask, seed=env_args["seed"])
+        return env
+
+    return make
+
+
+class FlagTimeLimits:
+    """Tells EPyMARL's runners that an episode was cut, which they otherwise store as a termination.
+
+    ``info["episode_limit"]`` is the only sign they read, and only the last step may carry it.
+    """
+
+    def __init__(self, env: Any) -> None:  # noqa: ANN401
+        self._env = env
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._env, name)
+
+    def step(self, actions: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:  # noqa: ANN401
+        """The environment's step, with the flag added where time ran out."""
+        obs, reward, terminated, truncated, info = self._env.step(actions)
+        if truncated and not terminated:
+            info = {**info, "episode_limit": True}
+        return obs, reward, terminated, truncated, info
+
+
+def die_with_parent() -> None:
+    """On Linux, have the kernel end this worker with its parent, however the parent ends."""
+    if multiprocessing.parent_process() is not None and sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -1,0 +1,190 @@
+"""What EPyMARL's loop leaves out, added from outside on either host.
+
+The host's ``run`` and ``run_sequential`` are wrapped, not copied: environments are built with the run's limits, a worker
+that dies ends the run, a learner may have a last word (``finish``), the final weights are saved, and a user's mistake is
+one line instead of a traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import _thread
+import shlex
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sacred.utils import SacredError
+
+from kd_marl import environments, resume
+from kd_marl.errors import UserError, nearest
+from kd_marl.host import Host
+
+
+class OneLineError(SacredError):
+    """A user's mistake as Sacred prints it: the message alone, and exit status 1."""
+
+    def __init__(self, error: UserError) -> None:
+        super().__init__(f"error: {error}", print_traceback=False, filter_traceback="always")
+
+
+def install(host: Host) -> None:
+    """Wrap the host's ``run`` and ``run_sequential``."""
+    sequential = host.run.run_sequential
+    host.run.run_sequential = lambda args, logger: run_sequential(host, sequential, args, logger)
+    # A checkout's main module holds its own reference to run.
+    owner = host.main if callable(getattr(host.main, "run", None)) else host.run
+    owner.run = _in_one_line(owner.run)
+
+
+def _in_one_line(run: Callable[..., None]) -> Callable[..., None]:
+    def wrapped(_run: Any, _config: dict[str, Any], _log: Any) -> None:  # noqa: ANN401
+        _config["fingerprint"] = resume.fingerprint(_config)
+        # Reports are written beside what Sacred records of this run.
+        folders = [observer.dir for observer in _run.observers if getattr(observer, "dir", None)]
+        _config["run_folder"] = folders[0] if folders else ""
+        try:
+            run(_run, _config, _log)
+        except UserError as error:
+            raise OneLineError(error) from None
+
+    return wrapped
+
+
+def run_sequential(host: Host, original: Callable[..., None], args: Any, logger: Any) -> None:  # noqa: ANN401
+    """The host's loop between our preparation and our end."""
+    for kind, registry in (("runner", host.runners), ("mac", host.controllers), ("learner", host.learners)):
+        name = getattr(args, kind)
+        if name not in registry:
+            raise UserError(f"{kind} '{name}' is not registered; {nearest(name, registry)}")
+    environments.check_installed(host, args)
+    info = environments.probe(host, args)
+    args.env_episode_limit = info["episode_limit"]
+    args.observation_mask = environments.task_mask(args, info["n_agents"], info["obs_shape"])
+    if args.resume and not args.evaluate and _go_on(args, logger):
+        return
+    if args.evaluate:
+        _choose_student(args)
+    masked = environments.is_limited(args) and args.mask_at == "environment"
+    build = environments.factory(host, args, masked)
+    with (
+        replaced(host.envs, args.env, build),
+        captured(host.learners, args.learner) as learners,
+        captured(host.runners, args.runner) as runners,
+        workers_watched(),
+    ):
+        try:
+            original(args, logger)
+        except BaseException:
+            for runner in runners:
+                with contextlib.suppress(Exception):
+                    runner.close_env()
+            raise
+    learner, runner = learners[0], runners[0]
+    if not args.evaluate:
+        if hasattr(learner, "finish"):
+            learner.finish()
+        if args.save_model and (hasattr(learner, "finish") or not host.is_bundled):
+            save(learner, args, runner.t_env)
+    if hasattr(learner, "report"):
+        learner.report()
+
+
+def _go_on(args: Any, logger: Any) -> bool:  # noqa: ANN401
+    """Point the host's own loading at the checkpoint to go on from; True if that run has already finished."""
+    given = [word for word in shlex.split(args.command) if word.startswith("seed=")]
+    point = resume.newest(args, args.seed if given else None)
+    say = logger.console_logger.info
+    if point is None:
+        say("resume=True: nothing to go on from, starting from the beginning")
+        return False
+    if point.finished:
+        say(f"resume=True: this run has finished already, its result is {point.folder}")
+        return True
+    if point.seed != args.seed:
+        args.seed = args.env_args["seed"] = point.seed
+        np.random.seed(point.seed)
+        torch.manual_seed(point.seed)
+    args.checkpoint_path, args.load_step = str(point.folder.parent), point.t_env
+    say(f"resume=True: going on from {point.folder}")
+    return False
+
+
+def _choose_student(args: Any) -> None:  # noqa: ANN401
+    """``evaluate=True`` without ``checkpoint_path``: the newest checkpoint of the same configuration."""
+    if args.checkpoint_path:
+        return
+    point = resume.newest(args, None)
+    if point is None:
+        raise UserError(
+            "evaluate=True found no checkpoint of this configuration: give checkpoint_path=<folder with the saved steps>"
+        )
+    args.checkpoint_path, args.load_step = str(point.folder.parent), point.t_env
+
+
+def save(learner: Any, args: Any, t_env: int) -> Path:  # noqa: ANN401
+    """Write a learner's models where the host's loop writes them."""
+    folder = Path(args.local_results_path) / "models" / args.unique_token / str(t_env)
+    os.makedirs(folder, exist_ok=True)
+    learner.save_models(str(folder))
+    return folder
+
+
+@contextlib.contextmanager
+def replaced(registry: dict[str, Any], key: str, entry: Any) -> Iterator[None]:  # noqa: ANN401
+    """Within the block, ``registry[key]`` is ``entry``."""
+    before = registry[key]
+    registry[key] = entry
+    try:
+        yield
+    finally:
+        registry[key] = before
+
+
+@contextlib.contextmanager
+def captured(registry: dict[str, Any], key: str) -> Iterator[list[Any]]:
+    """Within the block, everything that ``registry[key]`` builds is also put into the list."""
+    build, built = registry[key], []
+
+    def capture(*positional: Any, **named: Any) -> Any:  # noqa: ANN401
+        built.append(build(*positional, **named))
+        return built[-1]
+
+    with replaced(registry, key, capture):
+        yield built
+
+
+@contextlib.contextmanager
+def workers_watched() -> Iterator[None]:
+    """End the run when an environment worker dies: EPyMARL's parallel runner would wait for it for ever."""
+    stop = threading.Event()
+    dead: list[str] = []
+
+    def watch() -> None:
+        seen: set[Any] = set()
+        while not stop.wait(0.5):
+            seen.update(multiprocessing.active_children())
+            dead.extend(f"{p.name} (exit code {p.exitcode})" for p in seen if p.exitcode not in (None, 0))
+            if dead:
+                # Let an error that the runner itself noticed come first.
+                time.sleep(2.0)
+                if not stop.is_set():
+                    _thread.interrupt_main()
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not dead:
+            raise
+        raise RuntimeError(f"environment worker {dead[0]} died; its own error is printed above") from None
+    finally:
+        stop.set()

@@ -1,0 +1,47 @@
+"""How much of the teacher a student keeps: the paper's number, and the one that knows what chance achieves."""
+
+from __future__ import annotations
+
+import math
+
+
+def retention(student: float, teacher: float, win_rate: bool) -> float | None:
+    """The paper's retention, 1 for a student as good as its teacher.
+
+    For win rates ``S / T``. For returns, which may be negative, ``1 - |S - T| / |T|``. Taken literally: a student
+    better than its teacher by some amount scores like one that is worse by as much, and the number depends on where the
+    task puts its zero. `retention_normalised` has neither fault.
+
+    Args:
+        student: the student's win rate in [0, 1], or its mean return.
+        teacher: the teacher's, of the same kind.
+        win_rate: which of the two they are.
+
+    Returns:
+        The retention, or None where it is not defined: a teacher at 0, or a number that is not finite.
+    """
+    if teacher == 0 or not _finite(student, teacher):
+        return None
+    return student / teacher if win_rate else 1 - abs(student - teacher) / abs(teacher)
+
+
+def retention_normalised(student: float, teacher: float, random: float) -> float | None:
+    """The share of the teacher's gain over random play that the student keeps, ``(S - R) / (T - R)``.
+
+    0 is random play, 1 the teacher; a better student exceeds 1 and one worse than random is negative.
+
+    Args:
+        student: the student's win rate or mean return.
+        teacher: the teacher's, of the same kind.
+        random: that of a team that picks uniformly among its available actions.
+
+    Returns:
+        The share, or None where it is not defined: a teacher no different from random, or a number that is not finite.
+    """
+    if teacher == random or not _finite(student, teacher, random):
+        return None
+    return (student - random) / (teacher - random)
+
+
+def _finite(*numbers: float) -> bool:
+    return all(math.isfinite(number) for number in numbers)

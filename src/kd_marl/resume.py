@@ -1,0 +1,93 @@
+"""Going on after a stop: which checkpoint belongs to the same command, and whether it is whole.
+
+Every checkpoint folder of a student ends with ``checkpoint.json``, written last: a folder without it was cut short and
+does not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kd_marl.artifacts import atomic
+from kd_marl.errors import UserError
+
+FORMAT = "kd-marl/checkpoint"
+VERSION = 1
+FACTS_FILE = "checkpoint.json"
+
+# What may differ between a run and its continuation or evaluation.
+_VOLATILE = frozenset({"seed", "resume", "command", "run_folder", "evaluate", "checkpoint_path", "load_step", "eval_episodes"})
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint on disk."""
+
+    folder: Path
+    t_env: int
+    seed: int
+    finished: bool
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Sha256 of everything in a configuration that decides what a run computes, its seed apart."""
+    kept = {key: value for key, value in config.items() if key not in _VOLATILE}
+    kept["env_args"] = {key: value for key, value in config["env_args"].items() if key != "seed"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def write_checkpoint(path: str | Path, args: Any, t_env: int, finished: bool, **facts: Any) -> None:  # noqa: ANN401
+    """Declare the folder ``path`` a whole checkpoint of this run."""
+    common = {
+        "format": FORMAT,
+        "version": VERSION,
+        "task": args.map_name,
+        "fingerprint": args.fingerprint,
+        "seed": args.seed,
+        "t_env": t_env,
+        "finished": finished,
+        "command": args.command,
+    }
+    atomic.write_json(Path(path) / FACTS_FILE, {**common, **facts})
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The facts of a checkpoint.
+
+    Raises:
+        UserError: there is none, or one of another format or version.
+    """
+    file = Path(path) / FACTS_FILE
+    if not file.is_file():
+        raise UserError(f"{path} is no whole checkpoint ({FACTS_FILE} is missing): give the folder of a finished save")
+    facts = atomic.read_json(file)
+    if (facts.get("format"), facts.get("version")) != (FORMAT, VERSION):
+        raise UserError(
+            f"{file} is {facts.get('format')} version {facts.get('version')}, this kd-marl reads {FORMAT} version "
+            f"{VERSION}: use the kd-marl that wrote it"
+        )
+    return facts
+
+
+def newest(args: Any, seed: int | None) -> Checkpoint | None:  # noqa: ANN401
+    """The furthest checkpoint of the newest run of the same command.
+
+    Args:
+        args: the run's namespace: ``local_results_path``, ``name``, ``fingerprint``.
+        seed: the seed it must have; None: any.
+    """
+    runs: dict[Path, list[Checkpoint]] = {}
+    for file in (Path(args.local_results_path) / "models").glob(f"{args.name}_seed*/*/{FACTS_FILE}"):
+        facts = read_checkpoint(file.parent)
+        if facts["fingerprint"] == args.fingerprint and seed in (None, facts["seed"]):
+            found = Checkpoint(file.parent, facts["t_env"], facts["seed"], facts["finished"])
+            runs.setdefault(file.parent.parent, []).append(found)
+    if not runs:
+        return None
+    latest = max(runs, key=lambda run: run.stat().st_mtime)
+    return max(runs[latest], key=lambda checkpoint: (checkpoint.finished, checkpoint.t_env))

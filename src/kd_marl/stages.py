@@ -1,0 +1,107 @@
+"""How one stage finds what the stage before it made: the teacher, and its expert buffer."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from kd_marl.artifacts import teacher as artifacts
+from kd_marl.artifacts.expert_buffer import ExpertBuffer
+from kd_marl.artifacts.teacher import TeacherArtifact
+from kd_marl.errors import UserError
+from kd_marl.host import SOURCE_ROOT, get_host
+from kd_marl.launch import plugin_keys
+
+ZOO = SOURCE_ROOT / "zoo"
+# Keys of ours that mean something to one stage only.
+_OWN_TO_A_STAGE = frozenset({"resume", "teacher", "expert_buffer", "limits", "masks", "masks_preset", "mask_at"})
+
+_log = logging.getLogger(__name__)
+
+
+def locate_teacher(args: Any, obs_size: int) -> TeacherArtifact:  # noqa: ANN401 - the host's namespace
+    """The teacher that ``teacher=`` means: a path, the newest finished one for the task, the bundled one, or ``train``.
+
+    Args:
+        args: the run's namespace.
+        obs_size: length of one agent's unmasked observation.
+
+    Raises:
+        UserError: none is found, it is damaged, or it was trained on something else.
+    """
+    if args.teacher == "train":
+        run_stage("kd_teacher", args)
+    models = [Path(args.local_results_path) / "models", get_host().results_path / "models"]
+    command = shlex.join(["python", "src/main.py", *_stage_words("kd_teacher", args)])
+    spec = "" if args.teacher == "train" else args.teacher
+    folder = artifacts.find_teacher(spec, args.map_name, models, ZOO, train_command=command)
+    teacher = artifacts.load_teacher(
+        folder,
+        config=args.teacher_config or None,
+        n_agents=args.n_agents,
+        results_dirs=[Path(args.local_results_path), get_host().results_path],
+    )
+    for warning in teacher.warnings:
+        _log.warning(warning)
+    artifacts.check_compatible(teacher, args.map_name, obs_size, args.state_shape, args.n_agents, args.n_actions)
+    _log.info("Teacher: %s", folder)
+    return teacher
+
+
+def buffer_folder(args: Any, teacher: TeacherArtifact) -> Path:  # noqa: ANN401
+    """Where this teacher's expert buffer belongs: ``expert_buffer=``, or a folder named after task and teacher."""
+    if args.expert_buffer:
+        return Path(args.expert_buffer).expanduser()
+    return Path(args.local_results_path) / "buffers" / args.map_name / teacher.sha256["agent.th"][:12]
+
+
+def locate_buffer(args: Any, teacher: TeacherArtifact) -> Path:  # noqa: ANN401
+    """The teacher's expert buffer; exported, or its export finished, if it is not there whole.
+
+    Raises:
+        UserError: ``expert_buffer=`` names a folder that holds none, or one of another teacher or task.
+    """
+    folder = buffer_folder(args, teacher)
+    if not args.expert_buffer and _stored_episodes(folder) < args.buffer_episodes:
+        run_stage("kd_export", args, teacher=str(teacher.folder), resume=True)
+    facts = ExpertBuffer.open(folder).facts
+    if facts["task"] != args.map_name:
+        raise UserError(f"the expert buffer in {folder} is of {facts['task']}, this run's task is {args.map_name}")
+    if facts["teacher"]["sha256"]["agent.th"] != teacher.sha256["agent.th"]:
+        raise UserError(
+            f"the expert buffer in {folder} was written by another teacher ({facts['teacher']['path']}): give that "
+            "one with teacher=PATH, or leave expert_buffer out to export anew"
+        )
+    return folder
+
+
+def run_stage(algorithm: str, args: Any, **updates: Any) -> None:  # noqa: ANN401
+    """Run another stage as its own Sacred run, with this run's environment and results folder.
+
+    Raises:
+        UserError: that stage failed; it has said why.
+    """
+    words = _stage_words(algorithm, args, **updates)
+    _log.info("Running python src/main.py %s", shlex.join(words))
+    done = subprocess.run([sys.executable, str(SOURCE_ROOT / "main.py"), *words], check=False)
+    if done.returncode:
+        raise UserError(f"{algorithm}, which this run needs first, failed: see its message above")
+
+
+def _stage_words(algorithm: str, args: Any, **updates: Any) -> list[str]:  # noqa: ANN401
+    """The command line of another stage: this run's, with the words that mean nothing to it left out."""
+    given = shlex.split(args.command)[2:]
+    environment = next(word for word in given if word.startswith("--env-config="))
+    passed = plugin_keys() - _OWN_TO_A_STAGE
+    kept = [word for word in given if word.startswith(("env_args.", "local_results_path=", "use_cuda="))]
+    kept += [word for word in given if "=" in word and word.split("=", 1)[0] in passed]
+    kept.append(f"seed={args.seed}")
+    return [f"--config={algorithm}", environment, "with", *kept, *(f"{key}={value}" for key, value in updates.items())]
+
+
+def _stored_episodes(folder: Path) -> int:
+    return ExpertBuffer.open(folder).episodes if (folder / "buffer.json").is_file() else 0

@@ -1,0 +1,45 @@
+"""The EPyMARL-style entry: ``python src/main.py --config=kd_student --env-config=mpe with env_args.key=...``."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# One thread: the networks are small, and the environment workers need the other cores (EPyMARL does the same).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def main(arguments: list[str]) -> int:
+    """Run one stage or one stock algorithm; returns the exit status."""
+    from kd_marl.errors import UserError
+    from kd_marl.launch import USAGE, assemble, execute, parse_command
+
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        print(USAGE)
+        return 0
+    try:
+        command = parse_command(arguments)
+
+        import torch
+
+        from kd_marl import progress
+        from kd_marl.host import get_host
+
+        torch.set_num_threads(1)
+        progress.remember_terminal()
+        # The host comes first: on a checkout it decides what the package `envs` is.
+        host = get_host()
+        from kd_marl import lifecycle, register
+
+        register.register(host)
+        config = assemble(host, command)
+        lifecycle.install(host)
+        execute(host, command, config)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

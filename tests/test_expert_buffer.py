@@ -1,0 +1,423 @@
+"""The expert buffer: what is written is read back, crashes lose nothing finished, and every fault is explained."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import signal
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kd_marl.artifacts import atomic, expert_buffer, shard
+from kd_marl.artifacts.expert_buffer import ExpertBuffer, ExpertBufferWriter, check_buffer
+from kd_marl.cli import main
+from kd_marl.errors import UserError
+
+LIMIT, AGENTS, ACTIONS, OBS, STATE, HIDDEN = 4, 2, 3, 5, 7, 6
+
+
+def facts(**changes):
+    base = {
+        "task": "toy",
+        "n_agents": AGENTS,
+        "n_actions": ACTIONS,
+        "obs_size": OBS,
+        "state_size": STATE,
+        "episode_limit": LIMIT,
+        "hidden_dim": HIDDEN,
+        "teacher": {"path": "zoo/toy", "sha256": {"agent.th": "aa"}},
+        "seed": 1,
+        "host": "epymarl_lite",
+        "command": "python src/main.py --config=kd_export",
+    }
+    return {**base, **changes}
+
+
+def episodes(first, count, rewards=1):
+    """Episodes first..first+count-1, tagged: state = obs = 100 * episode + step, lengths 1, 2, .. in turn."""
+    number = torch.arange(first, first + count)
+    tag = (100 * number[:, None] + torch.arange(LIMIT + 1)).float()
+    length = number % LIMIT + 1
+    valid = torch.arange(LIMIT) < length[:, None]
+    last = torch.arange(LIMIT) == length[:, None] - 1
+    truncated = (number % 3 == 0)[:, None] & last
+    # Every action but the one after the taken one is available.
+    actions = (number[:, None, None] + torch.arange(LIMIT)[:, None] + torch.arange(AGENTS)) % ACTIONS
+    avail = torch.ones(count, LIMIT + 1, AGENTS, ACTIONS)
+    avail[:, :-1].scatter_(-1, ((actions + 1) % ACTIONS)[..., None], 0.0)
+    return {
+        "state": tag[..., None].expand(count, LIMIT + 1, STATE),
+        "obs": tag[..., None, None].expand(count, LIMIT + 1, AGENTS, OBS),
+        "avail_actions": avail,
+        "actions": actions,
+        "behaviour_log_prob": torch.full((count, LIMIT, AGENTS), -0.5),
+        "teacher_logits": tag[:, :-1, None, None].expand(count, LIMIT, AGENTS, ACTIONS),
+        "embedding": torch.linspace(-1, 1, HIDDEN).expand(count, LIMIT, AGENTS, HIDDEN),
+        "reward": (valid * number[:, None]).float()[..., None].expand(count, LIMIT, rewards),
+        "terminated": last & ~truncated,
+        "truncated": truncated,
+        "length": length,
+    }
+
+
+def write(folder, count, *, shard_episodes=4, resume=False, step=3, **changes):
+    """Appends episodes up to `count`, a few at a time."""
+    with ExpertBufferWriter(folder, facts(**changes), resume=resume, shard_episodes=shard_episodes) as writer:
+        while writer.episodes < count:
+            writer.append(episodes(writer.episodes, min(step, count - writer.episodes)))
+    return folder
+
+
+def snapshot(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("shard-*")}
+
+
+def assert_holds(folder, count):
+    """The buffer is sound and holds the tagged episodes 0..count-1, each once, in order."""
+    assert check_buffer(folder) is None
+    buffer = ExpertBuffer.open(folder)
+    assert buffer.episodes == count
+    assert buffer.gather(range(count), ("state",))["state"][:, 0, 0].tolist() == [100 * i for i in range(count)]
+
+
+def test_what_was_written_is_read_back_with_the_documented_types(tmp_path):
+    write(tmp_path, 10)
+    expected = episodes(0, 10)
+    read = ExpertBuffer.open(tmp_path).gather(range(10))
+    assert set(read) == set(shard.KEYS)
+    for key, value in read.items():
+        assert value.dtype == shard.dtypes({"embedding_dtype": "float16"})[key]
+        torch.testing.assert_close(value, expected[key].to(value.dtype), rtol=0, atol=0)
+
+
+def test_shards_yields_every_episode_once_in_order_and_the_last_shard_may_be_partial(tmp_path):
+    write(tmp_path, 10)
+    blocks = list(ExpertBuffer.open(tmp_path).shards(("state", "length")))
+    assert [len(block["length"]) for block in blocks] == [4, 4, 2]
+    assert torch.cat([block["state"] for block in blocks])[:, 0, 0].tolist() == [100.0 * i for i in range(10)]
+
+
+@pytest.mark.parametrize("rewards", [1, AGENTS])
+def test_totals_are_sums_over_episodes(tmp_path, rewards):
+    with ExpertBufferWriter(tmp_path, facts(reward_size=rewards), shard_episodes=4) as writer:
+        writer.append(episodes(0, 10, rewards))
+    buffer = ExpertBuffer.open(tmp_path)
+    lengths = [i % LIMIT + 1 for i in range(10)]
+    assert buffer.lengths.tolist() == lengths
+    assert buffer.steps == sum(lengths)
+    # Each step of episode i pays i to each receiver.
+    assert buffer.facts["return_mean"] == pytest.approx(np.mean([i * n * rewards for i, n in enumerate(lengths)]))
+
+
+@pytest.fixture(scope="module")
+def ten_episodes(tmp_path_factory):
+    return ExpertBuffer.open(write(tmp_path_factory.mktemp("buffer"), 10))
+
+
+@given(indices=st.lists(st.integers(0, 9), max_size=20))
+def test_gather_returns_any_episodes_in_the_order_asked_for(ten_episodes, indices):
+    batch = ten_episodes.gather(indices, ("obs", "length"))
+    assert batch["obs"].shape == (len(indices), LIMIT + 1, AGENTS, OBS)
+    assert batch["obs"][:, 2, 1, 4].tolist() == [100 * i + 2 for i in indices]
+    assert batch["length"].tolist() == [i % LIMIT + 1 for i in indices]
+
+
+@pytest.mark.parametrize("index", [-1, 10])
+def test_gather_refuses_an_episode_that_is_not_there(ten_episodes, index):
+    with pytest.raises(IndexError, match=r"0\.\.9"):
+        ten_episodes.gather([index])
+
+
+def test_maps_are_dropped_when_they_exceed_the_bound(tmp_path, monkeypatch):
+    buffer = ExpertBuffer.open(write(tmp_path, 40))
+    monkeypatch.setattr(expert_buffer, "_MAPPED_BYTES", 2 * buffer.facts["shards"][0]["bytes"])
+    batch = buffer.gather(range(39, -1, -1), ("state",))
+    assert batch["state"][:, 0, 0].tolist() == [100.0 * i for i in range(39, -1, -1)]
+    assert len(buffer._maps) == 2
+
+
+def test_a_copy_of_the_batch_is_stored(tmp_path):
+    batch = {key: value.clone() for key, value in episodes(0, 3).items()}
+    with ExpertBufferWriter(tmp_path, facts()) as writer:
+        writer.append(batch)
+        for value in batch.values():
+            value.zero_()
+    assert_holds(tmp_path, 3)
+
+
+def test_resuming_goes_on_without_touching_finished_shards(tmp_path):
+    write(tmp_path, 6)
+    before = snapshot(tmp_path)
+    write(tmp_path, 11, resume=True, seed=2)
+    assert {name: data for name, data in snapshot(tmp_path).items() if name in before} == before
+    assert_holds(tmp_path, 11)
+
+
+def test_an_error_while_collecting_keeps_the_finished_shards_only(tmp_path):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        ExpertBufferWriter(tmp_path, facts(), shard_episodes=4) as writer,
+    ):
+        writer.append(episodes(0, 6))
+        assert (writer.episodes, writer.stored_episodes) == (6, 4)
+        raise KeyboardInterrupt
+    assert_holds(tmp_path, 4)
+
+
+# A new buffer of two shards is five files renamed into place: facts, shard, facts, shard, facts.
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("rename", range(1, 6))
+def test_a_kill_at_any_rename_loses_and_doubles_nothing(tmp_path, rename, moment):
+    child = os.fork()
+    if child == 0:
+        count, replace = 0, os.replace
+
+        def replace_and_die(source, destination):
+            nonlocal count
+            count += 1
+            if (count, moment) == (rename, "before"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(source, destination)
+            if count == rename:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        os.replace = replace_and_die
+        write(tmp_path, 8)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    finished = snapshot(tmp_path)
+    if (tmp_path / "buffer.json").exists():
+        assert check_buffer(tmp_path) is None
+
+    write(tmp_path, 8, resume=True)
+
+    assert finished.items() <= snapshot(tmp_path).items()
+    assert_holds(tmp_path, 8)
+    assert not list(tmp_path.glob(f".*{atomic.TEMPORARY_SUFFIX}"))
+
+
+def test_a_full_disk_is_one_line_and_the_finished_shards_stay_valid(tmp_path, monkeypatch):
+    writer = ExpertBufferWriter(tmp_path, facts(), shard_episodes=4)
+    writer.append(episodes(0, 4))
+
+    def no_space(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic.os, "fsync", no_space)
+        with pytest.raises(
+            UserError, match=r"disk full while writing .*shard-00001\.safetensors.*finished .* are valid"
+        ):
+            writer.append(episodes(4, 4))
+    assert_holds(tmp_path, 4)
+    assert not list(tmp_path.glob(f".*{atomic.TEMPORARY_SUFFIX}"))
+    # With space again the same writer goes on.
+    writer.close()
+    assert_holds(tmp_path, 8)
+
+
+def test_a_write_that_fails_half_way_leaves_no_file(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*big: File too large"):
+            atomic.write_bytes(tmp_path / "big", bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_writer_is_refused_while_the_first_lives(tmp_path):
+    with ExpertBufferWriter(tmp_path, facts()):
+        child = os.fork()
+        if child == 0:
+            try:
+                ExpertBufferWriter(tmp_path, facts(), resume=True)
+            except UserError as error:
+                os._exit(7 if "another process is writing" in str(error) else 8)
+            os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_an_existing_buffer_is_not_overwritten(tmp_path):
+    write(tmp_path, 4)
+    with pytest.raises(UserError, match="already holds 4 episodes: continue it with resume=True"):
+        ExpertBufferWriter(tmp_path, facts())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "other"}, "its task is toy, this run's is other"),
+        ({"n_actions": 4}, "its n_actions is 3, this run's is 4"),
+        ({"embedding_dtype": "float32"}, "its embedding_dtype is float16"),
+        ({"teacher": {"path": "zoo/toy", "sha256": {"agent.th": "bb"}}}, "another teacher wrote it"),
+    ],
+)
+def test_a_buffer_of_other_data_is_not_continued(tmp_path, changes, message):
+    write(tmp_path, 4)
+    with pytest.raises(UserError, match=message):
+        ExpertBufferWriter(tmp_path, facts(**changes), resume=True)
+
+
+def test_shards_without_facts_are_not_overwritten(tmp_path):
+    write(tmp_path, 4)
+    (tmp_path / "buffer.json").unlink()
+    with pytest.raises(UserError, match=r"no buffer\.json: give an empty or new folder"):
+        ExpertBufferWriter(tmp_path, facts())
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write the expert buffer to"):
+        ExpertBufferWriter(tmp_path / "file" / "buffer", facts())
+
+
+def test_episodes_of_the_wrong_keys_or_shape_are_refused(tmp_path):
+    with ExpertBufferWriter(tmp_path, facts()) as writer:
+        batch = episodes(0, 2)
+        with pytest.raises(ValueError, match=r"obs has shape \(2, 4, 2, 5\).*\(2, 5, 2, 5\)"):
+            writer.append({**batch, "obs": batch["obs"][:, 1:]})
+        del batch["obs"]
+        with pytest.raises(ValueError, match="needs the tensors"):
+            writer.append(batch)
+
+
+FAULTS = {
+    "embedding holds a value that is not finite": lambda t: t["embedding"][1, 0, 0].fill_(float("nan")),
+    "length 0 is outside 1..4": lambda t: t["length"][1].fill_(0),
+    "length 5 is outside 1..4": lambda t: t["length"][1].fill_(5),
+    "exactly one of terminated and truncated": lambda t: t["truncated"][1].copy_(t["terminated"][1]),
+    "the end flags are inconsistent": lambda t: t["terminated"][1].fill_(0),
+    "neither before": lambda t: t["terminated"][1, 0].fill_(1),
+    "reward is not 0 after the end": lambda t: t["reward"][1, 3].fill_(1),
+    "behaviour_log_prob is above 0": lambda t: t["behaviour_log_prob"][1, 1].fill_(0.1),
+    "outside the actions of the task": lambda t: t["actions"][1, 1].fill_(3),
+    "was not available": lambda t: t["avail_actions"][1, 0].fill_(0),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_meaningless_contents_are_refused_on_writing_and_found_by_check(tmp_path, fault):
+    batch = {key: value.clone() for key, value in episodes(0, 4).items()}
+    FAULTS[fault](batch)
+    with (
+        ExpertBufferWriter(tmp_path / "new", facts()) as writer,
+        pytest.raises(ValueError, match="episode 1.*" + fault),
+    ):
+        writer.append(batch)
+    assert_holds(tmp_path / "new", 0)
+
+    # The same contents in a buffer whose facts and hash agree with them.
+    write(tmp_path / "forged", 4)
+    types = shard.dtypes({"embedding_dtype": "float16"})
+    data = safetensors.torch.save({key: value.to(types[key]).contiguous() for key, value in batch.items()})
+    (tmp_path / "forged" / "shard-00000.safetensors").write_bytes(data)
+    digest = atomic.file_sha256(tmp_path / "forged" / "shard-00000.safetensors")
+    edit(tmp_path / "forged", lambda f: f["shards"][0].update(sha256=digest))
+    assert fault in check_buffer(tmp_path / "forged")
+
+
+def test_padding_may_hold_anything_that_is_finite(tmp_path):
+    batch = {key: value.clone() for key, value in episodes(0, 1).items()}
+    assert batch["length"].tolist() == [1]
+    batch["actions"][0, 1:] = 99
+    batch["behaviour_log_prob"][0, 1:] = 7.0
+    batch["avail_actions"][0, 1:] = 0
+    with ExpertBufferWriter(tmp_path, facts()) as writer:
+        writer.append(batch)
+    assert_holds(tmp_path, 1)
+
+
+def edit(folder, change):
+    found = json.loads((folder / "buffer.json").read_text())
+    change(found)
+    (folder / "buffer.json").write_text(json.dumps(found))
+
+
+def truncate(folder):
+    path = folder / "shard-00001.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def truncate_and_agree(folder):
+    truncate(folder)
+    edit(folder, lambda f: f["shards"][1].update(bytes=(folder / "shard-00001.safetensors").stat().st_size))
+
+
+def flip(folder):
+    path = folder / "shard-00000.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "has no buffer.json": lambda folder: (folder / "buffer.json").unlink(),
+    "no JSON at line 1": lambda folder: (folder / "buffer.json").write_text("{"),
+    "expected a JSON object": lambda folder: (folder / "buffer.json").write_text("[]"),
+    "has version 2, this kd-marl reads version 1": lambda folder: edit(folder, lambda f: f.update(version=2)),
+    "no expert buffer: its format is": lambda folder: edit(folder, lambda f: f.update(format="other")),
+    "it lacks teacher": lambda folder: edit(folder, lambda f: f.pop("teacher")),
+    "obs_size has no valid value": lambda folder: edit(folder, lambda f: f.update(obs_size="5")),
+    "a shard's entry needs": lambda folder: edit(folder, lambda f: f["shards"][0].pop("sha256")),
+    "says 11 episodes, its shards add up to 10": lambda folder: edit(folder, lambda f: f.update(episodes=11)),
+    "'obs' is F32": lambda folder: edit(folder, lambda f: f.update(obs_size=6)),
+    "shard 0 is called '../x'": lambda folder: edit(folder, lambda f: f["shards"][0].update(file="../x")),
+    "shard-00001.safetensors is truncated or altered": truncate,
+    "truncated or damaged": truncate_and_agree,
+    "shard-00001.safetensors is missing": lambda folder: (folder / "shard-00001.safetensors").unlink(),
+}
+
+
+@pytest.mark.parametrize("message", DAMAGE)
+def test_damage_is_found_on_opening_and_explained_in_one_line(tmp_path, message):
+    DAMAGE[message](write(tmp_path, 10))
+    with pytest.raises(UserError, match=message.replace("(", r"\(")) as caught:
+        ExpertBuffer.open(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert message in check_buffer(tmp_path)
+
+
+HIDDEN_DAMAGE = {
+    "its sha256 is not the one in buffer.json": flip,
+    "has return_mean": lambda folder: edit(folder, lambda f: f["shards"][0].update(return_mean=9.0)),
+    "shard-00009.safetensors is not listed": lambda folder: (folder / "shard-00009.safetensors").touch(),
+}
+
+
+@pytest.mark.parametrize("message", HIDDEN_DAMAGE)
+def test_damage_that_needs_reading_is_found_by_check(tmp_path, message):
+    HIDDEN_DAMAGE[message](write(tmp_path, 10))
+    ExpertBuffer.open(tmp_path)
+    with pytest.raises(UserError, match=f"is faulty: .*{message}"):
+        ExpertBuffer.open(tmp_path, check=True)
+
+
+def test_an_unlisted_shard_that_is_damaged_is_not_adopted(tmp_path):
+    write(tmp_path, 4)
+    (tmp_path / "shard-00001.safetensors").write_bytes(b"\0" * 100)
+    with pytest.raises(UserError, match=r"shard-00001\.safetensors is truncated or damaged"):
+        ExpertBufferWriter(tmp_path, facts(), resume=True)
+
+
+def test_command_info_shows_the_facts(tmp_path, capsys):
+    assert main(["buffer", "info", str(write(tmp_path, 10))]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert (lines["task"], lines["episodes"], lines["teacher"]) == ("toy", "10", "zoo/toy")
+
+
+def test_command_check_exits_with_1_and_the_first_fault(tmp_path, capsys):
+    write(tmp_path, 10)
+    assert main(["buffer", "check", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "sound: 10 episodes, 23 steps, 3 shards\n"
+    flip(tmp_path)
+    assert main(["buffer", "check", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("faulty: shard-00000.safetensors was altered")
