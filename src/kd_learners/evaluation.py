@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from kd_controllers.hetero_mac import HeteroMAC
+from kd_controllers.host_policy import HostPolicyMAC
 from kd_controllers.policy_mac import PolicyMAC
 from kd_controllers.random_mac import RandomMAC
 from kd_learners import batches, objective
@@ -165,11 +166,7 @@ def evaluate(args: Any, teacher: FrozenTeacher, student: HeteroMAC) -> dict[str,
     agreement = _agreement(arena, teacher, student_mac(greedy=True))
     scores = {name: {**result.score(), **_sampled(sampled.get(name))} for name, result in played.items()}
     return {
-        "task": args.map_name,
-        "limits": args.limits,
-        "masks_preset": args.masks_preset if environments.is_limited(args) else None,
-        "seed": args.seed,
-        "episodes": args.eval_episodes,
+        **_identity(args),
         **scores,
         **_retained(played),
         **_costs(teacher, student, played),
@@ -177,16 +174,64 @@ def evaluate(args: Any, teacher: FrozenTeacher, student: HeteroMAC) -> dict[str,
         "widths": list(student.agent.widths),
         "inputs": [len(student.mask.indices(i)) for i in range(student.n_agents)],
         "teacher_artifact": teacher.facts(),
+    }
+
+
+def _identity(args: Any) -> dict[str, Any]:
+    return {
+        "task": args.map_name,
+        "limits": args.limits,
+        "masks_preset": args.masks_preset if environments.is_limited(args) else None,
+        "seed": args.seed,
+        "episodes": args.eval_episodes,
         "command": args.command,
     }
 
 
+def evaluate_alone(args: Any, mac: Any, t_env: int, masked: bool) -> dict[str, Any]:
+    """What one policy scores, greedy and sampled, in the same episodes.
+
+    Args:
+        args: the run's namespace.
+        mac: its controller, the host's or ours.
+        t_env: environment steps it was trained for.
+        masked: whether it plays under the run's limits.
+    """
+    arena = Arena(get_host(), args, args.eval_episodes)
+
+    def policy(greedy: bool) -> Callable[[dict[str, Any], Any], PolicyMAC]:
+        def make(scheme: dict[str, Any], options: Any) -> PolicyMAC:  # noqa: ARG001
+            adapter = HostPolicyMAC(mac, options)
+            adapter.greedy = greedy
+            return adapter
+
+        return make
+
+    torch.manual_seed(args.seed)
+    greedy = arena.play(policy(greedy=True), masked, label=f"{args.name}, greedy")
+    sampled = arena.play(policy(greedy=False), masked, label=f"{args.name}, sampled")
+    return {
+        **_identity(args),
+        "algorithm": args.name,
+        "steps": t_env,
+        "policy": {**greedy.score(), "sampled": sampled.score()},
+    }
+
+
 def report(args: Any, summary: dict[str, Any]) -> None:
-    """Write ``summary.json`` into the run's folder and print the table."""
+    """Write ``summary.json`` into the run's folder and print it, a student's as the table."""
     folder = Path(args.run_folder or args.local_results_path)
     os.makedirs(folder, exist_ok=True)
     atomic.write_json(folder / "summary.json", summary)
-    print(table.result_text(summary), flush=True)  # type: ignore[arg-type]
+    if "student" in summary:
+        print(table.result_text(summary), flush=True)  # type: ignore[arg-type]
+    else:
+        score = summary["policy"]
+        print(
+            f"{summary['algorithm']} on {summary['task']}, limits {summary['limits']}, {summary['episodes']} episodes: "
+            f"return {score['return_mean']:.2f} ± {score['return_std']:.2f} greedy, "
+            f"{score['sampled']['return_mean']:.2f} ± {score['sampled']['return_std']:.2f} sampled"
+        )
     print(f"written to {folder / 'summary.json'}", flush=True)
 
 

@@ -28,12 +28,10 @@ class BufferExporter:
         if not isinstance(mac, TeacherMAC):
             raise UserError("kd_buffer_export plays the teacher: set mac=teacher_mac")
         self.args, self.logger = args, logger
-        artifact = stages.locate_teacher(args, scheme["obs"]["vshape"])
-        self.teacher = FrozenTeacher(artifact, args)
+        self.teacher = FrozenTeacher(args.teacher_artifact, args)
         # The host made its controller before the teacher was known; give it the teacher's network.
         mac.sizes, mac.agent = self.teacher.sizes, self.teacher.mac.agent
-        self.writer: ExpertBufferWriter | None = None
-        self.folder = stages.buffer_folder(args, artifact)
+        self.folder = args.buffer_folder
         self.facts = {
             "task": args.map_name,
             "n_agents": args.n_agents,
@@ -59,9 +57,21 @@ class BufferExporter:
         if self.writer.episodes >= args.buffer_episodes:
             self._stop(t_env=0)
 
+    @staticmethod
+    def prepare_run(args: Any, obs_size: int) -> None:  # noqa: ANN401
+        """Before any environment starts: find the teacher, and give a continued export episodes of its own.
+
+        The environments of a continued export are seeded past those of the episodes already stored, which would
+        otherwise be played again.
+        """
+        args.teacher_artifact = stages.locate_teacher(args, obs_size)
+        args.buffer_folder = stages.buffer_folder(args, args.teacher_artifact)
+        stored = stages.stored_episodes(args.buffer_folder) if args.resume else 0
+        args.env_args["seed"] += stored
+        torch.manual_seed(args.seed + stored)
+
     def train(self, batch: Any, t_env: int, episode_num: int) -> None:  # noqa: ANN401, ARG002
         """Append the episodes just played; end the run once the buffer holds ``buffer_episodes``."""
-        assert self.writer is not None, "the buffer is closed"
         wanted = self.args.buffer_episodes - self.writer.episodes
         if wanted <= 0:
             self._stop(t_env)
@@ -101,9 +111,8 @@ class BufferExporter:
         whole = {name: _to_length(value, limit + (name in ("state", "obs", "avail_actions"))) for name, value in block.items()}
         return {**whole, "length": episodes.length}
 
-    def finish(self) -> None:
+    def finish_run(self) -> None:
         """Write the last shard."""
-        assert self.writer is not None, "the buffer is closed"
         self.writer.close()
         self.bar.close()
         facts = self.writer.facts

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from kd_marl.artifacts.expert_buffer import ExpertBuffer
 from kd_marl.errors import UserError
 
 SOURCES = ("expert", "student", "mixed")
+# Embeddings that the role centroids are fitted to: plenty for a handful of centroids, and quick.
+ROLE_EMBEDDINGS = 20_000
 
 
 @dataclass(frozen=True)
@@ -65,30 +68,38 @@ class StudentLearner:
         self.mac, self.logger, self.args = mac, logger, args
         self.settings = read_settings(StudentSettings, args)
         self.objective = read_settings(objective.ObjectiveSettings, args)
-        artifact = stages.locate_teacher(args, scheme["obs"]["vshape"])
-        self.teacher = FrozenTeacher(artifact, args)
+        self.teacher = FrozenTeacher(args.teacher_artifact, args)
         self.rng = np.random.default_rng(args.seed)
-        buffer = ExpertBuffer.open(stages.locate_buffer(args, artifact))
-        if self.teacher.needs_statistics:
-            expert_data.fit_statistics(buffer, self.teacher)
-        self.labeller = self._labeller(buffer)
-        self.expert = expert_data.ExpertData(buffer, self.labeller, mac.mask)
+        self.n_roles = self.settings.n_roles or roles.default_n_roles(args.n_agents)
+        self.student_roles = nn.Parameter(torch.randn(self.n_roles, mac.agent.max_width) / mac.agent.max_width**0.5)
         self.recent = RecentEpisodes(self.settings.student_episodes)
-        n_roles = len(self.labeller.teacher_roles)
-        self.student_roles = nn.Parameter(torch.randn(n_roles, mac.agent.max_width) / mac.agent.max_width**0.5)
+        if not args.evaluate:
+            self.labeller, self.expert = self._expert(ExpertBuffer.open(args.buffer_folder))
         self.optimiser = torch.optim.Adam([*mac.parameters(), self.student_roles], lr=self.settings.lr)
         self.updates = 0
         self.t_env = 0
         self.finished = False
         self.last_log = -args.learner_log_interval - 1
 
-    def _labeller(self, buffer: ExpertBuffer) -> Labeller:
-        settings = self.settings
-        n_roles = settings.n_roles or roles.default_n_roles(self.args.n_agents)
-        # Drawn before anything else from a generator of its own: a resumed run finds the same U_T.
-        embeddings = expert_data.sample_embeddings(buffer, 20_000, np.random.default_rng(self.args.seed))
-        projection = roles.teacher_roles(embeddings, n_roles, settings.role_init, self.args.seed)
-        return Labeller(self.teacher, projection, settings.gamma, settings.gae_lambda, self.objective.temperature)
+    @staticmethod
+    def prepare_run(args: Any, obs_size: int) -> None:  # noqa: ANN401
+        """Before any environment starts: find the teacher and its buffer, or have them made."""
+        args.teacher_artifact = stages.locate_teacher(args, obs_size)
+        if not args.evaluate:
+            args.buffer_folder = stages.locate_buffer(args, args.teacher_artifact)
+
+    def _expert(self, buffer: ExpertBuffer) -> tuple[Labeller, expert_data.ExpertData]:
+        """The fixed role projection U_T, and the buffer with all that is computed from it once."""
+        settings, seed = self.settings, self.args.seed
+        if self.teacher.needs_statistics:
+            expert_data.fit_statistics(buffer, self.teacher)
+        # From a generator of its own: a resumed run finds the same U_T.
+        embeddings = expert_data.sample_embeddings(buffer, ROLE_EMBEDDINGS, np.random.default_rng(seed))
+        projection = roles.teacher_roles(embeddings, self.n_roles, settings.role_init, seed)
+        labeller = Labeller(
+            self.teacher, projection, settings.gamma, settings.gae_lambda, self.objective.temperature
+        )
+        return labeller, expert_data.ExpertData(buffer, labeller, self.mac.mask)
 
     def train(self, batch: Any, t_env: int, episode_num: int) -> None:  # noqa: ANN401, ARG002
         """Label the episodes just played if they are wanted, then take the gradient steps."""
@@ -146,12 +157,13 @@ class StudentLearner:
         extra = objective.diagnostics(batch, logits.detach(), self.objective.eps_clip)
         return {**parts, **extra, "loss": loss.detach(), "agent_grad_norm": norm}
 
-    def finish(self) -> None:
+    def finish_run(self) -> None:
         """Called once the run has taken all its steps."""
         self.finished = True
 
-    def report(self) -> None:
+    def report_run(self, folder: Path | None) -> None:
         """Evaluate the student against its teacher and the random policy; prints the table."""
+        del folder  # The result belongs to the run, not to the checkpoint.
         summary = evaluation.evaluate(self.args, self.teacher, self.mac)
         for name in ("retention", "retention_normalised", "flops_per_decision_student", "params_student", "agreement"):
             if summary[name] is not None:

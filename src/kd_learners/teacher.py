@@ -11,22 +11,21 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kd_controllers.teacher_mac import TeacherMAC
-from kd_learners import batches, central_critic
+from kd_learners import batches, central_critic, evaluation
 from kd_learners.advantages import gae, standardise, td_residual
 from kd_learners.losses import acting_mask, action_log_prob, clip_fraction, entropy, masked_mean, ppo_clip
 from kd_learners.settings import read_settings
+from kd_marl.artifacts import atomic
 from kd_marl.artifacts import teacher as artifact
 from kd_marl.errors import UserError
 from kd_marl.host import get_host
-
-# Before so many tests, one lucky test of the untrained policy could end the run.
-MIN_TESTS = 10
 
 
 @dataclass(frozen=True)
@@ -211,12 +210,12 @@ class TeacherLearner:
         }
 
     def _watch_tests(self, t_env: int) -> None:
-        """Keep the weights of the best test so far; end the run once none was better for ``patience`` of it."""
+        """Keep the weights of the best test so far; end the run once none was better for ``patience * t_max`` steps."""
         tests = self.logger.stats.get("test_return_mean", [])
         if not tests:
             return
         self.best.offer(*tests[-1], self._weights)
-        if self.best.tests >= MIN_TESTS and t_env - self.best.step > self.settings.patience * t_env:
+        if t_env - self.best.step > self.settings.patience * self.settings.t_max:
             # The loop of either host reads args.t_max before every block of episodes.
             self.args.t_max = min(self.args.t_max, t_env - 1)
 
@@ -225,7 +224,7 @@ class TeacherLearner:
             {"agent": self.mac.agent.state_dict(), "critic": self.critic.state_dict(), "returns": vars(self.returns)}
         )
 
-    def finish(self) -> None:
+    def finish_run(self) -> None:
         """Take the weights of the best test: what the artifact of a finished run holds."""
         self.finished = True
         tests = self.logger.stats.get("test_return_mean", [])
@@ -235,6 +234,16 @@ class TeacherLearner:
             self.mac.agent.load_state_dict(self.best.weights["agent"])
             self.critic.load_state_dict(self.best.weights["critic"])
             vars(self.returns).update(self.best.weights["returns"])
+
+    def report_run(self, folder: Path | None) -> None:
+        """Measure the teacher, greedy and sampled, and write what it scores into ``teacher.json``."""
+        scores = evaluation.evaluate_alone(self.args, self.mac, self.steps, masked=False)
+        policy = scores["policy"]
+        evaluation.report(self.args, scores)
+        if folder is not None:
+            greedy = {name: policy[name] for name in ("return_mean", "return_std", "win_rate")}
+            test = {"episodes": scores["episodes"], "greedy": greedy, "sampled": policy["sampled"]}
+            atomic.write_json(folder / artifact.FACTS_FILE, {**artifact.read_facts(folder), "test": test})
 
     def cuda(self) -> None:
         """Move the networks to the GPU."""
@@ -270,7 +279,7 @@ class TeacherLearner:
             "finished": self.finished,
             "best_test_step": self.best.step,
             "command": args.command,
-            "test": {"greedy": {"return_mean": self.best.value}} if self.best.tests else {},
+            "test": {},
         }
 
     def save_models(self, path: str) -> None:

@@ -106,8 +106,7 @@ def execute(host: Host, command: Command, config: dict[str, Any]) -> None:
     """Hand the configuration to the host's Sacred experiment and run it (exits with status 1 when the run fails)."""
     from sacred.observers import FileStorageObserver
 
-    for noisy in ("git", "matplotlib"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    _set_up_logging()
     experiment = host.main.ex
     experiment.add_config(copy.deepcopy(config))
     local = command.updates.get("local_results_path")
@@ -116,6 +115,19 @@ def execute(host: Host, command: Command, config: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     experiment.observers.append(FileStorageObserver(str(folder)))
     experiment.run_commandline(["src/main.py", *command.sacred_arguments])
+
+
+def _set_up_logging() -> None:
+    """Show what the plug-in says beside what the host says, and hush the libraries that a checkout's DEBUG level wakes."""
+    for noisy in ("git", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    ours = logging.getLogger("kd_marl")
+    if not ours.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("[%(levelname)s %(asctime)s] %(name)s %(message)s", "%H:%M:%S"))
+        ours.addHandler(handler)
+        ours.propagate = False
+        ours.setLevel(logging.INFO)
 
 
 def _find_config(host: Host, kind: str, name: str) -> dict[str, Any]:

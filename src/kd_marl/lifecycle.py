@@ -1,8 +1,10 @@
 """What EPyMARL's loop leaves out, added from outside on either host.
 
 The host's ``run`` and ``run_sequential`` are wrapped, not copied: environments are built with the run's limits, a worker
-that dies ends the run, a learner may have a last word (``finish``), the final weights are saved, and a user's mistake is
-one line instead of a traceback.
+that dies ends the run, the final weights are saved, and a user's mistake is one line instead of a traceback.
+
+A learner of ours may have three methods that EPyMARL does not know: ``prepare_run(args, obs_size)``, static, before any
+environment starts; ``finish_run()`` once all steps are taken, before the final save; ``report_run(folder)`` after it.
 """
 
 from __future__ import annotations
@@ -65,12 +67,16 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
             raise UserError(f"{kind} '{name}' is not registered; {nearest(name, registry)}")
     environments.check_installed(host, args)
     info = environments.probe(host, args)
+    args.n_agents, args.n_actions, args.state_shape = info["n_agents"], info["n_actions"], info["state_shape"]
     args.env_episode_limit = info["episode_limit"]
     args.observation_mask = environments.task_mask(args, info["n_agents"], info["obs_shape"])
     if args.resume and not args.evaluate and _go_on(args, logger):
         return
     if args.evaluate:
-        _choose_student(args)
+        _choose_checkpoint(args)
+    learner_class = host.learners[args.learner]
+    if hasattr(learner_class, "prepare_run"):
+        learner_class.prepare_run(args, info["obs_shape"])
     masked = environments.is_limited(args) and args.mask_at == "environment"
     build = environments.factory(host, args, masked)
     with (
@@ -87,13 +93,19 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
                     runner.close_env()
             raise
     learner, runner = learners[0], runners[0]
-    if not args.evaluate:
-        if hasattr(learner, "finish"):
-            learner.finish()
-        if args.save_model and (hasattr(learner, "finish") or not host.is_bundled):
-            save(learner, args, runner.t_env)
-    if hasattr(learner, "report"):
-        learner.report()
+    folder = Path(args.checkpoint_path, str(args.load_step)) if args.evaluate else None
+    if folder is None:
+        if hasattr(learner, "finish_run"):
+            learner.finish_run()
+        if args.save_model and (hasattr(learner, "finish_run") or not host.is_bundled):
+            folder = save(learner, args, runner.t_env)
+    if hasattr(learner, "report_run"):
+        learner.report_run(folder)
+    elif args.final_evaluation:
+        # Imported late: it needs the host's packages, which a module of kd_marl must not load by itself.
+        from kd_learners import evaluation
+
+        evaluation.report(args, evaluation.evaluate_alone(args, learner.mac, runner.t_env, masked=True))
 
 
 def _go_on(args: Any, logger: Any) -> bool:  # noqa: ANN401
@@ -116,9 +128,15 @@ def _go_on(args: Any, logger: Any) -> bool:  # noqa: ANN401
     return False
 
 
-def _choose_student(args: Any) -> None:  # noqa: ANN401
+def _choose_checkpoint(args: Any) -> None:  # noqa: ANN401
     """``evaluate=True`` without ``checkpoint_path``: the newest checkpoint of the same configuration."""
+    # The host's own evaluation comes first and cannot be skipped: the least that it can play.
+    args.test_nepisode = 1
     if args.checkpoint_path:
+        steps = [int(path.name) for path in Path(args.checkpoint_path).glob("*") if path.name.isdigit()]
+        if not steps:
+            raise UserError(f"checkpoint_path={args.checkpoint_path} holds no saved steps (folders such as 50000)")
+        args.load_step = min(steps, key=lambda step: abs(step - (args.load_step or max(steps))))
         return
     point = resume.newest(args, None)
     if point is None:

@@ -66,7 +66,7 @@ def locate_buffer(args: Any, teacher: TeacherArtifact) -> Path:  # noqa: ANN401
         UserError: ``expert_buffer=`` names a folder that holds none, or one of another teacher or task.
     """
     folder = buffer_folder(args, teacher)
-    if not args.expert_buffer and _stored_episodes(folder) < args.buffer_episodes:
+    if not args.expert_buffer and stored_episodes(folder) < args.buffer_episodes:
         run_stage("kd_export", args, teacher=str(teacher.folder), resume=True)
     facts = ExpertBuffer.open(folder).facts
     if facts["task"] != args.map_name:
@@ -89,7 +89,7 @@ def run_stage(algorithm: str, args: Any, **updates: Any) -> None:  # noqa: ANN40
     _log.info("Running python src/main.py %s", shlex.join(words))
     done = subprocess.run([sys.executable, str(SOURCE_ROOT / "main.py"), *words], check=False)
     if done.returncode:
-        raise UserError(f"{algorithm}, which this run needs first, failed: see its message above")
+        raise UserError(f"{algorithm}, which this run needs first, failed: its message is above")
 
 
 def _stage_words(algorithm: str, args: Any, **updates: Any) -> list[str]:  # noqa: ANN401
@@ -103,5 +103,6 @@ def _stage_words(algorithm: str, args: Any, **updates: Any) -> list[str]:  # noq
     return [f"--config={algorithm}", environment, "with", *kept, *(f"{key}={value}" for key, value in updates.items())]
 
 
-def _stored_episodes(folder: Path) -> int:
+def stored_episodes(folder: Path) -> int:
+    """Episodes that are safe on disk in an expert buffer; 0 if there is none yet."""
     return ExpertBuffer.open(folder).episodes if (folder / "buffer.json").is_file() else 0
