@@ -66,6 +66,7 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.6",
             "types-PyYAML",
+            "types-tqdm",
         ],
     },
     entry_points={"console_scripts": ["kd-marl = kd_marl.cli:main"]},

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from envs.hetero_mask.mask import ObservationMask
-from envs.hetero_mask.presets import default_widths, scaled_widths
 from torch import Tensor
 
+from envs.hetero_mask.mask import ObservationMask
+from envs.hetero_mask.presets import default_widths, scaled_widths
 from kd_controllers.policy_mac import PolicyMAC
 from kd_controllers.student_net import HeteroStudent
 from kd_marl.errors import UserError
@@ -24,13 +24,13 @@ class HeteroMAC(PolicyMAC):
 
     Attributes:
         mask: who sees what; the run's ``observation_mask``.
-        visible: what the episodes being played may see, float32 ``(batch, agents, features)``, or None where the mask is
-            the same in every episode or the environment draws it.
+        visible: what the episodes being played may see, float32 ``(batch, agents, features)``, or None where the
+            mask is the same in every episode or the environment draws it.
     """
 
     agent: HeteroStudent
 
-    def __init__(self, scheme: Mapping[str, Any], groups: Any, args: Any) -> None:  # noqa: ANN401, ARG002
+    def __init__(self, scheme: Mapping[str, Any], groups: Any, args: Any) -> None:
         super().__init__(args)
         self.mask: ObservationMask = args.observation_mask
         self.masks_here = args.mask_at == "controller"
@@ -60,7 +60,7 @@ class HeteroMAC(PolicyMAC):
             drawn = np.stack([self.mask.draw(seed + row, self._episode) for row in range(batch_size)])
             self.visible = torch.from_numpy(drawn.astype(np.float32)).to(self._device)
 
-    def step(self, ep_batch: Any, t: int, hidden: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    def step(self, ep_batch: Any, t: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """One step of every episode; see :class:`PolicyMAC`."""
         logits, embedding = self.unroll(ep_batch["obs"][:, t : t + 1], self.visible, hidden)
         return logits[:, 0], embedding[:, 0]
@@ -87,7 +87,7 @@ class HeteroMAC(PolicyMAC):
         return next(self.agent.parameters()).device
 
 
-def read_widths(given: Any, mask: ObservationMask, limits: str, width: int) -> tuple[int, ...]:  # noqa: ANN401
+def read_widths(given: Any, mask: ObservationMask, limits: str, width: int) -> tuple[int, ...]:
     """The agents' widths from the run's keys.
 
     Args:

@@ -15,7 +15,7 @@ class HostPolicyMAC(PolicyMAC):
     With ``agent_output_type: q`` the host's own selector decides, which is greedy in test mode.
     """
 
-    def __init__(self, mac: Any, args: Any) -> None:  # noqa: ANN401 - a controller and the namespace of the host
+    def __init__(self, mac: Any, args: Any) -> None:
         super().__init__(args)
         self.mac, self.agent = mac, mac.agent
 
@@ -23,6 +23,6 @@ class HostPolicyMAC(PolicyMAC):
         """The stock controller keeps its recurrent state itself."""
         self.mac.init_hidden(batch_size)
 
-    def forward(self, ep_batch: Any, t: int, test_mode: bool = False) -> Tensor:  # noqa: ANN401
+    def forward(self, ep_batch: Any, t: int, test_mode: bool = False) -> Tensor:
         """Probabilities or values ``(batch, agents, actions)``."""
         return self.mac.forward(ep_batch, t, test_mode=test_mode)

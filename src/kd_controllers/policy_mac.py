@@ -27,7 +27,7 @@ class PolicyMAC:
 
     agent: nn.Module
 
-    def __init__(self, args: Any) -> None:  # noqa: ANN401 - the host's namespace
+    def __init__(self, args: Any) -> None:
         self.args = args
         self.n_agents: int = args.n_agents
         self.agent_output_type: str = args.agent_output_type
@@ -35,11 +35,11 @@ class PolicyMAC:
         self.greedy = bool(args.test_greedy)
         self.hidden_states: Any = None
 
-    def initial_hidden(self, batch_size: int) -> Any:  # noqa: ANN401 - the network's own structure
+    def initial_hidden(self, batch_size: int) -> Any:
         """The recurrent state before the first step of ``batch_size`` episodes."""
         raise NotImplementedError
 
-    def step(self, ep_batch: Any, t: int, hidden: Any) -> tuple[Tensor, Any]:  # noqa: ANN401
+    def step(self, ep_batch: Any, t: int, hidden: Any) -> tuple[Tensor, Any]:
         """Outputs ``(batch, agents, actions)`` at time ``t`` (logits or values) and the next recurrent state."""
         raise NotImplementedError
 
@@ -47,7 +47,7 @@ class PolicyMAC:
         """Forget the past: called by the host before each block of episodes."""
         self.hidden_states = self.initial_hidden(batch_size)
 
-    def forward(self, ep_batch: Any, t: int, test_mode: bool = False) -> Tensor:  # noqa: ANN401, ARG002
+    def forward(self, ep_batch: Any, t: int, test_mode: bool = False) -> Tensor:
         """Action probabilities (``agent_output_type: pi_logits``) or values at time ``t``.
 
         Returns:
@@ -62,10 +62,10 @@ class PolicyMAC:
     @torch.no_grad()
     def select_actions(
         self,
-        ep_batch: Any,  # noqa: ANN401
+        ep_batch: Any,
         t_ep: int,
         t_env: int,
-        bs: Any = slice(None),  # noqa: ANN401
+        bs: Any = slice(None),
         test_mode: bool = False,
     ) -> Tensor:
         """Actions of the episodes ``bs``, long ``(len(bs), agents)``; every episode's recurrent state advances."""

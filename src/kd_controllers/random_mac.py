@@ -14,14 +14,14 @@ from kd_controllers.policy_mac import PolicyMAC
 class RandomMAC(PolicyMAC):
     """Every available action with the same probability."""
 
-    def __init__(self, args: Any) -> None:  # noqa: ANN401 - the host's namespace
+    def __init__(self, args: Any) -> None:
         uniform = {"agent_output_type": "pi_logits", "action_selector": "soft_policies", "test_greedy": False}
         super().__init__(SimpleNamespace(**{**vars(args), **uniform}))
         self.agent = nn.Identity()
 
-    def initial_hidden(self, batch_size: int) -> None:  # noqa: ARG002
+    def initial_hidden(self, batch_size: int) -> None:
         """It remembers nothing."""
 
-    def step(self, ep_batch: Any, t: int, hidden: None) -> tuple[Tensor, None]:  # noqa: ANN401, ARG002
+    def step(self, ep_batch: Any, t: int, hidden: None) -> tuple[Tensor, None]:
         """Equal logits ``(batch, agents, actions)``."""
         return torch.zeros_like(ep_batch["avail_actions"][:, t], dtype=torch.float32), None

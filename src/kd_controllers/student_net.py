@@ -31,7 +31,14 @@ class WidthGroup(nn.Module):
     present: Tensor
     set_of: Tensor
 
-    def __init__(self, width: int, members: Sequence[int], visible: Sequence[Sequence[int]], sets: Sequence[int]) -> None:
+    def __init__(
+        self,
+        width: int,
+        members: Sequence[int],
+        visible: Sequence[Sequence[int]],
+        sets: Sequence[int],
+        n_actions: int,
+    ) -> None:
         """Build the group.
 
         Args:
@@ -39,6 +46,7 @@ class WidthGroup(nn.Module):
             members: indices of the agents.
             visible: for each member the indices of its features in the observation.
             sets: for each member its parameter set, numbered from 0.
+            n_actions: size of the action space.
         """
         super().__init__()
         self.width, self.members = width, list(members)
@@ -58,6 +66,8 @@ class WidthGroup(nn.Module):
         self.weight_hh = nn.Parameter(torch.empty(count, width, 3 * width))
         self.bias_ih = nn.Parameter(torch.empty(count, 1, 3 * width))
         self.bias_hh = nn.Parameter(torch.empty(count, 1, 3 * width))
+        self.head_weight = nn.Parameter(torch.empty(count, width, n_actions))
+        self.head_bias = nn.Parameter(torch.empty(count, 1, n_actions))
         self._reset()
 
     def _reset(self) -> None:
@@ -67,40 +77,59 @@ class WidthGroup(nn.Module):
                 bound = 1.0 / math.sqrt(size)
                 self.aligner_weight[row, :size].uniform_(-bound, bound)
                 self.aligner_bias[row].uniform_(-bound, bound)
-            for parameter in (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh):
+            body = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, self.head_weight, self.head_bias)
+            for parameter in body:
                 parameter.uniform_(-1.0 / math.sqrt(self.width), 1.0 / math.sqrt(self.width))
 
-    def forward(self, obs: Tensor, hidden: Tensor | None) -> Tensor:
-        """Embeddings of whole sequences.
+    def forward(self, obs: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Run whole sequences.
 
         Args:
             obs: ``(batch, time, agents, features)`` of all agents, float32.
             hidden: ``(members, batch, width)``, or None for the start of an episode.
 
         Returns:
-            ``(members, batch, time, width)``.
+            Logits ``(members, batch, time, actions)`` and embeddings ``(members, batch, time, width)``.
         """
         batch, time = obs.shape[:2]
+        width = self.width
         mine = obs[:, :, self.members]
         seen = mine.gather(-1, self.inputs.expand(batch, time, -1, -1)) * self.present
         rows = seen.permute(2, 0, 1, 3).reshape(len(self.members), batch * time, -1)
         aligned = torch.relu(torch.baddbmm(self.aligner_bias, rows, self.aligner_weight))
         sets = self.set_of
         from_input = torch.baddbmm(self.bias_ih[sets], aligned, self.weight_ih[sets])
-        from_input = from_input.view(len(self.members), batch, time, 3 * self.width)
+        from_input = from_input.view(len(self.members), batch, time, 3 * width)
         weight_hh, bias_hh = self.weight_hh[sets], self.bias_hh[sets]
-        state = rows.new_zeros(len(self.members), batch, self.width) if hidden is None else hidden
+        state = rows.new_zeros(len(self.members), batch, width) if hidden is None else hidden
         states = []
         # The recurrence: each step needs the one before.
         for t in range(time):
-            from_state = torch.baddbmm(bias_hh, state, weight_hh)
-            gates_input = from_input[:, :, t]
-            reset_update = torch.sigmoid(gates_input[..., : 2 * self.width] + from_state[..., : 2 * self.width])
-            reset, update = reset_update.chunk(2, dim=-1)
-            new = torch.tanh(torch.addcmul(gates_input[..., 2 * self.width :], reset, from_state[..., 2 * self.width :]))
+            given, past = from_input[:, :, t], torch.baddbmm(bias_hh, state, weight_hh)
+            gates = torch.sigmoid(given[..., : 2 * width] + past[..., : 2 * width])
+            reset, update = gates.chunk(2, dim=-1)
+            new = torch.tanh(torch.addcmul(given[..., 2 * width :], reset, past[..., 2 * width :]))
             state = torch.lerp(new, state, update)
             states.append(state)
-        return torch.stack(states, dim=2)
+        embedding = torch.stack(states, dim=2)
+        logits = torch.baddbmm(self.head_bias[sets], embedding.flatten(1, 2), self.head_weight[sets])
+        return logits.view(len(self.members), batch, time, -1), embedding
+
+    @torch.no_grad()
+    def extract(self, row: int) -> AgentStep:
+        """A copy of one member's network on its own."""
+        chosen, size, width = int(self.set_of[row]), self.input_sizes[row], self.width
+        network = AgentStep(size, width, self.head_weight.shape[-1])
+        assert isinstance(network.rnn, nn.GRUCell), "students are recurrent"
+        network.fc1.weight.copy_(self.aligner_weight[row, :size].T)
+        network.fc1.bias.copy_(self.aligner_bias[row, 0])
+        network.rnn.weight_ih.copy_(self.weight_ih[chosen].T)
+        network.rnn.weight_hh.copy_(self.weight_hh[chosen].T)
+        network.rnn.bias_ih.copy_(self.bias_ih[chosen, 0])
+        network.rnn.bias_hh.copy_(self.bias_hh[chosen, 0])
+        network.fc2.weight.copy_(self.head_weight[chosen].T)
+        network.fc2.bias.copy_(self.head_bias[chosen, 0])
+        return network
 
 
 class HeteroStudent(nn.Module):
@@ -131,17 +160,15 @@ class HeteroStudent(nn.Module):
             raise UserError(f"sharing is '{sharing}'; {nearest(sharing, SHARING)}")
         self.widths, self.visible = tuple(widths), [tuple(indices) for indices in visible]
         self.n_actions, self.n_agents, self.max_width = n_actions, len(widths), max(widths)
-        self.groups = nn.ModuleList()
-        self.head_weight, self.head_bias = nn.ParameterList(), nn.ParameterList()
+        self.groups: list[WidthGroup] = []
         for width in sorted(set(widths)):
             members = [i for i, own in enumerate(widths) if own == width]
             keys = [{"none": i, "group": self.visible[i], "all": 0}[sharing] for i in members]
             order = list(dict.fromkeys(keys))
             sets = [order.index(key) for key in keys]
-            self.groups.append(WidthGroup(width, members, [self.visible[i] for i in members], sets))
-            bound = 1.0 / math.sqrt(width)
-            self.head_weight.append(nn.Parameter(torch.empty(len(order), width, n_actions).uniform_(-bound, bound)))
-            self.head_bias.append(nn.Parameter(torch.empty(len(order), 1, n_actions).uniform_(-bound, bound)))
+            group = WidthGroup(width, members, [self.visible[i] for i in members], sets, n_actions)
+            self.groups.append(group)
+            self.add_module(f"width_{width}", group)
         members = [i for group in self.groups for i in group.members]
         self._agent_order = [members.index(i) for i in range(self.n_agents)]
 
@@ -155,16 +182,13 @@ class HeteroStudent(nn.Module):
         Returns:
             Logits ``(batch, time, agents, actions)`` and embeddings ``(batch, time, agents, max_width)``.
         """
-        batch, time = obs.shape[:2]
         logits, embeddings = [], []
-        for group, weight, bias in zip(self.groups, self.head_weight, self.head_bias, strict=True):
+        for group in self.groups:
             start = None
             if hidden is not None:
                 start = hidden[:, group.members, : group.width].transpose(0, 1).contiguous()
-            states = group(obs, start)
-            rows = states.flatten(1, 2)
-            out = torch.baddbmm(bias[group.set_of], rows, weight[group.set_of])
-            logits.append(out.view(-1, batch, time, self.n_actions))
+            group_logits, states = group(obs, start)
+            logits.append(group_logits)
             embeddings.append(nn.functional.pad(states, (0, self.max_width - group.width)))
         order = self._agent_order
         return (
@@ -174,24 +198,7 @@ class HeteroStudent(nn.Module):
 
     def agent_network(self, agent: int) -> AgentStep:
         """A copy of one agent's network as its board runs it: the parameters it needs and no others."""
-        for group, weight, bias in zip(self.groups, self.head_weight, self.head_bias, strict=True):
+        for group in self.groups:
             if agent in group.members:
-                row = group.members.index(agent)
-                return _extract(group, weight, bias, row, int(group.set_of[row]), self.n_actions)
+                return group.extract(group.members.index(agent))
         raise IndexError(f"there is no agent {agent}: agents are 0 to {self.n_agents - 1}")
-
-
-@torch.no_grad()
-def _extract(group: WidthGroup, weight: Tensor, bias: Tensor, row: int, chosen: int, n_actions: int) -> AgentStep:
-    size = group.input_sizes[row]
-    network = AgentStep(size, group.width, n_actions)
-    assert isinstance(network.rnn, nn.GRUCell), "students are recurrent"
-    network.fc1.weight.copy_(group.aligner_weight[row, :size].T)
-    network.fc1.bias.copy_(group.aligner_bias[row, 0])
-    network.rnn.weight_ih.copy_(group.weight_ih[chosen].T)
-    network.rnn.weight_hh.copy_(group.weight_hh[chosen].T)
-    network.rnn.bias_ih.copy_(group.bias_ih[chosen, 0])
-    network.rnn.bias_hh.copy_(group.bias_hh[chosen, 0])
-    network.fc2.weight.copy_(weight[chosen].T)
-    network.fc2.bias.copy_(bias[chosen, 0])
-    return network

@@ -72,7 +72,7 @@ class TeacherSizes:
         return torch.cat(parts, dim=-1)
 
 
-def unroll(agent: nn.Module, inputs: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def unroll(agent: Any, inputs: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Run EPyMARL's ``rnn`` agent along whole sequences, from ``hidden`` or from zeros.
 
     Args:
@@ -101,7 +101,7 @@ def unroll(agent: nn.Module, inputs: Tensor, hidden: Tensor | None = None) -> tu
 class TeacherMAC(PolicyMAC):
     """Acts with the teacher's network; used by Stage 1, by the export and by the evaluation."""
 
-    def __init__(self, scheme: Mapping[str, Any], groups: Any, args: Any, sizes: TeacherSizes | None = None) -> None:  # noqa: ANN401, ARG002
+    def __init__(self, scheme: Mapping[str, Any], groups: Any, args: Any, sizes: TeacherSizes | None = None) -> None:
         super().__init__(args)
         self.sizes = sizes or TeacherSizes(
             n_agents=args.n_agents,
@@ -121,7 +121,7 @@ class TeacherMAC(PolicyMAC):
         device = next(self.agent.parameters()).device
         return torch.zeros(batch_size, self.n_agents, self.sizes.hidden_dim, device=device)
 
-    def step(self, ep_batch: Any, t: int, hidden: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    def step(self, ep_batch: Any, t: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """One step of every episode; see :class:`PolicyMAC`."""
         steps = {"obs": ep_batch["obs"][:, t : t + 1], "state": ep_batch["state"][:, t : t + 1]}
         previous = None

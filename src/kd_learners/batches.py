@@ -37,11 +37,11 @@ class Episodes:
         return self.filled.sum(dim=(1, 2)).long()
 
 
-def from_host(batch: Any) -> Episodes:  # noqa: ANN401 - the host's EpisodeBatch
+def from_host(batch: Any) -> Episodes:
     """Read a host's batch.
 
     ``filled`` marks the steps 0..l of an episode of l steps, so l is one less than their count. EPyMARL's own mask
-    (``filled * (1 - terminated before)``) would keep a step that was never taken after an episode cut by its time limit.
+    (``filled * (1 - terminated before)``) would keep a step never taken after an episode cut by its time limit.
     """
     filled = batch["filled"].squeeze(-1)
     length = filled.sum(dim=1, keepdim=True) - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +82,7 @@ class CriticSizes:
         return torch.cat([*parts, identity], dim=-1)
 
 
-def evaluate(critic: nn.Module, inputs: Tensor) -> Tensor:
+def evaluate(critic: Any, inputs: Tensor) -> Tensor:
     """V for every step and agent, in the unit the critic was trained in.
 
     Args:

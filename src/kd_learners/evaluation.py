@@ -1,8 +1,8 @@
 """The result of a student: what teacher, student and random score in the same episodes, and what a decision costs.
 
 Every policy plays exactly ``eval_episodes`` episodes that begin in the same states (environments are seeded alike for
-each). The student plays behind ``MaskedEnv``, as it would when deployed. Its agreement with the teacher is measured where
-the teacher can see too: in the unmasked environment, with the controller hiding what the mask hides.
+each). The student plays behind ``MaskedEnv``, as it would when deployed. Its agreement with the teacher is measured
+where the teacher can see too: in the unmasked environment, with the controller hiding what the mask hides.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _Recorder:
     def __init__(self) -> None:
         self.latest: dict[str, float] = {}
 
-    def log_stat(self, key: str, value: Any, t: int, to_sacred: bool = True) -> None:  # noqa: ARG002
+    def log_stat(self, key: str, value: Any, t: int, to_sacred: bool = True) -> None:
         self.latest[key] = float(value)
 
 
@@ -138,7 +138,7 @@ def evaluate(args: Any, teacher: FrozenTeacher, student: HeteroMAC) -> dict[str,
     arena = Arena(get_host(), args, args.eval_episodes)
 
     def teacher_mac(greedy: bool) -> Callable[[dict[str, Any], Any], PolicyMAC]:
-        def make(scheme: dict[str, Any], options: Any) -> PolicyMAC:  # noqa: ARG001
+        def make(scheme: dict[str, Any], options: Any) -> PolicyMAC:
             teacher.mac.greedy = greedy
             return teacher.mac
 
@@ -200,7 +200,7 @@ def evaluate_alone(args: Any, mac: Any, t_env: int, masked: bool) -> dict[str, A
     arena = Arena(get_host(), args, args.eval_episodes)
 
     def policy(greedy: bool) -> Callable[[dict[str, Any], Any], PolicyMAC]:
-        def make(scheme: dict[str, Any], options: Any) -> PolicyMAC:  # noqa: ARG001
+        def make(scheme: dict[str, Any], options: Any) -> PolicyMAC:
             adapter = HostPolicyMAC(mac, options)
             adapter.greedy = greedy
             return adapter

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from envs.hetero_mask.mask import ObservationMask
 from torch import Tensor
 
+from envs.hetero_mask.mask import ObservationMask
 from kd_learners.batches import Episodes
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.labelled import LabelledEpisodes, Labeller

@@ -24,7 +24,7 @@ class BufferExporter:
     The controller samples from the teacher's policy, so that policy is pi_beh, and its log-probabilities are stored.
     """
 
-    def __init__(self, mac: TeacherMAC, scheme: dict[str, Any], logger: Any, args: Any) -> None:  # noqa: ANN401
+    def __init__(self, mac: TeacherMAC, scheme: dict[str, Any], logger: Any, args: Any) -> None:
         if not isinstance(mac, TeacherMAC):
             raise UserError("kd_buffer_export plays the teacher: set mac=teacher_mac")
         self.args, self.logger = args, logger
@@ -51,14 +51,19 @@ class BufferExporter:
             self.folder, self.facts, resume=args.resume, shard_episodes=args.shard_episodes
         )
         self.bar = tqdm(
-            total=args.buffer_episodes, initial=self.writer.episodes, unit="episode", desc="expert buffer",
-            disable=not progress.wanted(), file=sys.stderr, mininterval=0.5,
+            total=args.buffer_episodes,
+            initial=self.writer.episodes,
+            unit="episode",
+            desc="expert buffer",
+            disable=not progress.wanted(),
+            file=sys.stderr,
+            mininterval=0.5,
         )
         if self.writer.episodes >= args.buffer_episodes:
             self._stop(t_env=0)
 
     @staticmethod
-    def prepare_run(args: Any, obs_size: int) -> None:  # noqa: ANN401
+    def prepare_run(args: Any, obs_size: int) -> None:
         """Before any environment starts: find the teacher, and give a continued export episodes of its own.
 
         The environments of a continued export are seeded past those of the episodes already stored, which would
@@ -70,7 +75,7 @@ class BufferExporter:
         args.env_args["seed"] += stored
         torch.manual_seed(args.seed + stored)
 
-    def train(self, batch: Any, t_env: int, episode_num: int) -> None:  # noqa: ANN401, ARG002
+    def train(self, batch: Any, t_env: int, episode_num: int) -> None:
         """Append the episodes just played; end the run once the buffer holds ``buffer_episodes``."""
         wanted = self.args.buffer_episodes - self.writer.episodes
         if wanted <= 0:
@@ -108,7 +113,10 @@ class BufferExporter:
             "truncated": last.squeeze(-1).float() * (1.0 - terminated),
         }
         limit = self.facts["episode_limit"]
-        whole = {name: _to_length(value, limit + (name in ("state", "obs", "avail_actions"))) for name, value in block.items()}
+        whole = {
+            name: _to_length(value, limit + (name in ("state", "obs", "avail_actions")))
+            for name, value in block.items()
+        }
         return {**whole, "length": episodes.length}
 
     def finish_run(self) -> None:

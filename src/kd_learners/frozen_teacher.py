@@ -40,7 +40,7 @@ class FrozenTeacher:
         mac: its controller, to act with; samples, or is greedy if ``mac.greedy``.
     """
 
-    def __init__(self, artifact: TeacherArtifact, args: Any) -> None:  # noqa: ANN401 - the host's namespace
+    def __init__(self, artifact: TeacherArtifact, args: Any) -> None:
         self.artifact = artifact
         facts = artifact.facts
         self.sizes = TeacherSizes(

@@ -10,7 +10,7 @@ from kd_marl.errors import UserError
 Settings = TypeVar("Settings")
 
 
-def read_settings(kind: type[Settings], args: Any) -> Settings:  # noqa: ANN401 - the host's namespace
+def read_settings(kind: type[Settings], args: Any) -> Settings:
     """Fill a dataclass from the keys of the same names, refusing values of the wrong type.
 
     Raises:

@@ -1,7 +1,7 @@
 """Stage 2: critic-free distillation of the frozen teacher into the students of ``hetero_mac`` (Algorithm 1).
 
-Each call of ``train`` makes ``updates_per_train`` gradient steps on minibatches of whole episodes: the teacher's, from the
-expert buffer; the student's own, labelled by the teacher as they come; or both (reading note 10).
+Each call of ``train`` makes ``updates_per_train`` gradient steps on minibatches of whole episodes: the teacher's, from
+the expert buffer; the student's own, labelled by the teacher as they come; or both (reading note 10).
 """
 
 from __future__ import annotations
@@ -59,12 +59,14 @@ class StudentSettings:
 class StudentLearner:
     """EPyMARL learner ``kd_mappo_student``."""
 
-    def __init__(self, mac: HeteroMAC, scheme: dict[str, Any], logger: Any, args: Any) -> None:  # noqa: ANN401
+    def __init__(self, mac: HeteroMAC, scheme: dict[str, Any], logger: Any, args: Any) -> None:
         if not isinstance(mac, HeteroMAC) or not mac.masks_here:
             raise UserError("kd_mappo_student needs mac=hetero_mac and mask_at=controller: the teacher must see it all")
         if not args.batch_size == args.buffer_size == args.batch_size_run:
-            raise UserError("kd_mappo_student labels the episodes just played: set batch_size, buffer_size and "
-                            "batch_size_run to the same number")
+            raise UserError(
+                "kd_mappo_student labels the episodes just played: set batch_size, buffer_size and "
+                "batch_size_run to the same number"
+            )
         self.mac, self.logger, self.args = mac, logger, args
         self.settings = read_settings(StudentSettings, args)
         self.objective = read_settings(objective.ObjectiveSettings, args)
@@ -82,7 +84,7 @@ class StudentLearner:
         self.last_log = -args.learner_log_interval - 1
 
     @staticmethod
-    def prepare_run(args: Any, obs_size: int) -> None:  # noqa: ANN401
+    def prepare_run(args: Any, obs_size: int) -> None:
         """Before any environment starts: find the teacher and its buffer, or have them made."""
         args.teacher_artifact = stages.locate_teacher(args, obs_size)
         if not args.evaluate:
@@ -96,12 +98,10 @@ class StudentLearner:
         # From a generator of its own: a resumed run finds the same U_T.
         embeddings = expert_data.sample_embeddings(buffer, ROLE_EMBEDDINGS, np.random.default_rng(seed))
         projection = roles.teacher_roles(embeddings, self.n_roles, settings.role_init, seed)
-        labeller = Labeller(
-            self.teacher, projection, settings.gamma, settings.gae_lambda, self.objective.temperature
-        )
+        labeller = Labeller(self.teacher, projection, settings.gamma, settings.gae_lambda, self.objective.temperature)
         return labeller, expert_data.ExpertData(buffer, labeller, self.mac.mask)
 
-    def train(self, batch: Any, t_env: int, episode_num: int) -> None:  # noqa: ANN401, ARG002
+    def train(self, batch: Any, t_env: int, episode_num: int) -> None:
         """Label the episodes just played if they are wanted, then take the gradient steps."""
         settings = self.settings
         self.t_env = t_env
@@ -184,8 +184,15 @@ class StudentLearner:
         }
         atomic.save_torch(os.path.join(path, "training.th"), state)
         resume.write_checkpoint(
-            path, self.args, self.t_env, self.finished, updates=self.updates, numpy_rng=self.rng.bit_generator.state,
-            teacher=self.teacher.facts(), mask=self.mac.mask.to_dict(), widths=list(self.mac.agent.widths),
+            path,
+            self.args,
+            self.t_env,
+            self.finished,
+            updates=self.updates,
+            numpy_rng=self.rng.bit_generator.state,
+            teacher=self.teacher.facts(),
+            mask=self.mac.mask.to_dict(),
+            widths=list(self.mac.agent.widths),
         )
 
     def load_models(self, path: str) -> None:

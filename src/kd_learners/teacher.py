@@ -99,7 +99,7 @@ class Rollout:
 class TeacherLearner:
     """EPyMARL learner ``kd_mappo_teacher``."""
 
-    def __init__(self, mac: TeacherMAC, scheme: dict[str, Any], logger: Any, args: Any) -> None:  # noqa: ANN401, ARG002
+    def __init__(self, mac: TeacherMAC, scheme: dict[str, Any], logger: Any, args: Any) -> None:
         self.mac, self.logger, self.args = mac, logger, args
         self.settings = read_settings(TeacherSettings, args)
         sizes = mac.sizes
@@ -127,7 +127,7 @@ class TeacherLearner:
         self.last_log = -args.learner_log_interval - 1
         self.started = time.monotonic()
 
-    def train(self, batch: Any, t_env: int, episode_num: int) -> None:  # noqa: ANN401, ARG002
+    def train(self, batch: Any, t_env: int, episode_num: int) -> None:
         """One update on the episodes just played."""
         self._watch_tests(t_env)
         settings = self.settings
@@ -214,7 +214,8 @@ class TeacherLearner:
         tests = self.logger.stats.get("test_return_mean", [])
         if not tests:
             return
-        self.best.offer(*tests[-1], self._weights)
+        step, value = tests[-1]
+        self.best.offer(step, value, self._weights)
         if t_env - self.best.step > self.settings.patience * self.settings.t_max:
             # The loop of either host reads args.t_max before every block of episodes.
             self.args.t_max = min(self.args.t_max, t_env - 1)
@@ -229,7 +230,8 @@ class TeacherLearner:
         self.finished = True
         tests = self.logger.stats.get("test_return_mean", [])
         if tests:
-            self.best.offer(*tests[-1], self._weights)
+            step, value = tests[-1]
+            self.best.offer(step, value, self._weights)
         if self.best.weights is not None:
             self.mac.agent.load_state_dict(self.best.weights["agent"])
             self.critic.load_state_dict(self.best.weights["critic"])
@@ -307,7 +309,7 @@ class BestWeights:
         self.weights: dict[str, Any] | None = None
         self._last_step = -1
 
-    def offer(self, step: int, value: float, weights: Any) -> None:  # noqa: ANN401 - a callable returning a snapshot
+    def offer(self, step: int, value: float, weights: Any) -> None:
         """Record the test at ``step``; ``weights()`` is called only if it is the best."""
         if step == self._last_step:
             return

@@ -14,7 +14,6 @@ from envs.hetero_mask.layouts import layout_for
 from envs.hetero_mask.mask import ObservationMask
 from envs.hetero_mask.presets import mask_for
 from envs.hetero_mask.wrapper import MaskedEnv
-
 from kd_marl.errors import UserError, nearest
 from kd_marl.host import Host
 
@@ -29,7 +28,7 @@ _NEEDS = {
 }
 
 
-def check_installed(host: Host, args: Any) -> None:  # noqa: ANN401 - the host's namespace
+def check_installed(host: Host, args: Any) -> None:
     """Refuse an environment that cannot be built here, before any process starts.
 
     Raises:
@@ -50,12 +49,12 @@ def _installed(package: str) -> bool:
         return False
 
 
-def is_limited(args: Any) -> bool:  # noqa: ANN401
+def is_limited(args: Any) -> bool:
     """Whether some agent of the run sees less than everything."""
     return args.limits != "fo" or bool(args.masks)
 
 
-def probe(host: Host, args: Any) -> dict[str, Any]:  # noqa: ANN401
+def probe(host: Host, args: Any) -> dict[str, Any]:
     """Build the environment once, in a process of its own, and return its ``get_env_info()``.
 
     So a wrong environment argument, or a missing package, is one line here instead of a dead or hanging worker later.
@@ -83,7 +82,7 @@ def probe(host: Host, args: Any) -> dict[str, Any]:  # noqa: ANN401
     return info
 
 
-def _describe(sender: Any, build: Callable[..., Any], env_args: dict[str, Any]) -> None:  # noqa: ANN401
+def _describe(sender: Any, build: Callable[..., Any], env_args: dict[str, Any]) -> None:
     die_with_parent()
     try:
         env = build(**env_args)
@@ -93,13 +92,13 @@ def _describe(sender: Any, build: Callable[..., Any], env_args: dict[str, Any]) 
         sender.send((None, f"{type(error).__name__}: {' '.join(str(error).split())}"))
 
 
-def task_mask(args: Any, n_agents: int, obs_size: int) -> ObservationMask:  # noqa: ANN401
+def task_mask(args: Any, n_agents: int, obs_size: int) -> ObservationMask:
     """The mask that the run's keys ``limits``, ``masks_preset`` and ``masks`` mean for its task."""
     layout = layout_for(args.map_name, n_agents, obs_size)
     return mask_for(layout, args.limits, args.masks_preset, args.masks)
 
 
-def factory(host: Host, args: Any, masked: bool) -> Callable[..., Any]:  # noqa: ANN401
+def factory(host: Host, args: Any, masked: bool) -> Callable[..., Any]:
     """What the runner calls to build one environment, in the worker that will step it.
 
     Args:
@@ -110,7 +109,7 @@ def factory(host: Host, args: Any, masked: bool) -> Callable[..., Any]:  # noqa:
     build = host.envs[args.env]
     flag_limits = not host.is_bundled and not args.treat_truncation_as_terminal
 
-    def make(**env_args: Any) -> Any:  # noqa: ANN401
+    def make(**env_args: Any) -> Any:
         die_with_parent()
         env = build(**env_args)
         if flag_limits:
@@ -128,13 +127,13 @@ class FlagTimeLimits:
     ``info["episode_limit"]`` is the only sign they read, and only the last step may carry it.
     """
 
-    def __init__(self, env: Any) -> None:  # noqa: ANN401
+    def __init__(self, env: Any) -> None:
         self._env = env
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._env, name)
 
-    def step(self, actions: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:  # noqa: ANN401
+    def step(self, actions: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """The environment's step, with the flag added where time ran out."""
         obs, reward, terminated, truncated, info = self._env.step(actions)
         if truncated and not terminated:

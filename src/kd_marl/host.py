@@ -43,8 +43,8 @@ class Host:
     commit: str | None
     config_path: Path
     results_path: Path
-    main: ModuleType
-    run: ModuleType
+    main: Any
+    run: Any
     learners: dict[str, Any]
     controllers: dict[str, Any]
     envs: dict[str, Any]
@@ -110,14 +110,16 @@ def _load_checkout(home: Path) -> Host:
     try:
         spec.loader.exec_module(main)
     except ImportError as error:
-        raise UserError(f"EPYMARL_HOME={home} does not import ({error}): install that checkout's requirements") from None
+        raise UserError(
+            f"EPYMARL_HOME={home} does not import ({error}): install that checkout's requirements"
+        ) from None
     envs = importlib.import_module("envs")
     envs.__path__.append(str(SOURCE_ROOT / "envs"))
     return _collect("epymarl", commit, home / "src" / "config", main, prefix="")
 
 
 def _collect(name: str, commit: str | None, config_path: Path, main: ModuleType, prefix: str) -> Host:
-    def module(path: str) -> Any:  # noqa: ANN401 - attributes of a foreign module
+    def module(path: str) -> Any:
         return importlib.import_module(prefix + path)
 
     return Host(

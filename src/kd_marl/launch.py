@@ -118,7 +118,7 @@ def execute(host: Host, command: Command, config: dict[str, Any]) -> None:
 
 
 def _set_up_logging() -> None:
-    """Show what the plug-in says beside what the host says, and hush the libraries that a checkout's DEBUG level wakes."""
+    """Show what the plug-in says beside the host, and hush the libraries that a checkout's DEBUG level wakes."""
     for noisy in ("git", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     ours = logging.getLogger("kd_marl")

@@ -1,7 +1,7 @@
 """What EPyMARL's loop leaves out, added from outside on either host.
 
-The host's ``run`` and ``run_sequential`` are wrapped, not copied: environments are built with the run's limits, a worker
-that dies ends the run, the final weights are saved, and a user's mistake is one line instead of a traceback.
+The host's ``run`` and ``run_sequential`` are wrapped, not copied: environments are built with the run's limits, a
+worker that dies ends the run, the final weights are saved, and a user's mistake is one line instead of a traceback.
 
 A learner of ours may have three methods that EPyMARL does not know: ``prepare_run(args, obs_size)``, static, before any
 environment starts; ``finish_run()`` once all steps are taken, before the final save; ``report_run(folder)`` after it.
@@ -9,10 +9,10 @@ environment starts; ``finish_run()`` once all steps are taken, before the final 
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import multiprocessing
 import os
-import _thread
 import shlex
 import threading
 import time
@@ -46,7 +46,7 @@ def install(host: Host) -> None:
 
 
 def _in_one_line(run: Callable[..., None]) -> Callable[..., None]:
-    def wrapped(_run: Any, _config: dict[str, Any], _log: Any) -> None:  # noqa: ANN401
+    def wrapped(_run: Any, _config: dict[str, Any], _log: Any) -> None:
         _config["fingerprint"] = resume.fingerprint(_config)
         # Reports are written beside what Sacred records of this run.
         folders = [observer.dir for observer in _run.observers if getattr(observer, "dir", None)]
@@ -59,7 +59,7 @@ def _in_one_line(run: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def run_sequential(host: Host, original: Callable[..., None], args: Any, logger: Any) -> None:  # noqa: ANN401
+def run_sequential(host: Host, original: Callable[..., None], args: Any, logger: Any) -> None:
     """The host's loop between our preparation and our end."""
     for kind, registry in (("runner", host.runners), ("mac", host.controllers), ("learner", host.learners)):
         name = getattr(args, kind)
@@ -108,7 +108,7 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
         evaluation.report(args, evaluation.evaluate_alone(args, learner.mac, runner.t_env, masked=True))
 
 
-def _go_on(args: Any, logger: Any) -> bool:  # noqa: ANN401
+def _go_on(args: Any, logger: Any) -> bool:
     """Point the host's own loading at the checkpoint to go on from; True if that run has already finished."""
     given = [word for word in shlex.split(args.command) if word.startswith("seed=")]
     point = resume.newest(args, args.seed if given else None)
@@ -128,7 +128,7 @@ def _go_on(args: Any, logger: Any) -> bool:  # noqa: ANN401
     return False
 
 
-def _choose_checkpoint(args: Any) -> None:  # noqa: ANN401
+def _choose_checkpoint(args: Any) -> None:
     """``evaluate=True`` without ``checkpoint_path``: the newest checkpoint of the same configuration."""
     # The host's own evaluation comes first and cannot be skipped: the least that it can play.
     args.test_nepisode = 1
@@ -141,12 +141,12 @@ def _choose_checkpoint(args: Any) -> None:  # noqa: ANN401
     point = resume.newest(args, None)
     if point is None:
         raise UserError(
-            "evaluate=True found no checkpoint of this configuration: give checkpoint_path=<folder with the saved steps>"
+            "evaluate=True found no checkpoint of this configuration: give checkpoint_path=<folder with saved steps>"
         )
     args.checkpoint_path, args.load_step = str(point.folder.parent), point.t_env
 
 
-def save(learner: Any, args: Any, t_env: int) -> Path:  # noqa: ANN401
+def save(learner: Any, args: Any, t_env: int) -> Path:
     """Write a learner's models where the host's loop writes them."""
     folder = Path(args.local_results_path) / "models" / args.unique_token / str(t_env)
     os.makedirs(folder, exist_ok=True)
@@ -155,7 +155,7 @@ def save(learner: Any, args: Any, t_env: int) -> Path:  # noqa: ANN401
 
 
 @contextlib.contextmanager
-def replaced(registry: dict[str, Any], key: str, entry: Any) -> Iterator[None]:  # noqa: ANN401
+def replaced(registry: dict[str, Any], key: str, entry: Any) -> Iterator[None]:
     """Within the block, ``registry[key]`` is ``entry``."""
     before = registry[key]
     registry[key] = entry
@@ -170,7 +170,7 @@ def captured(registry: dict[str, Any], key: str) -> Iterator[list[Any]]:
     """Within the block, everything that ``registry[key]`` builds is also put into the list."""
     build, built = registry[key], []
 
-    def capture(*positional: Any, **named: Any) -> Any:  # noqa: ANN401
+    def capture(*positional: Any, **named: Any) -> Any:
         built.append(build(*positional, **named))
         return built[-1]
 

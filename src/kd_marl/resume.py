@@ -21,7 +21,9 @@ VERSION = 1
 FACTS_FILE = "checkpoint.json"
 
 # What may differ between a run and its continuation or evaluation.
-_VOLATILE = frozenset({"seed", "resume", "command", "run_folder", "evaluate", "checkpoint_path", "load_step", "eval_episodes"})
+_VOLATILE = frozenset(
+    {"seed", "resume", "command", "run_folder", "evaluate", "checkpoint_path", "load_step", "eval_episodes"}
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def write_checkpoint(path: str | Path, args: Any, t_env: int, finished: bool, **facts: Any) -> None:  # noqa: ANN401
+def write_checkpoint(path: str | Path, args: Any, t_env: int, finished: bool, **facts: Any) -> None:
     """Declare the folder ``path`` a whole checkpoint of this run."""
     common = {
         "format": FORMAT,
@@ -74,7 +76,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return facts
 
 
-def newest(args: Any, seed: int | None) -> Checkpoint | None:  # noqa: ANN401
+def newest(args: Any, seed: int | None) -> Checkpoint | None:
     """The furthest checkpoint of the newest run of the same command.
 
     Args:

@@ -23,7 +23,7 @@ _OWN_TO_A_STAGE = frozenset({"resume", "teacher", "expert_buffer", "limits", "ma
 _log = logging.getLogger(__name__)
 
 
-def locate_teacher(args: Any, obs_size: int) -> TeacherArtifact:  # noqa: ANN401 - the host's namespace
+def locate_teacher(args: Any, obs_size: int) -> TeacherArtifact:
     """The teacher that ``teacher=`` means: a path, the newest finished one for the task, the bundled one, or ``train``.
 
     Args:
@@ -52,14 +52,14 @@ def locate_teacher(args: Any, obs_size: int) -> TeacherArtifact:  # noqa: ANN401
     return teacher
 
 
-def buffer_folder(args: Any, teacher: TeacherArtifact) -> Path:  # noqa: ANN401
+def buffer_folder(args: Any, teacher: TeacherArtifact) -> Path:
     """Where this teacher's expert buffer belongs: ``expert_buffer=``, or a folder named after task and teacher."""
     if args.expert_buffer:
         return Path(args.expert_buffer).expanduser()
     return Path(args.local_results_path) / "buffers" / args.map_name / teacher.sha256["agent.th"][:12]
 
 
-def locate_buffer(args: Any, teacher: TeacherArtifact) -> Path:  # noqa: ANN401
+def locate_buffer(args: Any, teacher: TeacherArtifact) -> Path:
     """The teacher's expert buffer; exported, or its export finished, if it is not there whole.
 
     Raises:
@@ -79,7 +79,7 @@ def locate_buffer(args: Any, teacher: TeacherArtifact) -> Path:  # noqa: ANN401
     return folder
 
 
-def run_stage(algorithm: str, args: Any, **updates: Any) -> None:  # noqa: ANN401
+def run_stage(algorithm: str, args: Any, **updates: Any) -> None:
     """Run another stage as its own Sacred run, with this run's environment and results folder.
 
     Raises:
@@ -92,7 +92,7 @@ def run_stage(algorithm: str, args: Any, **updates: Any) -> None:  # noqa: ANN40
         raise UserError(f"{algorithm}, which this run needs first, failed: its message is above")
 
 
-def _stage_words(algorithm: str, args: Any, **updates: Any) -> list[str]:  # noqa: ANN401
+def _stage_words(algorithm: str, args: Any, **updates: Any) -> list[str]:
     """The command line of another stage: this run's, with the words that mean nothing to it left out."""
     given = shlex.split(args.command)[2:]
     environment = next(word for word in given if word.startswith("--env-config="))

@@ -130,7 +130,7 @@ def default_widths(layout: FeatureLayout, mask: ObservationMask, limits: str, wi
 
 
 def scaled_widths(mask: ObservationMask) -> tuple[int, ...]:
-    """Widths from 16 to 32 in proportion to the number of features an agent sees, in steps of 8; 24 if all see as many."""
+    """Widths from 16 to 32 by the number of features an agent sees, in steps of 8; 24 if all see as many."""
     low, high = LHA_WIDTHS
     fewest, most = min(mask.counts), max(mask.counts)
     if fewest == most:
