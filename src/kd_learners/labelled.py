@@ -118,7 +118,10 @@ class RecentEpisodes:
         return sum(len(block) for block in self._blocks)
 
     def add(self, block: LabelledEpisodes, time: int) -> None:
-        """Append a block, padded to ``time`` steps, and drop the oldest ones beyond the capacity."""
+        """Append a copy of a block, padded to ``time`` steps, and drop the oldest blocks beyond the capacity.
+
+        A copy, because the host's buffer hands out views that its next episodes overwrite.
+        """
         padded = {item.name: _padded(getattr(block, item.name), item.name, time) for item in fields(block)}
         self._blocks.append(LabelledEpisodes(**padded))
         while len(self) - len(self._blocks[0]) >= self.capacity:
@@ -138,8 +141,8 @@ class RecentEpisodes:
 
 
 def _padded(values: Tensor, name: str, time: int) -> Tensor:
-    """Zero steps up to ``time``; masks of episodes have no time axis."""
+    """A copy with zero steps up to ``time``; masks of episodes have no time axis."""
     missing = time - values.shape[1]
     if name == "visible" or missing <= 0:
-        return values
+        return values.clone()
     return torch.nn.functional.pad(values, (0, 0) * (values.dim() - 2) + (0, missing))

@@ -1,0 +1,186 @@
+"""The grid of runs behind docs/results.md: their command lines, and which runs on disk count as made by them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from kd_marl import stages
+from kd_marl.host import get_host
+from kd_marl.launch import assemble, parse_command
+
+ROOT = Path(__file__).resolve().parents[1]
+TASKS = ("pz-mpe-simple-speaker-listener-v4", "pz-mpe-simple-spread-v3", "pz-mpe-simple-adversary-v3")
+# Name -> limits and masks_preset ("": the key is not given).
+SETTINGS = {
+    "fo": ("fo", ""),
+    "lh-paper": ("lh", "paper"),
+    "lh-random": ("lh", "random"),
+    "lha-paper": ("lha", "paper"),
+    "lha-random": ("lha", "random"),
+}
+# lha hides what lh hides, and a baseline has one width, so it shares lh's.
+BASELINE_OF = {"lha-paper": "lh-paper", "lha-random": "lh-random"}
+SEEDS = (1, 2, 3)
+STUDENT, BASELINE, EXPORT = "kd_student", "mappo", "kd_export"
+# A baseline's network is as wide as the widest student.
+BASELINE_WORDS = ("hidden_dim=32", "final_evaluation=True", "use_cuda=False")
+
+# Keys that say where and how a run reports, not what it computes. The teacher is compared by its hash.
+NOT_COMPARED = frozenset(
+    {
+        *("seed", "command", "resume", "teacher", "local_results_path", "label", "repeat_id", "hypergroup"),
+        *("log_interval", "runner_log_interval", "learner_log_interval"),
+        *("save_model", "save_model_interval", "save_replay", "render"),
+        *("use_tensorboard", "use_wandb", "wandb_mode", "wandb_project", "wandb_save_model", "wandb_team"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid."""
+
+    algorithm: str
+    task: str
+    setting: str
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """A name for people and for the log file."""
+        return f"{self.task}-{self.setting}-{self.algorithm}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run on disk."""
+
+    folder: Path
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    commit: str | None
+
+
+@dataclass
+class Grid:
+    """What is to be run, where the results are, and which of them count."""
+
+    tasks: tuple[str, ...] = TASKS
+    settings: tuple[str, ...] = tuple(SETTINGS)
+    seeds: tuple[int, ...] = SEEDS
+    results: Path = Path("results/mpe")
+    zoo: Path = Path("src/zoo")
+    # More ``key=value`` words for every run. The page is of the defaults; tests need something smaller.
+    extra: tuple[str, ...] = ()
+    _configs: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
+
+    def cells(self, task: str) -> list[Cell]:
+        """Every run of a task: the students, then the baselines."""
+        sights = dict.fromkeys(BASELINE_OF.get(setting, setting) for setting in self.settings)
+        students = [Cell(STUDENT, task, setting, seed) for setting in self.settings for seed in self.seeds]
+        return students + [Cell(BASELINE, task, sight, seed) for sight in sights for seed in self.seeds]
+
+    def teacher(self, task: str) -> dict[str, Any] | None:
+        """The facts of the task's bundled teacher, or None if there is none."""
+        file = ROOT / self.zoo / task / "teacher.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    def buffer(self, task: str) -> Path:
+        """The folder of the expert buffer that all students of a task share."""
+        teacher = self.teacher(task)
+        assert teacher is not None, "a task without a teacher has no buffer"
+        args = SimpleNamespace(expert_buffer="", local_results_path=ROOT / self.results, map_name=task)
+        return stages.buffer_folder(args, SimpleNamespace(sha256=teacher["sha256"]))  # type: ignore[arg-type]
+
+    def exported(self, task: str) -> bool:
+        """Whether that buffer is there whole."""
+        wanted = self.config(self.export_words(task))["buffer_episodes"]
+        return stages.stored_episodes(self.buffer(task)) >= wanted
+
+    def budget(self, task: str) -> int | None:
+        """Environment steps of Stage 2: the buffer's and the student's own; None before the export."""
+        if self.teacher(task) is None or not self.exported(task):
+            return None
+        facts = json.loads((self.buffer(task) / "buffer.json").read_text(encoding="utf-8"))
+        return facts["steps"] + self.config(self.words(Cell(STUDENT, task, self.settings[0], self.seeds[0])))["t_max"]
+
+    def export_words(self, task: str) -> tuple[str, ...]:
+        """The command line that exports a task's buffer, or finishes an interrupted export."""
+        return self._line(EXPORT, task, f"teacher={self.zoo / task}", "seed=1", "resume=True")
+
+    def words(self, cell: Cell) -> tuple[str, ...]:
+        """The command line of a run."""
+        limits, preset = SETTINGS[cell.setting]
+        sight = (f"limits={limits}", *([f"masks_preset={preset}"] if preset else []), f"seed={cell.seed}")
+        if cell.algorithm == STUDENT:
+            return self._line(STUDENT, cell.task, f"teacher={self.zoo / cell.task}", *sight)
+        return self._line(BASELINE, cell.task, *sight, *BASELINE_WORDS, f"t_max={self.budget(cell.task)}")
+
+    def _line(self, algorithm: str, task: str, *words: str) -> tuple[str, ...]:
+        where = (f"env_args.key={task}", f"local_results_path={self.results}")
+        return (f"--config={algorithm}", "--env-config=mpe", "with", *where, *words, *self.extra)
+
+    def config(self, words: Sequence[str]) -> dict[str, Any]:
+        """The whole configuration that a command line means today."""
+        from sacred.arg_parser import get_config_updates
+
+        if tuple(words) not in self._configs:
+            host = get_host()
+            merged = assemble(host, parse_command(list(words)))
+            updates, _ = get_config_updates(words[words.index("with") + 1 :])
+            self._configs[tuple(words)] = host.main.recursive_dict_update(merged, updates)
+        return self._configs[tuple(words)]
+
+    def find(self, cell: Cell) -> tuple[Record | None, list[str]]:
+        """The newest finished run of a cell, and why others that look like it do not count."""
+        if cell.algorithm == BASELINE and self.budget(cell.task) is None:
+            return None, []
+        wanted, reasons, found = self.config(self.words(cell)), [], None
+        for record in records(ROOT / self.results, cell.algorithm, cell.task):
+            same = ("limits", "masks_preset", "seed")
+            if any(record.config.get(key) != wanted.get(key) for key in same):
+                continue
+            faults = differences(record.config, wanted) + self._other_teacher(cell, record)
+            if faults:
+                reasons.append(f"{cell.label}: {record.folder} is not counted: {'; '.join(faults)}")
+            else:
+                found = record
+        return found, reasons
+
+    def _other_teacher(self, cell: Cell, record: Record) -> list[str]:
+        if cell.algorithm != STUDENT:
+            return []
+        teacher = self.teacher(cell.task)
+        had = record.summary["teacher_artifact"]["sha256"]["agent.th"]
+        return [] if teacher and teacher["sha256"]["agent.th"] == had else ["it had another teacher"]
+
+
+def records(results: Path, algorithm: str, task: str) -> Iterator[Record]:
+    """The finished runs of an algorithm on a task, oldest first; a run without a summary was cut short."""
+    folders = (results / "sacred" / algorithm / task).glob("*/summary.json")
+    for file in sorted(folders, key=lambda file: int(file.parent.name)):
+        recorded = {
+            name: json.loads((file.parent / f"{name}.json").read_text(encoding="utf-8"))
+            for name in ("summary", "config", "run")
+        }
+        repositories = recorded["run"].get("experiment", {}).get("repositories", [])
+        commit = repositories[0]["commit"][:7] + ("+" if repositories[0]["dirty"] else "") if repositories else None
+        yield Record(file.parent, recorded["config"], recorded["summary"], commit)
+
+
+def differences(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """What makes two configurations compute different things, a line for each key; empty if they are the same."""
+    absent = "(absent)"
+    lines = []
+    for key in sorted((set(config) | set(wanted)) - NOT_COMPARED):
+        had, has = config.get(key, absent), wanted.get(key, absent)
+        if key == "env_args":
+            had, has = ({name: value for name, value in args.items() if name != "seed"} for args in (had, has))
+        if had != has:
+            lines.append(f"{key} was {had!r} and is {has!r} now")
+    return lines

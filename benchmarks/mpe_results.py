@@ -1,0 +1,191 @@
+"""The evidence page: students and directly trained baselines on the particle environments, run and tabulated.
+
+    python benchmarks/mpe_results.py run --jobs 2     # runs what is missing; stop it at any time and start it again
+    python benchmarks/mpe_results.py run --dry-run    # what is missing, and why
+    python benchmarks/mpe_results.py table            # writes docs/results.md and docs/results.svg from the summaries
+
+Every run is a process of its own, ``python src/main.py ...`` with the project's defaults. What counts as done is
+decided by the run's own records (``summary.json`` and Sacred's ``config.json``): a run made with other settings, or
+with another teacher, is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+SOURCE = Path(__file__).resolve().parents[1] / "src"
+# So that the script also runs where the project is not installed; sacred's import warns about setuptools.
+sys.path.insert(0, str(SOURCE))
+warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+
+import mpe_page  # noqa: E402
+from mpe_grid import EXPORT, ROOT, SEEDS, SETTINGS, STUDENT, TASKS, Cell, Grid  # noqa: E402
+
+from kd_marl.errors import UserError, nearest  # noqa: E402
+
+# How long a run that is to be stopped may take before it is killed.
+STOP_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """A process to run, and how to tell that it did what it should."""
+
+    label: str
+    words: tuple[str, ...]
+    done: Callable[[], bool]
+
+
+def missing(grid: Grid) -> tuple[list[Cell], list[str]]:
+    """The runs that are yet to be made, and why runs on disk do not count; tasks without a teacher are passed over."""
+    cells, reasons = [], []
+    for task in grid.tasks:
+        if grid.teacher(task) is None:
+            reasons.append(f"{task} is passed over: there is no teacher in {grid.zoo / task}")
+            continue
+        for cell in grid.cells(task):
+            record, why = grid.find(cell)
+            reasons += why
+            if record is None:
+                cells.append(cell)
+    # All students come first: they are what the page is about.
+    return sorted(cells, key=lambda cell: cell.algorithm != STUDENT), reasons
+
+
+def run(grid: Grid, parallel: int, program: Sequence[str], dry_run: bool = False) -> int:
+    """Make the missing runs; returns the exit status."""
+    cells, reasons = missing(grid)
+    for reason in reasons:
+        print(reason)
+    without = [task for task in grid.tasks if grid.teacher(task) is None]
+    # Students of one task share its buffer, and two of them must not export it at the same time.
+    exports = [task for task in dict.fromkeys(cell.task for cell in cells) if not grid.exported(task)]
+    print(f"{len(exports)} exports and {len(cells)} runs to make")
+    if dry_run:
+        print("\n".join([*(f"{EXPORT} {task}" for task in exports), *(cell.label for cell in cells)]))
+        return 0
+    with tqdm(total=len(exports) + len(cells), unit="run", dynamic_ncols=True, file=sys.stderr) as bar:
+        first = [
+            Job(f"{task}-{EXPORT}", grid.export_words(task), lambda task=task: grid.exported(task)) for task in exports
+        ]
+        failed = execute(first, parallel, program, grid.results, bar)
+        able = [cell for cell in cells if grid.exported(cell.task)]
+        then = [Job(cell.label, grid.words(cell), lambda cell=cell: grid.find(cell)[0] is not None) for cell in able]
+        failed += execute(then, parallel, program, grid.results, bar)
+    left = len(cells) - len(able)
+    if failed or left or without:
+        print(
+            f"error: {len(failed)} failed, {left} were not tried for want of a buffer, no teacher: {len(without)} tasks"
+        )
+        return 1
+    return 0
+
+
+def execute(jobs: Sequence[Job], parallel: int, program: Sequence[str], results: Path, bar: Any) -> list[str]:
+    """Run jobs side by side, each with a log file; returns the labels of those that failed.
+
+    However this ends, no process that it started goes on.
+    """
+    logs = ROOT / results / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    queue, running, failed = list(jobs), {}, []
+    try:
+        while queue or running:
+            while queue and len(running) < parallel:
+                job = queue.pop(0)
+                with open(logs / f"{job.label}.log", "w", encoding="utf-8") as log:
+                    running[_start(job, program, log)] = job
+            bar.set_postfix_str(", ".join(job.label for job in running.values()))
+            time.sleep(0.2)
+            for process in [process for process in running if process.poll() is not None]:
+                job = running.pop(process)
+                if process.returncode or not job.done():
+                    failed.append(job.label)
+                    bar.write(f"failed: {job.label}: {_last_line(logs / f'{job.label}.log')}", file=sys.stderr)
+                bar.update(1)
+    finally:
+        _stop(list(running))
+    return failed
+
+
+def _start(job: Job, program: Sequence[str], log: Any) -> subprocess.Popen[bytes]:
+    """One thread a run, and a process group of its own, so that its workers can be stopped with it."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    command = [*program, *job.words]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+    )
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        os.killpg(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return f"{lines[-1].strip() if lines else 'it said nothing'} (all of it: {log})"
+
+
+def _grid(arguments: argparse.Namespace) -> Grid:
+    for name, given, valid in (("task", arguments.tasks, TASKS), ("setting", arguments.settings, SETTINGS)):
+        for word in given:
+            if word not in valid:
+                raise UserError(f"unknown {name} '{word}'; {nearest(word, valid)}")
+    return Grid(tuple(arguments.tasks), tuple(arguments.settings), tuple(arguments.seeds), arguments.results)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("run", "table"))
+    parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), metavar="TASK")
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), metavar="SETTING", help=", ".join(SETTINGS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="SEED")
+    parser.add_argument("--results", type=Path, default=Path("results/mpe"), help="folder of the runs")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of results.md and results.svg")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be run")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    arguments = _parser().parse_args(words)
+    # A terminal's Ctrl-C and a batch system's SIGTERM end the runs alike.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        grid = _grid(arguments)
+        if arguments.action == "run":
+            program = [sys.executable, str(SOURCE / "main.py")]
+            return run(grid, max(1, arguments.jobs), program, arguments.dry_run)
+        mpe_page.write(grid, arguments.docs)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on with what is left", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
