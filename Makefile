@@ -18,6 +18,8 @@ PIP_ARGS ?=
 TESTS ?= tests
 # Two processes: each test is single-threaded, and some start environment workers of their own.
 TEST_JOBS ?= 2
+# Trainings at the same time.
+RESULTS_JOBS ?= 2
 CODE := src tests setup.py $(wildcard benchmarks)
 
 help: ## this list
@@ -67,8 +69,9 @@ format: setup ## rewrite the code in the project's format
 	$(PY) -m ruff check --fix --exit-zero --quiet $(CODE)
 	$(PY) -m ruff format $(CODE)
 
-results: setup ## write docs/results.md anew from the recorded runs
-	$(PY) benchmarks/results.py
+results: setup ## make the runs behind docs/results.md that are missing (hours), and write it
+	$(PY) benchmarks/mpe_results.py run --jobs $(RESULTS_JOBS)
+	$(PY) benchmarks/mpe_results.py table
 
 clean: ## remove .venv and caches; results/ stays
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

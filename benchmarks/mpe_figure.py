@@ -31,6 +31,7 @@ def figure(panels: Mapping[str, Sequence[Point]]) -> str:
         "<title>Retention of the students, for each task and setting</title>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         _text(LEFT, 26, "How much of the teacher's return the students keep", size=17, weight="bold"),
+        _text(LEFT + 674, 26, "each panel has a scale of its own", size=12),
         _legend(),
         f'<text transform="translate(16 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle" '
         f'fill="{INK}">retention 1 - |S-T|/|T|, per cent</text>',
@@ -72,7 +73,7 @@ def _panel(task: str, row: Sequence[Point], left: float, width: float) -> list[s
         for line, word in enumerate(point.setting.split("-")):
             parts.append(_text(x, HEIGHT - BOTTOM + 20 + 15 * line, word, anchor="middle", size=12))
         if point.paper is not None:
-            parts.append(_diamond(x + 9, y(100 * point.paper)))
+            parts.append(_diamond(x + 12, y(100 * point.paper)))
         if point.ours is None:
             parts.append(_text(x, y((marks[0] + marks[-1]) / 2), "?", anchor="middle"))
             continue

@@ -64,6 +64,7 @@ class Record:
     config: dict[str, Any]
     summary: dict[str, Any]
     commit: str | None
+    machine: str
 
 
 @dataclass
@@ -75,8 +76,6 @@ class Grid:
     seeds: tuple[int, ...] = SEEDS
     results: Path = Path("results/mpe")
     zoo: Path = Path("src/zoo")
-    # More ``key=value`` words for every run. The page is of the defaults; tests need something smaller.
-    extra: tuple[str, ...] = ()
     _configs: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
 
     def cells(self, task: str) -> list[Cell]:
@@ -123,7 +122,7 @@ class Grid:
 
     def _line(self, algorithm: str, task: str, *words: str) -> tuple[str, ...]:
         where = (f"env_args.key={task}", f"local_results_path={self.results}")
-        return (f"--config={algorithm}", "--env-config=mpe", "with", *where, *words, *self.extra)
+        return (f"--config={algorithm}", "--env-config=mpe", "with", *where, *words)
 
     def config(self, words: Sequence[str]) -> dict[str, Any]:
         """The whole configuration that a command line means today."""
@@ -152,6 +151,10 @@ class Grid:
                 found = record
         return found, reasons
 
+    def done(self, cell: Cell) -> bool:
+        """Whether a finished run of a cell counts."""
+        return self.find(cell)[0] is not None
+
     def _other_teacher(self, cell: Cell, record: Record) -> list[str]:
         if cell.algorithm != STUDENT:
             return []
@@ -168,9 +171,19 @@ def records(results: Path, algorithm: str, task: str) -> Iterator[Record]:
             name: json.loads((file.parent / f"{name}.json").read_text(encoding="utf-8"))
             for name in ("summary", "config", "run")
         }
-        repositories = recorded["run"].get("experiment", {}).get("repositories", [])
-        commit = repositories[0]["commit"][:7] + ("+" if repositories[0]["dirty"] else "") if repositories else None
-        yield Record(file.parent, recorded["config"], recorded["summary"], commit)
+        commit, machine = _provenance(recorded["run"])
+        yield Record(file.parent, recorded["config"], recorded["summary"], commit, machine)
+
+
+def _provenance(run: Mapping[str, Any]) -> tuple[str | None, str]:
+    """What Sacred noted of a run's source (``+``: with local changes) and machine."""
+    experiment, host = run.get("experiment", {}), run.get("host", {})
+    repositories = experiment.get("repositories", [])
+    commit = repositories[0]["commit"][:7] + ("+" if repositories[0]["dirty"] else "") if repositories else None
+    torch = [
+        package.replace("==", " ") for package in experiment.get("dependencies", []) if package.startswith("torch=")
+    ]
+    return commit, ", ".join([host.get("cpu") or "unknown", f"Python {host.get('python_version', 'unknown')}", *torch])
 
 
 def differences(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -37,7 +37,7 @@ Retention is 1 - |S-T|/|T|, the paper's; retention over random is (S-R)/(T-R), w
 puts its zero. Agreement is the share of the student's decisions that the teacher would have taken too. FLOPs are those
 of one decision, the mean over the agents.
 
-The paper does not say how it scales its returns, so they are not to be compared with ours; its retention is."""
+The paper does not say how it scales its returns, so they cannot be compared with ours; its retentions can."""
 
 _HIDES = "**What this limit hides.** "
 _HALF = _HIDES + "Half of each agent's features, others in every episode, read 0, and the agent is not told which. "

@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,10 @@ def run(grid: Grid, parallel: int, program: Sequence[str], dry_run: bool = False
         print("\n".join([*(f"{EXPORT} {task}" for task in exports), *(cell.label for cell in cells)]))
         return 0
     with tqdm(total=len(exports) + len(cells), unit="run", dynamic_ncols=True, file=sys.stderr) as bar:
-        first = [
-            Job(f"{task}-{EXPORT}", grid.export_words(task), lambda task=task: grid.exported(task)) for task in exports
-        ]
+        first = [Job(f"{task}-{EXPORT}", grid.export_words(task), partial(grid.exported, task)) for task in exports]
         failed = execute(first, parallel, program, grid.results, bar)
         able = [cell for cell in cells if grid.exported(cell.task)]
-        then = [Job(cell.label, grid.words(cell), lambda cell=cell: grid.find(cell)[0] is not None) for cell in able]
+        then = [Job(cell.label, grid.words(cell), partial(grid.done, cell)) for cell in able]
         failed += execute(then, parallel, program, grid.results, bar)
     left = len(cells) - len(able)
     if failed or left or without:
@@ -100,7 +99,8 @@ def execute(jobs: Sequence[Job], parallel: int, program: Sequence[str], results:
     """
     logs = ROOT / results / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    queue, running, failed = list(jobs), {}, []
+    queue, failed = list(jobs), []
+    running: dict[subprocess.Popen[bytes], Job] = {}
     try:
         while queue or running:
             while queue and len(running) < parallel:

@@ -79,6 +79,11 @@ class FrozenTeacher:
         return None if facts is None else Scale.from_facts(facts)
 
     @property
+    def gamma(self) -> float:
+        """The discount of its critic's values."""
+        return float(self.artifact.facts["gamma"])
+
+    @property
     def needs_statistics(self) -> bool:
         """Whether reward or value statistics are missing, as in an EPyMARL checkpoint."""
         return self.reward_scale is None or self.value_scale is None

@@ -42,7 +42,7 @@ class StudentSettings:
     distill_on: str
     student_share: float
     student_episodes: int
-    gamma: float
+    gamma: float | None
     gae_lambda: float
     grad_norm_clip: float
     role_init: str
@@ -98,7 +98,8 @@ class StudentLearner:
         # From a generator of its own: a resumed run finds the same U_T.
         embeddings = expert_data.sample_embeddings(buffer, ROLE_EMBEDDINGS, np.random.default_rng(seed))
         projection = roles.teacher_roles(embeddings, self.n_roles, settings.role_init, seed)
-        labeller = Labeller(self.teacher, projection, settings.gamma, settings.gae_lambda, self.objective.temperature)
+        gamma = self.teacher.gamma if settings.gamma is None else settings.gamma
+        labeller = Labeller(self.teacher, projection, gamma, settings.gae_lambda, self.objective.temperature)
         return labeller, expert_data.ExpertData(buffer, labeller, self.mac.mask)
 
     def train(self, batch: Any, t_env: int, episode_num: int) -> None:

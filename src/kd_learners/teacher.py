@@ -27,6 +27,9 @@ from kd_marl.artifacts import teacher as artifact
 from kd_marl.errors import UserError
 from kd_marl.host import get_host
 
+# Batches over which the return statistics average: the returns of a learning policy change.
+MEMORY = 100
+
 
 @dataclass(frozen=True)
 class TeacherSettings:
@@ -53,10 +56,10 @@ class TeacherSettings:
 
 
 class RunningMoments:
-    """Mean and variance of everything seen so far, in float64 (parallel update of Chan et al., 1979)."""
+    """Mean and variance of the recent past, in float64; what is older than ``MEMORY`` batches fades out."""
 
     def __init__(self) -> None:
-        self.mean, self.variance, self.count = 0.0, 1.0, 0.0
+        self.mean, self.variance, self.batches = 0.0, 1.0, 0
 
     @property
     def std(self) -> float:
@@ -66,14 +69,13 @@ class RunningMoments:
     def update(self, values: Tensor) -> None:
         """Add a 1-D tensor of values."""
         values = values.double()
-        count, mean = float(values.numel()), float(values.mean())
-        variance = float(values.var(unbiased=False))
-        total = self.count + count
+        # The plain average of the first batches, so that the arbitrary start does not count.
+        rate = max(1.0 / MEMORY, 1.0 / (self.batches + 1))
+        mean, variance = float(values.mean()), float(values.var(unbiased=False))
         delta = mean - self.mean
-        between = delta**2 * self.count * count / total
-        self.variance = (self.variance * self.count + variance * count + between) / total
-        self.mean += delta * count / total
-        self.count = total
+        self.variance = (1 - rate) * (self.variance + rate * delta**2) + rate * variance
+        self.mean += rate * delta
+        self.batches += 1
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class TeacherLearner:
             obs_individual_obs=args.obs_individual_obs,
             obs_last_action=args.obs_last_action,
         )
-        self.critic = self.critic_sizes.build()
+        self.critic: Any = self.critic_sizes.build()
         groups = [
             {"params": list(mac.parameters()), "lr": self.settings.lr},
             {"params": list(self.critic.parameters()), "lr": self.settings.critic_lr},
@@ -159,7 +161,7 @@ class TeacherLearner:
         advantage = gae(residual, settings.gamma, settings.gae_lambda)
         returns = advantage + value[:, :-1]
         filled = episodes.filled.expand_as(returns)
-        self.returns.update(returns[filled > 0])
+        self._renormalise(returns[filled > 0])
         acting = acting_mask(episodes.filled.squeeze(-1), avail)
         return Rollout(
             policy_inputs=policy_inputs,
@@ -172,6 +174,19 @@ class TeacherLearner:
             filled=filled,
             acting=acting,
         )
+
+    @torch.no_grad()
+    def _renormalise(self, returns: Tensor) -> None:
+        """Move the return statistics, and the critic's last layer with them, so that its values stay what they were.
+
+        (Pop-Art, van Hasselt et al. 2016.) Otherwise each change of scale would change the bootstrapped values, which
+        change the scale in turn: on a task whose returns grow the two run away together.
+        """
+        before = self.returns.mean, self.returns.std
+        self.returns.update(returns)
+        last: nn.Linear = self.critic.fc3
+        last.weight.mul_(before[1] / self.returns.std)
+        last.bias.mul_(before[1]).add_(before[0] - self.returns.mean).div_(self.returns.std)
 
     def _previous_actions(self, episodes: batches.Episodes) -> Tensor | None:
         if not self.mac.sizes.obs_last_action:
@@ -270,6 +285,7 @@ class TeacherLearner:
             "agent": "rnn",
             "critic_type": self.critic_sizes.critic_type,
             "teacher_input": sizes.teacher_input,
+            "gamma": self.settings.gamma,
             "normalisers": {
                 "reward": {"mean": [0.0], "std": [1.0]},
                 "value": {"mean": [self.returns.mean], "std": [self.returns.std]},

@@ -16,7 +16,7 @@ from kd_marl.artifacts.teacher import WEIGHT_FILES, StateDict, TeacherArtifact, 
 from kd_marl.errors import UserError
 
 _SWITCHES = ("use_rnn", "obs_agent_id", "obs_last_action", "obs_individual_obs")
-_NEEDED = ("name", "env_args", "agent", "critic_type", *_SWITCHES)
+_NEEDED = ("name", "env_args", "agent", "critic_type", "gamma", *_SWITCHES)
 
 
 def load_epymarl_checkpoint(
@@ -54,6 +54,7 @@ def load_epymarl_checkpoint(
         "agent": settings["agent"],
         "critic_type": settings["critic_type"],
         "teacher_input": "obs",
+        "gamma": settings["gamma"],
         "normalisers": _normalisers(settings),
         "host": "epymarl",
         "host_commit": None,

@@ -37,6 +37,7 @@ REQUIRED_FACTS = (
     "agent",
     "critic_type",
     "teacher_input",
+    "gamma",
     "normalisers",
     "host",
     "host_commit",
