@@ -99,7 +99,7 @@ def execute(jobs: Sequence[Job], parallel: int, program: Sequence[str], results:
     """
     logs = ROOT / results / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    queue, failed = list(jobs), []
+    queue, failed, shown = list(jobs), [], ""
     running: dict[subprocess.Popen[bytes], Job] = {}
     try:
         while queue or running:
@@ -107,7 +107,10 @@ def execute(jobs: Sequence[Job], parallel: int, program: Sequence[str], results:
                 job = queue.pop(0)
                 with open(logs / f"{job.label}.log", "w", encoding="utf-8") as log:
                     running[_start(job, program, log)] = job
-            bar.set_postfix_str(", ".join(job.label for job in running.values()))
+            now = ", ".join(job.label for job in running.values())
+            # A terminal's clock goes on; a log file gets a line only when something changes.
+            bar.set_postfix_str(now, refresh=now != shown or sys.stderr.isatty())
+            shown = now
             time.sleep(0.2)
             for process in [process for process in running if process.poll() is not None]:
                 job = running.pop(process)

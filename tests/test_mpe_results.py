@@ -109,24 +109,6 @@ def row_of(page, task, setting, column):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-class Bar:
-    """A progress bar that keeps what it is told, or fails as told."""
-
-    def __init__(self, fail_at=0):
-        self.lines, self.updates, self.postfixes, self.fail_at = [], 0, 0, fail_at
-
-    def write(self, line, file=None):
-        self.lines.append(line)
-
-    def update(self, count):
-        self.updates += count
-
-    def set_postfix_str(self, text):
-        self.postfixes += 1
-        if self.postfixes == self.fail_at:
-            raise KeyboardInterrupt
-
-
 @pytest.fixture
 def fake(grid, tmp_path, monkeypatch):
     """Runs the grid with a program that only writes a run's files; returns status and the command lines given to it."""
@@ -249,8 +231,8 @@ def test_a_stop_ends_every_run_with_its_workers(grid, tmp_path):
     )
     jobs = [mpe_results.Job(name, (), lambda: False) for name in ("one", "two", "three")]
 
-    class StopWhenStarted(Bar):
-        def set_postfix_str(self, text):
+    class StopWhenStarted:
+        def set_postfix_str(self, text, refresh):
             until = time.monotonic() + 20
             while time.monotonic() < until and (not pids.exists() or len(pids.read_text().split()) < 4):
                 time.sleep(0.05)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from kd_controllers.grouped_gru import grouped_gru
 from kd_marl.errors import UserError, nearest
 from kd_marl.metrics.flops import AgentStep
 
@@ -95,23 +96,14 @@ class WidthGroup(nn.Module):
         width = self.width
         mine = obs[:, :, self.members]
         seen = mine.gather(-1, self.inputs.expand(batch, time, -1, -1)) * self.present
-        rows = seen.permute(2, 0, 1, 3).reshape(len(self.members), batch * time, -1)
+        rows = seen.permute(2, 1, 0, 3).reshape(len(self.members), time * batch, -1)
         aligned = torch.relu(torch.baddbmm(self.aligner_bias, rows, self.aligner_weight))
         sets = self.set_of
         from_input = torch.baddbmm(self.bias_ih[sets], aligned, self.weight_ih[sets])
-        from_input = from_input.view(len(self.members), batch, time, 3 * width)
-        weight_hh, bias_hh = self.weight_hh[sets], self.bias_hh[sets]
-        state = rows.new_zeros(len(self.members), batch, width) if hidden is None else hidden
-        states = []
-        # The recurrence: each step needs the one before.
-        for t in range(time):
-            given, past = from_input[:, :, t], torch.baddbmm(bias_hh, state, weight_hh)
-            gates = torch.sigmoid(given[..., : 2 * width] + past[..., : 2 * width])
-            reset, update = gates.chunk(2, dim=-1)
-            new = torch.tanh(torch.addcmul(given[..., 2 * width :], reset, past[..., 2 * width :]))
-            state = torch.lerp(new, state, update)
-            states.append(state)
-        embedding = torch.stack(states, dim=2)
+        by_time = from_input.view(len(self.members), time, batch, 3 * width).transpose(0, 1)
+        start = rows.new_zeros(len(self.members), batch, width) if hidden is None else hidden
+        states = grouped_gru(by_time.contiguous(), self.weight_hh[sets], self.bias_hh[sets], start)
+        embedding = states.permute(1, 2, 0, 3)
         logits = torch.baddbmm(self.head_bias[sets], embedding.flatten(1, 2), self.head_weight[sets])
         return logits.view(len(self.members), batch, time, -1), embedding
 

@@ -95,6 +95,8 @@ class Arena:
         args.batch_size_run = args.test_nepisode = self.block
         args.mask_at = "environment" if masked else "controller"
         recorder = _Recorder()
+        # The same draws for every policy, so that a score does not depend on which policies played before.
+        torch.manual_seed(args.env_args["seed"])
         plain = host.envs[args.env]
         host.envs[args.env] = environments.factory(host, args, masked and environments.is_limited(args))
         try:
@@ -153,7 +155,6 @@ def evaluate(args: Any, teacher: FrozenTeacher, student: HeteroMAC) -> dict[str,
 
         return make
 
-    torch.manual_seed(args.seed)
     played = {
         "teacher": arena.play(teacher_mac(greedy=True), masked=False, label="teacher, greedy"),
         "student": arena.play(student_mac(greedy=True), masked=True, label="student, greedy"),
@@ -207,7 +208,6 @@ def evaluate_alone(args: Any, mac: Any, t_env: int, masked: bool) -> dict[str, A
 
         return make
 
-    torch.manual_seed(args.seed)
     greedy = arena.play(policy(greedy=True), masked, label=f"{args.name}, greedy")
     sampled = arena.play(policy(greedy=False), masked, label=f"{args.name}, sampled")
     return {
