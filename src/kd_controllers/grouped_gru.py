@@ -1,8 +1,8 @@
 """A GRU over whole sequences for several agents with weights of their own, forward and backward written out.
 
 Small recurrent networks on a CPU cost bookkeeping, not arithmetic: autograd over a loop of small operations records
-every one of them. Here the whole sequence is one operation with a backward pass of its own, which leaves to the loop only
-what depends on the step before; everything else, the gradient of the weights included, is one batched product.
+every one of them. Here the whole sequence is one operation with a backward pass of its own, which leaves to the loop
+only what depends on the step before; everything else, the gradient of the weights included, is one batched product.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _GroupedGRU(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_states: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad_states: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         weight, start, states, gates, candidates, past_candidates = ctx.saved_tensors
         time, k, batch, width = states.shape
         reset, update = gates[..., :width], gates[..., width:]
