@@ -24,6 +24,8 @@ settings.register_profile(
 )
 settings.load_profile("kd-marl")
 
+pytest_plugins = ("stage_fixtures",)
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from kd_controllers.hetero_mac import HeteroMAC
 from kd_controllers.host_policy import HostPolicyMAC
@@ -107,9 +106,7 @@ class Arena:
             scheme, groups, preprocess = _scheme(host, runner.get_env_info(), args)
             mac = make_mac(scheme, args)
             runner.setup(scheme=scheme, groups=groups, preprocess=preprocess, mac=mac)
-            with tqdm(
-                total=self.episodes, desc=label, unit="episode", leave=False, disable=not progress.wanted()
-            ) as bar:
+            with progress.bar(label, self.episodes, "episode", leave=False) as bar:
                 for _ in range(self.episodes // self.block):
                     yield runner.run(test_mode=True), mac, recorder.latest
                     bar.update(self.block)

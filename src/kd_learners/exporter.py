@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from kd_controllers.teacher_mac import TeacherMAC
 from kd_learners import batches
@@ -50,15 +48,7 @@ class BufferExporter:
         self.writer = ExpertBufferWriter(
             self.folder, self.facts, resume=args.resume, shard_episodes=args.shard_episodes
         )
-        self.bar = tqdm(
-            total=args.buffer_episodes,
-            initial=self.writer.episodes,
-            unit="episode",
-            desc="expert buffer",
-            disable=not progress.wanted(),
-            file=sys.stderr,
-            mininterval=0.5,
-        )
+        self.bar = progress.bar("expert buffer", args.buffer_episodes, "episode", done=self.writer.episodes)
         if self.writer.episodes >= args.buffer_episodes:
             self._stop(t_env=0)
 
@@ -66,14 +56,14 @@ class BufferExporter:
     def prepare_run(args: Any, obs_size: int) -> None:
         """Before any environment starts: find the teacher, and give a continued export episodes of its own.
 
-        The environments of a continued export are seeded past those of the episodes already stored, which would
-        otherwise be played again.
+        The environments of a continued export are seeded past all those that played for a shard already there, which
+        would otherwise be played again. Files count, not facts: the last shard may have lost its writer unnamed.
         """
         args.teacher_artifact = stages.locate_teacher(args, obs_size)
         args.buffer_folder = stages.buffer_folder(args, args.teacher_artifact)
-        stored = stages.stored_episodes(args.buffer_folder) if args.resume else 0
-        args.env_args["seed"] += stored
-        torch.manual_seed(args.seed + stored)
+        shards = len(list(args.buffer_folder.glob("shard-*.safetensors"))) if args.resume else 0
+        args.env_args["seed"] += shards * args.batch_size_run
+        torch.manual_seed(args.seed + shards)
 
     def train(self, batch: Any, t_env: int, episode_num: int) -> None:
         """Append the episodes just played; end the run once the buffer holds ``buffer_episodes``."""

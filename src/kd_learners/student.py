@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kd_controllers.hetero_mac import HeteroMAC
+from kd_controllers.hetero_mac import HeteroMAC, read_widths
 from kd_learners import batches, evaluation, expert_data, objective, roles
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.labelled import LabelledEpisodes, Labeller, RecentEpisodes
 from kd_learners.losses import action_log_prob
 from kd_learners.settings import read_settings
-from kd_marl import resume, stages
+from kd_marl import progress, resume, stages
 from kd_marl.artifacts import atomic
 from kd_marl.artifacts.expert_buffer import ExpertBuffer
 from kd_marl.errors import UserError
@@ -81,11 +81,16 @@ class StudentLearner:
         self.updates = 0
         self.t_env = 0
         self.finished = False
+        self.bar = progress.bar("student", self.settings.t_max, "step")
         self.last_log = -args.learner_log_interval - 1
 
     @staticmethod
     def prepare_run(args: Any, obs_size: int) -> None:
         """Before any environment starts: find the teacher and its buffer, or have them made."""
+        # Mistakes in the run's own keys come first: what follows may take minutes.
+        read_settings(StudentSettings, args)
+        read_settings(objective.ObjectiveSettings, args)
+        read_widths(args.widths, args.observation_mask, args.limits, args.hidden_dim)
         args.teacher_artifact = stages.locate_teacher(args, obs_size)
         if not args.evaluate:
             args.buffer_folder = stages.locate_buffer(args, args.teacher_artifact)
@@ -105,6 +110,7 @@ class StudentLearner:
     def train(self, batch: Any, t_env: int, episode_num: int) -> None:
         """Label the episodes just played if they are wanted, then take the gradient steps."""
         settings = self.settings
+        self.bar.update(t_env - self.bar.n)
         self.t_env = t_env
         if settings.distill_on != "expert":
             self._add_recent(batches.from_host(batch))
@@ -118,7 +124,7 @@ class StudentLearner:
         if log_now:
             self.last_log = t_env
             for name, value in stats.items():
-                self.logger.log_stat(name, float(value), t_env)
+                self.logger.log_stat(name, float(value.detach()), t_env)
             self.logger.log_stat("updates", self.updates, t_env)
 
     @torch.no_grad()
@@ -161,6 +167,7 @@ class StudentLearner:
     def finish_run(self) -> None:
         """Called once the run has taken all its steps."""
         self.finished = True
+        self.bar.close()
 
     def report_run(self, folder: Path | None) -> None:
         """Evaluate the student against its teacher and the random policy; prints the table."""

@@ -22,13 +22,11 @@ from kd_learners import batches, central_critic, evaluation
 from kd_learners.advantages import gae, standardise, td_residual
 from kd_learners.losses import acting_mask, action_log_prob, clip_fraction, entropy, masked_mean, ppo_clip
 from kd_learners.settings import read_settings
+from kd_marl import progress
 from kd_marl.artifacts import atomic
 from kd_marl.artifacts import teacher as artifact
 from kd_marl.errors import UserError
 from kd_marl.host import get_host
-
-# Batches over which the return statistics average: the returns of a learning policy change.
-MEMORY = 100
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,10 @@ class TeacherSettings:
 
 
 class RunningMoments:
-    """Mean and variance of the recent past, in float64; what is older than ``MEMORY`` batches fades out."""
+    """Mean and variance of everything seen so far, in float64 (parallel update of Chan et al., 1979)."""
 
     def __init__(self) -> None:
-        self.mean, self.variance, self.batches = 0.0, 1.0, 0
+        self.mean, self.variance, self.count = 0.0, 1.0, 0.0
 
     @property
     def std(self) -> float:
@@ -69,13 +67,14 @@ class RunningMoments:
     def update(self, values: Tensor) -> None:
         """Add a 1-D tensor of values."""
         values = values.double()
-        # The plain average of the first batches, so that the arbitrary start does not count.
-        rate = max(1.0 / MEMORY, 1.0 / (self.batches + 1))
-        mean, variance = float(values.mean()), float(values.var(unbiased=False))
+        count, mean = float(values.numel()), float(values.mean())
+        variance = float(values.var(unbiased=False))
+        total = self.count + count
         delta = mean - self.mean
-        self.variance = (1 - rate) * (self.variance + rate * delta**2) + rate * variance
-        self.mean += rate * delta
-        self.batches += 1
+        between = delta**2 * self.count * count / total
+        self.variance = (self.variance * self.count + variance * count + between) / total
+        self.mean += delta * count / total
+        self.count = total
 
 
 @dataclass(frozen=True)
@@ -126,12 +125,14 @@ class TeacherLearner:
         self.steps = 0
         self.best = BestWeights()
         self.finished = False
+        self.bar = progress.bar("teacher", self.settings.t_max, "step")
         self.last_log = -args.learner_log_interval - 1
         self.started = time.monotonic()
 
     def train(self, batch: Any, t_env: int, episode_num: int) -> None:
         """One update on the episodes just played."""
         self._watch_tests(t_env)
+        self.bar.update(t_env - self.bar.n)
         settings = self.settings
         left = max(0.0, 1.0 - t_env / settings.t_max)
         for group, lr in zip(self.optimiser.param_groups, self.initial_lr, strict=True):
@@ -161,7 +162,7 @@ class TeacherLearner:
         advantage = gae(residual, settings.gamma, settings.gae_lambda)
         returns = advantage + value[:, :-1]
         filled = episodes.filled.expand_as(returns)
-        self._renormalise(returns[filled > 0])
+        self.returns.update(returns[filled > 0])
         acting = acting_mask(episodes.filled.squeeze(-1), avail)
         return Rollout(
             policy_inputs=policy_inputs,
@@ -174,19 +175,6 @@ class TeacherLearner:
             filled=filled,
             acting=acting,
         )
-
-    @torch.no_grad()
-    def _renormalise(self, returns: Tensor) -> None:
-        """Move the return statistics, and the critic's last layer with them, so that its values stay what they were.
-
-        (Pop-Art, van Hasselt et al. 2016.) Otherwise each change of scale would change the bootstrapped values, which
-        change the scale in turn: on a task whose returns grow the two run away together.
-        """
-        before = self.returns.mean, self.returns.std
-        self.returns.update(returns)
-        last: nn.Linear = self.critic.fc3
-        last.weight.mul_(before[1] / self.returns.std)
-        last.bias.mul_(before[1]).add_(before[0] - self.returns.mean).div_(self.returns.std)
 
     def _previous_actions(self, episodes: batches.Episodes) -> Tensor | None:
         if not self.mac.sizes.obs_last_action:
@@ -243,6 +231,7 @@ class TeacherLearner:
     def finish_run(self) -> None:
         """Take the weights of the best test: what the artifact of a finished run holds."""
         self.finished = True
+        self.bar.close()
         tests = self.logger.stats.get("test_return_mean", [])
         if tests:
             step, value = tests[-1]

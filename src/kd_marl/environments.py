@@ -39,7 +39,7 @@ def check_installed(host: Host, args: Any) -> None:
         raise UserError(f"env '{name}' is not registered; {nearest(name, [*host.envs, *_NEEDS])}")
     package, install = _NEEDS.get(name, ("", ""))
     if package and not _installed(package):
-        raise UserError(f"env '{name}' needs {install}; without StarCraft II use --env-config=mpe or gymma")
+        raise UserError(f"env '{name}' needs {install}; without StarCraft II use --env-config=smax")
 
 
 def _installed(package: str) -> bool:

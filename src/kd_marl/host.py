@@ -74,6 +74,10 @@ def get_host() -> Host:
     # Without it SDL swallows SIGTERM in environment workers, and they outlive the run (MPE imports pygame).
     os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    # Nothing is drawn: without this SDL looks for a screen, and complains where there is none.
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    for harmless in ("pkg_resources is deprecated", ".*The reward returned by `step", ".*VMAS is not installed"):
+        warnings.filterwarnings("ignore", message=harmless)
     home = os.environ.get("EPYMARL_HOME")
     return _load_checkout(Path(home).expanduser().resolve()) if home else _load_bundled()
 

@@ -30,10 +30,14 @@ from kd_marl.host import Host
 
 
 class OneLineError(SacredError):
-    """A user's mistake as Sacred prints it: the message alone, and exit status 1."""
+    """A user's mistake as Sacred prints it: ``error: `` and the message, and exit status 1."""
+
+    # Sacred prints the type's full name before the message.
+    __module__ = "builtins"
+    __qualname__ = "error"
 
     def __init__(self, error: UserError) -> None:
-        super().__init__(f"error: {error}", print_traceback=False, filter_traceback="always")
+        super().__init__(str(error), print_traceback=False, filter_traceback="always")
 
 
 def install(host: Host) -> None:

@@ -1,9 +1,12 @@
-"""Whether to draw progress bars: Sacred captures the output, so it must be asked before a run starts."""
+"""Progress bars. Sacred captures the output, so whether anybody watches must be asked before a run starts."""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import Any
+
+from tqdm import tqdm
 
 VARIABLE = "KD_MARL_PROGRESS"
 
@@ -16,3 +19,25 @@ def remember_terminal() -> None:
 def wanted() -> bool:
     """Whether bars should be drawn."""
     return os.environ.get(VARIABLE, "0") == "1"
+
+
+def bar(description: str, total: int, unit: str, done: int = 0, leave: bool = True) -> Any:
+    """A progress bar on stderr, or one that stays silent if nobody is watching.
+
+    Args:
+        description: what is going on.
+        total: how many units there are.
+        unit: their name, singular.
+        done: how many are done already.
+        leave: whether the bar stays when it is closed.
+    """
+    return tqdm(
+        desc=description,
+        total=total,
+        unit=unit,
+        initial=done,
+        leave=leave,
+        file=sys.stderr,
+        mininterval=0.5,
+        disable=not wanted(),
+    )

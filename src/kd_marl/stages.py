@@ -63,12 +63,13 @@ def locate_buffer(args: Any, teacher: TeacherArtifact) -> Path:
     """The teacher's expert buffer; exported, or its export finished, if it is not there whole.
 
     Raises:
-        UserError: ``expert_buffer=`` names a folder that holds none, or one of another teacher or task.
+        UserError: ``expert_buffer=`` names a folder that holds none, or one of another teacher or task; or the buffer
+            is damaged.
     """
     folder = buffer_folder(args, teacher)
     if not args.expert_buffer and stored_episodes(folder) < args.buffer_episodes:
         run_stage("kd_export", args, teacher=str(teacher.folder), resume=True)
-    facts = ExpertBuffer.open(folder).facts
+    facts = ExpertBuffer.open(folder, check=True).facts
     if facts["task"] != args.map_name:
         raise UserError(f"the expert buffer in {folder} is of {facts['task']}, this run's task is {args.map_name}")
     if facts["teacher"]["sha256"]["agent.th"] != teacher.sha256["agent.th"]:
