@@ -131,9 +131,7 @@ def test_padding_of_the_aligners_stays_zero_in_training():
     assert narrow.aligner_weight.shape == (1, 2, 4)
 
 
-@pytest.mark.parametrize(
-    ("sharing", "tied"), [("none", set()), ("group", {(0, 1)}), ("all", {(0, 1), (0, 2), (1, 2)})]
-)
+@pytest.mark.parametrize(("sharing", "tied"), [("none", set()), ("group", {(0, 1)}), ("all", {(0, 1), (0, 2), (1, 2)})])
 def test_sharing_ties_the_body_but_never_the_aligners(sharing, tied):
     # Agents 0, 1, 2 are equally wide, 0 and 1 see the same; agent 3 sees the same with another width.
     student = HeteroStudent([4, 4, 4, 6], [[0, 1], [0, 1], [2], [0, 1]], ACTIONS, sharing)
@@ -275,7 +273,7 @@ def test_every_block_of_episodes_gets_masks_of_its_own(tmp_path):
 
 
 def test_a_mask_for_another_observation_is_our_own_mistake(tmp_path):
-    args = described(stage_args("kd_student", tmp_path))
+    args = described(stage_args("kd_student", tmp_path, limits="fo"))
     with pytest.raises(AssertionError, match=f"the mask is for observations of {OBS} features, the scheme has 9"):
         HeteroMAC(scheme_of(args, obs_size=9), None, args)
 

@@ -42,7 +42,7 @@ def test_every_measure_stands_in_its_column(summary):
     assert cells(text, "return") == ["-11.12 ± 1.50", "-22.25 ± 2.50", "-33.50 ± 3.50"]
     assert cells(text, "retention") == ["-", "87.6 %", "-"]
     assert cells(text, "retention over random") == ["-", "54.3 %", "-"]
-    assert cells(text, "parameters") == ["1,401,605", "20,301", "-"]
+    assert cells(text, "parameters of an agent") == ["1,401,605", "20,301", "-"]
     assert cells(text, "FLOPs per decision") == ["1,802,000", "28,160.5", "-"]
     assert cells(text, "FLOPs per episode") == ["135,150,000", "2,112,037.5", "-"]
     assert cells(text, "FLOPs, times fewer") == ["-", "64.0x", "-"]
@@ -69,7 +69,7 @@ def test_sampled_returns_win_rates_and_times_appear_when_measured(summary):
     assert cells(text, "win rate") == ["10.0 %", "20.0 %", "30.0 %"]
     assert cells(text, "return, actions sampled") == ["-", "-24.00 ± 2.75", "-"]
     assert cells(text, "win rate, actions sampled") == ["-", "25.0 %", "-"]
-    assert cells(text, "microseconds per decision") == ["187.2", "24", "-"]
+    assert cells(text, "microseconds, joint decision") == ["187.2", "24", "-"]
 
 
 def test_an_undefined_retention_is_a_dash_or_no_row(summary):

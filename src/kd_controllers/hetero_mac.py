@@ -107,7 +107,7 @@ def read_widths(given: Any, mask: ObservationMask, limits: str, width: int) -> t
         widths = [given] * mask.n_agents
     else:
         widths = given
-    if isinstance(widths, str) or not all(type(w) is int and w > 0 for w in widths):
+    if not isinstance(widths, list | tuple) or not all(type(w) is int and w > 0 for w in widths):
         raise UserError(f"widths is {given!r}: expected a list such as [16, 32, 32], one number, or auto")
     if len(widths) != mask.n_agents:
         raise UserError(

@@ -21,6 +21,16 @@ from kd_marl.metrics.flops import AgentStep
 SHARING = ("none", "group", "all")
 
 
+def check_sharing(sharing: str) -> None:
+    """Refuse an unknown kind of sharing.
+
+    Raises:
+        UserError: ``sharing`` is not one of ``SHARING``.
+    """
+    if sharing not in SHARING:
+        raise UserError(f"sharing is '{sharing}'; {nearest(sharing, SHARING)}")
+
+
 class WidthGroup(nn.Module):
     """All agents of one width, computed in one batched call.
 
@@ -148,8 +158,7 @@ class HeteroStudent(nn.Module):
             UserError: an unknown sharing.
         """
         super().__init__()
-        if sharing not in SHARING:
-            raise UserError(f"sharing is '{sharing}'; {nearest(sharing, SHARING)}")
+        check_sharing(sharing)
         self.widths, self.visible = tuple(widths), [tuple(indices) for indices in visible]
         self.n_actions, self.n_agents, self.max_width = n_actions, len(widths), max(widths)
         self.groups: list[WidthGroup] = []

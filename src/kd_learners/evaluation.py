@@ -63,6 +63,16 @@ class _Recorder:
         self.latest[key] = float(value)
 
 
+def check_episodes(episodes: Any) -> None:
+    """Refuse ``eval_episodes`` that cannot be played.
+
+    Raises:
+        UserError: it is not a positive whole number.
+    """
+    if type(episodes) is not int or episodes < 1:
+        raise UserError(f"eval_episodes is {episodes!r}: expected a number of episodes of at least 1")
+
+
 class Arena:
     """Plays policies through the host's own runner."""
 
@@ -77,8 +87,7 @@ class Arena:
         Raises:
             UserError: ``episodes`` is not positive.
         """
-        if type(episodes) is not int or episodes < 1:
-            raise UserError(f"eval_episodes is {episodes!r}: expected a number of episodes of at least 1")
+        check_episodes(episodes)
         self.host, self.args, self.episodes = host, args, episodes
         # The runner plays whole blocks; a divisor makes the blocks add up to exactly what was asked for.
         block = max(size for size in range(1, args.batch_size_run + 1) if episodes % size == 0)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_controllers.hetero_mac import HeteroMAC, read_widths
+from kd_controllers.student_net import check_sharing
 from kd_learners import batches, evaluation, expert_data, objective, roles
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.labelled import LabelledEpisodes, Labeller, RecentEpisodes
@@ -25,8 +26,19 @@ from kd_marl import progress, resume, stages
 from kd_marl.artifacts import atomic
 from kd_marl.artifacts.expert_buffer import ExpertBuffer
 from kd_marl.errors import UserError
+from kd_marl.host import get_host
 
 SOURCES = ("expert", "student", "mixed")
+# Logged name -> key of summary.json.
+REPORTED = {
+    "retention": "retention",
+    "retention_normalised": "retention_normalised",
+    "final_agreement": "agreement",
+    "params": "params_student",
+    "flops_per_decision": "flops_per_decision_student",
+    "flops_per_episode": "flops_per_episode_student",
+    "decision_us": "decision_us_student",
+}
 # Embeddings that the role centroids are fitted to: plenty for a handful of centroids, and quick.
 ROLE_EMBEDDINGS = 20_000
 
@@ -56,17 +68,31 @@ class StudentSettings:
             raise UserError(f"student_share is {self.student_share}: it must lie between 0 and 1")
 
 
+def check_keys(args: Any) -> None:
+    """Refuse a run that stage 2 cannot do before anything is made for it, which may take minutes.
+
+    Raises:
+        UserError: the first key with an impossible value.
+    """
+    controller = get_host().controllers[args.mac]
+    if not (isinstance(controller, type) and issubclass(controller, HeteroMAC)) or args.mask_at != "controller":
+        raise UserError("kd_mappo_student needs mac=hetero_mac and mask_at=controller: the teacher must see it all")
+    if not args.batch_size == args.buffer_size == args.batch_size_run:
+        raise UserError(
+            "kd_mappo_student labels the episodes just played: set batch_size, buffer_size and "
+            "batch_size_run to the same number"
+        )
+    read_settings(StudentSettings, args)
+    read_settings(objective.ObjectiveSettings, args)
+    read_widths(args.widths, args.observation_mask, args.limits, args.hidden_dim)
+    check_sharing(args.sharing)
+    evaluation.check_episodes(args.eval_episodes)
+
+
 class StudentLearner:
     """EPyMARL learner ``kd_mappo_student``."""
 
     def __init__(self, mac: HeteroMAC, scheme: dict[str, Any], logger: Any, args: Any) -> None:
-        if not isinstance(mac, HeteroMAC) or not mac.masks_here:
-            raise UserError("kd_mappo_student needs mac=hetero_mac and mask_at=controller: the teacher must see it all")
-        if not args.batch_size == args.buffer_size == args.batch_size_run:
-            raise UserError(
-                "kd_mappo_student labels the episodes just played: set batch_size, buffer_size and "
-                "batch_size_run to the same number"
-            )
         self.mac, self.logger, self.args = mac, logger, args
         self.settings = read_settings(StudentSettings, args)
         self.objective = read_settings(objective.ObjectiveSettings, args)
@@ -87,10 +113,7 @@ class StudentLearner:
     @staticmethod
     def prepare_run(args: Any, obs_size: int) -> None:
         """Before any environment starts: find the teacher and its buffer, or have them made."""
-        # Mistakes in the run's own keys come first: what follows may take minutes.
-        read_settings(StudentSettings, args)
-        read_settings(objective.ObjectiveSettings, args)
-        read_widths(args.widths, args.observation_mask, args.limits, args.hidden_dim)
+        check_keys(args)
         args.teacher_artifact = stages.locate_teacher(args, obs_size)
         if not args.evaluate:
             args.buffer_folder = stages.locate_buffer(args, args.teacher_artifact)
@@ -173,9 +196,9 @@ class StudentLearner:
         """Evaluate the student against its teacher and the random policy; prints the table."""
         del folder  # The result belongs to the run, not to the checkpoint.
         summary = evaluation.evaluate(self.args, self.teacher, self.mac)
-        for name in ("retention", "retention_normalised", "flops_per_decision_student", "params_student", "agreement"):
-            if summary[name] is not None:
-                self.logger.log_stat(f"final_{name}", summary[name], self.t_env)
+        for name, key in REPORTED.items():
+            if summary[key] is not None:
+                self.logger.log_stat(name, summary[key], self.t_env)
         evaluation.report(self.args, summary)
 
     def cuda(self) -> None:

@@ -104,7 +104,7 @@ def plugin_keys() -> frozenset[str]:
 
 def execute(host: Host, command: Command, config: dict[str, Any]) -> None:
     """Hand the configuration to the host's Sacred experiment and run it (exits with status 1 when the run fails)."""
-    from sacred.observers import FileStorageObserver
+    from kd_marl.run_record import RunRecord
 
     _set_up_logging()
     experiment = host.main.ex
@@ -112,8 +112,13 @@ def execute(host: Host, command: Command, config: dict[str, Any]) -> None:
     local = command.updates.get("local_results_path")
     results = Path(local).expanduser().absolute() if local else host.results_path
     folder = results / "sacred" / config["name"] / config["map_name"]
-    folder.mkdir(parents=True, exist_ok=True)
-    experiment.observers.append(FileStorageObserver(str(folder)))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write results to {folder} ({error.strerror or error}): give another local_results_path"
+        ) from None
+    experiment.observers.append(RunRecord(str(folder)))
     experiment.run_commandline(["src/main.py", *command.sacred_arguments])
 
 

@@ -97,14 +97,17 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
                     runner.close_env()
             raise
     learner, runner = learners[0], runners[0]
-    folder = Path(args.checkpoint_path, str(args.load_step)) if args.evaluate else None
-    if folder is None:
+    if args.evaluate:
+        folder = Path(args.checkpoint_path, str(args.load_step))
+    else:
+        folder = None
         if hasattr(learner, "finish_run"):
             learner.finish_run()
         if args.save_model and (hasattr(learner, "finish_run") or not host.is_bundled):
             folder = save(learner, args, runner.t_env)
     if hasattr(learner, "report_run"):
         learner.report_run(folder)
+        resume.mark_reported(folder)
     elif args.final_evaluation:
         # Imported late: it needs the host's packages, which a module of kd_marl must not load by itself.
         from kd_learners import evaluation
@@ -120,7 +123,7 @@ def _go_on(args: Any, logger: Any) -> bool:
     if point is None:
         say("resume=True: nothing to go on from, starting from the beginning")
         return False
-    if point.finished:
+    if point.reported:
         say(f"resume=True: this run has finished already, its result is {point.folder}")
         return True
     if point.seed != args.seed:
@@ -128,6 +131,10 @@ def _go_on(args: Any, logger: Any) -> bool:
         np.random.seed(point.seed)
         torch.manual_seed(point.seed)
     args.checkpoint_path, args.load_step = str(point.folder.parent), point.t_env
+    if point.finished:
+        say(f"resume=True: this run is trained, only its evaluation is left: {point.folder}")
+        args.evaluate = True
+        return False
     say(f"resume=True: going on from {point.folder}")
     return False
 

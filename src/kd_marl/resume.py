@@ -28,12 +28,21 @@ _VOLATILE = frozenset(
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint on disk."""
+    """A whole checkpoint on disk.
+
+    Attributes:
+        folder: where it is.
+        t_env: environment steps taken.
+        seed: the run's seed.
+        finished: whether the run had taken all its steps.
+        reported: whether its result has been written too.
+    """
 
     folder: Path
     t_env: int
     seed: int
     finished: bool
+    reported: bool
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
@@ -76,6 +85,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return facts
 
 
+def mark_reported(path: Path | None) -> None:
+    """Note in a finished checkpoint that its run's result is written; a folder that is no checkpoint stays as it is."""
+    if path is not None and (path / FACTS_FILE).is_file():
+        facts = read_checkpoint(path)
+        if facts["finished"]:
+            atomic.write_json(path / FACTS_FILE, {**facts, "reported": True})
+
+
 def newest(args: Any, seed: int | None) -> Checkpoint | None:
     """The furthest checkpoint of the newest run of the same command.
 
@@ -87,7 +104,8 @@ def newest(args: Any, seed: int | None) -> Checkpoint | None:
     for file in (Path(args.local_results_path) / "models").glob(f"{args.name}_seed*/*/{FACTS_FILE}"):
         facts = read_checkpoint(file.parent)
         if facts["fingerprint"] == args.fingerprint and seed in (None, facts["seed"]):
-            found = Checkpoint(file.parent, facts["t_env"], facts["seed"], facts["finished"])
+            reported = facts.get("reported", False)
+            found = Checkpoint(file.parent, facts["t_env"], facts["seed"], facts["finished"], reported)
             runs.setdefault(file.parent.parent, []).append(found)
     if not runs:
         return None

@@ -12,7 +12,7 @@ from importlib import metadata
 from kd_marl.commands.common import Subparsers, add_parser, print_facts
 from kd_marl.errors import UserError
 
-_REQUIRED = ("torch", "numpy", "gymnasium", "sacred", "safetensors", "ptflops", "scikit-learn", "PyYAML", "setuptools")
+_REQUIRED = ("torch", "numpy", "gymnasium", "sacred", "safetensors", "ptflops", "scipy", "PyYAML", "setuptools")
 # Distribution, module that must be importable, and what it is for.
 _ENVIRONMENTS = (
     ("mpe2", "mpe2", "MPE tasks (pz-mpe-...): pip install mpe2"),

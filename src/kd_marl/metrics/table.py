@@ -37,7 +37,7 @@ class _Summary(TypedDict):
     retention: float | None
     retention_normalised: float | None
     params_teacher: int
-    params_student: int
+    params_student: float
     flops_per_decision_teacher: float
     flops_per_decision_student: float
     flops_ratio: float
@@ -47,7 +47,7 @@ class _Summary(TypedDict):
 
 
 class Summary(_Summary, total=False):
-    """The content of ``summary.json``: parameters of the whole team as stored, microseconds of one joint decision."""
+    """The content of ``summary.json`` (docs/formats.md): parameters that one agent carries, mean over the agents."""
 
     decision_us_teacher: float
     decision_us_student: float
@@ -99,14 +99,14 @@ def _rows(summary: Summary) -> list[tuple[str, tuple[str, str, str]]]:
         ("win rate, actions sampled", _each(sampled, _win_rate)),
         ("retention", (ABSENT, _percent(summary["retention"]), ABSENT)),
         ("retention over random", (ABSENT, _percent(summary["retention_normalised"]), ABSENT)),
-        ("parameters", _pair(summary["params_teacher"], summary["params_student"])),
+        ("parameters of an agent", _pair(summary["params_teacher"], summary["params_student"])),
         (
             "FLOPs per decision",
             _pair(summary["flops_per_decision_teacher"], summary["flops_per_decision_student"]),
         ),
         ("FLOPs per episode", _pair(summary["flops_per_episode_teacher"], summary["flops_per_episode_student"])),
         ("FLOPs, times fewer", (ABSENT, f"{summary['flops_ratio']:.1f}x", ABSENT)),
-        ("microseconds per decision", _pair(summary.get("decision_us_teacher"), summary.get("decision_us_student"))),
+        ("microseconds, joint decision", _pair(summary.get("decision_us_teacher"), summary.get("decision_us_student"))),
     ]
 
 

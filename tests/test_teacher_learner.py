@@ -1,0 +1,318 @@
+"""Stage 1: what the learner computes from a host's batch, when it stops, and that it learns."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tiny_stages import ACTIONS, AGENTS, HOST, LIMIT, OBS, STATE, Logger, described, run_stage, scheme_of, stage_args
+
+from kd_learners import batches, central_critic
+from kd_learners.losses import acting_mask, masked_log_softmax
+from kd_learners.teacher import BestWeights, Rollout, RunningMoments, TeacherLearner
+from kd_marl.artifacts.teacher import load_teacher
+from kd_marl.errors import UserError
+
+# Steps of each episode, and whether it ended for good (else it was cut by its time limit).
+ENDINGS = [(LIMIT, False), (2, True), (1, True), (3, False)]
+
+
+def played(endings=ENDINGS, common_reward=True, seed=0):
+    """A host's batch as a runner leaves it: states and actions at 0..l, rewards and endings at 0..l-1."""
+    generator = torch.Generator().manual_seed(seed)
+    args = SimpleNamespace(
+        state_shape=STATE, obs_size=OBS, n_actions=ACTIONS, n_agents=AGENTS, common_reward=common_reward
+    )
+    preprocess = {"actions": ("actions_onehot", [HOST.OneHot(out_dim=ACTIONS)])}
+    batch = HOST.EpisodeBatch(scheme_of(args), {"agents": AGENTS}, len(endings), LIMIT + 1, preprocess=preprocess)
+    for row, (length, ended) in enumerate(endings):
+        steps = length + 1
+        avail = torch.randint(2, (1, steps, AGENTS, ACTIONS), generator=generator)
+        avail[..., 0] = 1
+        avail[:, -2, 1] = torch.tensor([1, 0, 0])  # agent 1 is dead in the last step
+        preference = torch.rand(avail.shape, generator=generator) * avail
+        shown = {
+            "state": torch.randn(1, steps, STATE, generator=generator),
+            "obs": torch.randn(1, steps, AGENTS, OBS, generator=generator),
+            "avail_actions": avail,
+            "actions": preference.argmax(-1, keepdim=True),
+        }
+        batch.update(shown, bs=[row], ts=slice(0, steps))
+        reward = torch.randn(1, length, 1 if common_reward else AGENTS, generator=generator)
+        terminated = torch.zeros(1, length, 1, dtype=torch.uint8)
+        terminated[:, -1] = int(ended)
+        outcome = {"reward": reward, "terminated": terminated}
+        batch.update(outcome, bs=[row], ts=slice(0, length), mark_filled=False)
+    return batch
+
+
+@pytest.fixture
+def learner(tmp_path):
+    return make_learner(tmp_path)
+
+
+def make_learner(folder, **updates):
+    from kd_controllers.teacher_mac import TeacherMAC
+
+    args = described(stage_args("kd_teacher", folder, **{"epochs": 2, **updates}))
+    return TeacherLearner(TeacherMAC(scheme_of(args), None, args), scheme_of(args), Logger(), args)
+
+
+# ------------------------------------------------------------------------------------------------ reading the host
+def test_from_host_keeps_the_steps_that_happened_whatever_ended_the_episode():
+    batch = played()
+    episodes = batches.from_host(batch)
+    assert episodes.length.tolist() == [length for length, _ in ENDINGS]
+    assert episodes.obs.shape == (4, LIMIT + 1, AGENTS, OBS)
+    assert episodes.actions.shape == (4, LIMIT, AGENTS)
+    for row, (length, ended) in enumerate(ENDINGS):
+        filled = [1.0] * length + [0.0] * (LIMIT - length)
+        assert episodes.filled[row, :, 0].tolist() == filled
+        terminal = [0.0] * LIMIT
+        terminal[length - 1] = float(ended)
+        assert episodes.terminated[row, :, 0].tolist() == terminal
+        assert torch.equal(episodes.reward[row], batch["reward"][row, :-1])
+        assert torch.equal(episodes.actions[row], batch["actions"][row, :-1, :, 0])
+
+
+def test_from_host_reads_a_batch_cut_to_its_longest_episode():
+    batch = played([(2, False), (1, True)])
+    episodes = batches.from_host(batch[:, : batch.max_t_filled()])
+    assert episodes.length.tolist() == [2, 1]
+    assert episodes.actions.shape[1] == 2
+
+
+def test_a_termination_written_after_the_end_does_not_count():
+    batch = played()
+    batch.data.transition_data["terminated"][3, 3] = 1
+    assert batches.from_host(batch).terminated[3].sum() == 0
+
+
+# -------------------------------------------------------------------------------------------------------- the critic
+@pytest.mark.parametrize("obs_last_action", [True, False], ids=["last action", ""])
+@pytest.mark.parametrize("obs_individual_obs", [True, False], ids=["all observations", ""])
+@pytest.mark.parametrize("critic_type", central_critic.CRITIC_TYPES)
+def test_the_critic_on_whole_episodes_is_the_hosts_own(critic_type, obs_individual_obs, obs_last_action):
+    sizes = central_critic.CriticSizes(critic_type, AGENTS, ACTIONS, OBS, STATE, 8, obs_individual_obs, obs_last_action)
+    critic, batch = sizes.build(), played()
+    episodes = batches.from_host(batch)
+    with torch.no_grad():
+        value = central_critic.evaluate(critic, sizes.inputs(vars(episodes)))
+        host = critic(batch).squeeze(-1)
+    for row, (length, _) in enumerate(ENDINGS):
+        torch.testing.assert_close(value[row, : length + 1], host[row, : length + 1], rtol=0, atol=2e-6)
+
+
+def test_another_critic_is_refused():
+    with pytest.raises(UserError, match="critic_type is 'coma_critic': a teacher needs one of cv_critic, ac_critic"):
+        central_critic.CriticSizes("coma_critic", AGENTS, ACTIONS, OBS, STATE, 8, False, False)
+
+
+# -------------------------------------------------------------------------------------------------------- statistics
+def test_running_moments_are_those_of_everything_seen():
+    rng, moments = np.random.default_rng(0), RunningMoments()
+    parts = [rng.normal(1000.0 * i, 3.0, size) for i, size in enumerate((40, 1, 7, 300))]
+    for i, part in enumerate(parts):
+        moments.update(torch.from_numpy(part))
+        whole = np.concatenate(parts[: i + 1])
+        assert moments.mean == pytest.approx(whole.mean(), rel=1e-12)
+        assert moments.std == pytest.approx(whole.std(), rel=1e-9)
+
+
+def test_equal_returns_leave_a_small_positive_spread():
+    moments = RunningMoments()
+    moments.update(torch.full((7,), 4.0))
+    assert (moments.mean, moments.std) == (4.0, 1e-4)
+
+
+# --------------------------------------------------------------------------------------------- advantages and returns
+@pytest.mark.parametrize("common_reward", [True, False], ids=["common reward", "own rewards"])
+def test_advantages_and_targets_equal_a_slow_loop_that_bootstraps_at_time_limits(tmp_path, common_reward):
+    learner = make_learner(tmp_path, common_reward=common_reward)
+    learner.returns.update(torch.tensor([1.0, 4.0, 9.0]))
+    batch = played(common_reward=common_reward)
+    scale = learner.returns.std, learner.returns.mean
+    with torch.no_grad():
+        value = (learner.critic(batch).squeeze(-1) * scale[0] + scale[1]).double().numpy()
+        every = {"obs": batch["obs"], "state": batch["state"]}
+        logits, _ = learner.mac.unroll(every)
+    rollout = learner._prepare(batches.from_host(batch))
+
+    gamma, lam = learner.settings.gamma, learner.settings.gae_lambda
+    advantage = np.zeros((len(ENDINGS), LIMIT, AGENTS))
+    for row, (length, ended) in enumerate(ENDINGS):
+        for agent in range(AGENTS):
+            running = 0.0
+            for t in reversed(range(length)):
+                after = 0.0 if ended and t == length - 1 else value[row, t + 1, agent]
+                reward = float(batch["reward"][row, t, agent if not common_reward else 0])
+                running = reward + gamma * after - value[row, t, agent] + gamma * lam * running
+                advantage[row, t, agent] = running
+    filled = rollout.filled.numpy() > 0
+    returns = (advantage + value[:, :-1])[filled]
+    assert filled.sum() == AGENTS * sum(length for length, _ in ENDINGS)
+    seen = np.concatenate([[1.0, 4.0, 9.0], returns])
+    np.testing.assert_allclose(rollout.target.numpy()[filled], (returns - seen.mean()) / seen.std(), atol=2e-6)
+    acting = acting_mask(rollout.filled[..., 0], rollout.avail).numpy() > 0
+    np.testing.assert_array_equal(rollout.acting.numpy() > 0, acting)
+    chosen = advantage[acting]
+    np.testing.assert_allclose(rollout.advantage.numpy()[acting], (chosen - chosen.mean()) / chosen.std(), atol=5e-6)
+    log_prob = masked_log_softmax(logits[:, :-1], rollout.avail).gather(-1, rollout.actions.unsqueeze(-1))
+    torch.testing.assert_close(rollout.log_prob, log_prob.squeeze(-1), rtol=0, atol=2e-6)
+
+
+def test_every_episode_is_in_exactly_one_minibatch(learner):
+    rollout = learner._prepare(batches.from_host(played(ENDINGS * 3)))
+    named = Rollout(**{**vars(rollout), "actions": torch.arange(12).view(12, 1, 1)})
+    orders = []
+    for _ in range(2):
+        parts = list(named.minibatches(5))
+        orders.append(torch.cat([part.actions.flatten() for part in parts]))
+        assert sorted(orders[-1].tolist()) == list(range(12))
+        for part in parts:
+            assert torch.equal(part.log_prob, rollout.log_prob[part.actions.flatten()])
+    assert not torch.equal(*orders)
+
+
+def test_one_call_of_train_takes_epochs_times_minibatches_steps_and_logs_them(tmp_path):
+    learner = make_learner(tmp_path, epochs=3, minibatches=2)
+    before = [parameter.clone() for parameter in learner.mac.parameters()]
+    learner.train(played(), t_env=10, episode_num=4)
+    taken = {int(state["step"]) for state in learner.optimiser.state_dict()["state"].values()}
+    assert taken == {6}
+    assert any(not torch.equal(old, new) for old, new in zip(before, learner.mac.parameters(), strict=True))
+    assert {"pg_loss", "critic_loss", "entropy", "clip_fraction", "value_mean"} <= set(learner.logger.stats)
+    assert all(np.isfinite(value) for stat in learner.logger.stats.values() for _, value in stat)
+
+
+def test_padding_steps_change_no_update(tmp_path):
+    weights = []
+    for endings_time in (LIMIT + 1, 3):
+        torch.manual_seed(0)
+        learner = make_learner(tmp_path)
+        torch.manual_seed(0)
+        batch = played([(2, False), (1, True)])
+        learner.train(batch[:, :endings_time], t_env=3, episode_num=2)
+        weights.append(torch.cat([parameter.flatten() for parameter in learner.mac.parameters()]))
+    torch.testing.assert_close(*weights, rtol=0, atol=1e-6)
+
+
+def test_the_learning_rate_falls_to_its_final_share(tmp_path):
+    learner = make_learner(tmp_path, t_max=100, lr=0.01, critic_lr=0.02, lr_final_share=0.1)
+    for t_env, share in ((0, 1.0), (50, 0.55), (100, 0.1), (130, 0.1)):
+        learner.train(played(), t_env=t_env, episode_num=0)
+        rates = [group["lr"] for group in learner.optimiser.param_groups]
+        assert rates == pytest.approx([0.01 * share, 0.02 * share])
+
+
+# ----------------------------------------------------------------------------------------- the best test, and patience
+def test_only_a_better_test_replaces_the_best_weights():
+    best, copied = BestWeights(), []
+
+    def weights(name):
+        def copy():
+            copied.append(name)
+            return {"name": name}
+
+        return copy
+
+    for step, value, name in (
+        (10, -5.0, "a"),
+        (20, -6.0, "b"),
+        (20, 9.0, "same test"),
+        (30, -4.0, "c"),
+        (40, -4.0, "d"),
+    ):
+        best.offer(step, value, weights(name))
+    assert copied == ["a", "c"]
+    assert (best.step, best.value, best.weights, best.tests) == (30, -4.0, {"name": "c"}, 4)
+
+
+def test_the_run_ends_once_no_test_was_better_for_the_share_patience(tmp_path):
+    learner = make_learner(tmp_path, t_max=1000, patience=0.2)
+    for t_env, test in ((0, 1.0), (100, 2.0), (250, 1.5), (300, 1.9)):
+        learner.logger.log_stat("test_return_mean", test, t_env)
+        learner.train(played(), t_env=t_env, episode_num=0)
+        assert learner.args.t_max == 1000
+    learner.logger.log_stat("test_return_mean", 0.5, 301)
+    learner.train(played(), t_env=301, episode_num=0)
+    assert learner.args.t_max == 300
+
+
+def test_the_artifact_of_a_finished_run_holds_the_weights_of_the_best_test(learner, tmp_path):
+    learner.train(played(), t_env=5, episode_num=0)
+    learner.logger.log_stat("test_return_mean", 3.0, 5)
+    learner.train(played(seed=1), t_env=10, episode_num=0)  # sees the test of step 5
+    best = {name: value.clone() for name, value in learner.best.weights["agent"].items()}
+    statistics = dict(learner.best.weights["returns"])
+    for t_env in (15, 20):
+        learner.train(played(seed=t_env), t_env=t_env, episode_num=0)
+    learner.logger.log_stat("test_return_mean", 2.0, 20)
+    assert any(not torch.equal(value, best[name]) for name, value in learner.mac.agent.state_dict().items())
+    learner.finish_run()
+    learner.save_models(str(tmp_path / "teacher"))
+    saved = load_teacher(tmp_path / "teacher")
+    assert all(torch.equal(value, best[name]) for name, value in saved.agent_state.items())
+    assert saved.normalisers["value"] == {
+        "mean": [statistics["mean"]],
+        "std": [max(statistics["variance"], 1e-8) ** 0.5],
+    }
+    assert (saved.facts["best_test_step"], saved.facts["finished"]) == (5, True)
+
+
+def test_training_goes_on_from_a_checkpoint_as_if_never_stopped(tmp_path):
+    torch.manual_seed(3)
+    learner = make_learner(tmp_path)
+    learner.train(played(), t_env=5, episode_num=0)
+    learner.save_models(str(tmp_path / "5"))
+    other = make_learner(tmp_path)
+    other.load_models(str(tmp_path / "5"))
+    assert other.steps == 5
+    for each in (learner, other):
+        torch.manual_seed(9)
+        each.train(played(seed=1), t_env=10, episode_num=0)
+    for ours, theirs in zip(learner.mac.parameters(), other.mac.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert vars(learner.returns) == vars(other.returns)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("autocast", "float16", "autocast is 'float16': choose none or bfloat16"),
+        ("epochs", 2.5, "epochs is 2.5: expected a value of type int"),
+        ("eps_clip", "wide", "eps_clip is 'wide': expected a value of type float"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(tmp_path, key, value, message):
+    with pytest.raises(UserError, match=message):
+        make_learner(tmp_path, **{key: value})
+
+
+# --------------------------------------------------------------------------------------------------------- it learns
+def test_it_solves_a_toy_task_in_seconds(tmp_path):
+    args = stage_args(
+        "kd_teacher",
+        tmp_path,
+        hidden_dim=32,
+        batch_size_run=16,
+        batch_size=16,
+        buffer_size=16,
+        t_max=6000,
+        test_interval=1000,
+        test_nepisode=48,
+        lr=0.003,
+        critic_lr=0.003,
+        eval_episodes=48,
+    )
+    learner = run_stage(args)
+    last = max(tmp_path.glob("models/*/*"), key=lambda folder: int(folder.name))
+    facts = load_teacher(last).facts
+    tests = [value for _, value in learner.logger.stats["test_return_mean"]]
+    assert facts["test"]["episodes"] == 48
+    # An agent that obeys its signals earns 1 a step, a random one a third; mostly 3 steps, a few of them without choice.
+    lengths = learner.logger.stats["test_ep_length_mean"][-1][1]
+    assert tests[0] < 1.2 * lengths
+    assert facts["test"]["greedy"]["return_mean"] > 0.85 * AGENTS * lengths
