@@ -6,6 +6,8 @@ or looks for its children, has its process id.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import re
@@ -18,6 +20,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 300.0
+# Other people's packages only: the code under test is imported by each run.
+IMPORTED_ONCE = (
+    *("gymnasium", "numpy", "ptflops", "rich.console", "sacred", "sacred.observers", "safetensors.torch"),
+    *("sklearn.cluster", "torch.optim", "tqdm", "yaml", "pettingzoo", "mpe2.simple_speaker_listener_v4"),
+)
 
 
 @dataclass(frozen=True)
@@ -100,10 +107,11 @@ class MainServer:
 
 def serve() -> dict | None:
     """Fork a child for every request; returns the request in the child, None in the server once it is told to stop."""
-    import gymnasium  # noqa: F401
-    import sacred  # noqa: F401
-    import safetensors.torch  # noqa: F401
-    import sklearn.cluster  # noqa: F401
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    for module in IMPORTED_ONCE:
+        # Whatever is not installed is missed by the run that needs it.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
     import torch
 
     torch.set_num_threads(1)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from main_server import Finished, MainServer
 
 TASK = "pz-mpe-simple-speaker-listener-v4"

@@ -11,11 +11,11 @@ import subprocess
 import sys
 
 import pytest
-from main_server import ROOT, Finished
-from stage_fixtures import BLOCK, TASK, words
 
 from kd_marl.artifacts.expert_buffer import ExpertBuffer, check_buffer
-from kd_marl.errors import UserError, nearest
+from kd_marl.errors import nearest
+from main_server import ROOT, Finished
+from stage_fixtures import TASK, words
 
 SPREAD = "pz-mpe-simple-spread-v3"
 MPE = "--env-config=mpe"
@@ -197,7 +197,9 @@ def tamper(buffer):
 DAMAGE = {
     "shard-00001.safetensors is truncated or altered": truncate,
     "shard-00001.safetensors was altered after it was written: its sha256": tamper,
-    "has version 2, this kd-marl reads version 1: export the buffer again": lambda b: edit(b / "buffer.json", version=2),
+    "has version 2, this kd-marl reads version 1: export the buffer again": lambda b: edit(
+        b / "buffer.json", version=2
+    ),
     "says 25 episodes, its shards add up to 24": lambda b: edit(b / "buffer.json", episodes=25),
     "shard-00002.safetensors is missing": lambda b: (b / "shard-00002.safetensors").unlink(),
     "has no buffer.json; export one with --config=kd_export": lambda b: (b / "buffer.json").unlink(),
@@ -284,7 +286,10 @@ def test_starcraft_that_is_not_installed_is_found_before_any_worker_starts(mains
 @pytest.mark.parametrize(
     ("updates", "message"),
     [
-        (["env_args.key=pz-mpe-no-such-v3"], "no PettingZoo environment 'pz-mpe-no-such-v3': valid: .*simple-spread-v3"),
+        (
+            ["env_args.key=pz-mpe-no-such-v3"],
+            "no PettingZoo environment 'pz-mpe-no-such-v3': valid: .*simple-spread-v3",
+        ),
         (["env_args.key=NoSuch-v0"], "Gymnasium has no environment 'NoSuch-v0'"),
         (["env_args.key=CartPole-v1", "env_args.max_cycles=26"], "env 'gymma' cannot be built for CartPole-v1: "),
         (["env_args.time_limit=0"], r"env_args\.time_limit is at least 1 step, not 0"),
@@ -295,7 +300,9 @@ def test_an_environment_that_cannot_be_built_says_why(mains, tmp_path, updates, 
 
 
 def test_mpe_without_its_package_says_what_to_install(mains, tmp_path):
-    run = mains.run(*words("mappo", tmp_path), before="import sys; sys.modules['mpe2'] = sys.modules['pettingzoo'] = None")
+    run = mains.run(
+        *words("mappo", tmp_path), before="import sys; sys.modules['mpe2'] = sys.modules['pettingzoo'] = None"
+    )
     assert "needs a package that is not installed: pip install 'mpe2'" in run.error
 
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_stages import ACTIONS, AGENTS, HOST, OBS, STATE, described, scheme_of, stage_args
 
 from envs.hetero_mask.presets import scaled_widths
 from kd_controllers.hetero_mac import HeteroMAC, read_widths
@@ -21,6 +20,7 @@ from kd_controllers.teacher_mac import TEACHER_INPUTS, TeacherMAC, TeacherSizes,
 from kd_learners.evaluation import Arena
 from kd_marl.errors import UserError
 from kd_marl.metrics.flops import agent_flops, closed_formula, parameter_count
+from tiny_stages import ACTIONS, AGENTS, HOST, OBS, STATE, described, scheme_of, stage_args
 
 FEATURES = 6
 SPREAD, SPEAKER, ADVERSARY = "simple-spread-v3", "simple-speaker-listener-v4", "simple-adversary-v3"

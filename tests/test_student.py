@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from dataclasses import fields, replace
 from types import SimpleNamespace
 
-import loss_batch
 import numpy as np
 import pytest
 import torch
+
+import loss_batch
+from kd_controllers.hetero_mac import HeteroMAC
+from kd_controllers.teacher_mac import TeacherSizes
+from kd_learners import evaluation, losses, objective, roles
+from kd_learners.central_critic import CriticSizes
+from kd_learners.labelled import LabelledEpisodes, RecentEpisodes
+from kd_learners.student import StudentLearner
+from kd_marl.artifacts.atomic import file_sha256
+from kd_marl.artifacts.expert_buffer import ExpertBuffer
+from kd_marl.artifacts.teacher import save_teacher
+from kd_marl.errors import UserError
+from kd_marl.metrics.flops import closed_formula
 from tiny_stages import (
     ACTIONS,
     AGENTS,
@@ -27,18 +40,6 @@ from tiny_stages import (
     stage_args,
     teacher_facts,
 )
-
-from kd_controllers.hetero_mac import HeteroMAC
-from kd_controllers.teacher_mac import TeacherSizes
-from kd_learners import evaluation, losses, objective, roles
-from kd_learners.central_critic import CriticSizes
-from kd_learners.labelled import LabelledEpisodes, RecentEpisodes
-from kd_learners.student import StudentLearner
-from kd_marl.artifacts.atomic import file_sha256
-from kd_marl.artifacts.expert_buffer import ExpertBuffer
-from kd_marl.artifacts.teacher import save_teacher
-from kd_marl.errors import UserError
-from kd_marl.metrics.flops import closed_formula
 
 MASKS = "0: [0, 1, 2], 1: [0, 1, 2, 4]"
 
@@ -152,13 +153,14 @@ def test_students_come_to_agree_with_the_teacher_whatever_they_learn_from(result
     assert np.mean([value for _, value in stats["agreement"][-5:]]) > 0.85
 
 
-def test_a_resumed_learner_takes_the_very_next_step(learner, results, tmp_path):
+def test_a_resumed_learner_takes_the_very_next_step(results, tmp_path):
+    learner = make_learner(results, tmp_path, distill_on="expert")
     for _ in range(3):
         learner._update(learner._minibatch(), with_diagnostics=False)
     learner.t_env = 12
     (tmp_path / "12").mkdir()
     learner.save_models(str(tmp_path / "12"))
-    other = make_learner(results, tmp_path, seed=1)
+    other = make_learner(results, tmp_path, distill_on="expert")
     other.load_models(str(tmp_path / "12"))
     assert (other.updates, other.t_env) == (3, 12)
     for each in (learner, other):
@@ -519,7 +521,7 @@ def test_the_number_of_roles_follows_the_number_of_agents():
 
 @pytest.mark.parametrize(("role_init", "n_roles"), [("kmeans", 0), ("orthogonal", 5)])
 def test_the_teachers_roles_are_fixed_and_the_students_are_learnt(results, tmp_path, role_init, n_roles):
-    learner = make_learner(results, tmp_path, role_init=role_init, n_roles=n_roles)
+    learner = make_learner(results, tmp_path, role_init=role_init, n_roles=n_roles, distill_on="expert")
     count = n_roles or 2
     assert learner.labeller.teacher_roles.shape == (count, 16)
     assert learner.student_roles.shape == (count, 12)
@@ -530,12 +532,11 @@ def test_the_teachers_roles_are_fixed_and_the_students_are_learnt(results, tmp_p
 
 
 # ------------------------------------------------------------------------------------------------- a teacher of EPyMARL
-def foreign_teacher(folder, **changes):
-    """What EPyMARL's mappo leaves behind: weights, and a Sacred config elsewhere."""
-    agent, critic = networks()
+def foreign_teacher(results, folder, **changes):
+    """What EPyMARL's mappo leaves behind: weights, here the toy teacher's, and a Sacred config."""
     folder.mkdir()
-    torch.save(agent.state_dict(), folder / "agent.th")
-    torch.save(critic.state_dict(), folder / "critic.th")
+    for name in ("agent.th", "critic.th"):
+        shutil.copy(results / "teacher" / name, folder / name)
     config = {
         "name": "mappo",
         "seed": 3,
@@ -555,11 +556,11 @@ def foreign_teacher(folder, **changes):
     return {"teacher": str(folder), "teacher_config": str(folder / "config.json")}
 
 
-def test_a_foreign_teachers_reward_statistics_are_estimated_with_a_warning(results, tmp_path, caplog):
-    given = foreign_teacher(tmp_path / "mappo")
-    logging.getLogger("kd_marl").propagate = True
+def test_a_foreign_teachers_reward_statistics_are_estimated_with_a_warning(results, tmp_path, caplog, monkeypatch):
+    given = foreign_teacher(results, tmp_path / "mappo")
+    monkeypatch.setattr(logging.getLogger("kd_marl"), "propagate", True)
     with caplog.at_level(logging.WARNING):
-        learner = make_learner(results, tmp_path, **given)
+        learner = make_learner(results, tmp_path, distill_on="expert", **given)
     assert any("has no reward statistics: they will be re-estimated" in line for line in caplog.messages)
     data = ExpertBuffer.open(results / "buffer").gather(range(24), ("reward", "length"))
     rewards = np.concatenate([data["reward"][e, :n, 0] for e, n in enumerate(data["length"].tolist())])
@@ -571,7 +572,7 @@ def test_a_foreign_teachers_reward_statistics_are_estimated_with_a_warning(resul
 
 
 def test_a_foreign_teacher_with_lost_return_statistics_is_refused(results, tmp_path):
-    given = foreign_teacher(tmp_path / "mappo", standardise_returns=True)
+    given = foreign_teacher(results, tmp_path / "mappo", standardise_returns=True)
     with pytest.raises(UserError, match="was trained with standardise_returns=True, and its statistics are lost"):
         make_learner(results, tmp_path, **given)
 

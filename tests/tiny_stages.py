@@ -167,7 +167,14 @@ def run_stage(args: SimpleNamespace) -> Any:
     """Run a stage to its end and return its learner."""
     np.random.seed(args.seed)
     torch.manual_seed(args.seed)
-    with lifecycle.captured(HOST.learners, args.learner) as learners:
+    learners = []
+
+    class Remembered(HOST.learners[args.learner]):
+        def __init__(self, *positional, **named):
+            super().__init__(*positional, **named)
+            learners.append(self)
+
+    with lifecycle.replaced(HOST.learners, args.learner, Remembered):
         lifecycle.run_sequential(HOST, _run_sequential, args, Logger())
     return learners[0]
 

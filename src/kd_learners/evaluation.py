@@ -103,8 +103,6 @@ class Arena:
         args.batch_size_run = args.test_nepisode = self.block
         args.mask_at = "environment" if masked else "controller"
         recorder = _Recorder()
-        # The same draws for every policy, so that a score does not depend on which policies played before.
-        torch.manual_seed(args.env_args["seed"])
         plain = host.envs[args.env]
         host.envs[args.env] = environments.factory(host, args, masked and environments.is_limited(args))
         try:
@@ -114,6 +112,8 @@ class Arena:
         try:
             scheme, groups, preprocess = _scheme(host, runner.get_env_info(), args)
             mac = make_mac(scheme, args)
+            # The same draws for every policy, so that a score does not depend on which policies played before.
+            torch.manual_seed(args.env_args["seed"])
             runner.setup(scheme=scheme, groups=groups, preprocess=preprocess, mac=mac)
             with progress.bar(label, self.episodes, "episode", leave=False) as bar:
                 for _ in range(self.episodes // self.block):

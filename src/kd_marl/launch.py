@@ -61,6 +61,9 @@ def parse_command(arguments: list[str]) -> Command:
         name, equals, value = argument.partition("=")
         if name in flags:
             flags[name] = value if equals else next(pending, "")
+        elif name == "masks" and value.startswith("{"):
+            # As text: Sacred would take a dictionary for nested keys, of which masks has none.
+            rest.append(f"masks={value!r}")
         else:
             rest.append(argument)
     for name, value in flags.items():

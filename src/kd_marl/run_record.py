@@ -10,7 +10,7 @@ from sacred.utils import ObserverError
 
 
 class RunRecord(FileStorageObserver):
-    """A file storage observer that never hides why a run ended, nor ends it, because its own files cannot be written."""
+    """A file storage observer whose own files, if they cannot be written, neither end a run nor hide why it ended."""
 
     def heartbeat_event(self, *positional: Any, **named: Any) -> None:
         """Write what has been logged so far; one warning if that fails."""

@@ -1,0 +1,239 @@
+"""Kill -9 at any moment: the same command with ``resume=True`` goes on, and nothing is lost or written twice."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from kd_marl.artifacts.expert_buffer import ExpertBuffer, check_buffer
+from stage_fixtures import words
+
+# Ends the process at the count-th time that ``os.<call>`` is given a path which contains ``part``; before the call, or
+# after it. What is renamed is given by its old name, the temporary one.
+DIE_AT = """
+import os, signal
+call, counted = os.{call}, 0
+def die(target, *rest):
+    global counted
+    path = os.readlink(f"/proc/self/fd/{{target}}") if isinstance(target, int) else str(target)
+    counted += {part!r} in path
+    hit = {part!r} in path and counted == {count}
+    if hit and {before}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = call(target, *rest)
+    if hit:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+os.{call} = die
+"""
+
+
+def die_at(call: str, part: str, count: int = 1, before: bool = True) -> str:
+    return DIE_AT.format(call=call, part=part, count=count, before=before)
+
+
+def kill(process: int) -> None:
+    """Kill -9, unless it has just ended by itself."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+
+
+def hashes(buffer: Path) -> dict[str, tuple[int, bytes]]:
+    """Every shard that buffer.json names: when it was written and what is in it."""
+    file = buffer / "buffer.json"
+    named = [entry["file"] for entry in json.loads(file.read_text())["shards"]] if file.is_file() else []
+    return {name: ((buffer / name).stat().st_mtime_ns, (buffer / name).read_bytes()) for name in named}
+
+
+def assert_whole(buffer: Path, episodes: int) -> None:
+    assert check_buffer(buffer) is None
+    opened = ExpertBuffer.open(buffer)
+    assert opened.episodes == episodes
+    assert not list(buffer.glob(".*.kd-tmp"))
+    data = opened.gather(range(episodes), ("obs", "actions"))
+    starts = data["obs"][:, 0].flatten(1)
+    assert len(torch.unique(starts, dim=0)) == episodes, "an episode was played twice"
+
+
+@pytest.fixture
+def export(mains, tiny_teacher, tmp_path):
+    """Runs the same export, with resume=True from the second time on; checks that finished shards stay as they are."""
+    buffer = tmp_path / "buffer"
+    command = words("kd_export", tmp_path, f"teacher={tiny_teacher}", f"expert_buffer={buffer}", "seed=1")
+
+    def run(*updates, before="", kill_after=None):
+        finished = hashes(buffer)
+        resume = ["resume=True"] if (buffer / "buffer.json").is_file() else []
+        process = mains.start(*command, *updates, *resume, before=before)
+        if kill_after is not None:
+            time.sleep(kill_after)
+            kill(process)
+        ended = mains.wait()
+        assert hashes(buffer).items() >= finished.items()
+        if finished:
+            assert check_buffer(buffer) is None
+        return ended
+
+    run.buffer = buffer
+    return run
+
+
+def test_an_export_that_is_killed_at_random_moments_ends_up_whole(export):
+    moments = random.Random(7)
+    sizes = ["buffer_episodes=240", "shard_episodes=16"]
+    kills = 0
+    while kills < 6 and export(*sizes, kill_after=moments.uniform(0.4, 1.6)).status == -signal.SIGKILL:
+        kills += 1
+    assert kills
+    export(*sizes).check()
+    assert_whole(export.buffer, 240)
+
+
+@pytest.mark.parametrize(
+    ("moment", "stored"),
+    [
+        (die_at("fsync", "shard-00001"), 8),
+        (die_at("replace", "shard-00001"), 8),
+        (die_at("replace", "shard-00001", before=False), 8),
+        (die_at("replace", "buffer.json", count=3), 8),
+        (die_at("replace", "buffer.json", count=3, before=False), 16),
+        (die_at("replace", "buffer.json", count=4, before=False), 24),
+    ],
+    ids=["shard written", "shard synced", "shard renamed", "facts synced", "facts renamed", "all done"],
+)
+def test_an_export_that_is_killed_while_it_writes_ends_up_whole(export, moment, stored):
+    assert export(before=moment).status == -signal.SIGKILL
+    assert ExpertBuffer.open(export.buffer).episodes == stored
+    export().check()
+    assert_whole(export.buffer, 24)
+
+
+def test_shards_whose_writers_died_before_naming_them_are_adopted_and_not_played_again(export):
+    for index in range(2):
+        died = export(before=die_at("replace", f"shard-0000{index}", before=False))
+        assert died.status == -signal.SIGKILL
+    export().check()
+    assert_whole(export.buffer, 24)
+
+
+def test_a_whole_buffer_is_only_confirmed_and_can_grow(export):
+    export().check()
+    before = hashes(export.buffer)
+    assert "24 episodes" in export().check().err
+    assert hashes(export.buffer) == before
+    for episodes in (26, 37):
+        export(f"buffer_episodes={episodes}").check()
+        assert_whole(export.buffer, episodes)
+    assert hashes(export.buffer).items() >= before.items()
+
+
+# --- the student ---------------------------------------------------------------------------------------------------
+
+
+def checkpoints(results: Path) -> list[dict]:
+    """The facts of every whole checkpoint, oldest run first."""
+    files = sorted(results.glob("models/kd_student*/*/checkpoint.json"), key=lambda file: file.stat().st_mtime_ns)
+    return [{**json.loads(file.read_text()), "folder": file.parent} for file in files]
+
+
+@pytest.fixture
+def distil(mains, tiny_teacher, tiny_buffer, tmp_path):
+    """Runs the same distillation, in another results folder if one is named."""
+
+    def run(*updates, results=tmp_path, before="", kill_after_save=None):
+        sources = [f"teacher={tiny_teacher}", f"expert_buffer={tiny_buffer}", "eval_episodes=4"]
+        process = mains.start(*words("kd_student", results, *sources, *updates), before=before)
+        if kill_after_save is not None:
+            saved = len(checkpoints(results))
+            while len(checkpoints(results)) == saved and Path(f"/proc/{process}").exists():
+                time.sleep(0.01)
+            time.sleep(kill_after_save)
+            kill(process)
+        return mains.wait()
+
+    run.results = tmp_path
+    return run
+
+
+@pytest.mark.parametrize("mode", ["mixed", "expert"])
+def test_a_student_that_is_killed_at_random_moments_ends_as_an_uninterrupted_one(distil, tmp_path, mode):
+    moments = random.Random(5)
+    sizes = ["t_max=3000", f"distill_on={mode}", "seed=1"]
+    distil(*sizes, results=tmp_path / "whole").check()
+    expected = checkpoints(tmp_path / "whole")[-1]
+    assert expected["finished"]
+    reached, kills = 0, 0
+    while (
+        kills < 3
+        and distil(*sizes, "resume=True", kill_after_save=moments.uniform(0.0, 0.15)).status == -signal.SIGKILL
+    ):
+        kills += 1
+        so_far = max(found["t_env"] for found in checkpoints(tmp_path))
+        assert so_far > reached, "a finished checkpoint was lost"
+        reached = so_far
+    assert kills
+    ended = distil(*sizes, "resume=True").check()
+    last = checkpoints(tmp_path)[-1]
+    assert (last["t_env"], last["updates"], last["finished"]) == (expected["t_env"], expected["updates"], True)
+    assert 0.0 <= ended.summary["agreement"] <= 1.0
+
+
+@pytest.mark.parametrize("file", ["agent.th", "training.th", "checkpoint.json"])
+def test_a_checkpoint_that_was_cut_short_is_passed_over(distil, file):
+    died = distil("seed=1", before=die_at("replace", file, count=3))
+    assert died.status == -signal.SIGKILL
+    assert [found["t_env"] for found in checkpoints(distil.results)] == [100, 200]
+    cut = next(distil.results.glob("models/kd_student*/300"))
+    assert not (cut / "checkpoint.json").exists()
+    resumed = distil("seed=1", "resume=True").check()
+    assert f"resume=True: going on from {cut.parent / '200'}" in resumed.err
+    last = checkpoints(distil.results)[-1]
+    assert (last["t_env"], last["updates"], last["finished"]) == (500, 10, True)
+
+
+def test_a_finished_run_is_not_repeated(distil):
+    distil("seed=1").check()
+    before = [found["folder"] for found in checkpoints(distil.results)]
+    again = distil("seed=1", "resume=True").check()
+    assert f"resume=True: this run has finished already, its result is {before[-1]}" in again.err
+    assert [found["folder"] for found in checkpoints(distil.results)] == before
+
+
+def test_a_run_that_was_killed_before_its_result_was_written_is_evaluated(distil):
+    died = distil("seed=1", before=die_at("replace", "summary.json"))
+    assert died.status == -signal.SIGKILL
+    assert not list(distil.results.glob("sacred/kd_student/*/*/summary.json"))
+    ended = distil("seed=1", "resume=True").check()
+    assert "only its evaluation is left" in ended.err
+    assert ended.summary["episodes"] == 4
+    assert "finished already" in distil("seed=1", "resume=True").check().err
+
+
+def test_a_run_goes_on_from_its_own_checkpoints_only(distil):
+    """Another seed, or another key that decides what is computed, is another run; a seed left out fits any."""
+    distil("seed=1").check()
+    for other in (["seed=2"], ["seed=1", "kl_coef=0.5"]):
+        assert "nothing to go on from" in distil(*other, "resume=True").check().err
+    found = distil("resume=True", "kl_coef=0.5").check()
+    assert "finished already" in found.err
+
+
+def test_a_checkpoint_of_another_version_is_refused_in_one_line(distil):
+    distil("seed=1").check()
+    folder = checkpoints(distil.results)[-1]["folder"]
+    facts = json.loads((folder / "checkpoint.json").read_text())
+    (folder / "checkpoint.json").write_text(json.dumps({**facts, "version": 9}))
+    assert "is kd-marl/checkpoint version 9, this kd-marl reads kd-marl/checkpoint version 1" in (
+        distil("seed=1", "resume=True").error
+    )
+    shutil.rmtree(folder)
+    assert "going on from" in distil("seed=1", "resume=True").check().err
