@@ -38,11 +38,46 @@ def write(grid: Grid, docs: Path) -> None:
     os.makedirs(docs, exist_ok=True)
     atomic.write_bytes(docs / "results.svg", mpe_figure.figure(points(evidence)).encode())
     atomic.write_bytes(docs / "results.md", page(evidence).encode())
+    _update_readme(docs.parent / "README.md", summary_table(evidence))
     print(f"written: {docs / 'results.md'} and results.svg, {len(evidence.found)} runs")
     for line in evidence.passed_over:
         print(line)
     for line in evidence.missing:
         print(f"missing: {line}")
+
+
+def summary_table(evidence: Evidence) -> str:
+    """The README's table: what is kept of the teacher, at what cost, beside the paper."""
+    head = ("task", "limits", "teacher", "student", "kept", "paper keeps", "FLOPs, times fewer")
+    rows = []
+    for task in evidence.grid.tasks:
+        for setting in evidence.grid.settings:
+            kept = paper_retention(task, setting)
+            row = [mpe_notes.short(task), setting.replace("-", ", ")]
+            row += [_text(evidence.student(task, setting, policy, "return_mean")) for policy in ("teacher", "student")]
+            row.append(_text(evidence.student(task, setting, "retention"), scale=100.0, digits=1, unit=" %"))
+            row.append("-" if kept is None else f"{100 * kept:.1f} %")
+            row.append(_text(evidence.student(task, setting, "flops_ratio"), digits=1))
+            rows.append(row)
+    seeds = len(evidence.grid.seeds)
+    episodes = sorted({record.summary["episodes"] for record in evidence.found.values()})
+    return (
+        f"Written by `{COMMAND}` from the runs of `make results`: returns of the greedy policies, mean of {seeds} "
+        f"seeds ± 95 % interval over seeds, {', '.join(map(str, episodes))} episodes each; kept is 1 - |S - T| / |T|, as "
+        f"in the paper.\n\n{_table(head, rows)}"
+    )
+
+
+def _update_readme(readme: Path, block: str) -> None:
+    """Put the block between the README's markers; a README without them is left alone."""
+    begin, end = "<!-- results:begin -->", "<!-- results:end -->"
+    if not readme.is_file():
+        return
+    text = readme.read_text(encoding="utf-8")
+    if begin in text and end in text:
+        before, rest = text.split(begin, 1)
+        after = rest.split(end, 1)[1]
+        atomic.write_bytes(readme, f"{before}{begin}\n{block}\n{end}{after}".encode())
 
 
 def points(evidence: Evidence) -> dict[str, list[mpe_figure.Point]]:

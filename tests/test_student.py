@@ -160,9 +160,11 @@ def test_a_resumed_learner_takes_the_very_next_step(results, tmp_path):
     learner.t_env = 12
     (tmp_path / "12").mkdir()
     learner.save_models(str(tmp_path / "12"))
+    drawn_next = torch.rand(3)
     other = make_learner(results, tmp_path, distill_on="expert")
     other.load_models(str(tmp_path / "12"))
     assert (other.updates, other.t_env) == (3, 12)
+    assert torch.equal(torch.rand(3), drawn_next)
     for each in (learner, other):
         each._update(each._minibatch(), with_diagnostics=False)
     assert same(weights(learner), weights(other))
@@ -437,16 +439,17 @@ def tagged(first, count, time=2):
     )
 
 
-def test_the_oldest_episodes_are_forgotten_beyond_the_capacity():
-    recent = RecentEpisodes(capacity=10)
+@pytest.mark.parametrize(("capacity", "kept"), [(8, 8), (10, 12), (12, 12), (1, 4)])
+def test_the_oldest_episodes_are_forgotten_beyond_the_capacity(capacity, kept):
+    recent = RecentEpisodes(capacity)
     held = []
     for start in range(1, 30, 4):
         recent.add(tagged(start, 4), time=5)
         held.append(len(recent))
     # Whole blocks are dropped, and never so many that fewer than the capacity are left.
-    assert held == [4, 8, 12, 12, 12, 12, 12, 12]
+    assert held == [min(4 * blocks, kept) for blocks in range(1, 9)]
     drawn = recent.sample(400)
-    assert set(drawn.visible[:, 0, 0].tolist()) == set(range(21, 33))
+    assert set(drawn.visible[:, 0, 0].tolist()) == set(range(33 - kept, 33))
 
 
 def test_sampling_draws_every_episode_alike_and_keeps_its_numbers_together():
@@ -692,6 +695,34 @@ def test_exactly_the_episodes_asked_for_are_played_whatever_the_block(results, t
         return learner.teacher.mac
 
     assert len(arena.play(make, masked=False, label="").returns) == episodes
+
+
+def test_agreement_is_counted_over_the_decisions_taken_in_the_unmasked_environment(results, tmp_path):
+    learner = make_learner(results, tmp_path, eval_episodes=12)
+    student, agent = learner.mac, learner.teacher.mac.agent
+    same_choice = []
+
+    def make(scheme, options):
+        mac = HeteroMAC(scheme, None, options)
+        mac.load_state(student)
+        mac.greedy = True
+        return mac
+
+    arena = evaluation.Arena(HOST, learner.args, 12)
+    for batch, _, _ in arena.blocks(make, masked=False, label=""):
+        for row in range(batch.batch_size):
+            length = int(batch["filled"][row].sum()) - 1
+            for i in range(AGENTS):
+                hidden, identity = torch.zeros(1, 16), torch.eye(AGENTS)[i]
+                for t in range(length):
+                    logits, hidden = agent(torch.cat([batch["obs"][row, t, i], identity]).unsqueeze(0), hidden)
+                    avail = batch["avail_actions"][row, t, i]
+                    if avail.sum() > 1:
+                        wanted = logits[0].masked_fill(avail == 0, -torch.inf).argmax()
+                        same_choice.append(bool(wanted == batch["actions"][row, t, i, 0]))
+    summary = evaluation.evaluate(learner.args, learner.teacher, student)
+    assert 0 < np.mean(same_choice) < 1
+    assert summary["agreement"] == pytest.approx(np.mean(same_choice), abs=1e-6)
 
 
 def test_an_evaluation_repeats_itself(results, tmp_path):
