@@ -63,8 +63,8 @@ def summary_table(evidence: Evidence) -> str:
     episodes = sorted({record.summary["episodes"] for record in evidence.found.values()})
     return (
         f"Written by `{COMMAND}` from the runs of `make results`: returns of the greedy policies, mean of {seeds} "
-        f"seeds ± 95 % interval over seeds, {', '.join(map(str, episodes))} episodes each; kept is 1 - |S - T| / |T|, as "
-        f"in the paper.\n\n{_table(head, rows)}"
+        f"seeds ± 95 % interval over seeds, {', '.join(map(str, episodes))} episodes each; kept is 1 - |S - T| / |T|, "
+        f"as in the paper.\n\n{_table(head, rows)}"
     )
 
 
