@@ -158,6 +158,7 @@ def test_a_resumed_learner_takes_the_very_next_step(results, tmp_path):
     for _ in range(3):
         learner._update(learner._minibatch(), with_diagnostics=False)
     learner.t_env = 12
+    torch.rand(5)  # the students' play draws from this generator
     (tmp_path / "12").mkdir()
     learner.save_models(str(tmp_path / "12"))
     drawn_next = torch.rand(3)

@@ -77,9 +77,9 @@ class HeteroMAC(PolicyMAC):
             Logits ``(batch, time, agents, actions)`` and embeddings ``(batch, time, agents, max_width)``.
         """
         if self.masks_here:
-            # A mask that is the same in every episode needs no product: the aligners read visible features only.
+            # A mask that is the same in every episode hides nothing here: the aligners read visible features only.
             obs = self.mask.extend(obs)
-            obs = obs if visible is None else obs * visible.unsqueeze(1)
+            obs = obs if visible is None else obs.masked_fill(visible.unsqueeze(1) == 0, 0.0)
         return self.agent.unroll(obs, hidden)
 
     @property

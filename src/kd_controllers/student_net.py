@@ -39,7 +39,7 @@ class WidthGroup(nn.Module):
     """
 
     inputs: Tensor
-    present: Tensor
+    absent: Tensor
     set_of: Tensor
 
     def __init__(
@@ -64,12 +64,12 @@ class WidthGroup(nn.Module):
         self.input_sizes = [len(indices) for indices in visible]
         widest, count = max(self.input_sizes), max(sets) + 1
         padded = torch.zeros(len(visible), widest, dtype=torch.long)
-        present = torch.zeros(len(visible), widest)
+        absent = torch.ones(len(visible), widest, dtype=torch.bool)
         for row, indices in enumerate(visible):
             padded[row, : len(indices)] = torch.tensor(indices)
-            present[row, : len(indices)] = 1.0
+            absent[row, : len(indices)] = False
         self.register_buffer("inputs", padded, persistent=False)
-        self.register_buffer("present", present, persistent=False)
+        self.register_buffer("absent", absent, persistent=False)
         self.register_buffer("set_of", torch.tensor(sets), persistent=False)
         self.aligner_weight = nn.Parameter(torch.zeros(len(visible), widest, width))
         self.aligner_bias = nn.Parameter(torch.zeros(len(visible), 1, width))
@@ -105,7 +105,8 @@ class WidthGroup(nn.Module):
         batch, time = obs.shape[:2]
         width = self.width
         mine = obs[:, :, self.members]
-        seen = mine.gather(-1, self.inputs.expand(batch, time, -1, -1)) * self.present
+        # Not a product: the padding reads some feature, and a hidden NaN must not get through.
+        seen = mine.gather(-1, self.inputs.expand(batch, time, -1, -1)).masked_fill(self.absent, 0.0)
         rows = seen.permute(2, 1, 0, 3).reshape(len(self.members), time * batch, -1)
         aligned = torch.relu(torch.baddbmm(self.aligner_bias, rows, self.aligner_weight))
         sets = self.set_of

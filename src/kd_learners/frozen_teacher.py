@@ -14,7 +14,6 @@ from kd_learners import central_critic
 from kd_learners.advantages import gae, td_residual
 from kd_learners.batches import Episodes
 from kd_marl.artifacts.teacher import TeacherArtifact
-from kd_marl.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,9 @@ class FrozenTeacher:
         for network in (self.mac.agent, self.critic):
             network.eval().requires_grad_(False)
         self.reward_scale = self._scale("reward")
-        self.value_scale = self._scale("value")
+        value_scale = self._scale("value")
+        assert value_scale is not None, "a teacher whose value statistics are lost is refused when it is loaded"
+        self.value_scale = value_scale
 
     def _scale(self, name: str) -> Scale | None:
         facts = self.artifact.normalisers[name]
@@ -85,8 +86,8 @@ class FrozenTeacher:
 
     @property
     def needs_statistics(self) -> bool:
-        """Whether reward or value statistics are missing, as in an EPyMARL checkpoint."""
-        return self.reward_scale is None or self.value_scale is None
+        """Whether reward statistics are missing, as in an EPyMARL checkpoint."""
+        return self.reward_scale is None
 
     def estimate_statistics(self, reward: Tensor, filled: Tensor) -> None:
         """Re-estimate what an EPyMARL checkpoint does not store, from episodes the teacher played (reading note 5).
@@ -98,11 +99,6 @@ class FrozenTeacher:
         taken = reward.flatten(0, 1)[filled.flatten() > 0]
         if self.reward_scale is None:
             self.reward_scale = Scale(taken.mean(0), taken.std(0).clamp(min=1e-4))
-        if self.value_scale is None:
-            raise UserError(
-                f"the teacher in {self.artifact.folder} was trained with standardise_returns=True, and its statistics "
-                "are lost: train it with standardise_returns=False, or use a kd_teacher"
-            )
 
     @torch.no_grad()
     def label(self, steps: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -124,7 +120,7 @@ class FrozenTeacher:
         Returns:
             ``(batch, time, agents)`` float32, 0 outside the episodes, in the critic's unit.
         """
-        assert self.reward_scale is not None and self.value_scale is not None, "statistics were not estimated"
+        assert self.reward_scale is not None, "statistics were not estimated"
         value = central_critic.evaluate(self.critic, self.critic_sizes.inputs(vars(episodes)))
         value = value * self.value_scale.std + self.value_scale.mean
         reward = (episodes.reward - self.reward_scale.mean) / self.reward_scale.std

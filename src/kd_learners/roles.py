@@ -35,10 +35,12 @@ def teacher_roles(embeddings: Tensor, n_roles: int, init: str, seed: int) -> Ten
     if init not in ROLE_INITS:
         raise UserError(f"role_init is '{init}': choose one of {', '.join(ROLE_INITS)}")
     hidden_dim = embeddings.shape[1]
+    if init == "orthogonal" and n_roles > hidden_dim:
+        raise UserError(f"n_roles is {n_roles}: at most {hidden_dim} directions of the teacher's state are orthogonal")
     if init == "orthogonal":
         generator = torch.Generator().manual_seed(seed)
-        directions = torch.linalg.qr(torch.randn(hidden_dim, max(n_roles, 1), generator=generator))[0].T
-        return directions[:n_roles].contiguous()
+        directions = torch.linalg.qr(torch.randn(hidden_dim, n_roles, generator=generator))[0].T
+        return directions.contiguous()
     if len(embeddings) < n_roles:
         raise UserError(f"{len(embeddings)} embeddings make no {n_roles} roles: export more episodes or set n_roles")
     centred = embeddings.double() - embeddings.double().mean(0)

@@ -55,7 +55,7 @@ def load_epymarl_checkpoint(
         "critic_type": settings["critic_type"],
         "teacher_input": "obs",
         "gamma": settings["gamma"],
-        "normalisers": _normalisers(settings),
+        "normalisers": _normalisers(folder, settings),
         "host": "epymarl",
         "host_commit": None,
         "seed": settings.get("seed"),
@@ -129,13 +129,19 @@ def _token_prefix(settings: Mapping[str, Any]) -> str:
     return f"{settings['name']}_seed{settings['seed']}_{task}_"
 
 
-def _normalisers(settings: Mapping[str, Any]) -> dict[str, dict[str, list[float]] | None]:
-    """Statistics are lost where the run used them; where it did not, they are mean 0 and deviation 1."""
+def _normalisers(folder: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, list[float]] | None]:
+    """Mean 0 and deviation 1 where the run did not standardise; the rewards' statistics are lost where it did.
+
+    Raises:
+        UserError: it standardised returns: no buffer of rewards can tell the scale of its critic's values.
+    """
+    if settings.get("standardise_returns", False):
+        raise UserError(
+            f"the teacher in {folder} was trained with standardise_returns=True, and its statistics are lost: train it "
+            "with standardise_returns=False, or use a kd_teacher"
+        )
     plain: dict[str, list[float]] = {"mean": [0.0], "std": [1.0]}
-    return {
-        "reward": None if settings.get("standardise_rewards", True) else plain,
-        "value": None if settings.get("standardise_returns", False) else plain,
-    }
+    return {"reward": None if settings.get("standardise_rewards", True) else plain, "value": plain}
 
 
 def _sizes(
