@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE_S = 300.0
+PATIENCE_S = 120.0
 # Other people's packages only: the code under test is imported by each run.
 IMPORTED_ONCE = (
     *("gymnasium", "numpy", "ptflops", "rich.console", "sacred", "sacred.observers", "safetensors.torch"),

@@ -9,11 +9,11 @@ environment starts; ``finish_run()`` once all steps are taken, before the final 
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import multiprocessing
 import os
 import shlex
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -191,7 +191,10 @@ def captured(registry: dict[str, Any], key: str) -> Iterator[list[Any]]:
 
 @contextlib.contextmanager
 def workers_watched() -> Iterator[None]:
-    """End the run when an environment worker dies: EPyMARL's parallel runner would wait for it for ever."""
+    """End the run when an environment worker dies: EPyMARL's parallel runner would wait for it for ever.
+
+    A signal of our own, because only a real one ends the main thread's wait for a pipe.
+    """
     stop = threading.Event()
     dead: list[str] = []
 
@@ -204,16 +207,16 @@ def workers_watched() -> Iterator[None]:
                 # Let an error that the runner itself noticed come first.
                 time.sleep(2.0)
                 if not stop.is_set():
-                    _thread.interrupt_main()
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
                 return
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
+    def give_up(*_: Any) -> None:
+        raise RuntimeError(f"environment worker {dead[0]} died; its own error is printed above")
+
+    before = signal.signal(signal.SIGUSR1, give_up)
+    threading.Thread(target=watch, daemon=True).start()
     try:
         yield
-    except KeyboardInterrupt:
-        if not dead:
-            raise
-        raise RuntimeError(f"environment worker {dead[0]} died; its own error is printed above") from None
     finally:
         stop.set()
+        signal.signal(signal.SIGUSR1, before)

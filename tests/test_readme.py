@@ -1,0 +1,59 @@
+"""Every command that the README gives a reader runs, at tiny sizes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+
+from kd_marl import cli
+from stage_fixtures import TINY
+
+# Sizes of a stock algorithm's run.
+STOCK = ["t_max=100", "test_nepisode=1", "use_cuda=False"]
+
+
+@pytest.fixture(scope="module")
+def readme(root) -> str:
+    return (root / "README.md").read_text(encoding="utf-8")
+
+
+def commands(readme: str, program: str) -> list[list[str]]:
+    """The words of each line of the README's code blocks that starts with ``program``, after it."""
+    blocks = "\n".join(re.findall(r"^```\n(.*?)^```", readme, re.MULTILINE | re.DOTALL))
+    return [shlex.split(line)[len(program.split()) :] for line in blocks.splitlines() if line.startswith(program)]
+
+
+def test_every_run_of_the_readme_in_its_order(readme, mains, tmp_path):
+    lines = commands(readme, "python src/main.py")
+    algorithms = [words[0].removeprefix("--config=") for words in lines]
+    assert algorithms == ["kd_teacher", "kd_export", *["kd_student"] * 2, "qmix", *["kd_student"] * 2]
+    for algorithm, words in zip(algorithms, lines, strict=True):
+        run = mains.run(*words, *TINY.get(algorithm, STOCK), f"local_results_path={tmp_path}", "seed=1").check()
+        if algorithm == "kd_student":
+            assert run.summary["student"]["return_mean"] < 0.0 or "this run has finished already" in run.err + run.out
+
+
+def test_the_masks_written_in_the_readme_are_masks(readme, capsys):
+    masks = re.search(r"'masks=(.+?)'", readme).group(1)
+    words = ["masks", "--env-config=mpe", "--key=pz-mpe-simple-spread-v3", "--limits=lh", f"--masks={masks}"]
+    assert cli.main(words) == 0
+    assert "L0.x" in capsys.readouterr().out
+
+
+def test_every_side_command_of_the_readme_has_help_with_an_example(readme, capsys):
+    named = re.findall(r"`kd-marl ([a-z|]+(?: [a-z|]+)?)(?: FOLDER| --help)?`", readme)
+    names = {name.split()[0] for name in named}
+    assert names == {"masks", "buffer", "teachers", "doctor"}
+    for name in names:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([name, "--help"])
+        assert ended.value.code == 0
+        assert "example" in capsys.readouterr().out
+
+
+def test_make_knows_the_targets_that_the_readme_names(readme, root):
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"`?make ([a-z]+)`?", readme)) & {"demo", "setup", "test", "check", "results"}:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
