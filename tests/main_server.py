@@ -23,7 +23,7 @@ PATIENCE_S = 120.0
 # Other people's packages only: the code under test is imported by each run.
 IMPORTED_ONCE = (
     *("gymnasium", "numpy", "ptflops", "rich.console", "sacred", "sacred.observers", "safetensors.torch"),
-    *("sklearn.cluster", "torch.optim", "tqdm", "yaml", "pettingzoo", "mpe2.simple_speaker_listener_v4"),
+    *("scipy.cluster.vq", "torch.optim", "tqdm", "yaml", "pettingzoo", "mpe2.simple_speaker_listener_v4"),
 )
 
 

@@ -385,3 +385,9 @@ def test_a_disk_that_is_really_full_keeps_the_finished_shards(mains, tiny_teache
         mains.run(*command, "resume=True").check()
         assert ExpertBuffer.open(buffer, check=True).episodes == 64
         assert {name: (buffer / name).read_bytes() for name in before} == before
+
+
+def test_a_mistake_that_the_bundled_host_finds_is_one_line_too(mains, tmp_path):
+    words = ["--config=qmix", "--env-config=mpe", "with", f"env_args.key={TASK}", f"local_results_path={tmp_path}"]
+    run = mains.run(*words, "common_reward=False", "use_cuda=False")
+    assert run.error.startswith("learner 'q_learner' (mixer qmix) learns from a common reward only")

@@ -17,6 +17,7 @@ from epymarl_lite.components.transforms import OneHot
 from epymarl_lite.controllers import REGISTRY as MACS
 from epymarl_lite.learners import REGISTRY as LEARNERS
 from epymarl_lite.runners import REGISTRY as RUNNERS
+from epymarl_lite.utils.errors import ConfigError, MissingFolderError
 from epymarl_lite.utils.general_reward_support import test_alg_config_supports_reward
 from epymarl_lite.utils.logging import Logger
 from epymarl_lite.utils.timehelper import time_left, time_str
@@ -30,7 +31,7 @@ def run(_run: Any, _config: dict[str, Any], _log: logging.Logger) -> None:
     args = SimpleNamespace(**config)
     args.device = "cuda" if args.use_cuda else "cpu"
     if not test_alg_config_supports_reward(args):
-        raise ValueError(
+        raise ConfigError(
             f"learner '{args.learner}' (mixer {getattr(args, 'mixer', None)}) learns from a common reward only: "
             "set common_reward=True, or use mappo, ippo or iql"
         )
@@ -55,7 +56,7 @@ def run_sequential(args: SimpleNamespace, logger: Logger) -> None:
     The final weights are saved at the end, and when the run is interrupted, if ``save_model`` is on.
     """
     if (args.evaluate or args.save_replay) and not args.checkpoint_path:
-        raise ValueError("evaluate=True and save_replay=True need checkpoint_path=<the folder with the saved steps>")
+        raise ConfigError("evaluate=True and save_replay=True need checkpoint_path=<the folder with the saved steps>")
     checkpoint = find_checkpoint(args.checkpoint_path, args.load_step) if args.checkpoint_path else None
     runner = _lookup("runner", RUNNERS, args.runner)(args=args, logger=logger)
     try:
@@ -96,10 +97,10 @@ def args_sanity_check(config: dict[str, Any], _log: logging.Logger) -> dict[str,
 def find_checkpoint(folder: str, load_step: int) -> Path:
     """The saved step nearest to ``load_step`` in a checkpoint folder; 0 means the last one."""
     if not Path(folder).is_dir():
-        raise FileNotFoundError(f"checkpoint_path '{folder}' is not a folder")
+        raise MissingFolderError(f"checkpoint_path '{folder}' is not a folder")
     steps = {int(entry.name): entry for entry in Path(folder).iterdir() if entry.is_dir() and entry.name.isdigit()}
     if not steps:
-        raise FileNotFoundError(f"checkpoint_path '{folder}' has no saved step: expected sub-folders such as 50000")
+        raise MissingFolderError(f"checkpoint_path '{folder}' has no saved step: expected sub-folders such as 50000")
     return steps[max(steps) if load_step == 0 else min(steps, key=lambda step: abs(step - load_step))]
 
 
@@ -196,5 +197,5 @@ def _test_runs(args: SimpleNamespace, runner: Any) -> int:
 
 def _lookup(what: str, registry: dict[str, Any], name: str) -> Any:
     if name not in registry:
-        raise ValueError(f"unknown {what} '{name}': valid are {', '.join(sorted(registry))}")
+        raise ConfigError(f"unknown {what} '{name}': valid are {', '.join(sorted(registry))}")
     return registry[name]

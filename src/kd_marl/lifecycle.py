@@ -36,7 +36,7 @@ class OneLineError(SacredError):
     __module__ = "builtins"
     __qualname__ = "error"
 
-    def __init__(self, error: UserError) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__(str(error), print_traceback=False, filter_traceback="always")
 
 
@@ -46,10 +46,10 @@ def install(host: Host) -> None:
     host.run.run_sequential = lambda args, logger: run_sequential(host, sequential, args, logger)
     # A checkout's main module holds its own reference to run.
     owner = host.main if callable(getattr(host.main, "run", None)) else host.run
-    owner.run = _in_one_line(owner.run)
+    owner.run = _in_one_line(owner.run, (UserError, *host.config_errors))
 
 
-def _in_one_line(run: Callable[..., None]) -> Callable[..., None]:
+def _in_one_line(run: Callable[..., None], mistakes: tuple[type[Exception], ...]) -> Callable[..., None]:
     def wrapped(_run: Any, _config: dict[str, Any], _log: Any) -> None:
         _config["fingerprint"] = resume.fingerprint(_config)
         # Reports are written beside what Sacred records of this run.
@@ -57,7 +57,7 @@ def _in_one_line(run: Callable[..., None]) -> Callable[..., None]:
         _config["run_folder"] = folders[0] if folders else ""
         try:
             run(_run, _config, _log)
-        except UserError as error:
+        except mistakes as error:
             raise OneLineError(error) from None
 
     return wrapped

@@ -22,6 +22,7 @@ from epymarl_lite.learners.common import (
     step_mask,
 )
 from epymarl_lite.modules.mixers import REGISTRY as MIXERS
+from epymarl_lite.utils.errors import ConfigError
 
 UNAVAILABLE_VALUE = -9999999.0
 
@@ -32,7 +33,7 @@ class QLearner:
     def __init__(self, mac: BasicMAC, scheme: Scheme, logger: StatLogger, args: SimpleNamespace) -> None:
         """Build the mixer that `args.mixer` names (none for independent learning), targets and optimiser."""
         if args.mixer is not None and args.mixer not in MIXERS:
-            raise ValueError(f"unknown mixer {args.mixer!r}: use one of {sorted(MIXERS)}, or null for none")
+            raise ConfigError(f"unknown mixer {args.mixer!r}: use one of {sorted(MIXERS)}, or null for none")
         self.args = args
         self.logger = logger
         self.mac = mac

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from epymarl_lite.envs import MultiAgentEnv
 from epymarl_lite.runners.env_group import EnvGroup, env_factories
 from epymarl_lite.runners.rollout import RolloutRunner
+from epymarl_lite.utils.errors import ConfigError
 from epymarl_lite.utils.logging import Logger
 
 
@@ -15,7 +16,9 @@ class EpisodeRunner(RolloutRunner):
 
     def __init__(self, args: SimpleNamespace, logger: Logger) -> None:
         if args.batch_size_run != 1:
-            raise ValueError(f"runner 'episode' plays one environment: set batch_size_run=1, not {args.batch_size_run}")
+            raise ConfigError(
+                f"runner 'episode' plays one environment: set batch_size_run=1, not {args.batch_size_run}"
+            )
         super().__init__(args, logger, EnvGroup(env_factories(args)))
 
     @property

@@ -18,6 +18,7 @@ import numpy as np
 import torch as th
 
 from epymarl_lite.runners.env_group import EnvFactory, EnvGroup, Outcome, Views
+from epymarl_lite.utils.errors import ConfigError
 
 _CLOSE_SECONDS = 5.0
 _WATCH_SECONDS = 1.0
@@ -39,7 +40,7 @@ class WorkerPool:
 
     def __init__(self, factories: Sequence[EnvFactory], n_processes: int = 0) -> None:
         if n_processes < 0:
-            raise ValueError(f"runner_processes is 0 (one per core) or a number of processes, not {n_processes}")
+            raise ConfigError(f"runner_processes is 0 (one per core) or a number of processes, not {n_processes}")
         self.size = len(factories)
         n_processes = min(n_processes or _available_cores(), self.size)
         bounds = np.linspace(0, self.size, n_processes + 1).astype(int)

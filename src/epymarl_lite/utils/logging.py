@@ -7,6 +7,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from epymarl_lite.utils.errors import ConfigError, MissingPackageError
+
 
 class Logger:
     """Keeps every logged number and passes it on to the chosen back ends.
@@ -28,7 +30,7 @@ class Logger:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ImportError("use_tensorboard=True needs TensorBoard: pip install tensorboard") from error
+            raise MissingPackageError("use_tensorboard=True needs TensorBoard: pip install tensorboard") from error
         self._tensorboard = SummaryWriter(directory)
 
     def setup_wandb(
@@ -38,11 +40,11 @@ class Logger:
         try:
             import wandb
         except ImportError as error:
-            raise ImportError("use_wandb=True needs Weights & Biases: pip install wandb") from error
+            raise MissingPackageError("use_wandb=True needs Weights & Biases: pip install wandb") from error
         if not team or not project:
-            raise ValueError("use_wandb=True needs wandb_team and wandb_project")
+            raise ConfigError("use_wandb=True needs wandb_team and wandb_project")
         if mode not in ("offline", "online"):
-            raise ValueError(f"wandb_mode is 'offline' or 'online', not '{mode}'")
+            raise ConfigError(f"wandb_mode is 'offline' or 'online', not '{mode}'")
         self._wandb = wandb.init(entity=team, project=project, config=config, mode=mode, group=group)
 
     def setup_sacred(self, sacred_run: Any) -> None:

@@ -9,6 +9,8 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
+from epymarl_lite.utils.errors import ConfigError
+
 
 class QMixer(nn.Module):
     """`Q_tot = ELU(q |W1(s)| + b1(s)) |w2(s)| + V(s)`."""
@@ -21,7 +23,7 @@ class QMixer(nn.Module):
         self.state_dim = int(np.prod(args.state_shape))
         layers = getattr(args, "hypernet_layers", 1)
         if layers not in (1, 2):
-            raise ValueError(f"hypernet_layers={layers}: QMIX's hypernetworks have 1 or 2 layers")
+            raise ConfigError(f"hypernet_layers={layers}: QMIX's hypernetworks have 1 or 2 layers")
 
         def hypernet(out: int) -> nn.Module:
             if layers == 1:
