@@ -76,9 +76,9 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
     args.observation_mask = environments.task_mask(args, info["n_agents"], info["obs_shape"])
     if args.resume and not args.evaluate and _go_on(args, logger):
         return
-    if args.evaluate:
-        _choose_checkpoint(args)
     learner_class = host.learners[args.learner]
+    if args.evaluate and hasattr(learner_class, "report_run"):
+        _choose_checkpoint(args)
     if hasattr(learner_class, "prepare_run"):
         learner_class.prepare_run(args, info["obs_shape"])
     masked = environments.is_limited(args) and args.mask_at == "environment"
@@ -97,10 +97,8 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
                     runner.close_env()
             raise
     learner, runner = learners[0], runners[0]
-    if args.evaluate:
-        folder = Path(args.checkpoint_path, str(args.load_step))
-    else:
-        folder = None
+    folder = Path(args.checkpoint_path, str(args.load_step)) if args.evaluate else None
+    if not args.evaluate:
         if hasattr(learner, "finish_run"):
             learner.finish_run()
         if args.save_model and (hasattr(learner, "finish_run") or not host.is_bundled):
