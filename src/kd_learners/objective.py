@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -40,6 +40,17 @@ class ObjectiveSettings:
             raise UserError(f"ce_target is '{self.ce_target}': choose one of {', '.join(CE_TARGETS)}")
         if self.temperature <= 0:
             raise UserError(f"temperature is {self.temperature}: it must be above 0")
+
+
+def with_distillation(settings: ObjectiveSettings, share: float) -> ObjectiveSettings:
+    """The settings with the weights of KL, CE, structure and role times ``share``; PPO and entropy keep theirs."""
+    return replace(
+        settings,
+        kl_coef=share * settings.kl_coef,
+        ce_coef=share * settings.ce_coef,
+        structure_coef=share * settings.structure_coef,
+        role_coef=share * settings.role_coef,
+    )
 
 
 def terms(

@@ -49,6 +49,7 @@ class StudentSettings:
 
     lr: float
     lr_final_share: float
+    distillation_final_share: float
     updates_per_train: int
     minibatch_episodes: int
     distill_on: str
@@ -95,7 +96,7 @@ class StudentLearner:
     def __init__(self, mac: HeteroMAC, scheme: dict[str, Any], logger: Any, args: Any) -> None:
         self.mac, self.logger, self.args = mac, logger, args
         self.settings = read_settings(StudentSettings, args)
-        self.objective = read_settings(objective.ObjectiveSettings, args)
+        self.objective = self.weights = read_settings(objective.ObjectiveSettings, args)
         self.teacher = FrozenTeacher(args.teacher_artifact, args)
         self.rng = np.random.default_rng(args.seed)
         self.n_roles = self.settings.n_roles or roles.default_n_roles(args.n_agents)
@@ -138,6 +139,8 @@ class StudentLearner:
         if settings.distill_on != "expert":
             self._add_recent(batches.from_host(batch))
         left = max(0.0, 1.0 - t_env / settings.t_max)
+        share = settings.distillation_final_share + (1.0 - settings.distillation_final_share) * left
+        self.weights = objective.with_distillation(self.objective, share)
         for group in self.optimiser.param_groups:
             group["lr"] = settings.lr * (settings.lr_final_share + (1.0 - settings.lr_final_share) * left)
         log_now = t_env - self.last_log >= self.args.learner_log_interval
@@ -175,8 +178,8 @@ class StudentLearner:
     def _update(self, batch: LabelledEpisodes, with_diagnostics: bool) -> dict[str, Tensor]:
         """One gradient step; returns what is logged."""
         logits, embedding = self.mac.unroll(batch.obs, batch.visible)
-        parts = objective.terms(batch, logits, embedding, self.student_roles, self.objective)
-        loss = objective.total(parts, self.objective)
+        parts = objective.terms(batch, logits, embedding, self.student_roles, self.weights)
+        loss = objective.total(parts, self.weights)
         self.optimiser.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_([*self.mac.parameters(), self.student_roles], self.settings.grad_norm_clip)
