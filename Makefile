@@ -49,7 +49,7 @@ $(STAMP): requirements.lock requirements-dev.lock setup.py
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup ## distil a student from a bundled teacher and print the result table
+demo: setup ## distil students from a bundled teacher and print the result table
 	$(PY) src/main.py --config=kd_student --env-config=mpe with env_args.key=pz-mpe-simple-spread-v3 limits=fo
 
 # A bound measured on this machine (marker strict) is no test of the code: run those alone, with -m strict.
