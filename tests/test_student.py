@@ -54,14 +54,29 @@ def test_the_same_seed_makes_the_same_students_bit_for_bit(results, tmp_path, pr
     assert not same(first, other)
 
 
+# The distillation terms to the end, so that the student's own advantages do not take over.
+IMITATE = {"distillation_final_share": 1.0}
+
+
 @pytest.mark.parametrize("distill_on", ["expert", "student", "mixed"])
 def test_students_come_to_agree_with_the_teacher_whatever_they_learn_from(results, tmp_path, distill_on, monkeypatch):
     monkeypatch.setattr(StudentLearner, "report_run", lambda self, folder: None)
-    args = student_args(results, tmp_path, distill_on=distill_on, masks="", widths=16, t_max=300, lr=0.01)
+    args = student_args(results, tmp_path, distill_on=distill_on, masks="", widths=16, t_max=300, lr=0.01, **IMITATE)
     stats = run_stage(args).logger.stats
     before, after = (np.mean([value for _, value in stats["kl"][part]]) for part in (slice(0, 1), slice(-5, None)))
     assert after < 0.3 * before
     assert np.mean([value for _, value in stats["agreement"][-5:]]) > 0.85
+
+
+def test_the_weights_of_distillation_fall_linearly_and_the_others_stay(results, tmp_path):
+    learner = make_learner(results, tmp_path, distill_on="expert", distillation_final_share=0.2, t_max=1000)
+    falling = ("kl_coef", "ce_coef", "structure_coef", "role_coef")
+    full = {name: getattr(learner.objective, name) for name in (*falling, "ppo_coef", "entropy_coef")}
+    for t_env, share in ((0, 1.0), (500, 0.6), (1000, 0.2), (1025, 0.2)):
+        learner.train(None, t_env, 0)
+        for name, value in full.items():
+            expected = value * share if name in falling else value
+            assert getattr(learner.weights, name) == pytest.approx(expected)
 
 
 def test_a_resumed_learner_takes_the_very_next_step(results, tmp_path):
