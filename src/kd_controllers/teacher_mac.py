@@ -141,13 +141,20 @@ class TeacherMAC(PolicyMAC):
         Returns:
             Logits ``(batch, time, agents, actions)``, embeddings ``(batch, time, agents, hidden_dim)``.
         """
+        return self.unroll_inputs(self.episode_inputs(steps))
+
+    def episode_inputs(self, steps: Mapping[str, Tensor]) -> Tensor:
+        """The network's input along whole episodes, ``(batch, time, agents, input_size)``; ``steps`` as for `unroll`.
+
+        ``actions`` may lack the last step: only those before it are read.
+        """
         previous = None
         if self.sizes.obs_last_action:
             taken = nn.functional.one_hot(steps["actions"].long(), self.sizes.n_actions).float()
             taken = nn.functional.pad(taken, (0, 0, 0, 0, 1, 0))
             previous = taken[:, : steps["obs"].shape[1]]
-        return self.unroll_inputs(self.sizes.inputs(steps, previous))
+        return self.sizes.inputs(steps, previous)
 
     def unroll_inputs(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """:meth:`unroll` from inputs that :meth:`TeacherSizes.inputs` has assembled."""
+        """:meth:`unroll` from inputs that :meth:`episode_inputs` has assembled."""
         return unroll(self.agent, inputs)

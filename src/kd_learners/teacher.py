@@ -153,7 +153,7 @@ class TeacherLearner:
     def _prepare(self, episodes: batches.Episodes) -> Rollout:
         """Everything that stays fixed during the epochs: old log-probabilities, advantages, value targets."""
         settings, every = self.settings, vars(episodes)
-        policy_inputs = self.mac.sizes.inputs(every, self._previous_actions(episodes))[:, :-1]
+        policy_inputs = self.mac.episode_inputs(every)[:, :-1]
         critic_inputs = self.critic_sizes.inputs(every)
         avail = episodes.avail_actions[:, :-1]
         logits, value = self._networks(policy_inputs, critic_inputs)
@@ -175,12 +175,6 @@ class TeacherLearner:
             filled=filled,
             acting=acting,
         )
-
-    def _previous_actions(self, episodes: batches.Episodes) -> Tensor | None:
-        if not self.mac.sizes.obs_last_action:
-            return None
-        taken = nn.functional.one_hot(episodes.actions, self.mac.sizes.n_actions).float()
-        return nn.functional.pad(taken, (0, 0, 0, 0, 1, 0))
 
     def _networks(self, policy_inputs: Tensor, critic_inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and normalised values, float32, of whole episodes."""
