@@ -7,10 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kd_learners import batches, central_critic
 from kd_learners.losses import acting_mask, masked_log_softmax
-from kd_learners.teacher import BestWeights, Rollout, RunningMoments, TeacherLearner
+from kd_learners.rollout import Rollout, Sequences, States, cut, starts
+from kd_learners.teacher import BestWeights, RunningMoments, TeacherLearner
 from kd_marl.artifacts.teacher import load_teacher
 from kd_marl.errors import UserError
 from tiny_stages import ACTIONS, AGENTS, HOST, LIMIT, OBS, STATE, Logger, described, run_stage, scheme_of, stage_args
@@ -150,30 +153,68 @@ def test_advantages_and_targets_equal_a_slow_loop_that_bootstraps_at_time_limits
                 reward = float(batch["reward"][row, t, agent if not common_reward else 0])
                 running = reward + gamma * after - value[row, t, agent] + gamma * lam * running
                 advantage[row, t, agent] = running
-    filled = rollout.filled.numpy() > 0
+    episodes = batches.from_host(batch)
+    filled = np.broadcast_to(episodes.filled.numpy() > 0, advantage.shape)
     returns = (advantage + value[:, :-1])[filled]
     assert filled.sum() == AGENTS * sum(length for length, _ in ENDINGS)
     seen = np.concatenate([[1.0, 4.0, 9.0], returns])
-    np.testing.assert_allclose(rollout.target.numpy()[filled], (returns - seen.mean()) / seen.std(), atol=2e-6)
-    acting = acting_mask(rollout.filled[..., 0], rollout.avail).numpy() > 0
-    np.testing.assert_array_equal(rollout.acting.numpy() > 0, acting)
-    chosen = advantage[acting]
-    np.testing.assert_allclose(rollout.advantage.numpy()[acting], (chosen - chosen.mean()) / chosen.std(), atol=5e-6)
-    log_prob = masked_log_softmax(logits[:, :-1], rollout.avail).gather(-1, rollout.actions.unsqueeze(-1))
-    torch.testing.assert_close(rollout.log_prob, log_prob.squeeze(-1), rtol=0, atol=2e-6)
+    np.testing.assert_allclose(rollout.states.target.numpy().ravel(), (returns - seen.mean()) / seen.std(), atol=2e-6)
+    avail = episodes.avail_actions[:, :-1]
+    acting = acting_mask(episodes.filled[..., 0], avail)
+    chosen = advantage[acting.numpy() > 0]
+    expected = (advantage - chosen.mean()) / chosen.std()
+    log_prob = masked_log_softmax(logits[:, :-1], avail).gather(-1, episodes.actions.unsqueeze(-1)).squeeze(-1)
+    got, length = rollout.sequences, learner.settings.chunk_length
+    kept = cut(acting, length).any(dim=1)
+    decided = got.acting > 0
+    assert decided.sum() == acting.sum()
+    torch.testing.assert_close(got.acting, cut(acting, length)[kept], rtol=0, atol=0)
+    for name, whole in (("advantage", torch.from_numpy(expected).float()), ("log_prob", log_prob)):
+        torch.testing.assert_close(getattr(got, name)[decided], cut(whole, length)[kept][decided], rtol=0, atol=5e-6)
 
 
-def test_every_episode_is_in_exactly_one_minibatch(learner):
+def test_every_sequence_and_every_state_is_in_exactly_one_minibatch(learner):
     rollout = learner._prepare(batches.from_host(played(ENDINGS * 3)))
-    named = Rollout(**{**vars(rollout), "actions": torch.arange(12).view(12, 1, 1)})
+    sequences, states = rollout.sequences, rollout.states
+    named = Rollout(
+        Sequences(**{**vars(sequences), "actions": torch.arange(len(sequences.actions))}),
+        States(**{**vars(states), "target": torch.arange(len(states.target))}),
+    )
     orders = []
     for _ in range(2):
         parts = list(named.minibatches(5))
-        orders.append(torch.cat([part.actions.flatten() for part in parts]))
-        assert sorted(orders[-1].tolist()) == list(range(12))
-        for part in parts:
-            assert torch.equal(part.log_prob, rollout.log_prob[part.actions.flatten()])
+        assert len(parts) == 5
+        orders.append(torch.cat([part.actions for part, _ in parts]))
+        assert sorted(orders[-1].tolist()) == list(range(len(sequences.actions)))
+        assert sorted(torch.cat([part.target for _, part in parts]).tolist()) == list(range(len(states.target)))
+        for part, rows in parts:
+            assert torch.equal(part.log_prob, sequences.log_prob[part.actions])
+            assert torch.equal(rows.inputs, states.inputs[rows.target])
     assert not torch.equal(*orders)
+
+
+@given(batch=st.integers(1, 3), time=st.integers(1, 9), agents=st.integers(1, 3), length=st.integers(1, 11))
+def test_sequences_hold_every_step_of_every_agent_once_and_in_order(batch, time, agents, length):
+    x = torch.arange(1, batch * time * agents * 2 + 1).view(batch, time, agents, 2)
+    rows = cut(x, length)
+    pieces = -(-time // length)
+    assert rows.shape == (batch * agents * pieces, length, 2)
+    for b in range(batch):
+        for agent in range(agents):
+            own = rows.view(batch, agents, pieces * length, 2)[b, agent]
+            assert torch.equal(own[:time], x[b, :, agent])
+            assert not own[time:].any()
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 50])
+def test_a_sequence_from_its_starting_state_gives_the_logits_of_the_whole_episode(learner, length):
+    episodes = batches.from_host(played())
+    inputs = learner.mac.episode_inputs(vars(episodes))
+    with torch.no_grad():
+        logits, embedding = learner.mac.unroll_inputs(inputs)
+        parts, _ = learner.mac.unroll_inputs(cut(inputs, length).unsqueeze(2), starts(embedding, length).unsqueeze(1))
+    real = cut(torch.ones_like(logits), length) > 0
+    torch.testing.assert_close(parts.squeeze(2)[real], cut(logits, length)[real], rtol=0, atol=1e-6)
 
 
 def test_one_call_of_train_takes_epochs_times_minibatches_steps_and_logs_them(tmp_path):
@@ -219,15 +260,15 @@ def test_only_a_better_test_replaces_the_best_weights():
         return copy
 
     for step, value, name in (
-        (10, -5.0, "a"),
-        (20, -6.0, "b"),
-        (20, 9.0, "same test"),
-        (30, -4.0, "c"),
-        (40, -4.0, "d"),
+        (10, (0.5, -5.0), "a"),
+        (20, (0.4, -1.0), "b"),
+        (20, (0.9, 9.0), "same test"),
+        (30, (0.5, -4.0), "c"),
+        (40, (0.5, -4.0), "d"),
     ):
         best.offer(step, value, weights(name))
     assert copied == ["a", "c"]
-    assert (best.step, best.value, best.weights, best.tests) == (30, -4.0, {"name": "c"}, 4)
+    assert (best.step, best.value, best.weights, best.tests) == (30, (0.5, -4.0), {"name": "c"}, 4)
 
 
 def test_the_run_ends_once_no_test_was_better_for_the_share_patience(tmp_path):

@@ -60,9 +60,10 @@ class HeteroMAC(PolicyMAC):
             drawn = np.stack([self.mask.draw(seed + row, self._episode) for row in range(batch_size)])
             self.visible = torch.from_numpy(drawn.astype(np.float32)).to(self._device)
 
-    def step(self, ep_batch: Any, t: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of every episode; see :class:`PolicyMAC`."""
-        logits, embedding = self.unroll(ep_batch["obs"][:, t : t + 1], self.visible, hidden)
+    def step(self, ep_batch: Any, t: int, hidden: Tensor, bs: Any) -> tuple[Tensor, Tensor]:
+        """One step of the episodes ``bs``; see :class:`PolicyMAC`."""
+        visible = None if self.visible is None else self.visible[bs]
+        logits, embedding = self.unroll(ep_batch["obs"][:, t : t + 1][bs], visible, hidden)
         return logits[:, 0], embedding[:, 0]
 
     def unroll(self, obs: Tensor, visible: Tensor | None, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,6 @@ class HostPolicyMAC(PolicyMAC):
         """The stock controller keeps its recurrent state itself."""
         self.mac.init_hidden(batch_size)
 
-    def forward(self, ep_batch: Any, t: int, test_mode: bool = False) -> Tensor:
-        """Probabilities or values ``(batch, agents, actions)``."""
-        return self.mac.forward(ep_batch, t, test_mode=test_mode)
+    def forward(self, ep_batch: Any, t: int, test_mode: bool = False, bs: Any = slice(None)) -> Tensor:
+        """Probabilities or values ``(rows, agents, actions)``."""
+        return self.mac.forward(ep_batch, t, test_mode=test_mode)[bs]

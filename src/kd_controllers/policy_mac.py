@@ -39,25 +39,37 @@ class PolicyMAC:
         """The recurrent state before the first step of ``batch_size`` episodes."""
         raise NotImplementedError
 
-    def step(self, ep_batch: Any, t: int, hidden: Any) -> tuple[Tensor, Any]:
-        """Outputs ``(batch, agents, actions)`` at time ``t`` (logits or values) and the next recurrent state."""
+    def step(self, ep_batch: Any, t: int, hidden: Any, bs: Any) -> tuple[Tensor, Any]:
+        """Outputs ``(rows, agents, actions)`` at time ``t`` (logits or values) and the next recurrent state.
+
+        Args:
+            ep_batch: the host's batch.
+            t: step of the episodes.
+            hidden: recurrent state of the episodes ``bs``.
+            bs: which episodes: ``slice(None)`` or a list of rows.
+        """
         raise NotImplementedError
 
     def init_hidden(self, batch_size: int) -> None:
         """Forget the past: called by the host before each block of episodes."""
         self.hidden_states = self.initial_hidden(batch_size)
 
-    def forward(self, ep_batch: Any, t: int, test_mode: bool = False) -> Tensor:
+    def forward(self, ep_batch: Any, t: int, test_mode: bool = False, bs: Any = slice(None)) -> Tensor:
         """Action probabilities (``agent_output_type: pi_logits``) or values at time ``t``.
 
         Returns:
-            ``(batch, agents, actions)`` float32. Unavailable actions have probability 0; a row without any available
-            action (padding) is uniform, as in the host's own controllers.
+            ``(rows, agents, actions)`` float32 of the episodes ``bs``. Unavailable actions have probability 0; a row
+            without any available action (padding) is uniform, as in the host's own controllers.
         """
-        outputs, self.hidden_states = self.step(ep_batch, t, self.hidden_states)
+        some = not isinstance(bs, slice) and self.hidden_states is not None
+        outputs, hidden = self.step(ep_batch, t, self.hidden_states[bs] if some else self.hidden_states, bs)
+        if some:
+            self.hidden_states[bs] = hidden
+        else:
+            self.hidden_states = hidden
         if self.agent_output_type != "pi_logits":
             return outputs
-        return torch.softmax(outputs.masked_fill(ep_batch["avail_actions"][:, t] == 0, UNAVAILABLE_LOGIT), dim=-1)
+        return torch.softmax(outputs.masked_fill(ep_batch["avail_actions"][:, t][bs] == 0, UNAVAILABLE_LOGIT), dim=-1)
 
     @torch.no_grad()
     def select_actions(
@@ -68,8 +80,8 @@ class PolicyMAC:
         bs: Any = slice(None),
         test_mode: bool = False,
     ) -> Tensor:
-        """Actions of the episodes ``bs``, long ``(len(bs), agents)``; every episode's recurrent state advances."""
-        outputs = self.forward(ep_batch, t_ep, test_mode=test_mode)[bs]
+        """Actions of the episodes ``bs``, long ``(len(bs), agents)``; their recurrent states advance."""
+        outputs = self.forward(ep_batch, t_ep, test_mode=test_mode, bs=bs)
         available = ep_batch["avail_actions"][:, t_ep][bs]
         if test_mode and self.greedy and self.agent_output_type == "pi_logits":
             return outputs.masked_fill(available == 0, -1.0).argmax(dim=-1)

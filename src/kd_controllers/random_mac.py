@@ -22,6 +22,6 @@ class RandomMAC(PolicyMAC):
     def initial_hidden(self, batch_size: int) -> None:
         """It remembers nothing."""
 
-    def step(self, ep_batch: Any, t: int, hidden: None) -> tuple[Tensor, None]:
-        """Equal logits ``(batch, agents, actions)``."""
-        return torch.zeros_like(ep_batch["avail_actions"][:, t], dtype=torch.float32), None
+    def step(self, ep_batch: Any, t: int, hidden: None, bs: Any) -> tuple[Tensor, None]:
+        """Equal logits ``(rows, agents, actions)``."""
+        return torch.zeros_like(ep_batch["avail_actions"][:, t][bs], dtype=torch.float32), None

@@ -115,21 +115,24 @@ class TeacherMAC(PolicyMAC):
             teacher_input=args.teacher_input,
         )
         self.agent = self.sizes.build()
+        # Whether it acts in bfloat16: faster, and good enough to gather experience.
+        self.half_precision = False
 
     def initial_hidden(self, batch_size: int) -> Tensor:
         """Zeros ``(batch, agents, hidden_dim)``."""
         device = next(self.agent.parameters()).device
         return torch.zeros(batch_size, self.n_agents, self.sizes.hidden_dim, device=device)
 
-    def step(self, ep_batch: Any, t: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of every episode; see :class:`PolicyMAC`."""
-        steps = {"obs": ep_batch["obs"][:, t : t + 1], "state": ep_batch["state"][:, t : t + 1]}
+    def step(self, ep_batch: Any, t: int, hidden: Tensor, bs: Any) -> tuple[Tensor, Tensor]:
+        """One step of the episodes ``bs``; see :class:`PolicyMAC`."""
+        steps = {"obs": ep_batch["obs"][:, t : t + 1][bs], "state": ep_batch["state"][:, t : t + 1][bs]}
         previous = None
         if self.sizes.obs_last_action:
             taken = ep_batch["actions_onehot"]
-            previous = taken[:, t - 1 : t] if t else torch.zeros_like(taken[:, :1])
-        logits, embedding = unroll(self.agent, self.sizes.inputs(steps, previous), hidden)
-        return logits[:, 0], embedding[:, 0]
+            previous = (taken[:, t - 1 : t] if t else torch.zeros_like(taken[:, :1]))[bs]
+        with torch.autocast(hidden.device.type, dtype=torch.bfloat16, enabled=self.half_precision):
+            logits, embedding = unroll(self.agent, self.sizes.inputs(steps, previous), hidden)
+        return logits[:, 0].float(), embedding[:, 0].float()
 
     def unroll(self, steps: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Logits and embeddings of whole episodes from their start.
@@ -155,6 +158,6 @@ class TeacherMAC(PolicyMAC):
             previous = taken[:, : steps["obs"].shape[1]]
         return self.sizes.inputs(steps, previous)
 
-    def unroll_inputs(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """:meth:`unroll` from inputs that :meth:`episode_inputs` has assembled."""
-        return unroll(self.agent, inputs)
+    def unroll_inputs(self, inputs: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """:meth:`unroll` from inputs that :meth:`episode_inputs` has assembled, and from any recurrent state."""
+        return unroll(self.agent, inputs, hidden)

@@ -63,10 +63,10 @@ class CriticSizes:
                 ``obs_last_action``, ``actions`` ``(batch, time - 1 or more, agents)``.
 
         Returns:
-            ``(batch, time, agents, input)`` float32, in EPyMARL's order.
+            ``(batch, time, 1 or agents, input)`` float32, in EPyMARL's order but without the agents' identities, which
+            :func:`evaluate` adds: what the agents share is there once.
         """
         state = steps["state"]
-        batch, time = state.shape[:2]
         shared: list[Tensor] = []
         if self.critic_type == "cv_critic":
             shared.append(state)
@@ -74,23 +74,24 @@ class CriticSizes:
                 shared.append(steps["obs"].flatten(2))
             if self.obs_last_action:
                 taken = nn.functional.one_hot(steps["actions"].long(), self.n_actions).float().flatten(2)
-                shared.append(nn.functional.pad(taken, (0, 0, 1, 0))[:, :time])
-        parts = [part.unsqueeze(2).expand(-1, -1, self.n_agents, -1) for part in shared]
-        if self.critic_type == "ac_critic":
-            parts = [steps["obs"]]
-        identity = torch.eye(self.n_agents, device=state.device).expand(batch, time, -1, -1)
-        return torch.cat([*parts, identity], dim=-1)
+                shared.append(nn.functional.pad(taken, (0, 0, 1, 0))[:, : state.shape[1]])
+            return torch.cat(shared, dim=-1).unsqueeze(2)
+        return steps["obs"]
 
 
 def evaluate(critic: Any, inputs: Tensor) -> Tensor:
     """V for every step and agent, in the unit the critic was trained in.
 
     Args:
-        critic: MLP with ``fc1``, ``fc2``, ``fc3``.
-        inputs: ``(batch, time, agents, input)`` from :meth:`CriticSizes.inputs`.
+        critic: MLP with ``fc1``, ``fc2``, ``fc3``; the last inputs of ``fc1`` are the agent's identity.
+        inputs: ``(..., 1 or agents, input)`` from :meth:`CriticSizes.inputs`.
 
     Returns:
-        ``(batch, time, agents)`` float32.
+        ``(..., agents)`` float32.
     """
-    hidden = torch.relu(critic.fc1(inputs))
-    return critic.fc3(torch.relu(critic.fc2(hidden))).squeeze(-1)
+    known = inputs.shape[-1]
+    weight = critic.fc1.weight
+    # What the agents share goes through the first layer once; an identity only picks a column of its weights.
+    first = nn.functional.linear(inputs, weight[:, :known], critic.fc1.bias) + weight[:, known:].T
+    hidden = torch.relu(critic.fc2(torch.relu(first)))
+    return critic.fc3(hidden).squeeze(-1)

@@ -104,7 +104,7 @@ class Arena:
         args.mask_at = "environment" if masked else "controller"
         recorder = _Recorder()
         plain = host.envs[args.env]
-        host.envs[args.env] = environments.factory(host, args, masked and environments.is_limited(args))
+        host.envs[args.env] = environments.Factory(host, args, masked and environments.is_limited(args))
         try:
             runner = host.runners[args.runner](args=args, logger=recorder)
         finally:

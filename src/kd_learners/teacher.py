@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from kd_controllers.teacher_mac import TeacherMAC
 from kd_learners import batches, central_critic, evaluation
 from kd_learners.advantages import gae, standardise, td_residual
 from kd_learners.losses import acting_mask, action_log_prob, clip_fraction, entropy, masked_mean, ppo_clip
+from kd_learners.rollout import Rollout, Sequences, States, cut, starts
 from kd_learners.settings import read_settings
 from kd_marl import progress
 from kd_marl.artifacts import atomic
@@ -39,6 +39,7 @@ class TeacherSettings:
     optim_eps: float
     epochs: int
     minibatches: int
+    chunk_length: int
     gamma: float
     gae_lambda: float
     eps_clip: float
@@ -51,6 +52,8 @@ class TeacherSettings:
     def __post_init__(self) -> None:
         if self.autocast not in ("none", "bfloat16"):
             raise UserError(f"autocast is '{self.autocast}': choose none or bfloat16")
+        if type(self.chunk_length) is not int or self.chunk_length < 1:
+            raise UserError(f"chunk_length is {self.chunk_length!r}: expected a number of steps of at least 1")
 
 
 class RunningMoments:
@@ -77,26 +80,6 @@ class RunningMoments:
         self.count = total
 
 
-@dataclass(frozen=True)
-class Rollout:
-    """What the epochs over one block of episodes share; axes ``(batch, time, agents)``."""
-
-    policy_inputs: Tensor
-    critic_inputs: Tensor
-    avail: Tensor
-    actions: Tensor
-    log_prob: Tensor
-    advantage: Tensor
-    target: Tensor
-    filled: Tensor
-    acting: Tensor
-
-    def minibatches(self, count: int) -> Iterator[Rollout]:
-        """Random groups of whole episodes; every episode is in exactly one."""
-        for rows in torch.randperm(len(self.actions)).chunk(count):
-            yield Rollout(**{name: value[rows] for name, value in vars(self).items()})
-
-
 class TeacherLearner:
     """EPyMARL learner ``kd_mappo_teacher``."""
 
@@ -121,6 +104,7 @@ class TeacherLearner:
         ]
         self.optimiser = torch.optim.Adam(groups, eps=self.settings.optim_eps)
         self.initial_lr = [group["lr"] for group in self.optimiser.param_groups]
+        mac.half_precision = self.settings.autocast == "bfloat16"
         self.returns = RunningMoments()
         self.steps = 0
         self.best = BestWeights()
@@ -140,7 +124,7 @@ class TeacherLearner:
         rollout = self._prepare(batches.from_host(batch))
         stats: list[dict[str, Tensor]] = []
         for _ in range(settings.epochs):
-            stats.extend(self._step(part) for part in rollout.minibatches(settings.minibatches))
+            stats.extend(self._step(*part) for part in rollout.minibatches(settings.minibatches))
         self.steps = t_env
         if t_env - self.last_log >= self.args.learner_log_interval:
             self.last_log = t_env
@@ -156,42 +140,49 @@ class TeacherLearner:
         policy_inputs = self.mac.episode_inputs(every)[:, :-1]
         critic_inputs = self.critic_sizes.inputs(every)
         avail = episodes.avail_actions[:, :-1]
-        logits, value = self._networks(policy_inputs, critic_inputs)
-        value = value * self.returns.std + self.returns.mean
+        with self._precision():
+            logits, embedding = self.mac.unroll_inputs(policy_inputs)
+            value = central_critic.evaluate(self.critic, critic_inputs)
+        value = value.float() * self.returns.std + self.returns.mean
         residual = td_residual(episodes.reward, value, episodes.terminated, episodes.filled, settings.gamma)
         advantage = gae(residual, settings.gamma, settings.gae_lambda)
         returns = advantage + value[:, :-1]
         filled = episodes.filled.expand_as(returns)
         self.returns.update(returns[filled > 0])
         acting = acting_mask(episodes.filled.squeeze(-1), avail)
+        length = settings.chunk_length
+        kept = cut(acting, length).any(dim=1)
+        decisions = {
+            "inputs": policy_inputs,
+            "avail": avail,
+            "actions": episodes.actions,
+            "log_prob": action_log_prob(logits.float(), avail, episodes.actions),
+            "advantage": standardise(advantage, acting),
+            "acting": acting,
+        }
+        sequences = {name: cut(value, length)[kept] for name, value in decisions.items()}
+        taken = episodes.filled.squeeze(-1) > 0
+        target = (returns - self.returns.mean) / self.returns.std
         return Rollout(
-            policy_inputs=policy_inputs,
-            critic_inputs=critic_inputs[:, :-1],
-            avail=avail,
-            actions=episodes.actions,
-            log_prob=action_log_prob(logits, avail, episodes.actions),
-            advantage=standardise(advantage, acting),
-            target=(returns - self.returns.mean) / self.returns.std,
-            filled=filled,
-            acting=acting,
+            Sequences(**sequences, hidden=starts(embedding.float(), length)[kept]),
+            States(inputs=critic_inputs[:, :-1][taken], target=target[taken]),
         )
 
-    def _networks(self, policy_inputs: Tensor, critic_inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and normalised values, float32, of whole episodes."""
-        device = policy_inputs.device.type
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.settings.autocast == "bfloat16"):
-            logits, _ = self.mac.unroll_inputs(policy_inputs)
-            value = central_critic.evaluate(self.critic, critic_inputs)
-        return logits.float(), value.float()
+    def _precision(self) -> torch.autocast:
+        """The precision of the update's matrix products."""
+        return torch.autocast(self.args.device, dtype=torch.bfloat16, enabled=self.settings.autocast == "bfloat16")
 
-    def _step(self, part: Rollout) -> dict[str, Tensor]:
+    def _step(self, part: Sequences, states: States) -> dict[str, Tensor]:
         """One gradient step on a minibatch; returns what is logged."""
         settings = self.settings
-        logits, value = self._networks(part.policy_inputs, part.critic_inputs)
+        with self._precision():
+            logits, _ = self.mac.unroll_inputs(part.inputs.unsqueeze(2), part.hidden.unsqueeze(1))
+            value = central_critic.evaluate(self.critic, states.inputs)
+        logits, value = logits.squeeze(2).float(), value.float()
         log_prob = action_log_prob(logits, part.avail, part.actions)
         surrogate = masked_mean(ppo_clip(log_prob, part.log_prob, part.advantage, settings.eps_clip), part.acting)
         bonus = masked_mean(entropy(logits, part.avail), part.acting)
-        critic_loss = masked_mean((value - part.target).square(), part.filled)
+        critic_loss = (value - states.target).square().mean()
         self.optimiser.zero_grad()
         (critic_loss - surrogate - settings.entropy_coef * bonus).backward()
         agent_norm = nn.utils.clip_grad_norm_(list(self.mac.parameters()), settings.grad_norm_clip)
@@ -208,14 +199,21 @@ class TeacherLearner:
 
     def _watch_tests(self, t_env: int) -> None:
         """Keep the weights of the best test so far; end the run once none was better for ``patience * t_max`` steps."""
-        tests = self.logger.stats.get("test_return_mean", [])
-        if not tests:
+        if not self._offer_test():
             return
-        step, value = tests[-1]
-        self.best.offer(step, value, self._weights)
         if t_env - self.best.step > self.settings.patience * self.settings.t_max:
             # The loop of either host reads args.t_max before every block of episodes.
             self.args.t_max = min(self.args.t_max, t_env - 1)
+
+    def _offer_test(self) -> bool:
+        """Remember the weights if the latest test is the best: by its win rate where there is one, then its return."""
+        tests = self.logger.stats.get("test_return_mean", [])
+        wins = self.logger.stats.get("test_battle_won_mean", [])
+        if tests:
+            step, value = tests[-1]
+            won = wins[-1][1] if wins else 0.0
+            self.best.offer(step, (float(won), float(value)), self._weights)
+        return bool(tests)
 
     def _weights(self) -> dict[str, Any]:
         return copy.deepcopy(
@@ -225,11 +223,9 @@ class TeacherLearner:
     def finish_run(self) -> None:
         """Take the weights of the best test: what the artifact of a finished run holds."""
         self.finished = True
+        self.mac.half_precision = False
         self.bar.close()
-        tests = self.logger.stats.get("test_return_mean", [])
-        if tests:
-            step, value = tests[-1]
-            self.best.offer(step, value, self._weights)
+        self._offer_test()
         if self.best.weights is not None:
             self.mac.agent.load_state_dict(self.best.weights["agent"])
             self.critic.load_state_dict(self.best.weights["critic"])
@@ -301,18 +297,19 @@ class TeacherLearner:
 
 
 class BestWeights:
-    """The best test return so far, when it was reached, and the weights that reached it."""
+    """The best test so far, a tuple that is compared, when it was reached, and the weights that reached it."""
 
     def __init__(self) -> None:
-        self.value, self.step, self.tests = float("-inf"), 0, 0
+        self.value: tuple[float, ...] = (float("-inf"),)
+        self.step, self.tests = 0, 0
         self.weights: dict[str, Any] | None = None
         self._last_step = -1
 
-    def offer(self, step: int, value: float, weights: Any) -> None:
+    def offer(self, step: int, value: tuple[float, ...], weights: Any) -> None:
         """Record the test at ``step``; ``weights()`` is called only if it is the best."""
         if step == self._last_step:
             return
         self._last_step = step
         self.tests += 1
         if value > self.value:
-            self.value, self.step, self.weights = float(value), int(step), weights()
+            self.value, self.step, self.weights = value, int(step), weights()

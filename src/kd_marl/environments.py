@@ -13,7 +13,8 @@ from typing import Any
 from envs.hetero_mask.layouts import layout_for
 from envs.hetero_mask.mask import ObservationMask
 from envs.hetero_mask.presets import mask_for
-from envs.hetero_mask.wrapper import MaskedEnv
+from envs.hetero_mask.wrapper import MaskedBatch, MaskedEnv
+from envs.smax import SmaxBatch
 from kd_marl.errors import UserError, nearest
 from kd_marl.host import Host
 
@@ -26,6 +27,10 @@ _NEEDS = {
     "sc2v2": ("smacv2.env", "SMACv2 and StarCraft II (install oxwhirl/smacv2 from its repository)"),
     "smaclite": ("smaclite.env", "SMAClite (install uoe-agents/smaclite from its repository)"),
 }
+
+
+# Environments that can be stepped many at a time: name -> maker of a VectorEnv from its size and env_args.
+BATCHED: dict[str, Callable[..., Any]] = {"smax": SmaxBatch}
 
 
 def check_installed(host: Host, args: Any) -> None:
@@ -98,27 +103,38 @@ def task_mask(args: Any, n_agents: int, obs_size: int) -> ObservationMask:
     return mask_for(layout, args.limits, args.masks_preset, args.masks)
 
 
-def factory(host: Host, args: Any, masked: bool) -> Callable[..., Any]:
-    """What the runner calls to build one environment, in the worker that will step it.
+class Factory:
+    """What stands in the host's registry during a run: builds its environment, limited as the run asks.
 
     Args:
         host: whose registered environment is built.
         args: the run's namespace, with ``observation_mask`` set.
         masked: whether that mask limits what the environment gives.
     """
-    build = host.envs[args.env]
-    flag_limits = not host.is_bundled and not args.treat_truncation_as_terminal
 
-    def make(**env_args: Any) -> Any:
+    def __init__(self, host: Host, args: Any, masked: bool) -> None:
+        self._build = host.envs[args.env]
+        self._name = args.env
+        self._flag_limits = not host.is_bundled and not args.treat_truncation_as_terminal
+        self._mask = args.observation_mask if masked else None
+
+    def __call__(self, **env_args: Any) -> Any:
+        """Build one environment, in the worker that will step it."""
         die_with_parent()
-        env = build(**env_args)
-        if flag_limits:
+        env = self._build(**env_args)
+        if self._flag_limits:
             env = FlagTimeLimits(env)
-        if masked:
-            env = MaskedEnv(env, args.observation_mask, seed=env_args["seed"])
+        if self._mask is not None:
+            env = MaskedEnv(env, self._mask, seed=env_args["seed"])
         return env
 
-    return make
+    def batched(self, size: int, **env_args: Any) -> Any:
+        """Build ``size`` environments that are stepped in one call, or None where there is no such back end."""
+        build = BATCHED.get(self._name)
+        if build is None:
+            return None
+        envs = build(size, **env_args)
+        return envs if self._mask is None else MaskedBatch(envs, self._mask, seed=env_args["seed"])
 
 
 class FlagTimeLimits:

@@ -82,7 +82,7 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
     if hasattr(learner_class, "prepare_run"):
         learner_class.prepare_run(args, info["obs_shape"])
     masked = environments.is_limited(args) and args.mask_at == "environment"
-    build = environments.factory(host, args, masked)
+    build = environments.Factory(host, args, masked)
     with (
         replaced(host.envs, args.env, build),
         captured(host.learners, args.learner) as learners,

@@ -13,9 +13,13 @@ def register(host: Host) -> None:
     Raises:
         ValueError: the host already has another entry of that name.
     """
+    from envs.smax.env import SmaxEnv
     from kd_controllers import hetero_mac, teacher_mac
     from kd_learners import exporter, student, teacher
+    from kd_runners.vector import VectorRunner
 
+    _add(host.envs, "smax", SmaxEnv)
+    _add(host.runners, "vector", VectorRunner)
     _add(host.controllers, "hetero_mac", hetero_mac.HeteroMAC)
     _add(host.controllers, "teacher_mac", teacher_mac.TeacherMAC)
     _add(host.learners, "kd_mappo_teacher", teacher.TeacherLearner)

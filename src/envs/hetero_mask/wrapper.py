@@ -1,4 +1,4 @@
-"""`MaskedEnv`: an environment whose agents see only what an `ObservationMask` shows them."""
+"""Environments whose agents see only what an `ObservationMask` shows them: one (`MaskedEnv`) or many (`MaskedBatch`)."""
 
 from __future__ import annotations
 
@@ -94,3 +94,48 @@ class MaskedEnv:
         obs = self.mask.extend(np.asarray(rows, np.float32))
         # Not a product: a hidden NaN or infinity must not get through.
         return list(np.where(self.visible, obs, np.float32(0)))
+
+
+class MaskedBatch:
+    """Masks the observations of environments that are stepped together (a ``VectorEnv``), each as `MaskedEnv` does.
+
+    Args:
+        envs: the environments; row i is seeded with ``seed + i``.
+        mask: who sees what.
+        seed: of row 0; it decides the masks that are drawn per episode.
+    """
+
+    def __init__(self, envs: Any, mask: ObservationMask, seed: int) -> None:
+        self.envs, self.mask, self.size = envs, mask, envs.size
+        self._seed, self._episode = seed, -1
+        self.visible = self._draw(0)
+
+    def reset(self) -> Any:
+        """Begin an episode in each row, with masks of its own if they are drawn per episode."""
+        self._episode += 1
+        if self.mask.draw_per_episode:
+            self.visible = self._draw(self._episode)
+        return self._masked(self.envs.reset(), slice(None))
+
+    def step(self, rows: Sequence[int], actions: np.ndarray) -> Any:
+        """Step the environments ``rows`` with ``actions`` (k, agents)."""
+        outcome = self.envs.step(rows, actions)
+        return outcome._replace(views=self._masked(outcome.views, np.asarray(rows)))
+
+    def call(self, method: str) -> list[Any]:
+        """Call a method of every environment; their facts have the masked observation's length."""
+        results = self.envs.call(method)
+        if method == "get_env_info":
+            return [{**info, "obs_shape": self.mask.obs_size} for info in results]
+        return results
+
+    def close(self) -> None:
+        """Close every environment."""
+        self.envs.close()
+
+    def _draw(self, episode: int) -> np.ndarray:
+        return np.stack([self.mask.draw(self._seed + row, episode) for row in range(self.size)])
+
+    def _masked(self, views: Any, rows: Any) -> Any:
+        # Not a product: a hidden NaN or infinity must not get through.
+        return views._replace(obs=np.where(self.visible[rows], self.mask.extend(views.obs), np.float32(0)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from numbers import Number
 from types import SimpleNamespace
@@ -52,14 +52,14 @@ class VectorEnv(Protocol):
         """Close every environment; may be called twice."""
 
 
-def env_factories(args: SimpleNamespace) -> list[EnvFactory]:
+def env_factories(args: SimpleNamespace, registry: Mapping[str, Any] = REGISTRY) -> list[EnvFactory]:
     """Makers of ``args.batch_size_run`` environments; the i-th is seeded with ``env_args.seed + i``."""
-    if args.env not in REGISTRY:
-        near = difflib.get_close_matches(str(args.env), REGISTRY, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else "valid: " + ", ".join(sorted(REGISTRY))
+    if args.env not in registry:
+        near = difflib.get_close_matches(str(args.env), registry, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "valid: " + ", ".join(sorted(registry))
         raise ValueError(f"unknown environment env='{args.env}': {hint}")
     make = partial(
-        REGISTRY[args.env],
+        registry[args.env],
         **{
             **args.env_args,
             "common_reward": args.common_reward,

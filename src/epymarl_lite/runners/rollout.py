@@ -27,6 +27,8 @@ class RolloutRunner:
         log_train_stats_t: ``t_env`` when training statistics were last logged.
     """
 
+    batch_class: type[EpisodeBatch] = EpisodeBatch
+
     def __init__(self, args: SimpleNamespace, logger: Logger, envs: VectorEnv) -> None:
         self.args = args
         self.logger = logger
@@ -49,7 +51,7 @@ class RolloutRunner:
     def setup(self, scheme: dict[str, Any], groups: dict[str, int], preprocess: dict[str, Any], mac: Any) -> None:
         """Fix the layout of the batches and the controller that plays."""
         self._new_batch = partial(
-            EpisodeBatch,
+            self.batch_class,
             scheme,
             groups,
             self.batch_size,

@@ -49,7 +49,7 @@ def _masks(args: argparse.Namespace) -> int:
     config.update(limits=args.limits, masks_preset=args.masks_preset, masks=read_masks(args.masks))
     settings = SimpleNamespace(**config)
     environments.check_installed(host, settings)
-    build = environments.factory(host, settings, masked=False)
+    build = environments.Factory(host, settings, masked=False)
     reward = {key: config[key] for key in ("common_reward", "reward_scalarisation")}
     env = build(**{**config["env_args"], **reward, "seed": 0})
     info = env.get_env_info()

@@ -1,0 +1,143 @@
+"""The compiled simulator of one SMAX map: many battles in one call of one jitted function."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from envs.jax_support import load
+from kd_marl.errors import UserError, nearest
+
+STOP = 4
+MOVES = 5
+# A row of the observation: an ally, an enemy, the agent itself; a row of the state: a unit, then its team and type.
+OBS_UNIT, OBS_OWN = 13, 10
+STATE_UNIT, STATE_IDENTITY = 10, 2
+UNIT_TYPES = 6
+MAP_WIDTH = 32.0
+# The type of the JAX environment's own step limit: never reached, because the batch has one that says why it ended.
+NO_LIMIT = 2**30
+
+
+@dataclass(frozen=True)
+class SmaxFacts:
+    """Sizes of a map: units of each side, features of an observation and of the state, actions of an agent."""
+
+    n_agents: int
+    n_enemies: int
+    obs_size: int
+    state_size: int
+    n_actions: int
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """Compiled functions over ``size`` battles.
+
+    Attributes:
+        keys: a list of ``size`` seeds -> random keys, one a battle.
+        reset: ``keys`` -> ``(keys, world, views)``.
+        step: ``keys, world, actions (size, agents) int32`` -> ``(keys, world, views, reward (size,), over (size,), won
+            (size,))``; ``over`` where a side is dead, ``won`` where it is the enemies' alone.
+
+    ``views`` is ``(state (size, state_size), obs (size, agents, obs_size), avail_actions (size, agents, actions))``.
+    """
+
+    keys: Callable[[Sequence[int]], Any]
+    reset: Callable[..., Any]
+    step: Callable[..., Any]
+
+
+def map_facts(map_name: str) -> SmaxFacts:
+    """Sizes of a map.
+
+    Raises:
+        UserError: there is no such map, or JaxMARL is not installed.
+    """
+    env = _environment(map_name)
+    allies, enemies = int(env.num_allies), int(env.num_enemies)
+    return SmaxFacts(
+        n_agents=allies,
+        n_enemies=enemies,
+        obs_size=OBS_UNIT * (allies - 1 + enemies) + OBS_OWN,
+        state_size=(STATE_UNIT + STATE_IDENTITY) * (allies + enemies),
+        n_actions=MOVES + enemies,
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def compile_simulator(map_name: str, size: int) -> Simulator:
+    """Compile one map for ``size`` battles: a few seconds, once a process.
+
+    Raises:
+        UserError: there is no such map, or JaxMARL is not installed.
+    """
+    jax = load("jax")
+    jnp = jax.numpy
+    env, facts = _environment(map_name), map_facts(map_name)
+    agents = list(env.agents)
+    units = facts.n_agents + facts.n_enemies
+
+    def views(obs: Any, world: Any) -> tuple[Any, Any, Any]:
+        available = env.get_avail_actions(world)
+        return (
+            normalise_state(jnp, obs["world_state"], units),
+            jnp.stack([obs[agent] for agent in agents]),
+            jnp.stack([available[agent] for agent in agents]).astype(jnp.int32),
+        )
+
+    def reset(key: Any) -> tuple[Any, Any, Any]:
+        key, draw = jax.random.split(key)
+        obs, world = env.reset(draw)
+        return key, world, views(obs, world)
+
+    def step(key: Any, world: Any, actions: Any) -> tuple[Any, ...]:
+        key, draw = jax.random.split(key)
+        # Not env.step, which starts the next episode at once and so replaces the last observation of this one.
+        obs, world, reward, _, _ = env.step_env(draw, world, dict(zip(agents, actions, strict=True)))
+        alive = world.state.unit_alive
+        allies, enemies = alive[: facts.n_agents].any(), alive[facts.n_agents :].any()
+        return key, world, views(obs, world), reward[agents[0]], ~(allies & enemies), allies & ~enemies
+
+    def keys(seeds: Sequence[int]) -> Any:
+        return jnp.stack([jax.random.key(seed) for seed in seeds])
+
+    some = keys([0] * size)
+    compiled_reset = jax.jit(jax.vmap(reset)).lower(some).compile()
+    _, world, _ = compiled_reset(some)
+    actions = jnp.full((size, facts.n_agents), STOP, jnp.int32)
+    return Simulator(keys, compiled_reset, jax.jit(jax.vmap(step)).lower(some, world, actions).compile())
+
+
+def normalise_state(xp: Any, state: Any, units: int) -> Any:
+    """Scale JaxMARL's ``world_state``, whose positions are in map units and whose cooldowns fall without end.
+
+    Args:
+        xp: ``numpy`` or ``jax.numpy``.
+        state: ``(12 * units,)``: of each unit health, x, y, cooldown in seconds, 6 type bits; then teams, then types.
+        units: allies and enemies.
+
+    Returns:
+        ``(12 * units,)`` float32 in the same order: positions in [0, 1], cooldowns from 0 (ready), types in [0, 1].
+    """
+    rows = state[: STATE_UNIT * units].reshape(units, STATE_UNIT)
+    health, place, cooldown, kind = rows[:, :1], rows[:, 1:3], rows[:, 3:4], rows[:, 4:]
+    rows = xp.concatenate([health, place / MAP_WIDTH, xp.maximum(cooldown, 0.0), kind], axis=1)
+    teams, types = state[STATE_UNIT * units : -units], state[-units:]
+    return xp.concatenate([rows.reshape(-1), teams, types / (UNIT_TYPES - 1)]).astype(xp.float32)
+
+
+def _environment(map_name: str) -> Any:
+    smax = load("jaxmarl.environments.smax")
+    maps = load("jaxmarl.environments.smax.smax_env").MAP_NAME_TO_SCENARIO
+    if map_name not in maps:
+        raise UserError(f"map_name '{map_name}' is no SMAX map; {nearest(str(map_name), list(maps))}")
+    scenario = maps[map_name]
+    return smax.HeuristicEnemySMAX(
+        scenario=scenario,
+        max_steps=NO_LIMIT,
+        smacv2_position_generation=scenario.smacv2_position_generation,
+        smacv2_unit_type_generation=scenario.smacv2_unit_type_generation,
+    )

@@ -1,0 +1,93 @@
+"""What the epochs over one block of episodes share, cut so that they compute nothing that teaches nothing.
+
+The policy learns on short sequences of one agent each, which begin with the recurrent state that the network had there
+when the block was played (Yu et al., arXiv 2103.01955, "data chunks"). Sequences without a decision, the padding after
+an episode's end and the time after an agent's death, are left out; so are padded steps of the critic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Decisions of single agents, ``(rows, length)``; ``acting`` is 0 at steps without a decision.
+
+    Attributes:
+        inputs: of the policy network ``(rows, length, input_size)``.
+        hidden: its recurrent state before each row ``(rows, hidden_dim)``.
+        avail: ``(rows, length, actions)``.
+    """
+
+    inputs: Tensor
+    hidden: Tensor
+    avail: Tensor
+    actions: Tensor
+    log_prob: Tensor
+    advantage: Tensor
+    acting: Tensor
+
+
+@dataclass(frozen=True)
+class States:
+    """Steps that were taken: the critic's inputs ``(rows, 1 or agents, size)`` and targets ``(rows, agents)``."""
+
+    inputs: Tensor
+    target: Tensor
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One block of episodes, ready for several epochs."""
+
+    sequences: Sequences
+    states: States
+
+    def minibatches(self, count: int) -> Iterator[tuple[Sequences, States]]:
+        """Random parts of about equal size; every row is in exactly one."""
+        parts = [_parts(self.sequences, count), _parts(self.states, count)]
+        yield from zip(*parts, strict=True)
+
+
+def cut(x: Tensor, length: int) -> Tensor:
+    """Cut whole episodes into sequences of single agents.
+
+    Args:
+        x: ``(batch, time, agents, ...)``.
+        length: steps of a sequence; the last one of an episode is padded with zeros.
+
+    Returns:
+        ``(batch * agents * ceil(time / length), length, ...)``.
+    """
+    batch, time, agents = x.shape[:3]
+    pieces = -(-time // length)
+    if pieces * length > time:
+        x = nn.functional.pad(x, (0, 0) * (x.dim() - 2) + (0, pieces * length - time))
+    pieces_first = x.unflatten(1, (pieces, length)).movedim(3, 1)
+    return pieces_first.reshape(batch * agents * pieces, length, *x.shape[3:])
+
+
+def starts(embedding: Tensor, length: int) -> Tensor:
+    """The recurrent state before each sequence of :func:`cut`.
+
+    Args:
+        embedding: state after every step ``(batch, time, agents, hidden_dim)``.
+        length: steps of a sequence.
+
+    Returns:
+        ``(rows, hidden_dim)``; zeros where a sequence begins an episode.
+    """
+    before = nn.functional.pad(embedding[:, :-1], (0, 0, 0, 0, 1, 0))
+    return before[:, ::length].movedim(2, 1).reshape(-1, embedding.shape[-1])
+
+
+def _parts(rows: Any, count: int) -> list[Any]:
+    fields = vars(rows)
+    order = torch.randperm(len(next(iter(fields.values()))))
+    return [type(rows)(**{name: value[part] for name, value in fields.items()}) for part in order.tensor_split(count)]

@@ -1,0 +1,29 @@
+"""``vector``: many environments stepped in one call, whole batches through the controller."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from epymarl_lite.runners.env_group import env_factories
+from epymarl_lite.runners.rollout import RolloutRunner
+from epymarl_lite.runners.worker_pool import WorkerPool
+from kd_marl.host import get_host
+
+
+class VectorRunner(RolloutRunner):
+    """Plays ``batch_size_run`` episodes per run, one in each environment, on either host.
+
+    The environments are stepped together where they have a batched back end (SMAX); all others in a pool of
+    processes. Environment i is seeded with ``env_args.seed + i`` either way, and the episodes come out as the host's
+    own ``EpisodeBatch``: neither loop nor learner can tell this runner from the parallel one.
+    """
+
+    def __init__(self, args: Any, logger: Any) -> None:
+        host = get_host()
+        self.batch_class = host.EpisodeBatch
+        entry = host.envs[args.env]
+        rewards = {"common_reward": args.common_reward, "reward_scalarisation": args.reward_scalarisation}
+        envs = entry.batched(args.batch_size_run, **args.env_args, **rewards) if hasattr(entry, "batched") else None
+        if envs is None:
+            envs = WorkerPool(env_factories(args, host.envs), getattr(args, "runner_processes", 0))
+        super().__init__(args, logger, envs)
