@@ -154,7 +154,7 @@ def test_the_oldest_episodes_are_forgotten_beyond_the_capacity(capacity, kept):
     recent = RecentEpisodes(capacity)
     held = []
     for start in range(1, 30, 4):
-        recent.add(tagged(start, 4), time=5)
+        recent.add(tagged(start, 4))
         held.append(len(recent))
     # Whole blocks are dropped, and never so many that fewer than the capacity are left.
     assert held == [min(4 * blocks, kept) for blocks in range(1, 9)]
@@ -164,8 +164,8 @@ def test_the_oldest_episodes_are_forgotten_beyond_the_capacity(capacity, kept):
 
 def test_sampling_draws_every_episode_alike_and_keeps_its_numbers_together():
     recent = RecentEpisodes(capacity=100)
-    for start, count in ((1, 2), (3, 5), (8, 1)):
-        recent.add(tagged(start, count), time=5)
+    for start, count, time in ((1, 2, 2), (3, 5, 5), (8, 1, 3)):
+        recent.add(tagged(start, count, time))
     drawn = recent.sample(8000)
     numbers = drawn.visible[:, 0, 0]
     share = torch.bincount(numbers.long(), minlength=9)[1:] / 8000
@@ -175,15 +175,28 @@ def test_sampling_draws_every_episode_alike_and_keeps_its_numbers_together():
         if value is None:
             whole = getattr(drawn, item.name).double()
             assert whole.shape[1] == 5
-            assert whole[:, 2:].abs().sum() == 0, "padded with zeros"
+            assert whole[numbers < 3, 2:].abs().sum() == 0, "padded with zeros"
             value = whole[:, :2].flatten(1)
         assert bool((value == numbers.double().unsqueeze(1)).all()), item.name
+
+
+def test_trimming_leaves_out_the_steps_after_the_last_decision_and_nothing_else():
+    block = tagged(1, 3, time=4)
+    acting = torch.zeros_like(block.acting)
+    acting[1, 1, 0] = 1
+    short = replace(block, acting=acting).trimmed()
+    for item in fields(short):
+        whole, got = getattr(block, item.name), getattr(short, item.name)
+        expected = acting[:, :2] if item.name == "acting" else whole if item.name == "visible" else whole[:, :2]
+        assert torch.equal(got, expected), item.name
+    nobody = replace(block, acting=torch.zeros_like(acting)).trimmed()
+    assert nobody.actions.shape[1] == 1
 
 
 def test_what_is_kept_is_a_copy():
     recent, block = RecentEpisodes(capacity=10), tagged(1, 2)
     source = replace(block, **{item.name: getattr(block, item.name).clone() for item in fields(block)})
-    recent.add(source, time=2)
+    recent.add(source)
     for item in fields(source):
         getattr(source, item.name).fill_(0)
     assert set(recent.sample(50).obs.unique().tolist()) == {1.0, 2.0}

@@ -53,11 +53,21 @@ class LabelledEpisodes:
         """The episodes at these positions."""
         return LabelledEpisodes(**{item.name: getattr(self, item.name)[index] for item in fields(self)})
 
+    def trimmed(self) -> LabelledEpisodes:
+        """The same without the steps at the end at which nobody decides anything."""
+        acting = self.acting.flatten(2).any(dim=2).any(dim=0)
+        time = int(acting.nonzero().max()) + 1 if acting.any() else 1
+        parts = {item.name: getattr(self, item.name) for item in fields(self)}
+        return LabelledEpisodes(**{name: x if name == "visible" else x[:, :time] for name, x in parts.items()})
+
     @staticmethod
     def join(parts: Sequence[LabelledEpisodes]) -> LabelledEpisodes:
-        """One block from several."""
+        """One block from several, each padded with zero steps to the longest."""
+        time = max(part.actions.shape[1] for part in parts)
         names = [item.name for item in fields(LabelledEpisodes)]
-        return LabelledEpisodes(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+        return LabelledEpisodes(
+            **{name: torch.cat([_padded(getattr(part, name), name, time) for part in parts]) for name in names}
+        )
 
 
 @dataclass(frozen=True)
@@ -117,13 +127,14 @@ class RecentEpisodes:
     def __len__(self) -> int:
         return sum(len(block) for block in self._blocks)
 
-    def add(self, block: LabelledEpisodes, time: int) -> None:
-        """Append a copy of a block, padded to ``time`` steps, and drop the oldest blocks beyond the capacity.
+    def add(self, block: LabelledEpisodes) -> None:
+        """Append a copy of a block, and drop the oldest blocks beyond the capacity.
 
         A copy, because the host's buffer hands out views that its next episodes overwrite.
         """
-        padded = {item.name: _padded(getattr(block, item.name), item.name, time) for item in fields(block)}
-        self._blocks.append(LabelledEpisodes(**padded))
+        self._blocks.append(
+            LabelledEpisodes(**{item.name: getattr(block, item.name).clone() for item in fields(block)})
+        )
         while len(self) - len(self._blocks[0]) >= self.capacity:
             self._blocks.pop(0)
 
@@ -141,8 +152,8 @@ class RecentEpisodes:
 
 
 def _padded(values: Tensor, name: str, time: int) -> Tensor:
-    """A copy with zero steps up to ``time``; masks of episodes have no time axis."""
+    """With zero steps up to ``time``; masks of episodes have no time axis."""
     missing = time - values.shape[1]
     if name == "visible" or missing <= 0:
-        return values.clone()
+        return values
     return torch.nn.functional.pad(values, (0, 0) * (values.dim() - 2) + (0, missing))

@@ -161,8 +161,7 @@ class StudentLearner:
             visible = fixed.expand(len(episodes.actions), -1, -1)
         logits, _ = self.mac.unroll(episodes.obs[:, :-1], visible)
         log_prob = action_log_prob(logits, episodes.avail_actions[:, :-1], episodes.actions)
-        limit = self.expert.buffer.facts["episode_limit"]
-        self.recent.add(self.labeller(episodes, log_prob, visible), limit)
+        self.recent.add(self.labeller(episodes, log_prob, visible))
 
     def _minibatch(self) -> LabelledEpisodes:
         settings = self.settings
@@ -173,7 +172,7 @@ class StudentLearner:
             parts.append(self.expert.sample(settings.minibatch_episodes - from_student, self.rng))
         if from_student:
             parts.append(self.recent.sample(from_student))
-        return parts[0] if len(parts) == 1 else LabelledEpisodes.join(parts)
+        return (parts[0] if len(parts) == 1 else LabelledEpisodes.join(parts)).trimmed()
 
     def _update(self, batch: LabelledEpisodes, with_diagnostics: bool) -> dict[str, Tensor]:
         """One gradient step; returns what is logged."""
