@@ -322,7 +322,7 @@ def test_training_goes_on_from_a_checkpoint_as_if_never_stopped(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("autocast", "float16", "autocast is 'float16': choose none or bfloat16"),
+        ("autocast", "float16", "autocast is 'float16': choose none, bfloat16 or auto"),
         ("epochs", 2.5, "epochs is 2.5: expected a value of type int"),
         ("eps_clip", "wide", "eps_clip is 'wide': expected a value of type float"),
     ],

@@ -50,10 +50,24 @@ class TeacherSettings:
     autocast: str
 
     def __post_init__(self) -> None:
-        if self.autocast not in ("none", "bfloat16"):
-            raise UserError(f"autocast is '{self.autocast}': choose none or bfloat16")
+        if self.autocast not in ("none", "bfloat16", "auto"):
+            raise UserError(f"autocast is '{self.autocast}': choose none, bfloat16 or auto")
         if type(self.chunk_length) is not int or self.chunk_length < 1:
             raise UserError(f"chunk_length is {self.chunk_length!r}: expected a number of steps of at least 1")
+
+
+    @property
+    def half_precision(self) -> bool:
+        """Whether to compute in bfloat16."""
+        return self.autocast == "bfloat16" or (self.autocast == "auto" and has_amx())
+
+
+def has_amx() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware."""
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
 class RunningMoments:
@@ -104,7 +118,7 @@ class TeacherLearner:
         ]
         self.optimiser = torch.optim.Adam(groups, eps=self.settings.optim_eps)
         self.initial_lr = [group["lr"] for group in self.optimiser.param_groups]
-        mac.half_precision = self.settings.autocast == "bfloat16"
+        mac.half_precision = self.settings.half_precision
         self.returns = RunningMoments()
         self.steps = 0
         self.best = BestWeights()
@@ -170,7 +184,7 @@ class TeacherLearner:
 
     def _precision(self) -> torch.autocast:
         """The precision of the update's matrix products."""
-        return torch.autocast(self.args.device, dtype=torch.bfloat16, enabled=self.settings.autocast == "bfloat16")
+        return torch.autocast(self.args.device, dtype=torch.bfloat16, enabled=self.settings.half_precision)
 
     def _step(self, part: Sequences, states: States) -> dict[str, Tensor]:
         """One gradient step on a minibatch; returns what is logged."""

@@ -1,8 +1,9 @@
 """EPyMARL's command line on either host: ``--config=ALG --env-config=ENV [with key=value ...]``.
 
 The configuration is layered as EPyMARL layers it, later wins: ``default.yaml``, the plug-in's own keys
-(``config/kd_marl.yaml``), the environment's YAML, the algorithm's YAML, then Sacred's ``with`` updates. A name may be
-one of ours, one of the host's, or a path to a YAML file.
+(``config/kd_marl.yaml``), the environment's YAML, the algorithm's YAML, what that has under ``per_env`` for the
+environment's ``env``, then Sacred's ``with`` updates. A name may be one of ours, one of the host's, or a path to a YAML
+file.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ def assemble(host: Host, command: Command) -> dict[str, Any]:
     config = merge(config, _read_yaml(PLUGIN_CONFIG / "kd_marl.yaml"))
     config = merge(config, _find_config(host, "envs", command.environment))
     config = merge(config, _find_config(host, "algs", command.algorithm))
+    config = merge(config, config.pop("per_env", {}).get(config["env"], {}))
     for key in command.updates:
         _check_key(config, key)
     environment = config["env_args"]
