@@ -63,7 +63,9 @@ def test_a_sample_holds_different_episodes_with_their_own_labels(learner):
     data = expert.buffer.gather(chosen)
     assert torch.equal(sample.obs, data["obs"][:, :-1])
     assert torch.equal(sample.advantage, expert._advantage[torch.from_numpy(chosen)])
-    logits, embedding = teacher.label({"obs": sample.obs, "state": data["state"][:, :-1], "actions": sample.actions})
+    logits, embedding = teacher.label(
+        {"obs": sample.obs, "state": data["state"][:, :-1], "actions": sample.actions}, data["length"]
+    )
     log_prob = losses.action_log_prob(logits, sample.avail, sample.actions)
     inside = sample.acting > 0
     torch.testing.assert_close(sample.teacher_logits[inside], logits[inside], rtol=0, atol=1e-5)

@@ -59,7 +59,7 @@ def learner(tmp_path):
 def make_learner(folder, **updates):
     from kd_controllers.teacher_mac import TeacherMAC
 
-    args = described(stage_args("kd_teacher", folder, **{"epochs": 2, **updates}))
+    args = described(stage_args("kd_teacher", folder, **{"epochs": 2, "autocast": "none", **updates}))
     return TeacherLearner(TeacherMAC(scheme_of(args), None, args), scheme_of(args), Logger(), args)
 
 

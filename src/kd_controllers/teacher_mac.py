@@ -15,6 +15,8 @@ from kd_marl.errors import UserError
 from kd_marl.host import get_host
 
 TEACHER_INPUTS = ("obs", "state", "obs+state")
+# More groups compute less padding in smaller products.
+RAGGED_GROUPS = 6
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,31 @@ def unroll(agent: Any, inputs: Tensor, hidden: Tensor | None = None) -> tuple[Te
     else:
         embedding = torch.relu(agent.rnn(features))
     return agent.fc2(embedding), embedding
+
+
+def unroll_ragged(agent: Any, inputs: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`unroll` from the start of episodes that differ in length, without computing most of their padding.
+
+    Args:
+        agent: as for :func:`unroll`.
+        inputs: ``(batch, time, agents, input_size)`` float32.
+        length: steps of each episode, int64 ``(batch,)``.
+
+    Returns:
+        As :func:`unroll`; zeros after an episode's end, or what the network makes of the padding there.
+    """
+    batch, time, agents, _ = inputs.shape
+    outputs: list[Tensor] = []
+    # Episodes of similar length together.
+    groups = 1 if bool((length == time).all()) else min(RAGGED_GROUPS, batch)
+    for rows in length.argsort().tensor_split(groups):
+        until = max(1, int(length[rows].max()))
+        parts = unroll(agent, inputs[rows, :until])
+        if not outputs:
+            outputs = [part.new_zeros(batch, time, agents, part.shape[-1]) for part in parts]
+        for whole, part in zip(outputs, parts, strict=True):
+            whole[rows, :until] = part
+    return outputs[0], outputs[1]
 
 
 class TeacherMAC(PolicyMAC):

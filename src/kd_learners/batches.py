@@ -36,6 +36,12 @@ class Episodes:
         """Steps of each episode, int64 ``(batch,)``."""
         return self.filled.sum(dim=(1, 2)).long()
 
+    @property
+    def shown(self) -> Tensor:
+        """Where the episode has a state, bool ``(batch, time + 1)``: at every step, and after the last one."""
+        steps = torch.arange(self.filled.shape[1] + 1, device=self.filled.device)
+        return steps <= self.length.unsqueeze(1)
+
 
 def from_host(batch: Any) -> Episodes:
     """Read a host's batch.

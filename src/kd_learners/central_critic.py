@@ -95,3 +95,20 @@ def evaluate(critic: Any, inputs: Tensor) -> Tensor:
     first = nn.functional.linear(inputs, weight[:, :known], critic.fc1.bias) + weight[:, known:].T
     hidden = torch.relu(critic.fc2(torch.relu(first)))
     return critic.fc3(hidden).squeeze(-1)
+
+
+def evaluate_where(critic: Any, inputs: Tensor, where: Tensor) -> Tensor:
+    """:func:`evaluate` at some steps only, 0 at the others.
+
+    Args:
+        critic: as for :func:`evaluate`.
+        inputs: ``(batch, time, 1 or agents, input)``.
+        where: which steps, bool ``(batch, time)``.
+
+    Returns:
+        ``(batch, time, agents)``.
+    """
+    some = evaluate(critic, inputs[where])
+    value = some.new_zeros(*where.shape, some.shape[-1])
+    value[where] = some
+    return value

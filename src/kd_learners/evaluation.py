@@ -307,7 +307,7 @@ def _agreement(arena: Arena, teacher: FrozenTeacher, make_student: Callable[...,
         assert isinstance(mac, HeteroMAC), "the student's controller"
         episodes = batches.from_host(batch)
         steps = {"obs": episodes.obs[:, :-1], "state": episodes.state[:, :-1], "actions": episodes.actions}
-        expert, _ = teacher.label(steps)
+        expert, _ = teacher.label(steps, episodes.length)
         logits, _ = mac.unroll(episodes.obs[:, :-1], mac.visible)
         avail = episodes.avail_actions[:, :-1]
         acting = acting_mask(episodes.filled.squeeze(-1), avail)

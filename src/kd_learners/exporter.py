@@ -85,7 +85,7 @@ class BufferExporter:
     def _block(self, episodes: batches.Episodes) -> dict[str, torch.Tensor]:
         """The shard's tensors of a block of episodes, padded to the episode limit, zero outside the episodes."""
         steps = {"obs": episodes.obs[:, :-1], "state": episodes.state[:, :-1], "actions": episodes.actions}
-        logits, embedding = self.teacher.label(steps)
+        logits, embedding = self.teacher.label(steps, episodes.length)
         filled = episodes.filled.unsqueeze(-1)
         last = torch.nn.functional.pad(episodes.filled, (0, 0, 0, 1))[:, 1:] < episodes.filled
         terminated = episodes.terminated.squeeze(-1)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_controllers.teacher_mac import TeacherMAC, TeacherSizes
+from kd_controllers.teacher_mac import TeacherMAC, TeacherSizes, unroll_ragged
 from kd_learners import central_critic
 from kd_learners.advantages import gae, td_residual
 from kd_learners.batches import Episodes
@@ -101,17 +101,19 @@ class FrozenTeacher:
             self.reward_scale = Scale(taken.mean(0), taken.std(0).clamp(min=1e-4))
 
     @torch.no_grad()
-    def label(self, steps: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def label(self, steps: Mapping[str, Tensor], length: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher's opinion of every step, whoever took it.
 
         Args:
             steps: ``obs`` ``(batch, time, agents, obs_size)``, ``state`` ``(batch, time, state_size)``, ``actions``
                 ``(batch, time, agents)``.
+            length: steps of each episode ``(batch,)``.
 
         Returns:
-            Logits ``(batch, time, agents, actions)`` and embeddings ``(batch, time, agents, hidden_dim)``.
+            Logits ``(batch, time, agents, actions)`` and embeddings ``(batch, time, agents, hidden_dim)``; zeros after
+            an episode's end.
         """
-        return self.mac.unroll(steps)
+        return unroll_ragged(self.mac.agent, self.mac.episode_inputs(steps), length)
 
     @torch.no_grad()
     def advantages(self, episodes: Episodes, gamma: float, gae_lambda: float) -> Tensor:
@@ -121,7 +123,8 @@ class FrozenTeacher:
             ``(batch, time, agents)`` float32, 0 outside the episodes, in the critic's unit.
         """
         assert self.reward_scale is not None, "statistics were not estimated"
-        value = central_critic.evaluate(self.critic, self.critic_sizes.inputs(vars(episodes)))
+        inputs = self.critic_sizes.inputs(vars(episodes))
+        value = central_critic.evaluate_where(self.critic, inputs, episodes.shown)
         value = value * self.value_scale.std + self.value_scale.mean
         reward = (episodes.reward - self.reward_scale.mean) / self.reward_scale.std
         residual = td_residual(reward, value, episodes.terminated, episodes.filled, gamma)

@@ -53,12 +53,31 @@ class LabelledEpisodes:
         """The episodes at these positions."""
         return LabelledEpisodes(**{item.name: getattr(self, item.name)[index] for item in fields(self)})
 
-    def trimmed(self) -> LabelledEpisodes:
-        """The same without the steps at the end at which nobody decides anything."""
-        acting = self.acting.flatten(2).any(dim=2).any(dim=0)
-        time = int(acting.nonzero().max()) + 1 if acting.any() else 1
+    @property
+    def last_decision(self) -> Tensor:
+        """Steps of each episode until nobody decides anything any more, at least 1; int64 ``(batch,)``."""
+        steps = torch.arange(1, self.acting.shape[1] + 1)
+        return ((self.acting > 0).any(dim=-1) * steps).amax(dim=1).clamp(min=1)
+
+    def first(self, time: int) -> LabelledEpisodes:
+        """The first ``time`` steps of every episode."""
         parts = {item.name: getattr(self, item.name) for item in fields(self)}
         return LabelledEpisodes(**{name: x if name == "visible" else x[:, :time] for name, x in parts.items()})
+
+    def trimmed(self) -> LabelledEpisodes:
+        """The same without the steps at the end at which nobody decides anything."""
+        return self.first(int(self.last_decision.max()))
+
+    def at(self, steps: Tensor) -> LabelledEpisodes:
+        """Some steps alone, as one long episode: what a loss per step needs, without padding.
+
+        Args:
+            steps: bool ``(batch, time)``.
+        """
+        parts = {item.name: getattr(self, item.name) for item in fields(self)}
+        return LabelledEpisodes(
+            **{name: x if name == "visible" else x[steps].unsqueeze(0) for name, x in parts.items()}
+        )
 
     @staticmethod
     def join(parts: Sequence[LabelledEpisodes]) -> LabelledEpisodes:
@@ -100,7 +119,7 @@ class Labeller:
         """
         every = vars(episodes)
         steps = {name: every[name][:, :-1] for name in ("obs", "state")} | {"actions": episodes.actions}
-        logits, embedding = self.teacher.label(steps)
+        logits, embedding = self.teacher.label(steps, episodes.length)
         cosines, log_roles = self.relations(embedding)
         avail = episodes.avail_actions[:, :-1]
         return LabelledEpisodes(
@@ -123,6 +142,7 @@ class RecentEpisodes:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._blocks: list[LabelledEpisodes] = []
+        self._lengths: list[Tensor] = []
 
     def __len__(self) -> int:
         return sum(len(block) for block in self._blocks)
@@ -132,11 +152,12 @@ class RecentEpisodes:
 
         A copy, because the host's buffer hands out views that its next episodes overwrite.
         """
-        self._blocks.append(
-            LabelledEpisodes(**{item.name: getattr(block, item.name).clone() for item in fields(block)})
-        )
+        copies = {item.name: getattr(block, item.name).clone() for item in fields(block)}
+        self._blocks.append(LabelledEpisodes(**copies))
+        self._lengths.append(block.last_decision)
         while len(self) - len(self._blocks[0]) >= self.capacity:
             self._blocks.pop(0)
+            self._lengths.pop(0)
 
     def sample(self, count: int) -> LabelledEpisodes:
         """``count`` episodes drawn with replacement."""
@@ -147,7 +168,8 @@ class RecentEpisodes:
         parts = []
         for block in owner.unique().tolist():
             inside = drawn[owner == block] - (ends[block] - sizes[block])
-            parts.append(self._blocks[block].rows(inside))
+            time = int(self._lengths[block][inside].max())
+            parts.append(self._blocks[block].first(time).rows(inside))
         return LabelledEpisodes.join(parts)
 
 

@@ -177,6 +177,8 @@ class StudentLearner:
     def _update(self, batch: LabelledEpisodes, with_diagnostics: bool) -> dict[str, Tensor]:
         """One gradient step; returns what is logged."""
         logits, embedding = self.mac.unroll(batch.obs, batch.visible)
+        steps = (batch.acting > 0).any(dim=-1)
+        batch, logits, embedding = batch.at(steps), logits[steps].unsqueeze(0), embedding[steps].unsqueeze(0)
         parts = objective.terms(batch, logits, embedding, self.student_roles, self.weights)
         loss = objective.total(parts, self.weights)
         self.optimiser.zero_grad()

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_controllers.teacher_mac import TeacherMAC
+from kd_controllers.teacher_mac import TeacherMAC, unroll_ragged
 from kd_learners import batches, central_critic, evaluation
 from kd_learners.advantages import gae, standardise, td_residual
 from kd_learners.losses import acting_mask, action_log_prob, clip_fraction, entropy, masked_mean, ppo_clip
@@ -54,7 +54,6 @@ class TeacherSettings:
             raise UserError(f"autocast is '{self.autocast}': choose none, bfloat16 or auto")
         if type(self.chunk_length) is not int or self.chunk_length < 1:
             raise UserError(f"chunk_length is {self.chunk_length!r}: expected a number of steps of at least 1")
-
 
     @property
     def half_precision(self) -> bool:
@@ -156,8 +155,8 @@ class TeacherLearner:
         critic_inputs = self.critic_sizes.inputs(every)
         avail = episodes.avail_actions[:, :-1]
         with self._precision():
-            logits, embedding = self.mac.unroll_inputs(policy_inputs)
-            value = central_critic.evaluate(self.critic, critic_inputs)
+            logits, embedding = unroll_ragged(self.mac.agent, policy_inputs, episodes.length)
+            value = central_critic.evaluate_where(self.critic, critic_inputs, episodes.shown)
         value = value.float() * self.returns.std + self.returns.mean
         residual = td_residual(episodes.reward, value, episodes.terminated, episodes.filled, settings.gamma)
         advantage = gae(residual, settings.gamma, settings.gae_lambda)
