@@ -209,6 +209,17 @@ def test_then_the_zoo(places):
     assert search(places) == places / "zoo" / TASK
 
 
+def test_a_teacher_of_another_environments_map_of_the_same_name_is_passed_over(places):
+    for folder, env in (("results/models/new/1000", "smax"), ("zoo/" + TASK, "smax")):
+        path = places / folder / "teacher.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "env": env}))
+    where = [places / "results" / "models"]
+    assert find_teacher("", TASK, where, places / "zoo", env="sc2") == places / "results/models/old/1000"
+    with pytest.raises(UserError, match="no teacher for"):
+        find_teacher("", TASK, [], places / "zoo", env="sc2")
+    assert find_teacher("", TASK, [], places / "zoo", env="smax") == places / "zoo" / TASK
+
+
 def test_without_any_the_message_names_the_command_that_trains_one(places):
     with pytest.raises(UserError, match=r"no teacher for 3m .*--config=kd_teacher .*teacher=train"):
         search(places, task="3m")

@@ -265,6 +265,7 @@ class TeacherLearner:
         host, sizes, args = get_host(), self.mac.sizes, self.args
         return {
             "task": args.map_name,
+            "env": args.env,
             "layout": args.map_name,
             "obs_size": sizes.obs_size,
             "state_size": sizes.state_size,
@@ -289,9 +290,19 @@ class TeacherLearner:
             "steps": self.steps,
             "finished": self.finished,
             "best_test_step": self.best.step,
+            "tests": self._tests(),
             "command": args.command,
             "test": {},
         }
+
+    def _tests(self) -> list[list[float]]:
+        """The learning curve: environment steps, return and, where there is one, win rate of every test."""
+        stats = self.logger.stats
+        wins = dict(stats.get("test_battle_won_mean", []))
+        return [
+            [int(step), float(value), *([float(wins[step])] if step in wins else [])]
+            for step, value in stats.get("test_return_mean", [])
+        ]
 
     def save_models(self, path: str) -> None:
         """Write the teacher artifact and the state that resumes its training into the folder ``path``."""

@@ -38,7 +38,7 @@ def locate_teacher(args: Any, obs_size: int) -> TeacherArtifact:
     models = [Path(args.local_results_path) / "models", get_host().results_path / "models"]
     command = shlex.join(["python", "src/main.py", *_stage_words("kd_teacher", args)])
     spec = "" if args.teacher == "train" else args.teacher
-    folder = artifacts.find_teacher(spec, args.map_name, models, ZOO, train_command=command)
+    folder = artifacts.find_teacher(spec, args.map_name, models, ZOO, command, args.env)
     teacher = artifacts.load_teacher(
         folder,
         config=args.teacher_config or None,

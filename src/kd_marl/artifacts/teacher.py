@@ -249,6 +249,7 @@ def find_teacher(
     search_dirs: Iterable[Path | str],
     zoo_dir: Path | str,
     train_command: str = "",
+    env: str = "",
 ) -> Path:
     """Chooses the teacher of a run: the one named, else the newest for the task in the results, else the zoo's.
 
@@ -258,6 +259,7 @@ def find_teacher(
         search_dirs: folders searched for `teacher.json`, e.g. `results/models`.
         zoo_dir: the bundled teachers, one folder a task.
         train_command: the command that trains a teacher for this task, for the message.
+        env: the run's environment: SMAC and SMAX have maps of the same name. A teacher that does not say its own fits.
 
     Raises:
         UserError: nothing found; the message names the command that trains one.
@@ -268,12 +270,13 @@ def find_teacher(
         try:
             facts = read_facts(folder)
             # A training that still runs, or was interrupted, has left checkpoints too; name such a folder to use it.
-            if facts["task"] == task and facts.get("finished", True):
+            if facts["task"] == task and facts.get("env", env) == env and facts.get("finished", True):
                 return folder
         except UserError as error:
             _log.warning("Passing over a teacher: %s", error)
-    if (Path(zoo_dir) / task / FACTS_FILE).is_file():
-        return Path(zoo_dir) / task
+    bundled = Path(zoo_dir) / task
+    if (bundled / FACTS_FILE).is_file() and read_facts(bundled).get("env", env) == env:
+        return bundled
     command = train_command or f"python src/main.py --config=kd_teacher --env-config=<env> with env_args.key={task}"
     raise UserError(
         f"no teacher for {task} in the results or the zoo: train one with `{command}`, "
