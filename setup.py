@@ -23,17 +23,18 @@ setup(
         where="src",
         include=[
             "config*",
-            "envs.*",
+            "envs*",
             "epymarl_lite*",
             "kd_controllers*",
             "kd_learners*",
             "kd_marl*",
+            "kd_onboard*",
             "kd_runners*",
             "zoo*",
         ],
         exclude=["*.__pycache__", "*.egg-info"],
     ),
-    package_data={"": ["*.yaml", "*.json", "*.th", "*.safetensors"]},
+    package_data={"": ["*.yaml", "*.json", "*.th", "*.safetensors"], "kd_marl.deploy": ["templates/*.in"]},
     install_requires=[
         "gymnasium>=1.0",
         "mpe2>=1.0",
@@ -52,8 +53,14 @@ setup(
     extras_require={
         # SMAX, StarCraft's micromanagement maps in JAX
         "smax": ["jaxmarl>=0.2; python_version >= '3.11'"],
-        # students as ONNX files
-        "onboard": ["onnx>=1.16", "onnxruntime>=1.18"],
+        # student bundles: ONNX, C, signatures and their checks
+        "onboard": [
+            "cryptography>=42",
+            "emx-onnx-cgen>=1.4,<2",
+            "jsonschema>=4.20",
+            "onnx>=1.17",
+            "onnxruntime>=1.20",
+        ],
         # grids of runs on a cluster, and their statistics
         "suite": ["ray>=2.10", "rliable>=1.0.8"],
         # use_tensorboard=True and use_wandb=True

@@ -24,7 +24,7 @@ settings.register_profile(
 )
 settings.load_profile("kd-marl")
 
-pytest_plugins = ("stage_fixtures", "student_fixtures", "runtime_fixtures")
+pytest_plugins = ("stage_fixtures", "student_fixtures", "export_fixtures", "runtime_fixtures")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -106,7 +106,7 @@ def test_a_wheel_carries_every_package_and_data_file(root, tmp_path):
 
 
 def test_without_a_usable_python_setup_says_so_in_one_line(root, tmp_path):
-    for name in ("Makefile", "requirements.lock", "requirements-dev.lock", "setup.py"):
+    for name in ("Makefile", "requirements.lock", "requirements-extras.lock", "requirements-dev.lock", "setup.py"):
         shutil.copy(root / name, tmp_path / name)
     command = ["make", "setup", f"PYTHON={tmp_path / 'none'}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)

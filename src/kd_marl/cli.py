@@ -6,13 +6,13 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from kd_marl.commands import buffer, doctor, masks, teachers
+from kd_marl.commands import buffer, bundle, doctor, export, masks, run, teachers
 from kd_marl.errors import UserError
 
 # Each has `add(subparsers)`, which registers its parser and, as the parser's `run`, its function (args) -> exit status.
-_COMMANDS = (buffer, teachers, masks, doctor)
+_COMMANDS = (buffer, teachers, masks, export, bundle, run, doctor)
 
 _DESCRIPTION = """Looks after what runs leave behind and shows what they would do.
 Runs themselves: python src/main.py --help"""
@@ -23,7 +23,18 @@ _EXAMPLE = """example:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says a mistake in one line, as every other error of ours."""
+    """Says a mistake in one line, and lets a command take EPyMARL's ``with key=value ...``."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As usual; the words after ``with`` become ``updates`` of a command that has them, options may follow."""
+        words = list(sys.argv[1:] if args is None else args)
+        if "with" not in words or self.get_default("updates") is None:
+            return super().parse_known_args(words, namespace)
+        start = words.index("with")
+        end = next((i for i in range(start, len(words)) if words[i].startswith("-")), len(words))
+        parsed, rest = super().parse_known_args(words[:start] + words[end:], namespace)
+        parsed.updates = words[start + 1 : end]
+        return parsed, rest
 
     def error(self, message: str) -> NoReturn:
         """Ends the program with status 2."""

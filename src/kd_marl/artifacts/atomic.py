@@ -49,7 +49,7 @@ def write_bytes(path: Path | str, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         if error.errno in _DISK_FULL:
             raise UserError(
@@ -113,12 +113,14 @@ def read_json(path: Path | str) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is damaged: no JSON at line {error.lineno} ({error.msg})") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: it holds a number or a nesting beyond all measure") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} is damaged: expected a JSON object, found {type(value).__name__}")
     return value
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Makes a rename durable: the folder's own entry must reach the disk too."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,53 @@ SIZES = ("n_agents", "n_actions", "obs_size", "state_size", "episode_limit", "hi
 # What a writer is given; the totals and the list of shards are its own.
 REQUIRED_FACTS = ("task", *SIZES, "embedding_dtype", "teacher", "seed", "host", "command")
 _TOTALS = ("episodes", "steps", "return_mean", "shards")
-_SHARD_KEYS = ("file", "episodes", "steps", "return_mean", "sha256", "bytes")
+# No size comes near it, and below it no shape overflows.
+_LARGEST = 2**31
+
+
+def _text(value: Any) -> bool:
+    return type(value) is str
+
+
+def _size(value: Any) -> bool:
+    return type(value) is int and 1 <= value < _LARGEST
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**62
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _teacher(value: Any) -> bool:
+    """A path, and the sha256 of its files by name, the actor's among them."""
+    if not isinstance(value, dict) or not _text(value.get("path")) or not isinstance(value.get("sha256"), dict):
+        return False
+    return _text(value["sha256"].get("agent.th")) and all(_text(digest) for digest in value["sha256"].values())
+
+
+# Whether a value is one that its key may have.
+_VALID: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("task", "host", "command"), _text),
+    **dict.fromkeys(SIZES, _size),
+    "embedding_dtype": lambda value: _text(value) and value in shard.EMBEDDING_DTYPES,
+    "teacher": _teacher,
+    "seed": lambda value: type(value) is int,
+    "episodes": _count,
+    "steps": _count,
+    "return_mean": lambda value: value is None or _number(value),
+    "shards": lambda value: isinstance(value, list),
+}
+_VALID_IN_SHARD: dict[str, Callable[[Any], bool]] = {
+    "file": _text,
+    "episodes": _size,
+    "steps": _size,
+    "return_mean": _number,
+    "sha256": _text,
+    "bytes": _count,
+}
 
 
 def read_facts(folder: Path | str) -> dict[str, Any]:
@@ -38,13 +86,14 @@ def read_facts(folder: Path | str) -> dict[str, Any]:
     missing = [key for key in (*REQUIRED_FACTS, *_TOTALS) if key not in facts]
     if missing:
         raise UserError(f"{path} is damaged: it lacks {', '.join(missing)}")
-    wrong = [key for key in SIZES if not isinstance(facts[key], int) or facts[key] < 1]
-    if wrong or facts["embedding_dtype"] not in shard.EMBEDDING_DTYPES:
-        raise UserError(f"{path} is damaged: {wrong[0] if wrong else 'embedding_dtype'} has no valid value")
+    if wrong := [key for key, valid in _VALID.items() if not valid(facts[key])]:
+        raise UserError(f"{path} is damaged: {wrong[0]} has no valid value")
     shards = facts["shards"]
-    listed = isinstance(shards, list) and all(isinstance(entry, dict) for entry in shards)
-    if not listed or not all(entry.keys() >= set(_SHARD_KEYS) for entry in shards):
-        raise UserError(f"{path} is damaged: a shard's entry needs {', '.join(_SHARD_KEYS)}")
+    for entry in shards:
+        if not isinstance(entry, dict) or not entry.keys() >= _VALID_IN_SHARD.keys():
+            raise UserError(f"{path} is damaged: a shard's entry needs {', '.join(_VALID_IN_SHARD)}")
+        if wrong := [key for key, valid in _VALID_IN_SHARD.items() if not valid(entry[key])]:
+            raise UserError(f"{path} is damaged: {wrong[0]} of a shard has no valid value")
     for key in ("episodes", "steps"):
         total = sum(entry[key] for entry in shards)
         if facts[key] != total:

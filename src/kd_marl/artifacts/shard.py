@@ -106,7 +106,7 @@ class MappedShard:
         self.bytes = len(self._map)
         header, data_start = _read_header(path, self._map)
         if episodes is None:
-            episodes = header["length"]["shape"][0] if "length" in header else 0
+            episodes = next(iter(header["length"]["shape"]), 0) if "length" in header else 0
         types = dtypes(facts)
         self.arrays: dict[str, np.ndarray] = {}
         for key, shape in shapes(facts, episodes).items():
@@ -120,7 +120,7 @@ class MappedShard:
                     f"{name} {list(shape)}: export the buffer anew"
                 )
             begin, end = entry["data_offsets"]
-            if begin < 0 or end - begin != dtype.itemsize * math.prod(shape):
+            if end - begin != dtype.itemsize * math.prod(shape):
                 raise _damaged(path, self.bytes)
             array = np.frombuffer(self._map, dtype, math.prod(shape), data_start + begin)
             self.arrays[key] = array.reshape(shape)
@@ -142,13 +142,26 @@ def _read_header(path: Path, data: mmap.mmap) -> tuple[dict[str, Any], int]:
         raise damaged
     try:
         header = json.loads(data[8:start])
-        entries = {key: entry for key, entry in header.items() if key != "__metadata__"}
-        end = start + max(entry["data_offsets"][1] for entry in entries.values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError) as error:
         raise damaged from error
-    if end != len(data):
+    if not isinstance(header, dict):
+        raise damaged
+    entries = {key: entry for key, entry in header.items() if key != "__metadata__"}
+    if not entries or not all(map(_is_entry, entries.values())):
+        raise damaged
+    if start + max(entry["data_offsets"][1] for entry in entries.values()) != len(data):
         raise damaged
     return entries, start
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether this is how safetensors describes a tensor: type, shape, first and last byte."""
+    if not isinstance(entry, dict) or type(entry.get("dtype")) is not str:
+        return False
+    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    if not isinstance(shape, list) or not isinstance(offsets, list) or len(offsets) != 2:
+        return False
+    return all(type(number) is int and number >= 0 for number in (*shape, *offsets))
 
 
 def missing_shard(path: Path) -> UserError:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
+from kd_marl.errors import UserError
 from kd_marl.host import SOURCE_ROOT
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -32,6 +34,19 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
         print(f"{name:<{width}}  {value}")
+
+
+@contextmanager
+def onboard_packages() -> Iterator[None]:
+    """Around imports that need the extra ``onboard``.
+
+    Raises:
+        UserError: one of its packages is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(f"this needs {error.name}, which is not installed: pip install 'kd-marl[onboard]'") from error
 
 
 def results_folders() -> list[Path]:

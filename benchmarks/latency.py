@@ -1,0 +1,281 @@
+"""What a decision costs: EPyMARL's teacher and students, and ours in torch, numpy, ONNX Runtime and C, in one run.
+
+    python benchmarks/latency.py --json latency.json                       # beside the bundled runtime
+    EPYMARL_HOME=~/epymarl python benchmarks/latency.py --json latency.json  # beside a real EPyMARL
+
+Every subject is timed once a round, in an order drawn anew, and each ratio is taken within a round, so that whatever
+else the machine does meets both alike. One thread throughout, and its CPU time, so that what others compute meanwhile
+does not count. Networks are untrained: the arithmetic is the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[1] / "src")]
+
+import latency_c  # noqa: E402
+import latency_page  # noqa: E402
+import latency_process  # noqa: E402
+import latency_teams  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from latency_teams import HOST, SIZES, TEACHER_WIDTH, Size, Timed  # noqa: E402
+
+from kd_marl.artifacts import atomic  # noqa: E402
+from kd_marl.deploy import bundle as exporting  # noqa: E402
+from kd_marl.deploy import int8, latency, onnx_graph  # noqa: E402
+from kd_marl.deploy.weights import agent_weights  # noqa: E402
+from kd_marl.errors import UserError  # noqa: E402
+from kd_marl.metrics.flops import closed_formula  # noqa: E402
+from kd_onboard.agent import OnboardAgent  # noqa: E402
+from kd_onboard.backend import Backend  # noqa: E402
+from kd_onboard.bundle import Bundle, read_bundle  # noqa: E402
+from kd_onboard.c_backend import CBackend  # noqa: E402
+from kd_onboard.numpy_backend import NumpyBackend  # noqa: E402
+from kd_onboard.onnx_backend import OnnxBackend  # noqa: E402
+from kd_onboard.profile import AgentProfile  # noqa: E402
+
+# Of one subject in one round: long against the clock, short against what else the machine does.
+BLOCK_S = 0.002
+BASE, TEACHER_ONNX = "epymarl_teacher", "teacher_onnx"
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """Something that decides.
+
+    Attributes:
+        scope: ``agent`` (one decision of one agent) or ``team`` (one of each, one after the other or jointly).
+        name: key in the JSON.
+        flops: of that decision.
+        run: times it.
+    """
+
+    scope: str
+    name: str
+    flops: int
+    run: Timed
+
+
+def subjects(size: Size, width: int, bundle: Bundle, folder: Path) -> list[Subject]:
+    """All that is timed at one task's sizes."""
+    teacher = closed_formula(size.teacher_inputs, TEACHER_WIDTH, size.n_actions)
+    narrow = closed_formula(size.teacher_inputs, width, size.n_actions)
+    student = closed_formula(size.inputs, width, size.n_actions)
+    shown = latency_teams.recorded(size)
+    found = []
+    boards = _boards(bundle, folder)
+    teacher_board = _teacher_board(size, bundle)
+    for scope, count in (("agent", 1), ("team", size.n_agents)):
+        agents = bundle.agents[:count]
+
+        def add(name: str, flops: int, run: Timed, scope: str = scope, count: int = count) -> None:
+            found.append(Subject(scope, name, flops * count, run))
+
+        add(BASE, teacher, latency_teams.host_timed(size, TEACHER_WIDTH, count))
+        add("epymarl_student_width", narrow, latency_teams.host_timed(size, width, count))
+        add("torch", student, latency_teams.student_timed(size, width, count))
+        for name, backends in boards.items():
+            add(name, student, _acting(agents, backends[:count], shown))
+            add(f"{name}_session", student, _deciding(backends[:count]))
+        # One network for all agents, as EPyMARL's teacher is.
+        add(TEACHER_ONNX, teacher, _deciding([teacher_board] * count))
+        for level in latency_c.LEVELS:
+            made = latency_c.library(bundle, agents, level, folder)
+            add(f"c_{level}", student, latency_c.timed(made, shown.features[:, :count], shown.available[:, :count]))
+    return found
+
+
+def _teacher_board(size: Size, bundle: Bundle) -> Backend:
+    """The teacher in ONNX Runtime, exported as the students are."""
+    wide = dataclasses.replace(bundle.agents[0], inputs=size.teacher_inputs, width=TEACHER_WIDTH)
+    model = onnx_graph.policy_model(agent_weights(latency_teams.teacher_network(size))).SerializeToString()
+    return OnnxBackend(model, wide, "the teacher")
+
+
+def _boards(bundle: Bundle, folder: Path) -> dict[str, list[Backend]]:
+    """Name -> a backend for each agent, as `kd_onboard` builds them."""
+    found: dict[str, list[Backend]] = {"numpy": [], "onnx": [], "int8": [], "ctypes": []}
+    for agent in bundle.agents:
+        assert agent.onnx is not None and agent.c is not None, "an export has both"
+        weights = bundle.weights(agent)
+        found["numpy"].append(NumpyBackend(weights, agent))
+        found["onnx"].append(OnnxBackend(bundle.read(agent.onnx), agent, agent.onnx))
+        found["int8"].append(OnnxBackend(int8.quantise(weights), agent, "int8"))
+        found["ctypes"].append(CBackend(latency_c.library(bundle, [agent], "o3", folder), agent.c.prefix, agent))
+    return found
+
+
+def _acting(agents: Sequence[AgentProfile], backends: Sequence[Backend], shown: latency_teams.Recorded) -> Timed:
+    """`OnboardAgent.act` of each agent, checks included: what a robot's Python calls."""
+    team = [OnboardAgent(agent, backend, "raise") for agent, backend in zip(agents, backends, strict=True)]
+    rows = [
+        [(agent.act, features[i], available[i]) for i, agent in enumerate(team)]
+        for features, available in zip(shown.features, shown.available, strict=True)
+    ]
+
+    def run(decisions: int) -> float:
+        started = time.thread_time()
+        for k in range(decisions):
+            for act, features, available in rows[k % len(rows)]:
+                act(features, available)
+        return time.thread_time() - started
+
+    return run
+
+
+def _deciding(backends: Sequence[Backend]) -> Timed:
+    """The backends alone, on what their buffers hold: no checks, and of ONNX Runtime nothing but its own call."""
+    rng = np.random.default_rng(0)
+    # With the backend, whose buffers the call reads and writes.
+    calls: list[tuple[Callable[[], Any], Backend]] = []
+    for backend in backends:
+        backend.features[:] = rng.standard_normal(backend.features.shape)
+        backend.available[:] = True
+        bound = isinstance(backend, OnnxBackend)
+        call = functools.partial(backend._run, backend._steps[0][0]) if bound else backend.decide
+        calls.append((call, backend))
+
+    def run(decisions: int) -> float:
+        started = time.thread_time()
+        for _ in range(decisions):
+            for call, _ in calls:
+                call()
+        return time.thread_time() - started
+
+    return run
+
+
+def interleave(runs: Sequence[Timed], rounds: int, block_s: float = BLOCK_S, seed: int = 0) -> np.ndarray:
+    """Time every run once a round, in an order drawn anew each round.
+
+    Returns:
+        Seconds of one decision, ``(rounds, runs)``.
+    """
+    counts = []
+    for run in runs:
+        run(2)
+        once = min(run(2) / 2 for _ in range(3))
+        counts.append(max(1, round(block_s / max(once, 1e-9))))
+    order, rng = list(range(len(runs))), random.Random(seed)
+    seconds = np.empty((rounds, len(runs)))
+    for row in seconds:
+        rng.shuffle(order)
+        for i in order:
+            row[i] = runs[i](counts[i]) / counts[i]
+    return seconds
+
+
+def spread(values: np.ndarray) -> dict[str, float]:
+    """Median and quartiles."""
+    low, median, high = np.percentile(values, [25, 50, 75])
+    return {"median": float(median), "low": float(low), "high": float(high)}
+
+
+def measure(size: Size, width: int, rounds: int, starts: int, folder: Path) -> dict[str, Any]:
+    """Everything at one task's sizes."""
+    mask = latency_teams.full_mask(size.task, size.n_agents, size.inputs)
+    run = latency_teams.untrained_run(size.task, size.env, mask, [width] * size.n_agents, size.n_actions)
+    exporting.export(run, folder / "bundle", EPISODE_LIMIT, None, exporting.Options(int8=False, latency=False))
+    bundle = read_bundle(folder / "bundle")
+    timed = subjects(size, width, bundle, folder)
+    with torch.enable_grad():
+        seconds = interleave([subject.run for subject in timed], rounds)
+    place = {(subject.scope, subject.name): i for i, subject in enumerate(timed)}
+    found: dict[str, Any] = {"sizes": dataclasses.asdict(size), "student_width": width, "agent": {}, "team": {}}
+    # EPyMARL's call decides for the whole team; `alone` is the same call in a team of one.
+    joint, alone = place["team", BASE], place["agent", BASE]
+    for i, subject in enumerate(timed):
+        entry = {
+            "us": spread(1e6 * seconds[:, i]),
+            "flops": subject.flops,
+            "speedup_vs_epymarl": spread(seconds[:, joint] / seconds[:, i]),
+            "flops_ratio": timed[joint].flops / subject.flops,
+        }
+        if subject.scope == "agent":
+            entry["speedup_vs_epymarl_alone"] = spread(seconds[:, alone] / seconds[:, i])
+            entry["flops_ratio_alone"] = timed[alone].flops / subject.flops
+        found[subject.scope][subject.name] = entry
+    for scope in ("agent", "team"):
+        teacher, student = place[scope, TEACHER_ONNX], place[scope, "onnx_session"]
+        found[scope]["student_onnx_vs_teacher_onnx"] = {
+            **spread(seconds[:, teacher] / seconds[:, student]),
+            "flops_ratio": timed[teacher].flops / timed[student].flops,
+        }
+    found.update(latency_process.takes(size, bundle, folder, starts))
+    found["energy_uj"] = {
+        scope: {s.name: latency_process.energy_uj(s.run) for s in timed if s.scope == scope}
+        for scope in ("agent", "team")
+    }
+    return found
+
+
+EPISODE_LIMIT = latency_teams.EPISODE
+
+
+def headline(tasks: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """The flat keys: for each ratio the smallest of the tasks', and the ratio of FLOPs there."""
+    found: dict[str, float] = {}
+    for scope in ("agent", "team"):
+        for name in next(iter(tasks.values()))[scope]:
+            if name in (BASE, "student_onnx_vs_teacher_onnx"):
+                continue
+            worst = min((task[scope][name] for task in tasks.values()), key=lambda e: e["speedup_vs_epymarl"]["median"])
+            found[f"{scope}_{name}_speedup_vs_epymarl"] = worst["speedup_vs_epymarl"]["median"]
+            found[f"{scope}_{name}_flops_ratio_vs_epymarl"] = worst["flops_ratio"]
+            if scope == "agent":
+                alone = [task[scope][name]["speedup_vs_epymarl_alone"]["median"] for task in tasks.values()]
+                found[f"{scope}_{name}_speedup_vs_epymarl_alone"] = min(alone)
+    pairs = [task["agent"]["student_onnx_vs_teacher_onnx"] for task in tasks.values()]
+    worst = min(pairs, key=lambda pair: pair["median"])
+    found["student_onnx_vs_teacher_onnx"] = worst["median"]
+    found["student_onnx_vs_teacher_onnx_flops_ratio"] = worst["flops_ratio"]
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=__doc__.split("\n\n")[1])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
+    parser.add_argument("--width", type=int, default=32, help="of the students (the paper's widest: 32)")
+    parser.add_argument("--rounds", type=int, default=101, help="times that everything is timed")
+    parser.add_argument("--starts", type=int, default=5, help="cold starts of each program; 0 leaves them out")
+    parser.add_argument("--size", choices=[size.name for size in SIZES], action="append", help="only these sizes")
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    tasks = {}
+    for size in SIZES:
+        if args.size is None or size.name in args.size:
+            with tempfile.TemporaryDirectory() as folder:
+                tasks[size.name] = measure(size, args.width, args.rounds, args.starts, Path(folder))
+    result = {
+        **headline(tasks),
+        "host": {"name": HOST.name, "commit": HOST.commit},
+        "machine": latency.machine(),
+        "rounds": args.rounds,
+        "tasks": tasks,
+    }
+    print(latency_page.text(result))
+    if args.json:
+        atomic.write_json(args.json, result)
+        print(f"written to {args.json}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(f"error: {error}")

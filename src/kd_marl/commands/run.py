@@ -1,0 +1,150 @@
+"""`kd-marl run`: plays a student bundle, each agent in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from kd_marl.commands.common import Subparsers, add_parser
+from kd_marl.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from kd_marl.host import Host
+    from kd_onboard.profile import Profile
+
+DEFAULT_EPISODES = 100
+
+
+def add(subparsers: Subparsers) -> None:
+    """Adds `run`."""
+    parser = add_parser(
+        subparsers,
+        "run",
+        "Play a bundle, each agent in a process that receives only its own features, beside the torch student's score.",
+        "kd-marl run bundle --env-config=mpe with env_args.key=pz-mpe-simple-spread-v3\n"
+        "  kd-marl run bundle --env-config=mpe --backend c --episodes 500 with env_args.key=pz-mpe-simple-spread-v3",
+    )
+    parser.add_argument("bundle", type=Path, metavar="DIR", help="the bundle's folder, as kd-marl export writes it")
+    parser.add_argument("--env-config", required=True, metavar="NAME", help="as for python src/main.py, e.g. mpe")
+    parser.add_argument("--backend", default="numpy", help="numpy (the default), onnx, onnx-int8 or c")
+    parser.add_argument(
+        "--episodes", type=int, help="how many; default: the student's own evaluation, in whose episodes it plays"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
+    # What follows `with` is taken out before argparse looks, see cli.py.
+    parser.usage = f"{parser.prog} [options] --env-config NAME DIR with env_args.key=TASK [key=value ...]"
+    parser.set_defaults(run=_run, updates=[])
+
+
+def _run(args: argparse.Namespace) -> int:
+    from kd_marl.host import get_host
+
+    # First of all: an EPyMARL checkout brings its own `envs` package, which ours joins.
+    host = get_host()
+
+    from kd_learners.evaluation import check_episodes
+    from kd_marl import register
+    from kd_marl.artifacts import atomic
+    from kd_marl.deploy import play
+    from kd_onboard.backend import BACKENDS
+    from kd_onboard.bundle import read_bundle
+    from kd_onboard.errors import OnboardError
+
+    if args.backend not in BACKENDS:
+        raise UserError(f"there is no backend '{args.backend}'; {nearest(args.backend, BACKENDS)}")
+    try:
+        bundle = read_bundle(args.bundle)
+    except OnboardError as error:
+        raise UserError(str(error)) from None
+    register.register(host)
+    profile = bundle.profile
+    student: Mapping[str, Any] = profile.measured.get("student") or {}
+    episodes = args.episodes if args.episodes is not None else student.get("episodes") or DEFAULT_EPISODES
+    check_episodes(episodes)
+    settings = _settings(host, args, profile)
+    play.prepare(host, bundle, settings)
+    played = play.play_bundle(host, bundle, settings, episodes, args.backend)
+    result = {
+        "task": bundle.task.name,
+        "backend": args.backend,
+        "seed": settings.seed,
+        "bundle": {**played.score(), "episodes": episodes},
+        "torch": dict(student),
+        "same_episodes": settings.seed == profile.provenance.get("seed") and episodes == student.get("episodes"),
+    }
+    print(_text(result))
+    if args.json:
+        atomic.write_json(args.json, result)
+    return 0
+
+
+def _settings(host: Host, args: argparse.Namespace, profile: Profile) -> SimpleNamespace:
+    """The configuration of a run of kd_student in this environment, with the seed and settings of the bundle's run."""
+    from sacred.arg_parser import get_config_updates
+
+    from kd_marl.launch import assemble, parse_command
+
+    words = ["--config=kd_student", f"--env-config={args.env_config}", "with", *args.updates]
+    config = assemble(host, parse_command(words))
+    provenance, recorded = profile.provenance, profile.raw["task"].get("env_args")
+    known = {key: provenance[key] for key in ("seed", "batch_size_run") if type(provenance.get(key)) is int}
+    # Only keys that this environment has: a bundle is not trusted with more.
+    recorded = recorded if isinstance(recorded, dict) else {}
+    env_args = {key: value for key, value in recorded.items() if key in config["env_args"]}
+    updates, _ = get_config_updates(args.updates)
+    for given in ({"seed": 0, **known, "env_args": env_args}, updates):
+        config = host.main.recursive_dict_update(config, given)
+    config["env_args"]["seed"] = config["seed"]
+    return SimpleNamespace(**{**config, "device": "cpu", "use_cuda": False})
+
+
+def _text(result: Mapping[str, Any]) -> str:
+    """Both scores with 95 % intervals, one a line."""
+    rows = [(f"bundle, {result['backend']}", result["bundle"]), ("torch student", result["torch"])]
+    lines = [f"{result['task']}, seed {result['seed']}, one process an agent", ""]
+    lines.append(f"{'':<18}{'episodes':>9}  {'return':>9}  {'95 % interval':<22}{'win rate':>9}  95 % interval")
+    for name, score in rows:
+        if score.get("return_mean") is None:
+            lines.append(f"{name:<18} not recorded in the profile")
+            continue
+        low, high = mean_interval(score["return_mean"], score["return_std"], score["episodes"])
+        line = f"{name:<18}{score['episodes']:>9}  {score['return_mean']:>9.3f}  {f'{low:.3f} to {high:.3f}':<22}"
+        if (wins := score.get("win_rate")) is not None:
+            low, high = share_interval(wins, score["episodes"])
+            line += f"{wins:>9.1%}  {low:.1%} to {high:.1%}"
+        lines.append(line.rstrip())
+    if result["torch"].get("return_mean") is not None:
+        same = "the same episodes" if result["same_episodes"] else "other episodes"
+        lines += ["", f"{same}; difference of the mean returns {_difference(result):+.4f}"]
+    return "\n".join(lines)
+
+
+def _difference(result: Mapping[str, Any]) -> float:
+    return float(result["bundle"]["return_mean"] - result["torch"]["return_mean"])
+
+
+def mean_interval(mean: float, std: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a mean by Student's t.
+
+    Args:
+        mean: of the sample.
+        std: of the sample, with divisor ``count``.
+        count: its size; for one alone the interval is the whole line.
+    """
+    from scipy.stats import t
+
+    if count < 2:
+        return float("-inf"), float("inf")
+    half = float(t.ppf(0.975, count - 1)) * std / (count - 1) ** 0.5
+    return mean - half, mean + half
+
+
+def share_interval(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a proportion by Wilson's score."""
+    z2 = 1.959964**2
+    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = (z2 * (share * (1 - share) / count + z2 / (4 * count**2))) ** 0.5 / (1 + z2 / count)
+    return max(0.0, centre - half), min(1.0, centre + half)

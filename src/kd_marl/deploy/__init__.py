@@ -1,0 +1,1 @@
+"""From a trained student to a bundle that a board can run: ONNX and C of each agent, and the profile that says so."""

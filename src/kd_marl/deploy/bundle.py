@@ -1,0 +1,271 @@
+"""Writes a student bundle: a folder that is there whole, checked, or not at all."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import torch
+
+from kd_learners.losses import role_log_distribution
+from kd_marl.artifacts import atomic
+from kd_marl.artifacts.expert_buffer import FACTS_FILE, ExpertBuffer
+from kd_marl.deploy import check, csource, int8, interface, latency, profile, replay
+from kd_marl.deploy.onnx_graph import policy_model
+from kd_marl.deploy.source import StudentRun
+from kd_marl.deploy.weights import ALIGNER, BODY, Weights, agent_weights, digest
+from kd_marl.errors import UserError
+from kd_onboard.bundle import PROFILE, profile_text, read_bundle
+from kd_onboard.profile import FORMAT
+
+# Of the expert buffer, for int8's agreement and for roles.
+REPLAYED_EPISODES = 100
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user chose.
+
+    Attributes:
+        int8: try int8 weights.
+        latency: measure decisions on this machine.
+        on_fault: ``raise``, ``hold`` or ``noop``.
+        sensors: `sensors.measure` of each agent, or None.
+    """
+
+    int8: bool = True
+    latency: bool = True
+    on_fault: str = "raise"
+    sensors: list[list[dict[str, Any]]] | None = None
+
+
+@dataclass
+class _Draft:
+    """Files and agents of a bundle that is being written."""
+
+    run: StudentRun
+    folder: Path
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    written: dict[str, str] = field(default_factory=dict)
+
+    def add(self, path: str, data: bytes) -> str:
+        """Write a file."""
+        assert path not in self.files, f"{path} is written once"
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_bytes(target, data)
+        self.files[path] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        return path
+
+    def tensors(self, agent: str, part: str, weights: Weights) -> str:
+        """Write part of a network, or name the file that holds the same numbers already."""
+        key = f"{part} {digest(weights)}"
+        if key not in self.written:
+            data = safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in weights.items()})
+            self.written[key] = self.add(f"weights/{agent}.{part}.safetensors", data)
+        return self.written[key]
+
+
+def export(
+    run: StudentRun,
+    folder: Path,
+    episode_limit: int,
+    buffer: ExpertBuffer | None,
+    options: Options,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Write a student's bundle.
+
+    Args:
+        run: the student.
+        folder: where; it must not exist, or hold a bundle that ``force`` replaces.
+        episode_limit: steps of an episode of its task.
+        buffer: its expert buffer; None: no int8 and no roles.
+        options: what to make and to measure.
+        force: replace a bundle that is there.
+
+    Returns:
+        The profile.
+
+    Raises:
+        UserError: the folder is taken, an agent lacks what ``on_fault`` needs, or the disk is full.
+    """
+    check_target(folder, force)
+    recorded = None if buffer is None else replay.from_buffer(buffer, run.mask, REPLAYED_EPISODES, run.facts["seed"])
+    source = None
+    if buffer is not None:
+        source = {"sha256": atomic.file_sha256(buffer.folder / FACTS_FILE), "episodes": buffer.episodes}
+    facts = profile.team_facts(run, episode_limit, options.on_fault, source)
+    with _whole(folder, force) as temporary:
+        draft = _Draft(run, temporary)
+        facts["agents"] = _agents(draft, recorded, options)
+        facts["files"] = draft.files
+        facts["provenance"]["machine"] = latency.machine() if options.latency else {}
+        _seal(temporary, facts)
+        if options.latency:
+            bundle = read_bundle(temporary)
+            for agent in facts["agents"]:
+                agent["latency"] = latency.measure(bundle, agent["index"])
+            _seal(temporary, facts)
+        check.check_bundle(temporary)
+    return facts
+
+
+def _agents(draft: _Draft, recorded: replay.Replay | None, options: Options) -> list[dict[str, Any]]:
+    run = draft.run
+    networks = [agent_weights(run.network.agent_network(i)) for i in range(run.mask.n_agents)]
+    roles = _roles(run, recorded)
+    ids = _identifiers(run.mask.layout.agent_names)
+    models: dict[str, dict[str, Any]] = {}
+    found = []
+    for i, weights in enumerate(networks):
+        facts = profile.agent_facts(run, i)
+        if options.on_fault == "noop" and facts["noop_action"] is None:
+            raise UserError(
+                f"on_fault noop needs an action that does nothing, and agent '{facts['name']}' of {run.task} has none: "
+                "use --on-fault hold or raise"
+            )
+        aligner, body = ({name: weights[name] for name in part} for part in (ALIGNER, BODY))
+        facts["weights"] = [draft.tensors(ids[i], "aligner", aligner), draft.tensors(ids[i], "body", body)]
+        # Agents with equal networks and inputs are one program.
+        key = f"{digest(weights)} {facts['features']} {facts['actions']}"
+        if key not in models:
+            models[key] = _models(draft, ids[i], weights, facts, i, recorded if options.int8 else None)
+        sensors = options.sensors[i] if options.sensors else []
+        found.append({**facts, **roles[i], **models[key], "latency": {}, "sensors": sensors})
+    for facts in found:
+        others = [other for other in found if other is not facts]
+        facts["shares"] = {
+            "network": [other["index"] for other in others if other["weights"] == facts["weights"]],
+            "body": [other["index"] for other in others if other["weights"][1] == facts["weights"][1]],
+        }
+    return found
+
+
+def _models(
+    draft: _Draft, name: str, weights: Weights, facts: Mapping[str, Any], agent: int, recorded: replay.Replay | None
+) -> dict[str, Any]:
+    """ONNX, int8 ONNX and C of one agent."""
+    run = draft.run
+    model = policy_model(weights).SerializeToString(deterministic=True)
+    found: dict[str, Any] = {
+        "onnx": draft.add(f"onnx/{name}.onnx", model),
+        "onnx_int8": None,
+        "int8_agreement": None,
+        "int8_scope": None,
+    }
+    if recorded is not None:
+        features, available = recorded.features(run.mask, agent), recorded.available[:, :, agent]
+        tried = int8.quantise_checked(weights, features, available, recorded.acting[:, :, agent])
+        found.update(int8_agreement=round(tried.agreement, 6), int8_scope=tried.scope)
+        if tried.model is not None:
+            found["onnx_int8"] = draft.add(f"onnx/{name}.int8.onnx", tried.model)
+    folder, prefix = f"c/{name}", f"kd_{name}"
+    sources = csource.c_files(weights, prefix, run.task, facts["name"], facts["features"], facts["actions"])
+    for file, text in sources.items():
+        draft.add(f"{folder}/{file}", text.encode())
+    found["c"] = {
+        "folder": folder,
+        "prefix": prefix,
+        "header": f"{folder}/{csource.HEADER}",
+        "sources": [f"{folder}/{csource.SOURCE}"],
+    }
+    return found
+
+
+@torch.no_grad()
+def _roles(run: StudentRun, recorded: replay.Replay | None) -> list[dict[str, Any]]:
+    """The role that each agent's embeddings show most on recorded episodes (Eq. 11), and how clearly."""
+    if recorded is None:
+        return [{"role": "unknown", "role_share": None}] * run.mask.n_agents
+    _, embedding = run.network.unroll(torch.from_numpy(recorded.obs))
+    shares = role_log_distribution(embedding, run.roles, run.config["temperature"]).exp()
+    found = []
+    for i in range(run.mask.n_agents):
+        acting = torch.from_numpy(recorded.acting[:, :, i])
+        mean = shares[:, :, i][acting].mean(0) if acting.any() else shares[:, :, i].mean((0, 1))
+        best = int(mean.argmax())
+        found.append({"role": f"role {best} of {len(mean)}", "role_share": round(float(mean[best]), 6)})
+    return found
+
+
+def _identifiers(names: tuple[str, ...]) -> list[str]:
+    """A different file and symbol name for each agent."""
+    found: list[str] = []
+    for index, name in enumerate(names):
+        plain = interface.identifier(name)
+        # kd_agent is the prefix of the generic names.
+        found.append(f"{plain}_{index}" if plain in {*found, "agent", ""} else plain)
+    return found
+
+
+def _seal(folder: Path, facts: Mapping[str, Any]) -> None:
+    atomic.write_bytes(folder / PROFILE, profile_text(facts).encode())
+
+
+def check_target(folder: Path, force: bool) -> None:
+    """Refuse a folder that is taken, before minutes are spent on what cannot be written.
+
+    Raises:
+        UserError: it exists and is not to be replaced, or is no bundle.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not force:
+        raise UserError(f"{folder} exists: give another folder, or --force to replace the bundle in it")
+    profile_file = folder / PROFILE
+    if folder.is_symlink() or not profile_file.is_file() or atomic.read_json(profile_file).get("format") != FORMAT:
+        raise UserError(f"{folder} is no student bundle, and --force replaces nothing else: give another folder")
+
+
+@contextmanager
+def _whole(folder: Path, force: bool) -> Iterator[Path]:
+    """A temporary folder beside ``folder`` that takes its place once the block has ended well."""
+    temporary = atomic.temporary_name(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+    except OSError as error:
+        raise UserError(
+            f"cannot write into {folder.parent} ({error.strerror or error}): give another folder"
+        ) from error
+    try:
+        yield temporary
+        for path in (*temporary.rglob("*/"), temporary):
+            atomic.sync_folder(path)
+        try:
+            if force and folder.exists():
+                _exchange(temporary, folder)
+            else:
+                os.rename(temporary, folder)
+        except OSError as error:
+            raise UserError(f"cannot put the bundle at {folder} ({error.strerror or error}): move that away") from error
+        atomic.sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Swap two folders, in one step where the system can, so that there is a whole bundle at every moment."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is not None:
+        if not rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
+            return
+        if (code := ctypes.get_errno()) not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(code, os.strerror(code))
+    aside = one.with_name(one.name + "-old")
+    os.rename(other, aside)
+    os.rename(one, other)
+    os.rename(aside, one)

@@ -1,0 +1,113 @@
+"""Whether a bundle is what it says: all that `read_bundle` checks, and what needs more than numpy."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import onnx
+
+from kd_marl.deploy import csource, profile
+from kd_marl.deploy.footprint import footprint
+from kd_marl.deploy.onnx_graph import policy_model, step_constants
+from kd_marl.deploy.weights import Weights
+from kd_marl.metrics.flops import closed_formula
+from kd_onboard.bundle import Bundle, read_bundle
+from kd_onboard.errors import BundleError
+from kd_onboard.profile import AgentProfile
+
+
+def check_bundle(folder: Path) -> Bundle:
+    """Verify a whole bundle: hashes, schema, sizes and costs, and that ONNX and C hold the weights and nothing else.
+
+    Returns:
+        The bundle.
+
+    Raises:
+        BundleError: the first fault.
+    """
+    bundle = read_bundle(folder)
+    _check_schema(bundle)
+    used: set[str] = set()
+    for agent in bundle.agents:
+        weights = bundle.weights(agent)
+        _check_costs(bundle, agent)
+        _check_onnx(bundle, agent, weights)
+        _check_c(bundle, agent, weights)
+        used.update(agent.paths)
+        if agent.c is not None:
+            used.add(f"{agent.c.folder}/{csource.MODEL}")
+    if strangers := sorted(set(bundle.profile.files) - used):
+        raise BundleError(f"{folder}: no agent uses {strangers[0]}, and a bundle holds nothing else: export it again")
+    return bundle
+
+
+def _check_schema(bundle: Bundle) -> None:
+    fault = jsonschema.exceptions.best_match(
+        jsonschema.Draft202012Validator(profile.schema()).iter_errors(bundle.profile.raw)
+    )
+    if fault is not None:
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault.absolute_path)
+        reason = " ".join(fault.message.split())
+        raise BundleError(f"{bundle.folder}: profile.json{place} breaks its schema: {reason[:200]}")
+
+
+def _check_costs(bundle: Bundle, agent: AgentProfile) -> None:
+    """What a profile says that its agent costs must be what these sizes cost."""
+    bytes_of = footprint(agent.inputs, agent.width, agent.n_actions)
+    said = bundle.profile.raw["agents"][agent.index]
+    true = {
+        "parameters": bytes_of.weights // 4,
+        "flops_per_decision": closed_formula(agent.inputs, agent.width, agent.n_actions),
+        "weights_bytes": bytes_of.weights,
+        "state_bytes": bytes_of.state,
+        "flash_bytes": bytes_of.flash,
+        "ram_bytes": bytes_of.ram,
+    }
+    for key, value in true.items():
+        if said[key] != value:
+            raise BundleError(
+                f"{bundle.folder}: {agent.label} of width {agent.width} with {agent.inputs} inputs has {key} {value}, "
+                f"the profile says {said[key]}: export it again"
+            )
+
+
+def _check_onnx(bundle: Bundle, agent: AgentProfile, weights: Weights) -> None:
+    assert agent.onnx is not None, "the schema asks for it"
+    model = _read_onnx(bundle, agent.onnx)
+    expected = policy_model(weights)
+    if model != expected:
+        raise BundleError(f"{bundle.folder}: {agent.onnx} is not the network of {agent.label}: export it again")
+    if agent.onnx_int8 is not None:
+        small = _read_onnx(bundle, agent.onnx_int8)
+        if [*small.graph.input] != [*expected.graph.input] or [*small.graph.output] != [*expected.graph.output]:
+            raise BundleError(f"{bundle.folder}: {agent.onnx_int8} has other inputs or outputs than {agent.onnx}")
+
+
+def _read_onnx(bundle: Bundle, path: str) -> onnx.ModelProto:
+    try:
+        model = onnx.load_model_from_string(bundle.read(path))
+        onnx.checker.check_model(model, full_check=True)
+    except BundleError:
+        raise
+    # Whatever protobuf and the checker make of a damaged file.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise BundleError(f"{bundle.folder}: {path} is no valid ONNX model: {reason[:160]}") from error
+    return model
+
+
+def _check_c(bundle: Bundle, agent: AgentProfile, weights: Weights) -> None:
+    """The numbers in the C source are the weights."""
+    assert agent.c is not None, "the schema asks for it"
+    path = f"{agent.c.folder}/{csource.MODEL}"
+    text = bundle.read(path).decode("utf-8", errors="replace")
+    for name, values in step_constants(weights).items():
+        symbol = rf"\bweight\d+_{agent.c.prefix}_{name}"
+        match = re.search(rf"{symbol}(?:\[\d+\])+ = (\{{[^;]*\}});", text)
+        numbers = re.findall(r"-?(?:0x[0-9a-f.]+p[+-]?\d+|\d+\.\d+)(?=f\b)", match.group(1)) if match else []
+        found = np.array([float.fromhex(number) if "x" in number else float(number) for number in numbers], np.float32)
+        if not np.array_equal(found, values.astype(np.float32).ravel()):
+            raise BundleError(f"{bundle.folder}: {path} does not hold the weights of {agent.label}: export it again")

@@ -1,0 +1,122 @@
+"""An agent's ONNX with int8 weights, kept only where it decides as the float32 network does."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from kd_marl.deploy import replay
+from kd_marl.deploy.onnx_graph import product_name, quantisable_model
+from kd_marl.deploy.weights import Weights
+
+# Share of decisions, among those where the agent had a choice, at which int8 and float32 must agree.
+LEAST_AGREEMENT = 0.99
+
+# What stays float32, from least to most. Raw features come in units of their own, which one scale serves badly; the
+# gates, half of a network and more, are followed by a sigmoid and forgive most.
+_EXCLUDED = {
+    "all": (),
+    "all but the aligner": ("align",),
+    "the gates": ("align", "past", "new", "logits"),
+}
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """The int8 network that was tried last.
+
+    Attributes:
+        model: the ONNX file; None if it agrees too little to be kept.
+        agreement: share of decisions at which it chooses as float32 does.
+        scope: which products are int8.
+    """
+
+    model: bytes | None
+    agreement: float
+    scope: str
+
+
+def quantise_checked(weights: Weights, features: np.ndarray, available: np.ndarray, acting: np.ndarray) -> Quantised:
+    """As much of a network in int8 as `LEAST_AGREEMENT` allows.
+
+    Args:
+        weights: the network.
+        features: recorded episodes, ``(episodes, time, inputs)`` float32.
+        available: ``(episodes, time, actions)`` bool.
+        acting: ``(episodes, time)`` bool, the decisions that count.
+    """
+    width = len(weights["align.bias"])
+    float32 = _actions(quantisable_model(weights).SerializeToString(), features, available, width)
+    for scope, excluded in _EXCLUDED.items():
+        model = quantise(weights, excluded)
+        same = (_actions(model, features, available, width) == float32)[acting]
+        agreement = float(same.mean()) if same.size else 1.0
+        if agreement >= LEAST_AGREEMENT:
+            return Quantised(model, agreement, scope)
+    return Quantised(None, agreement, scope)
+
+
+def quantise(weights: Weights, excluded: tuple[str, ...] = ()) -> bytes:
+    """The ONNX file with 8-bit weights, one scale an output, and activations quantised as they come.
+
+    Args:
+        weights: the network.
+        excluded: outputs of the products that stay float32.
+    """
+    # Imported late: it brings much along, and only an export needs it.
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    root = logging.getLogger()
+    level = root.level
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "float32.onnx"), Path(folder, "int8.onnx")
+        source.write_bytes(quantisable_model(weights).SerializeToString(deterministic=True))
+        # It advises a pre-processing step, on the root logger, that graphs as plain as ours do not need.
+        root.setLevel(logging.ERROR)
+        try:
+            quantize_dynamic(
+                source,
+                target,
+                # Unsigned: with signed weights, processors without VNNI saturate sums that others do not.
+                weight_type=QuantType.QUInt8,
+                per_channel=True,
+                nodes_to_exclude=[product_name(output) for output in excluded],
+            )
+        finally:
+            root.setLevel(level)
+        model = onnx.load(target)
+    onnx.checker.check_model(model)
+    return model.SerializeToString(deterministic=True)
+
+
+def _actions(model: bytes, features: np.ndarray, available: np.ndarray, width: int) -> np.ndarray:
+    """The actions ``(episodes, time)`` of a network on its own: a batch of more than one would share its scales."""
+    step = onnx_step(model)
+    rows = [replay.run(step, features[[e]], available[[e]], width)[1] for e in range(len(features))]
+    return np.concatenate(rows)
+
+
+def session(model: bytes) -> onnxruntime.InferenceSession:
+    """A session on one thread: at these sizes a second one costs more than the network."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def onnx_step(model: bytes) -> replay.Step:
+    """An agent's ONNX file as a `replay.Step`."""
+    opened = session(model)
+
+    def step(features: np.ndarray, available: np.ndarray, state: np.ndarray) -> replay.StepOutcome:
+        ports = {"features": features, "available": available, "state": state}
+        logits, action, following = opened.run(["logits", "action", "next_state"], ports)
+        return logits, action, following
+
+    return step

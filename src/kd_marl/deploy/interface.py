@@ -1,0 +1,92 @@
+"""What an agent's inputs and actions are called, and in which units its features are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from envs.hetero_mask.mask import ObservationMask
+
+_WORLD, _SPEED, _NUMBER = "world units", "world units/s", "1"
+# Task of a layout -> block -> unit. MPE's arena spans -1 to 1 in world units.
+_UNITS: Mapping[str, Mapping[str, str]] = {
+    "simple_spread": {"V": _SPEED, "P": _WORLD, "L": _WORLD, "A(P)": _WORLD, "D(A-A)": _WORLD, "M": _NUMBER},
+    "simple_speaker_listener": {"G": _NUMBER, "V": _SPEED, "L": _WORLD, "M": _NUMBER},
+    "simple_adversary": {"G": _WORLD, "L": _WORLD, "A(P)": _WORLD, "D(A-A)": _WORLD},
+}
+_MPE_MOVES = ("no_action", "move_left", "move_right", "move_down", "move_up")
+_STARCRAFT_MOVES = ("no-op", "stop", "north", "south", "east", "west")
+_SMAX_MOVES = ("north", "east", "south", "west", "stop")
+# Actions that leave everything as it is, best first: SMAC's no-op is for the dead only.
+_IDLE = ("no_action", "stop")
+
+
+def features(mask: ObservationMask, agent: int) -> list[dict[str, Any]]:
+    """An agent's inputs in order.
+
+    Returns:
+        For each: ``index`` in the extended observation, ``name``, ``unit`` and ``block`` (None where the layout does
+        not know them) and ``derived_from``, None or the observation's elements whose Euclidean norm it is.
+    """
+    layout = mask.layout.agents[agent]
+    blocks = {name: letter for letter, names in layout.blocks.items() for name in names}
+    units = _UNITS.get(mask.layout.task, {})
+    rows = []
+    for index, name in zip(mask.indices(agent), mask.names(agent), strict=True):
+        block = blocks.get(name)
+        source = layout.derived.get(name)
+        rows.append(
+            {
+                "index": index,
+                "name": name,
+                "unit": units.get(block) if block else None,
+                "block": block,
+                "derived_from": None if source is None else list(source),
+            }
+        )
+    return rows
+
+
+def action_names(env: str, layout_task: str, agent_name: str, n_actions: int) -> list[str | None]:
+    """What each action is called.
+
+    Args:
+        env: the environment's name in the run, e.g. ``gymma`` or ``smax``.
+        layout_task: the task of the feature layout.
+        agent_name: the agent's name there.
+        n_actions: size of the action space, that of the agent with most actions.
+
+    Returns:
+        One name an action; None for an action that this agent never has.
+    """
+    if agent_name.startswith("speaker") and layout_task == "simple_speaker_listener":
+        return _padded(("say_0", "say_1", "say_2"), n_actions)
+    if layout_task in _UNITS:
+        return _padded(_MPE_MOVES, n_actions)
+    moves = {"smax": _SMAX_MOVES, "sc2": _STARCRAFT_MOVES, "smaclite": _STARCRAFT_MOVES}.get(env, ())
+    if moves:
+        return [*moves, *(f"target_{k}" for k in range(n_actions - len(moves)))]
+    return [f"action_{k}" for k in range(n_actions)]
+
+
+def noop_action(names: list[str | None]) -> int | None:
+    """The action that does nothing; None if no name says so."""
+    return next((names.index(name) for name in _IDLE if name in names), None)
+
+
+def identifier(agent_name: str) -> str:
+    """The agent's name as part of file names and C symbols."""
+    return "".join(c if c.isascii() and c.isalnum() else "_" for c in agent_name).lower()
+
+
+def package_version(distribution: str) -> str:
+    """The installed version of a package; ``unknown`` for a source tree that is not installed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _padded(names: tuple[str, ...], n_actions: int) -> list[str | None]:
+    return [*names, *[None] * (n_actions - len(names))]

@@ -1,0 +1,212 @@
+"""An agent's network as ONNX, written operator by operator so that each back end gets the form that it runs fastest.
+
+Three graphs of the same function. At these sizes ONNX Runtime spends its time on calling operators, not on arithmetic,
+so `policy_model` has as few as possible; `step_model` is what becomes C, where every operator is a loop and its output
+an array; `quantisable_model` keeps biases apart from weights, which int8 needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from kd_marl.deploy.weights import Weights, sizes
+
+OPSET, IR_VERSION = 17, 9
+UNAVAILABLE_LOGIT = -1e10
+BATCH = "batch"
+
+_Constants = dict[str, np.ndarray]
+_Nodes = list[onnx.NodeProto]
+
+
+def policy_model(weights: Weights) -> onnx.ModelProto:
+    """The whole decision for ONNX Runtime.
+
+    Inputs: ``features`` (batch, inputs) float32; ``available`` (batch, actions) bool; ``state`` (batch, width) float32,
+    zeros at the start of an episode. Outputs: ``logits`` and ``masked_logits`` (batch, actions) float32, the latter
+    -1e10 where an action is unavailable; ``action`` (batch,) int64, the best available one; ``next_state``.
+    """
+    constants, nodes = _fused_step(weights)
+    return _decision(weights, constants, nodes)
+
+
+def quantisable_model(weights: Weights) -> onnx.ModelProto:
+    """`policy_model`'s function with plain matrix products, for onnxruntime's quantisation."""
+    constants, nodes = _plain_step(weights)
+    unfused = []
+    for node in nodes:
+        if node.op_type == "Gemm":
+            left, right, bias = node.input
+            product = product_name(node.output[0])
+            unfused += [helper.make_node("MatMul", [left, right], [product], name=product)]
+            unfused += [helper.make_node("Add", [product, bias], node.output)]
+        else:
+            unfused.append(node)
+    return _decision(weights, constants, unfused)
+
+
+def product_name(output: str) -> str:
+    """In `quantisable_model`, the node of the matrix product that makes this output of the plain step."""
+    return f"{output}_product"
+
+
+def step_model(weights: Weights, prefix: str) -> onnx.ModelProto:
+    """One step for the C generator: batch 1, no masking. ``features``, ``state`` -> ``logits``, ``next_state``.
+
+    Args:
+        weights: the network.
+        prefix: begins the names of all constants, which become C symbols.
+    """
+    inputs, width, actions = sizes(weights)
+    constants, nodes = _plain_step(weights)
+    for node in nodes:
+        node.input[:] = [f"{prefix}_{name}" if name in constants else name for name in node.input]
+    named = {f"{prefix}_{name}": value for name, value in constants.items()}
+    float32 = TensorProto.FLOAT
+    return _model(
+        nodes,
+        [("features", float32, [1, inputs]), ("state", float32, [1, width])],
+        [("logits", float32, [1, actions]), ("next_state", float32, [1, width])],
+        named,
+    )
+
+
+def step_constants(weights: Weights) -> dict[str, np.ndarray]:
+    """The constants of `step_model` by name, without the prefix."""
+    return _plain_step(weights)[0]
+
+
+def _plain_step(weights: Weights) -> tuple[_Constants, _Nodes]:
+    """The step with products as (batch, in) @ (in, out): their inner loop over outputs is what compilers vectorise."""
+    in_r, in_z, in_n = np.split(weights["gru.weight_ih"].T, 3, axis=1)
+    of_r, of_z, of_n = np.split(weights["gru.weight_hh"].T, 3, axis=1)
+    in_bias, of_bias = np.split(weights["gru.bias_ih"], 3), np.split(weights["gru.bias_hh"], 3)
+    constants = {
+        "align_weight": weights["align.weight"].T,
+        "align_bias": weights["align.bias"],
+        "gates_weight": np.block([[in_r, in_z], [of_r, of_z]]),
+        "gates_bias": np.concatenate([in_bias[0] + of_bias[0], in_bias[1] + of_bias[1]]),
+        "input_weight": in_n,
+        "input_bias": in_bias[2],
+        "past_weight": of_n,
+        "past_bias": of_bias[2],
+        "head_weight": weights["head.weight"].T,
+        "head_bias": weights["head.bias"],
+    }
+    node = helper.make_node
+    nodes = [
+        node("Gemm", ["features", "align_weight", "align_bias"], ["align"]),
+        node("Relu", ["align"], ["aligned"]),
+        node("Concat", ["aligned", "state"], ["both"], axis=1),
+        node("Gemm", ["both", "gates_weight", "gates_bias"], ["gates"]),
+        node("Sigmoid", ["gates"], ["open"]),
+        node("Split", ["open"], ["reset", "update"], axis=1),
+        node("Gemm", ["state", "past_weight", "past_bias"], ["past"]),
+        node("Mul", ["reset", "past"], ["kept"]),
+        node("Gemm", ["aligned", "input_weight", "input_bias"], ["new"]),
+        node("Add", ["new", "kept"], ["mixed"]),
+        node("Tanh", ["mixed"], ["candidate"]),
+        *_blend(),
+    ]
+    return constants, nodes
+
+
+def _fused_step(weights: Weights) -> tuple[_Constants, _Nodes]:
+    """The step in which every bias but two has become a product.
+
+    The aligner has one more unit, relu(0 x + 1) = 1, so that biases are rows of the weights behind it. That leaves the
+    third place of the candidate's Gemm to ``kept``, and ONNX Runtime fuses the activation behind a Gemm into it.
+    """
+    in_r, in_z, in_n = np.split(weights["gru.weight_ih"].T, 3, axis=1)
+    of_r, of_z, of_n = np.split(weights["gru.weight_hh"].T, 3, axis=1)
+    in_bias, of_bias = np.split(weights["gru.bias_ih"], 3), np.split(weights["gru.bias_hh"], 3)
+    align = weights["align.weight"].T
+    constants = {
+        "align_weight": np.pad(align, ((0, 0), (0, 1))),
+        "align_bias": np.append(weights["align.bias"], np.float32(1.0)),
+        "reset_weight": np.concatenate([in_r, [in_bias[0] + of_bias[0]], of_r]),
+        "update_weight": np.concatenate([in_z, [in_bias[1] + of_bias[1]], of_z]),
+        "input_weight": np.concatenate([in_n, [in_bias[2]]]),
+        "past_weight": of_n,
+        "past_bias": of_bias[2],
+        "head_weight": weights["head.weight"].T,
+        "head_bias": weights["head.bias"],
+    }
+    node = helper.make_node
+    nodes = [
+        node("Gemm", ["features", "align_weight", "align_bias"], ["align"]),
+        node("Relu", ["align"], ["aligned"]),
+        node("Concat", ["aligned", "state"], ["both"], axis=1),
+        node("Gemm", ["both", "reset_weight"], ["reset_gate"]),
+        node("Sigmoid", ["reset_gate"], ["reset"]),
+        node("Gemm", ["both", "update_weight"], ["update_gate"]),
+        node("Sigmoid", ["update_gate"], ["update"]),
+        node("Gemm", ["state", "past_weight", "past_bias"], ["past"]),
+        node("Mul", ["reset", "past"], ["kept"]),
+        node("Gemm", ["aligned", "input_weight", "kept"], ["mixed"]),
+        node("Tanh", ["mixed"], ["candidate"]),
+        *_blend(),
+    ]
+    return constants, nodes
+
+
+def _blend() -> _Nodes:
+    """The last of the step, h' = candidate + update (h - candidate), and the head."""
+    node = helper.make_node
+    return [
+        node("Sub", ["state", "candidate"], ["change"]),
+        node("Mul", ["update", "change"], ["carried"]),
+        node("Add", ["candidate", "carried"], ["next_state"]),
+        node("Gemm", ["next_state", "head_weight", "head_bias"], ["logits"]),
+    ]
+
+
+def _decision(weights: Weights, constants: _Constants, nodes: _Nodes) -> onnx.ModelProto:
+    """A step with masking and the choice behind it, for any batch."""
+    inputs, width, actions = sizes(weights)
+    node, float32 = helper.make_node, TensorProto.FLOAT
+    choice = [
+        node("Where", ["available", "logits", "unavailable_logit"], ["masked_logits"]),
+        node("ArgMax", ["masked_logits"], ["action"], axis=1, keepdims=0),
+    ]
+    return _model(
+        [*nodes, *choice],
+        [
+            ("features", float32, [BATCH, inputs]),
+            ("available", TensorProto.BOOL, [BATCH, actions]),
+            ("state", float32, [BATCH, width]),
+        ],
+        [
+            ("logits", float32, [BATCH, actions]),
+            ("masked_logits", float32, [BATCH, actions]),
+            ("action", TensorProto.INT64, [BATCH]),
+            ("next_state", float32, [BATCH, width]),
+        ],
+        {**constants, "unavailable_logit": np.float32(UNAVAILABLE_LOGIT)},
+    )
+
+
+_Port = tuple[str, int, Sequence[str | int]]
+
+
+def _model(
+    nodes: _Nodes, inputs: Sequence[_Port], outputs: Sequence[_Port], constants: Mapping[str, np.ndarray]
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "agent",
+        [helper.make_tensor_value_info(*port) for port in inputs],
+        [helper.make_tensor_value_info(*port) for port in outputs],
+        [
+            numpy_helper.from_array(np.ascontiguousarray(value, np.float32).reshape(np.shape(value)), name)
+            for name, value in constants.items()
+        ],
+    )
+    opset = helper.make_opsetid("", OPSET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="kd-marl")
+    onnx.checker.check_model(model, full_check=True)
+    return model

@@ -1,0 +1,144 @@
+"""Plays a bundle in the environment of a host, each agent in a process that is told its own features and no others.
+
+The episodes are those in which a run evaluates its student: same seeds, same runner, same blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from envs.hetero_mask.layouts import layout_for
+from envs.hetero_mask.mask import ObservationMask
+from kd_controllers.policy_mac import PolicyMAC
+from kd_learners.evaluation import Arena, Played
+from kd_marl import environments, lifecycle
+from kd_marl.deploy.agent_process import AgentProcess
+from kd_marl.errors import UserError
+from kd_marl.host import Host
+from kd_onboard.bundle import Bundle
+
+
+class BundleMAC(PolicyMAC):
+    """The host's controller interface around the agents' processes."""
+
+    def __init__(self, agents: Sequence[AgentProcess], args: Any) -> None:
+        super().__init__(args)
+        self.agent = nn.Identity()
+        self._agents = agents
+        self._indices = [[feature.index for feature in agent.profile.features] for agent in agents]
+        self._slots = np.arange(0)
+
+    def init_hidden(self, batch_size: int) -> None:
+        """Begin ``batch_size`` episodes."""
+        self._slots = np.arange(batch_size)
+        for agent in self._agents:
+            agent.reset(batch_size)
+
+    def select_actions(
+        self, ep_batch: Any, t_ep: int, t_env: int, bs: Any = slice(None), test_mode: bool = False
+    ) -> Tensor:
+        """Actions of the episodes ``bs``, long ``(len(bs), agents)``."""
+        slots = self._slots[bs]
+        obs = ep_batch["obs"][:, t_ep][bs].numpy()
+        available = ep_batch["avail_actions"][:, t_ep][bs].numpy()
+        for i, agent in enumerate(self._agents):
+            agent.ask(slots, obs[:, i, self._indices[i]], available[:, i] != 0)
+        return torch.from_numpy(np.stack([agent.answer() for agent in self._agents], axis=1).astype(np.int64))
+
+
+def play_bundle(host: Host, bundle: Bundle, args: Any, episodes: int, backend: str) -> Played:
+    """Play whole episodes.
+
+    Args:
+        host: whose environments and runner are used.
+        bundle: the team.
+        args: a run's namespace, see :func:`prepare`.
+        episodes: how many.
+        backend: of `kd_onboard`.
+
+    Returns:
+        What the team scored.
+
+    Raises:
+        UserError: an agent's process cannot start, dies, or is given what it cannot act on.
+    """
+    arena = Arena(host, args, episodes)
+    agents: list[AgentProcess] = []
+    try:
+        for profile in bundle.agents:
+            agents.append(AgentProcess(bundle, profile, backend, arena.block))
+        for agent in agents:
+            agent.wait_until_ready()
+
+        def team(scheme: dict[str, Any], options: Any) -> PolicyMAC:
+            return BundleMAC(agents, options)
+
+        with lifecycle.workers_watched():
+            return arena.play(team, masked=True, label=f"bundle, {backend}")
+    finally:
+        for agent in agents:
+            agent.close()
+
+
+def prepare(host: Host, bundle: Bundle, args: Any) -> None:
+    """Complete a namespace with what its environment says, and see that the bundle was made for it.
+
+    Args:
+        host: whose environments are used.
+        bundle: the team.
+        args: the configuration as a namespace, with ``map_name``, ``seed`` and ``device``.
+
+    Raises:
+        UserError: the environment cannot be built here, or is another than the bundle's.
+    """
+    task = bundle.task
+    if args.map_name != task.name:
+        raise UserError(f"the bundle {bundle.folder} plays {task.name}, not {args.map_name}: give its own task")
+    environments.check_installed(host, args)
+    info = environments.probe(host, args)
+    for name, key in (("n_agents", "n_agents"), ("n_actions", "n_actions"), ("obs_size", "obs_shape")):
+        if info[key] != getattr(task, name):
+            raise UserError(
+                f"{task.name} has {name} {info[key]} here, the bundle {bundle.folder} was made for "
+                f"{getattr(task, name)}: use the environment's settings of its run"
+            )
+    args.n_agents, args.n_actions, args.state_shape = info["n_agents"], info["n_actions"], info["state_shape"]
+    args.env_episode_limit = info["episode_limit"]
+    args.observation_mask = bundle_mask(bundle, info)
+    # The mask is the bundle's, whatever the keys would say; this is how a run says that it has one.
+    args.limits, args.masks = "fo", {agent.index: [f.index for f in agent.features] for agent in bundle.agents}
+
+
+def bundle_mask(bundle: Bundle, info: Mapping[str, Any]) -> ObservationMask:
+    """Who sees what, from the profile alone.
+
+    Args:
+        bundle: the team.
+        info: what its environment says of itself, which names a battle's features.
+
+    Raises:
+        UserError: the profile's features are not those of the task's layout in this version.
+    """
+    task = bundle.task
+    layout = layout_for(task.name, task.n_agents, task.obs_size, info)
+    visible = np.zeros((task.n_agents, max(layout.n_features, task.extended_size)), bool)
+    for agent in bundle.agents:
+        names = layout.feature_names[agent.index]
+        for feature in agent.features:
+            here = names[feature.index] if feature.index < len(names) else None
+            if here != feature.name:
+                raise UserError(
+                    f"{agent.label} of {bundle.folder} reads feature {feature.index} as '{feature.name}', which this "
+                    f"version calls '{here}': export the bundle again"
+                )
+            visible[agent.index, feature.index] = True
+    sizes = [agent.draw_sizes for agent in bundle.agents]
+    drawn = [size for size in sizes if size is not None]
+    return ObservationMask(
+        layout, visible[:, : layout.n_features], drawn if len(drawn) == len(sizes) else None, "bundle"
+    )

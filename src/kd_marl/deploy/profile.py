@@ -1,0 +1,103 @@
+"""`profile.json`, the collaboration profile: what a team of students is, needs, costs and has been measured to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from kd_marl.deploy import interface
+from kd_marl.deploy.footprint import footprint
+from kd_marl.deploy.source import StudentRun
+from kd_marl.metrics.flops import closed_formula
+from kd_onboard.profile import FORMAT, VERSION
+
+SCHEMA_FILE = Path(__file__).parent / "profile.schema.json"
+# Scores of summary.json that a bundle repeats, so that its measure is at hand where it runs.
+_SCORED = ("student", "teacher", "random")
+
+
+@lru_cache
+def schema() -> dict[str, Any]:
+    """The JSON Schema of `profile.json`."""
+    return json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+
+
+def agent_facts(run: StudentRun, agent: int) -> dict[str, Any]:
+    """What is known of an agent before anything of it is written: interface, size and cost."""
+    mask = run.mask
+    name = mask.layout.agent_names[agent]
+    rows = interface.features(mask, agent)
+    width = run.network.widths[agent]
+    actions = interface.action_names(run.config["env"], mask.layout.task, name, run.network.n_actions)
+    bytes_of = footprint(len(rows), width, run.network.n_actions)
+    return {
+        "index": agent,
+        "name": name,
+        "network": {"type": "gru", "activation": "relu"},
+        "width": width,
+        "inputs": len(rows),
+        "features": rows,
+        "draw_sizes": None if mask.draw_sizes is None else list(mask.draw_sizes[agent]),
+        "actions": actions,
+        "noop_action": interface.noop_action(actions),
+        "parameters": bytes_of.weights // 4,
+        "flops_per_decision": closed_formula(len(rows), width, run.network.n_actions),
+        "weights_bytes": bytes_of.weights,
+        "state_bytes": bytes_of.state,
+        "flash_bytes": bytes_of.flash,
+        "ram_bytes": bytes_of.ram,
+    }
+
+
+def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Everything of the profile but its agents and files.
+
+    Args:
+        run: the student.
+        episode_limit: steps of an episode.
+        on_fault: ``raise``, ``hold`` or ``noop``.
+        buffer: sha256 of the expert buffer's facts and its number of episodes, if it was found.
+    """
+    layout, summary = run.mask.layout, run.summary
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "task": {
+            "name": run.task,
+            "layout": layout.task,
+            "env": run.config["env"],
+            "env_args": run.config["env_args"],
+            "n_agents": layout.n_agents,
+            "n_actions": run.network.n_actions,
+            "obs_size": layout.obs_size,
+            "extended_size": layout.n_features,
+            "episode_limit": episode_limit,
+        },
+        "on_fault": on_fault,
+        "measured": {
+            **{name: {**summary[name], "episodes": summary["episodes"]} for name in _SCORED},
+            "retention": summary["retention"],
+            "agreement": summary["agreement"],
+        },
+        "provenance": {
+            "run": run.record,
+            "checkpoint": "/".join(run.checkpoint.parts[-2:]),
+            "command": run.facts["command"],
+            "seed": run.facts["seed"],
+            "limits": summary["limits"],
+            "masks_preset": summary["masks_preset"],
+            "sharing": run.config["sharing"],
+            "batch_size_run": run.config["batch_size_run"],
+            "teacher": run.facts["teacher"],
+            "buffer": buffer,
+            "commit": run.commit,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "versions": {
+                name: interface.package_version(name) for name in ("kd-marl", "onnx", "onnxruntime", "emx-onnx-cgen")
+            },
+        },
+    }

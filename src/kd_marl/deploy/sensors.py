@@ -1,0 +1,104 @@
+"""What each sensor is worth: the student's return with it, and with its features at zero, in the same episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from kd_controllers.hetero_mac import HeteroMAC
+from kd_learners.evaluation import Arena, Played
+from kd_marl import environments
+from kd_marl.deploy.source import StudentRun
+from kd_marl.errors import UserError
+from kd_marl.host import Host
+
+
+class _BlindedMAC(HeteroMAC):
+    """The student with some of one agent's features at zero, as if that sensor had failed."""
+
+    def __init__(self, scheme: Mapping[str, Any], args: Any, agent: int, hidden: Sequence[int]) -> None:
+        super().__init__(scheme, None, args)
+        self._blind = (agent, list(hidden))
+
+    def init_hidden(self, batch_size: int) -> None:
+        super().init_hidden(batch_size)
+        visible = self.visible
+        if visible is None:
+            visible = torch.from_numpy(self.mask.visible.astype("float32")).expand(batch_size, -1, -1)
+        agent, hidden = self._blind
+        self.visible = visible.clone()
+        self.visible[:, agent, hidden] = 0.0
+
+
+def measure(host: Host, run: StudentRun, episodes: int) -> list[list[dict[str, Any]]]:
+    """Play the greedy student whole, then without each block of features of each agent.
+
+    Args:
+        host: whose runner and environments are used.
+        run: the student.
+        episodes: of each measurement; all begin in the same states, those of the student's own evaluation.
+
+    Returns:
+        For each agent one entry a block: ``block``, its ``features``, mean return ``return_with`` and
+        ``return_without``, standard deviations over episodes, win rates where there are any, ``episodes``.
+
+    Raises:
+        UserError: the task's layout has no blocks, or its environment cannot be built here.
+    """
+    layout = run.mask.layout
+    if not any(agent.blocks for agent in layout.agents):
+        raise UserError(f"the features of {layout.task} are in no blocks: leave --measure-sensors out")
+    arena = Arena(host, arguments(host, run), episodes)
+
+    def play(agent: int, hidden: Sequence[int], label: str) -> Played:
+        def make(scheme: dict[str, Any], options: Any) -> HeteroMAC:
+            mac = _BlindedMAC(scheme, options, agent, hidden)
+            mac.agent.load_state_dict(run.network.state_dict())
+            mac.greedy = True
+            return mac
+
+        return arena.play(make, masked=False, label=label)
+
+    whole = play(0, [], "all sensors")
+    found: list[list[dict[str, Any]]] = []
+    for agent, name in enumerate(layout.agent_names):
+        names = dict(zip(run.mask.indices(agent), run.mask.names(agent), strict=True))
+        found.append([])
+        for block, members in layout.agents[agent].blocks.items():
+            hidden = [index for index, feature in names.items() if feature in members]
+            if not hidden:
+                continue
+            played = play(agent, hidden, f"{name} without {block}")
+            found[-1].append(
+                {
+                    "block": block,
+                    "features": [names[index] for index in hidden],
+                    "return_with": float(whole.returns.mean()),
+                    "return_with_std": float(whole.returns.std()),
+                    "return_without": float(played.returns.mean()),
+                    "return_without_std": float(played.returns.std()),
+                    "win_rate_with": whole.win_rate,
+                    "win_rate_without": played.win_rate,
+                    "episodes": episodes,
+                }
+            )
+    return found
+
+
+def arguments(host: Host, run: StudentRun) -> SimpleNamespace:
+    """The run's namespace as the host's loop had it.
+
+    Raises:
+        UserError: its environment cannot be built here.
+    """
+    env_args = {**run.config["env_args"], "seed": run.facts["seed"]}
+    args = SimpleNamespace(**{**run.config, "env_args": env_args, "use_cuda": False, "device": "cpu"})
+    environments.check_installed(host, args)
+    info = environments.probe(host, args)
+    args.n_agents, args.n_actions, args.state_shape = info["n_agents"], info["n_actions"], info["state_shape"]
+    args.env_episode_limit = info["episode_limit"]
+    args.observation_mask = run.mask
+    return args

@@ -1,0 +1,205 @@
+"""What an export starts from: the newest whole checkpoint of a student, its run's configuration and its result.
+
+A run leaves them in two places, ``sacred/<name>/<task>/<id>/`` and ``models/<token>/<steps>/`` of its results folder;
+the configuration's fingerprint and the seed say which belong together. Any of these folders names the run.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from envs.hetero_mask.mask import ObservationMask
+from kd_controllers.student_net import HeteroStudent
+from kd_marl import resume
+from kd_marl.artifacts import atomic
+from kd_marl.artifacts.expert_buffer import ExpertBuffer
+from kd_marl.errors import UserError
+
+CONFIG_FILE, SUMMARY_FILE, RUN_FILE = "config.json", "summary.json", "run.json"
+
+
+@dataclass(frozen=True)
+class StudentRun:
+    """A trained student and what its run recorded of it.
+
+    Attributes:
+        checkpoint: folder of the weights.
+        facts: its ``checkpoint.json``.
+        config: the run's configuration.
+        summary: its ``summary.json``.
+        commit: of the source tree that trained it; None if unknown.
+        record: the run's Sacred folder, ``<name>/<task>/<id>``.
+        network: the students.
+        mask: who sees what.
+        roles: U_S, ``(roles, max_width)`` float32.
+    """
+
+    checkpoint: Path
+    facts: dict[str, Any]
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    commit: str | None
+    record: str
+    network: HeteroStudent
+    mask: ObservationMask
+    roles: torch.Tensor
+
+    @property
+    def task(self) -> str:
+        """The task, e.g. ``pz-mpe-simple-spread-v3``."""
+        return str(self.facts["task"])
+
+    def find_buffer(self, given: Path | None = None) -> ExpertBuffer | None:
+        """The expert buffer that the student was distilled from, or None if it is not where the run left it.
+
+        Args:
+            given: where the user says it is; it must be there.
+
+        Raises:
+            UserError: ``given`` holds none, or one of another task or teacher; or the buffer found is damaged.
+        """
+        teacher = self.facts["teacher"]["sha256"]["agent.th"]
+        named = self.config["expert_buffer"]
+        usual = Path(named).expanduser() if named else self.checkpoint.parents[2] / "buffers" / self.task / teacher[:12]
+        folder = usual if given is None else given
+        if given is None and not (folder / "buffer.json").is_file():
+            return None
+        buffer = ExpertBuffer.open(folder)
+        if (buffer.facts["task"], buffer.facts["teacher"]["sha256"]["agent.th"]) != (self.task, teacher):
+            raise UserError(
+                f"the expert buffer in {folder} is of {buffer.facts['task']} and the teacher "
+                f"{buffer.facts['teacher']['path']}: give the one that this student of {self.task} learnt from"
+            )
+        return buffer
+
+
+def load_student(run: Path | str) -> StudentRun:
+    """Read a student.
+
+    Args:
+        run: the run's Sacred folder, its folder below ``models``, or one folder of steps in that.
+
+    Raises:
+        UserError: there is no student, no finished checkpoint or no result, or something is damaged.
+    """
+    run = Path(run).expanduser().absolute()
+    if not run.is_dir():
+        raise UserError(f"there is no folder {run}: give a student's folder below results/sacred or results/models")
+    if (run / RUN_FILE).is_file():
+        record, checkpoint = run, _checkpoint_of(run)
+    else:
+        checkpoint = _checkpoint_in(run)
+        record = _record_of(checkpoint)
+    facts = resume.read_checkpoint(checkpoint)
+    if not facts["finished"]:
+        raise UserError(
+            f"{checkpoint} was saved in the middle of its run, whose result is not its own: give {checkpoint.parent}, "
+            "or let the run finish with resume=True"
+        )
+    config = atomic.read_json(record / CONFIG_FILE)
+    mask = ObservationMask.from_dict(facts["mask"])
+    visible = [mask.indices(agent) for agent in range(mask.n_agents)]
+    return StudentRun(
+        checkpoint=checkpoint,
+        facts=facts,
+        config=config,
+        summary=atomic.read_json(record / SUMMARY_FILE),
+        commit=_commit(record),
+        record="/".join(record.parts[-3:]),
+        network=_network(checkpoint / "agent.th", facts["widths"], visible, config["sharing"]),
+        mask=mask,
+        roles=_read_th(checkpoint / "training.th")["student_roles"],
+    )
+
+
+def _checkpoint_in(folder: Path) -> Path:
+    """The furthest whole checkpoint in a models folder, or the folder itself if it is one."""
+    if (folder / resume.FACTS_FILE).is_file():
+        return folder
+    steps = [path.parent for path in folder.glob(f"*/{resume.FACTS_FILE}") if path.parent.name.isdigit()]
+    if steps:
+        return max(steps, key=lambda path: int(path.name))
+    if (folder / "teacher.json").is_file() or any(folder.glob("*/teacher.json")):
+        raise UserError(f"{folder} is a teacher, and only students are exported: distil it first with kd_student")
+    raise UserError(
+        f"{folder} holds no student: expected {resume.FACTS_FILE} in it or in <steps>/ in it, or {RUN_FILE} of a run"
+    )
+
+
+def _checkpoint_of(record: Path) -> Path:
+    """The furthest checkpoint of a Sacred run."""
+    if not (record / SUMMARY_FILE).is_file():
+        raise _no_result(record)
+    config = atomic.read_json(record / CONFIG_FILE)
+    if config.get("learner") != "kd_mappo_student":
+        raise UserError(f"{record} is a run of {config.get('name')}, and only students of kd_student are exported")
+    wanted = (resume.fingerprint(config), config["seed"])
+    found: dict[Path, Any] = {}
+    for file in record.parents[3].glob(f"models/*/*/{resume.FACTS_FILE}"):
+        facts = resume.read_checkpoint(file.parent)
+        if (facts["fingerprint"], facts["seed"]) == wanted:
+            found[file.parent] = (facts["finished"], facts["t_env"], file.stat().st_mtime)
+    if not found:
+        raise UserError(
+            f"the weights of {record} are not in {record.parents[3] / 'models'}: run it with save_model=True, or give "
+            "the models folder itself"
+        )
+    return max(found, key=lambda folder: found[folder])
+
+
+def _record_of(checkpoint: Path) -> Path:
+    """The newest Sacred run with a result that has the checkpoint's configuration and seed."""
+    facts = resume.read_checkpoint(checkpoint)
+    sacred = checkpoint.parents[2] / "sacred"
+    found = []
+    for file in sacred.glob(f"*/*/*/{SUMMARY_FILE}"):
+        config = atomic.read_json(file.parent / CONFIG_FILE)
+        if (config.get("seed"), config.get("learner")) != (facts["seed"], "kd_mappo_student"):
+            continue
+        if resume.fingerprint(config) == facts["fingerprint"]:
+            found.append(file)
+    if not found:
+        raise _no_result(checkpoint)
+    return max(found, key=lambda file: file.stat().st_mtime).parent
+
+
+def _no_result(folder: Path) -> UserError:
+    return UserError(
+        f"the result ({SUMMARY_FILE}) of {folder} is missing: let the run finish, or repeat its command with "
+        "evaluate=True, so that the bundle can say what the student scores"
+    )
+
+
+def _network(path: Path, widths: Sequence[int], visible: Sequence[Sequence[int]], sharing: str) -> HeteroStudent:
+    state = _read_th(path)
+    actions = {value.shape[-1] for name, value in state.items() if name.endswith("head_weight")}
+    try:
+        network = HeteroStudent(widths, visible, actions.pop(), sharing)
+        network.load_state_dict(state)
+    except (RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{path} does not fit its {resume.FACTS_FILE} ({reason[:120]}): copy the folder whole"
+        ) from error
+    return network.eval()
+
+
+def _read_th(path: Path) -> dict[str, Any]:
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: copy the checkpoint whole") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise UserError(f"{path} is damaged or holds more than tensors: copy the checkpoint anew") from error
+
+
+def _commit(record: Path) -> str | None:
+    repositories = atomic.read_json(record / RUN_FILE).get("experiment", {}).get("repositories") or [{}]
+    commit = repositories[0].get("commit")
+    return f"{commit}+changes" if commit and repositories[0].get("dirty") else commit

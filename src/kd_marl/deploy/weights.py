@@ -1,0 +1,56 @@
+"""One agent's network as named arrays: what the bundle stores, and what ONNX and C are made from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+from torch import nn
+
+from kd_marl.metrics.flops import AgentStep
+
+# Shapes for d inputs, width w and a actions; gates in the order r, z, n of torch.nn.GRUCell.
+#     o = relu(align(x)),  h' = GRU(o, h),  logits = head(h')
+ALIGNER = ("align.weight", "align.bias")  # (w, d), (w,)
+BODY = (
+    "gru.weight_ih",  # (3w, w)
+    "gru.weight_hh",  # (3w, w)
+    "gru.bias_ih",  # (3w,)
+    "gru.bias_hh",  # (3w,)
+    "head.weight",  # (a, w)
+    "head.bias",  # (a,)
+)
+
+Weights = Mapping[str, np.ndarray]
+
+
+def agent_weights(network: AgentStep) -> dict[str, np.ndarray]:
+    """The parameters of one agent's network, float32, named as in `ALIGNER` and `BODY`."""
+    assert isinstance(network.rnn, nn.GRUCell), "students are recurrent"
+    parameters = {
+        "align.weight": network.fc1.weight,
+        "align.bias": network.fc1.bias,
+        "gru.weight_ih": network.rnn.weight_ih,
+        "gru.weight_hh": network.rnn.weight_hh,
+        "gru.bias_ih": network.rnn.bias_ih,
+        "gru.bias_hh": network.rnn.bias_hh,
+        "head.weight": network.fc2.weight,
+        "head.bias": network.fc2.bias,
+    }
+    return {name: value.detach().numpy().astype(np.float32, copy=True) for name, value in parameters.items()}
+
+
+def sizes(weights: Weights) -> tuple[int, int, int]:
+    """Inputs d, width w and actions a of a network."""
+    width, inputs = weights["align.weight"].shape
+    return inputs, width, len(weights["head.bias"])
+
+
+def digest(weights: Weights) -> str:
+    """Sha256 of all values, in hexadecimal: equal for equal networks only."""
+    whole = hashlib.sha256()
+    for name in sorted(weights):
+        whole.update(f"{name}{weights[name].shape}".encode())
+        whole.update(np.ascontiguousarray(weights[name]).tobytes())
+    return whole.hexdigest()

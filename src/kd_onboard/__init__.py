@@ -1,0 +1,23 @@
+"""Runs the agents of a student bundle on a robot: numpy and one backend, nothing of the training.
+
+agent = OnboardAgent.load("bundle", agent=2, backend="c")
+agent.reset()
+action = agent.act(features, available)
+"""
+
+from kd_onboard.agent import OnboardAgent
+from kd_onboard.backend import BACKENDS
+from kd_onboard.bundle import Bundle, profile_text, read_bundle
+from kd_onboard.errors import BackendError, BundleError, FaultError, OnboardError
+
+__all__ = [
+    "BACKENDS",
+    "BackendError",
+    "Bundle",
+    "BundleError",
+    "FaultError",
+    "OnboardAgent",
+    "OnboardError",
+    "profile_text",
+    "read_bundle",
+]

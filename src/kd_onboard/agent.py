@@ -1,0 +1,154 @@
+"""`OnboardAgent`: one agent of a bundle, deciding from its own features."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import numpy as np
+
+from kd_onboard.backend import Backend, make_backend
+from kd_onboard.bundle import Bundle, read_bundle
+from kd_onboard.errors import FaultError
+from kd_onboard.profile import AgentProfile
+
+_NUMBERS = "fiu"
+
+
+class OnboardAgent:
+    """One agent with its recurrent state.
+
+    What it cannot act on (a wrong number of features, a value that is not finite, no available action) never reaches
+    the network: the state stays as it was, :attr:`faults` counts, and the bundle's ``on_fault`` decides. ``raise``
+    raises; ``hold`` repeats the last action while it is available; ``noop`` takes the agent's ``noop_action`` if that
+    is available. Where ``hold`` and ``noop`` have no such action they raise too.
+
+    Attributes:
+        profile: what the bundle says of this agent.
+        on_fault: ``raise``, ``hold`` or ``noop``.
+        faults: how often the input was bad since the agent was loaded.
+        last_fault: what the latest of them was, or None.
+    """
+
+    def __init__(self, profile: AgentProfile, backend: Backend, on_fault: str) -> None:
+        self.profile, self.on_fault = profile, on_fault
+        self.faults = 0
+        self.last_fault: str | None = None
+        self._backend = backend
+        self._features, self._available = backend.features, backend.available
+        self._features_shape, self._available_shape = backend.features.shape, backend.available.shape
+        self._last: int | None = None
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | os.PathLike[str] | Bundle,
+        agent: int | str,
+        backend: str = "numpy",
+        library: str | os.PathLike[str] | None = None,
+    ) -> OnboardAgent:
+        """Read and check a bundle, and take one agent from it.
+
+        The ``c`` backend compiles and runs the bundle's C: verify the signature of a bundle that came from elsewhere.
+
+        Args:
+            bundle: its folder, or what :func:`kd_onboard.read_bundle` gave.
+            agent: index or name.
+            backend: ``numpy``; ``onnx`` or ``onnx-int8`` (needs onnxruntime); ``c`` (needs a compiler, or ``library``).
+            library: for ``c``: the agent's program, compiled as a shared library for this machine.
+
+        Raises:
+            BundleError: the bundle is damaged, or has no such agent.
+            BackendError: this machine cannot run the backend, or the bundle does not have it.
+        """
+        read = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
+        profile = read.agent(agent)
+        return cls(profile, make_backend(read, profile, backend, library), read.profile.on_fault)
+
+    def reset(self) -> None:
+        """Begin an episode: forget what was seen and done."""
+        self._backend.reset()
+        self._last = None
+
+    def act(self, features: Any, available: Any) -> int:
+        """Decide.
+
+        Args:
+            features: the agent's own, in the profile's order: ``(inputs,)`` finite real numbers, float32 for speed.
+            available: ``(actions,)`` of 0 and 1, or bool for speed: what may be done now.
+
+        Returns:
+            The number of an available action.
+
+        Raises:
+            FaultError: the input is bad and ``on_fault`` gives no action.
+        """
+        try:
+            self._read_features(features)
+            self._read_available(available)
+            action = self._backend.decide()
+            if action < 0:
+                raise FaultError(f"{self.profile.label}: the features are so large that the network overflowed")
+        except FaultError as fault:
+            action = self._fall_back(fault, available)
+        self._last = action
+        return action
+
+    def _read_features(self, given: Any) -> None:
+        """Copy into the backend's buffer what may go there."""
+        values, buffer = given if type(given) is np.ndarray else _as_array(given), self._features
+        if values.shape != self._features_shape:
+            self._fail(f"features of shape {values.shape} given, expected {self._features_shape}")
+        if values.dtype.kind not in _NUMBERS:
+            self._fail(f"features of type {values.dtype} given, expected numbers, best float32")
+        # Where even the sum of squares overflows, so may the network; one product is the cheapest test of all of them.
+        with np.errstate(over="ignore"):
+            buffer[:] = values
+            squares = buffer.dot(buffer)
+        if not math.isfinite(squares):
+            largest = int(np.where(np.isfinite(buffer), np.abs(buffer), np.inf).argmax())
+            name = self.profile.features[largest].name
+            self._fail(f"feature {largest} ('{name}') is {values[largest]}, expected a finite number below 1e19")
+
+    def _read_available(self, given: Any) -> None:
+        values, buffer = given if type(given) is np.ndarray else _as_array(given), self._available
+        if values.shape != self._available_shape:
+            self._fail(f"availability of shape {values.shape} given, expected {self._available_shape}")
+        if values.dtype != np.bool_ and (
+            values.dtype.kind not in _NUMBERS or not ((values == 0) | (values == 1)).all()
+        ):
+            self._fail("availability that is not all 0 or 1 given")
+        buffer[:] = values
+        # Counting bytes is several times faster than any().
+        if buffer.tobytes().count(0) == buffer.size:
+            self._fail("no action is available")
+
+    def _fail(self, reason: str) -> None:
+        raise FaultError(f"{self.profile.label}: {reason}")
+
+    def _fall_back(self, fault: FaultError, available: Any) -> int:
+        """The action that ``on_fault`` names, if it is available."""
+        self.faults += 1
+        self.last_fault = str(fault)
+        if self.on_fault == "raise":
+            raise fault
+        action = self._last if self.on_fault == "hold" else self.profile.noop_action
+        if action is None:
+            lacks = "nothing was done yet" if self.on_fault == "hold" else "this agent has no noop"
+            raise FaultError(f"{fault}; on_fault is {self.on_fault}, but {lacks}") from None
+        try:
+            self._read_available(available)
+        except FaultError:
+            raise fault from None
+        if not self._available[action]:
+            raise FaultError(f"{fault}; on_fault is {self.on_fault}, but action {action} is not available") from None
+        return action
+
+
+def _as_array(given: Any) -> np.ndarray:
+    """Anything as an array; what is none becomes one of objects, which no check lets through."""
+    try:
+        return np.asarray(given)
+    except (ValueError, TypeError, OverflowError, RuntimeError):
+        return np.empty((), object)

@@ -1,0 +1,68 @@
+"""What an agent asks of a backend: buffers to fill, and one decision from them."""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+
+import numpy as np
+
+from kd_onboard.bundle import Bundle
+from kd_onboard.errors import BackendError
+from kd_onboard.profile import AgentProfile
+
+BACKENDS = ("numpy", "onnx", "onnx-int8", "c")
+
+
+class Backend(Protocol):
+    """One agent's network with its recurrent state.
+
+    Attributes:
+        features: float32 ``(inputs,)``, to be filled with finite numbers before :meth:`decide`.
+        available: bool ``(actions,)``, to be filled, at least one of them true.
+    """
+
+    features: np.ndarray
+    available: np.ndarray
+
+    def reset(self) -> None:
+        """Forget the episode so far."""
+
+    def decide(self) -> int:
+        """The available action with the largest logit; the state advances.
+
+        A negative number, and the state stays, where the numbers overflowed.
+        """
+
+
+def make_backend(
+    bundle: Bundle, agent: AgentProfile, name: str, library: str | os.PathLike[str] | None = None
+) -> Backend:
+    """Build a backend.
+
+    Args:
+        bundle: where the agent's files are.
+        agent: the agent.
+        name: one of ``BACKENDS``.
+        library: for ``c``, a shared library that has already been compiled for this machine.
+
+    Raises:
+        BackendError: an unknown name, a package or compiler that is missing, or a model that the bundle lacks.
+        BundleError: a file of the bundle is damaged.
+    """
+    if name not in BACKENDS:
+        raise BackendError(f"there is no backend {name!r}: choose one of {', '.join(BACKENDS)}")
+    if library is not None and name != "c":
+        raise BackendError(f"library= is for backend 'c', not for {name!r}: leave it out")
+    # Imported here, so that a board needs the packages of the backend that it uses and no others.
+    if name == "numpy":
+        from kd_onboard.numpy_backend import NumpyBackend
+
+        return NumpyBackend(bundle.weights(agent), agent)
+    if name == "c":
+        from kd_onboard.c_backend import open_c
+
+        return open_c(bundle, agent, library)
+    from kd_onboard.onnx_backend import open_onnx
+
+    return open_onnx(bundle, agent, int8=name == "onnx-int8")

@@ -1,0 +1,156 @@
+"""The bundle's C, compiled once for this machine and called through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kd_onboard.bundle import Bundle
+from kd_onboard.errors import BackendError
+from kd_onboard.profile import AgentProfile, CSource
+
+# Without -march=native: the cache may lie in a home folder that machines share.
+CFLAGS = ("-std=c99", "-O3")
+# Environment variables: the compiler, further flags for it, and the folder of what it made.
+COMPILER_VARIABLE, FLAGS_VARIABLE, CACHE_VARIABLE = "CC", "KD_ONBOARD_CFLAGS", "KD_ONBOARD_CACHE"
+_PATIENCE_S = 300
+
+
+class CBackend:
+    """An agent's compiled program; see :class:`kd_onboard.backend.Backend`."""
+
+    def __init__(self, library: Path, prefix: str, agent: AgentProfile) -> None:
+        """Load a program.
+
+        Args:
+            library: a shared library.
+            prefix: of its symbols.
+            agent: whose it is.
+
+        Raises:
+            BackendError: it does not load here, or is another agent's.
+        """
+        init, self._act, size = _load(library, prefix)
+        if size() != 4 * agent.width:
+            raise BackendError(
+                f"{library} is not the program of {agent.label}: a state of {size()} bytes, expected {4 * agent.width}"
+            )
+        self.features = np.zeros(agent.inputs, np.float32)
+        self.available = np.zeros(agent.n_actions, bool)
+        self._state = np.zeros(agent.width, np.float32)
+        # Made once: turning an array into a pointer costs more than the decision.
+        self._pointers = [ctypes.c_void_p(part.ctypes.data) for part in (self._state, self.features, self.available)]
+        self._init = init
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the episode so far."""
+        self._init(self._pointers[0])
+
+    def decide(self) -> int:
+        """The best available action, or -1 where the program refuses the features."""
+        return self._act(*self._pointers)
+
+
+def open_c(bundle: Bundle, agent: AgentProfile, library: str | os.PathLike[str] | None) -> CBackend:
+    """An agent's C backend, from ``library`` or compiled now.
+
+    Raises:
+        BackendError: the bundle has no such program, or it cannot be compiled or loaded here.
+        BundleError: a source is damaged.
+    """
+    if agent.c is None:
+        raise BackendError(f"{bundle.folder} has no C program of {agent.label}: use another backend")
+    path = Path(library) if library is not None else compile_agent(bundle, agent.c)
+    return CBackend(path, agent.c.prefix, agent)
+
+
+def _load(path: Path, prefix: str) -> tuple[Any, Any, Any]:
+    """The program's ``init``, ``act`` and ``size``."""
+    try:
+        program = ctypes.CDLL(str(path.absolute()))
+        init, act, size = (getattr(program, f"{prefix}_{name}") for name in ("init", "act", "size"))
+    except (OSError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise BackendError(f"cannot use {path} ({reason}): compile the bundle's C for this machine") from None
+    init.argtypes, init.restype = [ctypes.c_void_p], None
+    act.argtypes, act.restype = [ctypes.c_void_p] * 3, ctypes.c_int
+    size.argtypes, size.restype = [], ctypes.c_size_t
+    return init, act, size
+
+
+def compile_agent(bundle: Bundle, program: CSource) -> Path:
+    """A shared library of an agent's program, from the cache or compiled now.
+
+    Args:
+        bundle: where the sources are.
+        program: the agent's.
+
+    Raises:
+        BackendError: there is no compiler, it fails, or the cache cannot be written.
+        BundleError: a source is damaged.
+    """
+    compiler = shlex.split(os.environ.get(COMPILER_VARIABLE, "")) or ["cc"]
+    if shutil.which(compiler[0]) is None:
+        raise BackendError(
+            f"backend 'c' needs a C compiler and '{compiler[0]}' is none here: install one, name it in "
+            f"{COMPILER_VARIABLE}, or give library="
+        )
+    flags = [*CFLAGS, *shlex.split(os.environ.get(FLAGS_VARIABLE, ""))]
+    inside = program.folder + "/"
+    files = {path: bundle.read(path) for path in sorted(bundle.profile.files) if path.startswith(inside)}
+    digest = hashlib.sha256(repr((compiler, flags, platform.machine(), platform.system())).encode())
+    for path, data in files.items():
+        digest.update(f"{path} {len(data)}\n".encode() + data)
+    cache = _cache_folder()
+    library = cache / f"{program.prefix[:60]}-{digest.hexdigest()[:32]}.so"
+    if library.is_file():
+        return library
+    with tempfile.TemporaryDirectory(dir=cache, prefix="compile-") as scratch:
+        for path, data in files.items():
+            (Path(scratch) / path).parent.mkdir(parents=True, exist_ok=True)
+            (Path(scratch) / path).write_bytes(data)
+        made = Path(scratch, "agent.so")
+        command = [*compiler, *flags, "-shared", "-fPIC", "-o", str(made), *program.sources, "-lm"]
+        try:
+            done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=_PATIENCE_S)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise BackendError(f"'{compiler[0]}' does not run ({' '.join(str(error).split())})") from None
+        if done.returncode or not made.is_file():
+            first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
+            raise BackendError(f"'{compiler[0]}' cannot compile {program.sources[0]}: {' '.join(first.split())}")
+        # Whole or absent, also where two processes compile the same program.
+        os.replace(made, library)
+    return library
+
+
+def _cache_folder() -> Path:
+    """A folder that this user alone can write to: what lies in it is run."""
+    base = os.environ.get(CACHE_VARIABLE)
+    if base is None:
+        base = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "kd-onboard")
+    folder = Path(base)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+    except OSError as error:
+        raise BackendError(
+            f"cannot make the folder {folder} for compiled programs ({error.strerror or error}): name another one in "
+            f"{CACHE_VARIABLE}, or give library="
+        ) from None
+    if found.st_uid != os.getuid() or found.st_mode & 0o022 or not os.access(folder, os.W_OK):
+        raise BackendError(
+            f"{folder} can be written by others, or not by you, so programs in it are not run: name a folder of your "
+            f"own in {CACHE_VARIABLE}"
+        )
+    return folder

@@ -1,0 +1,59 @@
+"""The network in numpy.
+
+a = relu(A x + a0),   r, z = sigmoid(I_rz a + i_rz + H_rz h + h_rz),   n = tanh(I_n a + i_n + r (H_n h + h_n))
+h' = (1 - z) n + z h,   logits = L h' + l0
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from kd_onboard.profile import AgentProfile
+
+
+class NumpyBackend:
+    """Needs numpy alone; see :class:`kd_onboard.backend.Backend`.
+
+    Attributes:
+        logits: of the last decision, float32 ``(actions,)``.
+    """
+
+    def __init__(self, weights: Mapping[str, np.ndarray], agent: AgentProfile) -> None:
+        self._weights = dict(weights)
+        self._width, self._use_rnn = agent.width, agent.use_rnn
+        self.features = np.zeros(agent.inputs, np.float32)
+        self.available = np.zeros(agent.n_actions, bool)
+        self.logits = np.zeros(agent.n_actions, np.float32)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the episode so far."""
+        self._state = np.zeros(self._width, np.float32)
+
+    def decide(self) -> int:
+        """The best available action, or -1 where the numbers overflowed."""
+        with np.errstate(all="ignore"):
+            state = self._advance()
+            logits = self._weights["head.weight"] @ state + self._weights["head.bias"]
+            # As for the features: one product is the cheapest test of all of them.
+            squares = logits.dot(logits)
+        if not math.isfinite(squares):
+            return -1
+        self._state, self.logits = state, logits
+        return int(np.where(self.available, logits, -np.inf).argmax())
+
+    def _advance(self) -> np.ndarray:
+        """The state after this step; without memory, the second hidden layer."""
+        weights, width = self._weights, self._width
+        aligned = np.maximum(weights["align.weight"] @ self.features + weights["align.bias"], 0)
+        if not self._use_rnn:
+            return np.maximum(weights["dense.weight"] @ aligned + weights["dense.bias"], 0)
+        new = weights["gru.weight_ih"] @ aligned + weights["gru.bias_ih"]
+        old = weights["gru.weight_hh"] @ self._state + weights["gru.bias_hh"]
+        # The sigmoid as a tanh: exp of a large number would overflow.
+        gates = 0.5 * np.tanh(0.5 * (new[: 2 * width] + old[: 2 * width])) + 0.5
+        candidate = np.tanh(new[2 * width :] + gates[:width] * old[2 * width :])
+        return candidate + gates[width:] * (self._state - candidate)

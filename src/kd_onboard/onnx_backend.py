@@ -1,0 +1,140 @@
+"""The network in ONNX Runtime, with every buffer bound once: a decision copies nothing and allocates nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from kd_onboard.bundle import Bundle
+from kd_onboard.errors import BackendError, BundleError
+from kd_onboard.profile import AgentProfile
+
+_ERRORS_ONLY = 3
+
+
+class OnnxBackend:
+    """Needs ``onnxruntime``; see :class:`kd_onboard.backend.Backend`.
+
+    The recurrent state lies in two buffers: a decision reads one and writes the other, and only a good one swaps them.
+
+    Attributes:
+        logits: of the last decision, float32 ``(actions,)``.
+    """
+
+    def __init__(self, model: bytes, agent: AgentProfile, where: str) -> None:
+        """Open a model.
+
+        Args:
+            model: the ONNX file.
+            agent: whose it is.
+            where: how messages name it.
+
+        Raises:
+            BackendError: ONNX Runtime is not installed.
+            BundleError: the model is damaged, or not this agent's.
+        """
+        runtime = _runtime()
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = _ERRORS_ONLY
+        # With every output bound there is next to nothing to allocate, and the arena costs more than it saves.
+        options.enable_cpu_mem_arena = False
+        try:
+            session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        # The runtime's own exceptions share no class but this one.
+        except Exception as error:
+            raise BundleError(
+                f"{where} cannot be loaded by ONNX Runtime: {' '.join(str(error).split())[:200]}"
+            ) from None
+        _check_interface(session, agent, where)
+        self.features = np.zeros(agent.inputs, np.float32)
+        self.available = np.zeros(agent.n_actions, bool)
+        self.logits = np.zeros(agent.n_actions, np.float32)
+        self._masked = np.zeros_like(self.logits)
+        self._action = np.zeros(1, np.int64)
+        self._states = [np.zeros(agent.width, np.float32) for _ in range(2 if agent.use_rnn else 0)]
+        # A decision's buffers, and what it writes that is finite only if all went well.
+        if agent.use_rnn:
+            self._steps = [(self._bind(session, i), self._states[1 - i]) for i in range(2)]
+        else:
+            self._steps = [(self._bind(session, None), self.logits)] * 2
+        self._run = session.run_with_iobinding
+        self._reads = 0
+
+    def _bind(self, session: Any, reads: int | None) -> Any:
+        """Buffers of a decision that reads the state ``reads``. Every output has one: an unbound one is allocated."""
+        binding = session.io_binding()
+        inputs: dict[str, np.ndarray] = {"features": self.features, "available": self.available}
+        outputs: dict[str, np.ndarray] = {"logits": self.logits, "masked_logits": self._masked, "action": self._action}
+        if reads is not None:
+            inputs["state"], outputs["next_state"] = self._states[reads], self._states[1 - reads]
+        for name, buffer in inputs.items():
+            binding.bind_input(name, "cpu", 0, buffer.dtype.type, (1, buffer.size), buffer.ctypes.data)
+        for name, buffer in outputs.items():
+            shape = (1,) if name == "action" else (1, buffer.size)
+            binding.bind_output(name, "cpu", 0, buffer.dtype.type, shape, buffer.ctypes.data)
+        return binding
+
+    def reset(self) -> None:
+        """Forget the episode so far."""
+        for state in self._states:
+            state.fill(0.0)
+
+    def decide(self) -> int:
+        """The best available action, or -1 where the numbers overflowed."""
+        reads = self._reads
+        binding, written = self._steps[reads]
+        self._run(binding)
+        # Logits of a finite state, which lies in [-1, 1], are finite; so one product tests everything.
+        if not math.isfinite(written.dot(written)):
+            return -1
+        self._reads = 1 - reads
+        return self._action.item()
+
+
+def open_onnx(bundle: Bundle, agent: AgentProfile, int8: bool) -> OnnxBackend:
+    """An agent's ONNX backend.
+
+    Raises:
+        BackendError: the bundle has no such model, or ONNX Runtime is not installed.
+        BundleError: the model is damaged.
+    """
+    path = agent.onnx_int8 if int8 else agent.onnx
+    if path is None:
+        kind = "int8 ONNX model" if int8 else "ONNX model"
+        hint = "int8 was not tried, or chose other actions too often; " if int8 else ""
+        raise BackendError(f"{bundle.folder} has no {kind} of {agent.label}: {hint}use another backend")
+    return OnnxBackend(bundle.read(path), agent, str(bundle.folder / path))
+
+
+def _runtime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise BackendError("this backend needs ONNX Runtime: pip install 'kd-onboard[onnx]'") from None
+    return onnxruntime
+
+
+def _check_interface(session: Any, agent: AgentProfile, where: str) -> None:
+    """The model takes and gives what the profile says: else the buffers would be read and written wrongly."""
+    expected = {
+        "features": ("tensor(float)", [agent.inputs]),
+        "available": ("tensor(bool)", [agent.n_actions]),
+        "action": ("tensor(int64)", []),
+        "logits": ("tensor(float)", [agent.n_actions]),
+        "masked_logits": ("tensor(float)", [agent.n_actions]),
+    }
+    if agent.use_rnn:
+        expected["state"] = expected["next_state"] = ("tensor(float)", [agent.width])
+    found = {
+        value.name: (value.type, list(value.shape)[1:]) for value in [*session.get_inputs(), *session.get_outputs()]
+    }
+    for name, kind in expected.items():
+        if found.get(name) != kind:
+            raise BundleError(
+                f"{where}: '{name}' is {found.get(name, 'missing')}, expected {kind} after the batch axis"
+            )
+    if surplus := {value.name for value in session.get_inputs()} - expected.keys():
+        raise BundleError(f"{where} wants an input that no agent has: {min(surplus)}")

@@ -1,0 +1,301 @@
+"""The collaboration profile: what `profile.json` says of a team and of each of its agents."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from kd_onboard.errors import BundleError
+from kd_onboard.fields import Fields, shown
+
+FORMAT = "kd-marl/student-bundle"
+VERSION = 1
+ON_FAULT = ("raise", "hold", "noop")
+NETWORKS = ("gru", "mlp")
+# Relative, with forward slashes; no component is "..", hidden, or more than a plain name on any system.
+PATH = r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the team was made for.
+
+    Attributes:
+        name: the task, such as ``pz-mpe-simple-spread-v3``.
+        env: name of the environment in the host's registry.
+        obs_size: length of an agent's padded observation as the environment gives it.
+        extended_size: with the derived features that follow it.
+        episode_limit: steps after which an episode is cut.
+    """
+
+    name: str
+    env: str
+    n_agents: int
+    n_actions: int
+    obs_size: int
+    extended_size: int
+    episode_limit: int
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input of an agent's network.
+
+    Attributes:
+        index: its place in the extended observation.
+        unit: of its value, or None where the environment names none.
+        block: the group of features that it belongs to, or None.
+        derived_from: the elements of the padded observation whose Euclidean norm it is; None where it is measured.
+    """
+
+    index: int
+    name: str
+    unit: str | None
+    block: str | None
+    derived_from: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class CSource:
+    """An agent's C99 program: ``struct PREFIX``, ``PREFIX_init`` and ``PREFIX_act``."""
+
+    folder: str
+    prefix: str
+    header: str
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AgentProfile:
+    """One agent; paths are relative to the bundle's folder.
+
+    Attributes:
+        weights: safetensors files whose tensors together are the network.
+        onnx_int8: None where int8 chose too many other actions, or was not tried.
+        network: ``gru`` or ``mlp``.
+        inputs: number of features, the length of what ``act`` takes.
+        actions: a name for each action; None where the number exists only to fill up.
+        noop_action: the action that does nothing, or None where there is none.
+        draw_sizes: fewest and most features shown in an episode, the others are 0; None: always all.
+        flops_per_decision: counted as in `docs/metrics`.
+        latency: measured microseconds and the machine, or None.
+        sensors: measured return without each sensor, or None.
+    """
+
+    index: int
+    name: str
+    role: str
+    weights: tuple[str, ...]
+    onnx: str | None
+    onnx_int8: str | None
+    c: CSource | None
+    network: str
+    width: int
+    inputs: int
+    features: tuple[Feature, ...]
+    actions: tuple[str | None, ...]
+    noop_action: int | None
+    draw_sizes: tuple[int, int] | None
+    parameters: int
+    flops_per_decision: float
+    weights_bytes: int
+    state_bytes: int
+    latency: Mapping[str, Any] | None
+    sensors: Any
+
+    @property
+    def use_rnn(self) -> bool:
+        """Whether it remembers what it saw."""
+        return self.network == "gru"
+
+    @property
+    def n_actions(self) -> int:
+        """Number of its actions, the length of ``available``."""
+        return len(self.actions)
+
+    @property
+    def label(self) -> str:
+        """How messages name it."""
+        return f"agent {self.index} ('{self.name}')"
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every file that it refers to."""
+        models = [path for path in (self.onnx, self.onnx_int8) if path]
+        program = [] if self.c is None else [self.c.header, *self.c.sources]
+        return (*self.weights, *models, *program)
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What a file of the bundle must be."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All of `profile.json`; ``raw`` is the parsed JSON."""
+
+    task: Task
+    agents: tuple[AgentProfile, ...]
+    files: Mapping[str, FileEntry]
+    on_fault: str
+    measured: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    raw: Mapping[str, Any]
+
+
+def parse_profile(values: dict[str, Any], where: str) -> Profile:
+    """Check every field of a profile.
+
+    Args:
+        values: the JSON object.
+        where: how messages name the file.
+
+    Raises:
+        BundleError: the first fault found.
+    """
+    top = Fields(values, where)
+    found = (values.get("format"), values.get("version"))
+    if found != (FORMAT, VERSION) or type(found[1]) is not int:
+        raise BundleError(
+            f"{where} is of format {shown(found[0])} version {shown(found[1])}, expected '{FORMAT}' version {VERSION}: "
+            "export it again, or use the kd-onboard that reads it"
+        )
+    task = _task(top.object("task"))
+    agents = tuple(_agent(fields, i, task) for i, fields in enumerate(top.objects("agents")))
+    if len(agents) != task.n_agents:
+        raise BundleError(f"{where} describes {len(agents)} agents, but its task has {task.n_agents}: export it again")
+    files = {}
+    listed = top.object("files")
+    for path in listed.values:
+        if not re.fullmatch(PATH, path, re.ASCII) or len(path) > 500:
+            raise BundleError(f"{where} lists the file {shown(path)}: expected a plain path inside the bundle")
+        entry = listed.object(path)
+        files[path] = FileEntry(entry.text("sha256", "[0-9a-f]{64}"), entry.whole("bytes"))
+    for agent in agents:
+        for path in agent.paths:
+            if path not in files:
+                raise BundleError(f"{where}: {agent.label} refers to {path}, which 'files' does not list")
+    return Profile(
+        task=task,
+        agents=agents,
+        files=files,
+        on_fault=top.choice("on_fault", ON_FAULT),
+        measured=top.object("measured").values,
+        provenance=top.object("provenance").values,
+        raw=values,
+    )
+
+
+def _task(fields: Fields) -> Task:
+    task = Task(
+        name=fields.text("name"),
+        env=fields.text("env"),
+        n_agents=fields.whole("n_agents", 1, 10_000),
+        n_actions=fields.whole("n_actions", 1),
+        obs_size=fields.whole("obs_size", 1),
+        extended_size=fields.whole("extended_size", 1),
+        episode_limit=fields.whole("episode_limit", 1),
+    )
+    if task.extended_size < task.obs_size:
+        fields.fail("extended_size", f"at least obs_size, {task.obs_size}")
+    return task
+
+
+def _agent(fields: Fields, index: int, task: Task) -> AgentProfile:
+    if fields.whole("index") != index:
+        fields.fail("index", f"{index}, as agents are listed in order")
+    inputs, width = fields.whole("inputs", 1), fields.whole("width", 1)
+    features = tuple(_feature(part, task) for part in fields.objects("features"))
+    if len(features) != inputs or len({feature.index for feature in features}) != inputs:
+        fields.fail("inputs", f"the number of its different features, {len(features)}")
+    actions = tuple(_name(fields, "actions", value) for value in fields.items("actions"))
+    if len(actions) != task.n_actions:
+        raise BundleError(f"{fields.where} names {len(actions)} actions, but the task has {task.n_actions}")
+    weights = tuple(_path(fields, "weights", value) for value in fields.items("weights", most=8))
+    if not weights or len(set(weights)) != len(weights):
+        fields.fail("weights", "different files, at least one")
+    network = fields.object("network")
+    network.choice("activation", ("relu",))
+    return AgentProfile(
+        index=index,
+        name=fields.text("name"),
+        role=fields.text("role"),
+        weights=weights,
+        onnx=_optional(fields, "onnx", lambda: fields.text("onnx", PATH)),
+        onnx_int8=_optional(fields, "onnx_int8", lambda: fields.text("onnx_int8", PATH)),
+        c=_optional(fields, "c", lambda: _c_source(fields.object("c"))),
+        network=network.choice("type", NETWORKS),
+        width=width,
+        inputs=inputs,
+        features=features,
+        actions=actions,
+        noop_action=_optional(fields, "noop_action", lambda: fields.whole("noop_action", 0, task.n_actions - 1)),
+        draw_sizes=_optional(fields, "draw_sizes", lambda: _draw_sizes(fields, inputs)),
+        parameters=fields.whole("parameters"),
+        flops_per_decision=fields.number("flops_per_decision"),
+        weights_bytes=fields.whole("weights_bytes"),
+        state_bytes=fields.whole("state_bytes"),
+        latency=_optional(fields, "latency", lambda: fields.object("latency").values),
+        sensors=fields.values.get("sensors"),
+    )
+
+
+def _feature(fields: Fields, task: Task) -> Feature:
+    index = fields.whole("index", 0, task.extended_size - 1)
+    sources = _optional(fields, "derived_from", lambda: tuple(fields.items("derived_from", most=100)))
+    if (sources is None) != (index < task.obs_size):
+        fields.fail("derived_from", f"null for the environment's own {task.obs_size} elements, else their list")
+    if sources is not None and not (
+        sources and all(type(source) is int and 0 <= source < task.obs_size for source in sources)
+    ):
+        fields.fail("derived_from", f"indices from 0 to {task.obs_size - 1}")
+    return Feature(
+        index=index,
+        name=fields.text("name"),
+        unit=_optional(fields, "unit", lambda: fields.text("unit")),
+        block=_optional(fields, "block", lambda: fields.text("block")),
+        derived_from=sources,
+    )
+
+
+def _c_source(fields: Fields) -> CSource:
+    folder = fields.text("folder", PATH)
+    header = fields.text("header", PATH)
+    sources = tuple(_path(fields, "sources", value) for value in fields.items("sources", most=100))
+    if not sources:
+        fields.fail("sources", "at least one file")
+    for path in (header, *sources):
+        if not path.startswith(folder + "/"):
+            raise BundleError(f"{fields.where}: {path} is outside its folder {folder}")
+    return CSource(folder, fields.text("prefix", "[A-Za-z_][A-Za-z0-9_]*"), header, sources)
+
+
+def _draw_sizes(fields: Fields, inputs: int) -> tuple[int, int]:
+    sizes = fields.items("draw_sizes")
+    if len(sizes) != 2 or not all(type(size) is int for size in sizes) or not 1 <= sizes[0] <= sizes[1] <= inputs:
+        fields.fail("draw_sizes", f"null, or [low, high] from 1 to {inputs}")
+    return sizes[0], sizes[1]
+
+
+def _path(fields: Fields, name: str, value: Any) -> str:
+    if type(value) is not str or len(value) > 500 or not re.fullmatch(PATH, value, re.ASCII):
+        fields.fail(name, "plain paths inside the bundle")
+    return value
+
+
+def _name(fields: Fields, name: str, value: Any) -> str | None:
+    if value is not None and (type(value) is not str or len(value) > 1000 or not value.isprintable()):
+        fields.fail(name, "names, or null for an action that only fills up")
+    return value
+
+
+def _optional(fields: Fields, name: str, read: Callable[[], T]) -> T | None:
+    return None if fields.is_null(name) else read()

@@ -1,0 +1,101 @@
+"""One agent as a process of its own: ``python -m kd_onboard.serve BUNDLE --agent 2 --backend c``.
+
+It learns of the world only what comes through its standard input. All numbers are little-endian:
+
+    request   b"R" slot:u16                                       begin an episode
+              b"A" count:u16 count * (slot:u16 features:f32[inputs] available:u8[actions])
+    answer    b"R" after a reset; b"A" count * action:i32; or b"E" length:u32 text and the end
+
+A slot is an episode played beside others, with a recurrent state of its own. The process ends when its input does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import struct
+import sys
+from collections.abc import Sequence
+from typing import BinaryIO
+
+import numpy as np
+
+from kd_onboard.agent import OnboardAgent
+from kd_onboard.backend import BACKENDS
+from kd_onboard.bundle import read_bundle
+from kd_onboard.errors import OnboardError
+from kd_onboard.profile import AgentProfile
+
+RESET, ACT, ERROR = b"R", b"A", b"E"
+COUNT = struct.Struct("<H")
+LENGTH = struct.Struct("<I")
+
+
+def row_type(agent: AgentProfile) -> np.dtype:
+    """One decision's request: what an agent's process is told, and nothing else."""
+    features = ("features", "<f4", (agent.inputs,))
+    return np.dtype([("slot", "<u2"), features, ("available", "u1", (agent.n_actions,))])
+
+
+def serve(agents: Sequence[OnboardAgent], requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer until the requests end.
+
+    Args:
+        agents: the same agent for each slot.
+        requests: what the world says.
+        answers: what the agent does.
+    """
+    rows = row_type(agents[0].profile)
+    while kind := requests.read(1):
+        head = requests.read(COUNT.size)
+        if kind not in (RESET, ACT) or len(head) != COUNT.size:
+            raise OnboardError(f"request {kind!r} is none: expected {RESET!r} or {ACT!r} and a number")
+        (number,) = COUNT.unpack(head)
+        if kind == RESET:
+            _slot(agents, number).reset()
+            answers.write(RESET)
+        else:
+            data = requests.read(number * rows.itemsize)
+            if len(data) != number * rows.itemsize:
+                raise OnboardError(f"a request of {number * rows.itemsize} bytes ended after {len(data)}")
+            table = np.frombuffer(data, rows)
+            actions = [_slot(agents, row["slot"]).act(row["features"], row["available"]) for row in table]
+            answers.write(ACT + np.array(actions, "<i4").tobytes())
+        answers.flush()
+
+
+def _slot(agents: Sequence[OnboardAgent], number: int) -> OnboardAgent:
+    if number >= len(agents):
+        raise OnboardError(f"slot {number} asked for, but there are {len(agents)}")
+    return agents[number]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one agent until its input ends; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m kd_onboard.serve", description=__doc__.splitlines()[0])
+    parser.add_argument("bundle", help="the bundle's folder")
+    parser.add_argument("--agent", type=int, required=True, help="which agent: 0, 1, ...")
+    parser.add_argument("--backend", default="numpy", choices=BACKENDS)
+    parser.add_argument("--slots", type=int, default=1, help="episodes played beside each other")
+    args = parser.parse_args(arguments)
+    # Whatever a library prints must not become an answer.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    try:
+        bundle = read_bundle(args.bundle)
+        agents = [OnboardAgent.load(bundle, args.agent, args.backend) for _ in range(args.slots)]
+        answers.write(RESET)
+        answers.flush()
+        serve(agents, sys.stdin.buffer, answers)
+    except OnboardError as error:
+        text = str(error).encode()
+        answers.write(ERROR + LENGTH.pack(len(text)) + text)
+        answers.flush()
+        return 1
+    except (BrokenPipeError, KeyboardInterrupt):
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""`kd-marl bundle check`: a bundle that contradicts itself is refused in one line, though every hash in it is right."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import jsonschema
+import onnx
+import pytest
+
+from kd_marl.cli import main
+from kd_marl.deploy import profile
+from kd_marl.deploy.check import check_bundle
+from kd_onboard.errors import BundleError
+from onboard_bundles import change_profile, replace_file
+
+
+def listener(change):
+    """A change of the profile's second agent."""
+    return lambda folder: change_profile(folder, lambda values: change(values["agents"][1]))
+
+
+def rename_a_weight(folder):
+    model = onnx.load(folder / "onnx" / "listener_0.onnx")
+    model.graph.initializer[0].float_data[:] = []
+    raw = bytearray(model.graph.initializer[0].raw_data)
+    raw[0] ^= 1
+    model.graph.initializer[0].raw_data = bytes(raw)
+    replace_file(folder, "onnx/listener_0.onnx", model.SerializeToString())
+
+
+def add_a_note(folder):
+    model = onnx.load(folder / "onnx" / "listener_0.onnx")
+    model.doc_string = "the teacher's weights: ..."
+    replace_file(folder, "onnx/listener_0.onnx", model.SerializeToString())
+
+
+def change_a_number_in_c(folder):
+    text = (folder / "c" / "listener_0" / "model.c").read_text()
+    changed, count = re.subn(r"(0x1\.)([0-9a-f])", lambda m: m[1] + ("0" if m[2] != "0" else "1"), text, count=1)
+    assert count == 1
+    replace_file(folder, "c/listener_0/model.c", changed.encode())
+
+
+def exchange_programs(folder):
+    def change(values):
+        one, other = values["agents"]
+        one["c"], other["c"] = other["c"], one["c"]
+
+    change_profile(folder, change)
+
+
+def exchange_models(folder):
+    def change(values):
+        one, other = values["agents"]
+        one["onnx"], other["onnx"] = other["onnx"], one["onnx"]
+
+    change_profile(folder, change)
+
+
+def add_a_file(folder):
+    replace_file(folder, "weights/critic.safetensors", (folder / "weights/listener_0.body.safetensors").read_bytes())
+
+
+CONTRADICTIONS = {
+    r"has flops_per_decision \d+, the profile says 7": listener(lambda agent: agent.update(flops_per_decision=7)),
+    r"has flash_bytes \d+, the profile says 100": listener(lambda agent: agent.update(flash_bytes=100)),
+    r"has ram_bytes \d+, the profile says 100": listener(lambda agent: agent.update(ram_bytes=100)),
+    r"breaks its schema: .*'teacher_logits' was unexpected": listener(lambda agent: agent.update(teacher_logits=[1.0])),
+    r"profile\.json\.agents\[1\]\.int8_agreement breaks its schema": listener(
+        lambda agent: agent.update(int8_agreement=1.5)
+    ),
+    r"profile\.json.*breaks its schema: 'shares' is a required": listener(lambda agent: agent.pop("shares")),
+    r"onnx/listener_0\.onnx is not the network of agent 1": rename_a_weight,
+    r"onnx/listener_0\.onnx is not the network": add_a_note,
+    r"onnx/listener_0\.onnx is no valid ONNX model": lambda folder: replace_file(
+        folder, "onnx/listener_0.onnx", b"\xff" * 99
+    ),
+    r"onnx/listener_0\.onnx is not the network of agent 0": exchange_models,
+    r"c/listener_0/model\.c does not hold the weights of agent 1": change_a_number_in_c,
+    r"c/listener_0/model\.c does not hold the weights of agent 0": exchange_programs,
+    r"no agent uses weights/critic\.safetensors": add_a_file,
+}
+
+
+@pytest.mark.parametrize("message", CONTRADICTIONS)
+def test_a_bundle_that_contradicts_itself_is_refused(tiny_bundle, tmp_path, message):
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, folder)
+    CONTRADICTIONS[message](folder)
+    with pytest.raises(BundleError, match=message) as caught:
+        check_bundle(folder)
+    assert "\n" not in str(caught.value)
+
+
+def flip_a_bit(folder):
+    path = folder / "onnx" / "speaker_0.onnx"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "onnx/speaker_0.onnx is damaged": flip_a_bit,
+    "of format 'kd-marl/student-bundle' version 2": lambda folder: change_profile(
+        folder, lambda values: values.update(version=2)
+    ),
+    "describes 1 agents": lambda folder: change_profile(folder, lambda values: values["agents"].pop()),
+    "lacks weights/listener_0.aligner.safetensors": lambda folder: (
+        folder / "weights" / "listener_0.aligner.safetensors"
+    ).unlink(),
+    "has a file that its profile does not list": lambda folder: (folder / "c" / "extra.c").touch(),
+    "its checksum is another": lambda folder: (folder / "profile.json").write_text(
+        (folder / "profile.json").read_text().replace("world units", "world_units", 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("message", DAMAGE)
+def test_the_command_says_the_fault_in_one_line_and_exits_with_1(tiny_bundle, tmp_path, capsys, message):
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, folder)
+    assert main(["bundle", "check", str(folder)]) == 0
+    assert capsys.readouterr().out.startswith("sound: 2 agents of pz-mpe-simple-speaker-listener-v4")
+    DAMAGE[message](folder)
+    assert main(["bundle", "check", str(folder)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("faulty: ") and message in lines[0]
+
+
+def test_the_schema_is_a_schema_and_explains_its_fields():
+    schema = profile.schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+
+    def objects(node):
+        if isinstance(node, dict):
+            if node.get("type") == "object" and "properties" in node:
+                yield node
+            for child in node.values():
+                yield from objects(child)
+        elif isinstance(node, list):
+            for child in node:
+                yield from objects(child)
+
+    found = list(objects(schema))
+    assert len(found) > 10
+    for node in found:
+        assert node["additionalProperties"] is False, "nothing slips in that no reader knows"
+        assert set(node.get("required", [])) <= set(node["properties"])
+
+
+def test_a_profile_has_no_field_that_the_schema_does_not_know(tiny_bundle):
+    values = json.loads((tiny_bundle / "profile.json").read_text())
+    assert set(values) == set(profile.schema()["properties"])
+    assert set(values["agents"][0]) == set(profile.schema()["$defs"]["agent"]["properties"])
