@@ -1,0 +1,199 @@
+"""A training run with a stopwatch on it: the program that throughput.py and scaling.py start.
+
+    python benchmarks/speed_run.py --seconds 9 -- --config=kd_teacher --env-config=smax with env_args.map_name=3m o.json
+
+It is src/main.py, unchanged, on the host that EPYMARL_HOME names. The runner's ``run`` and the learner's ``train``
+are timed from outside, the same way on every host; a block is one of each: what the host's loop does between two
+updates. The run ends after the block in which enough time has been measured, as it would at t_max.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+BENCHMARKS = Path(__file__).resolve().parent
+sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent / "src")]
+
+
+class Stopwatch:
+    """Seconds of each part of each block.
+
+    Attributes:
+        blocks: of each ``t_env`` after it, ``rollout_s``, ``environment_s`` (its share inside the environments, where
+            they are called from this process), ``learn_s``, and ``elapsed_s`` since the first block began, tests left
+            out.
+    """
+
+    def __init__(self, warm: int, seconds: float, limit: int) -> None:
+        """Sets when to stop.
+
+        Args:
+            warm: blocks before anything counts: compilation, first allocations, the loop's first test.
+            seconds: to be measured after those.
+            limit: blocks to be measured at most.
+        """
+        self.warm, self.seconds, self.limit = warm, seconds, limit
+        self.blocks: list[dict[str, float]] = []
+        self._parts: dict[str, float] = {}
+        self._tested = self._started = 0.0
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Time a part of the block."""
+        before = time.perf_counter()
+        self._started = self._started or before
+        try:
+            yield
+        finally:
+            self._parts[name] = self._parts.get(name, 0.0) + time.perf_counter() - before
+
+    def discard(self) -> None:
+        """Forget the parts since the last block: they belonged to a test."""
+        self._tested += self._parts.pop("test", 0.0)
+        self._parts.pop("environment", None)
+
+    def end_block(self, t_env: int) -> bool:
+        """Note a finished block; returns whether enough is measured."""
+        parts = {f"{name}_s": self._parts.get(name, 0.0) for name in ("rollout", "environment", "learn")}
+        elapsed = time.perf_counter() - self._started - self._tested
+        self.blocks.append({"t_env": int(t_env), **parts, "elapsed_s": elapsed})
+        self._parts.clear()
+        measured = len(self.blocks) - self.warm
+        return measured >= 1 and (
+            measured >= self.limit or elapsed - self.blocks[self.warm - 1]["elapsed_s"] >= self.seconds
+        )
+
+
+def attach(host: Any, watch: Stopwatch, count_flops: bool, result: dict[str, Any]) -> None:
+    """Have the host's next run timed; ``result`` gets what it was and what it logged."""
+    sequential = host.run.run_sequential
+
+    def timed(args: Any, logger: Any) -> None:
+        from kd_marl.lifecycle import replaced
+
+        result["settings"] = _settings(args)
+        needs: list[dict[str, int]] = []
+
+        class TimedRunner(host.runners[args.runner]):  # type: ignore[misc]
+            """The runner of the run; where it steps the environments itself, they are timed too."""
+
+            def __init__(self, *given: Any, **named: Any) -> None:
+                super().__init__(*given, **named)
+                if hasattr(self, "envs"):
+                    self.envs.step = _timed(self.envs.step, watch)
+                    self.envs.reset = _timed(self.envs.reset, watch)
+
+            def run(self, test_mode: bool = False) -> Any:
+                """Play, timed."""
+                with watch.part("test" if test_mode else "rollout"):
+                    batch = super().run(test_mode=test_mode)
+                if test_mode:
+                    watch.discard()
+                return batch
+
+        class TimedLearner(host.learners[args.learner]):  # type: ignore[misc]
+            """The learner of the run."""
+
+            def train(self, batch: Any, t_env: int, episode_num: int) -> None:
+                """Learn, timed."""
+                with watch.part("learn"):
+                    super().train(batch, t_env, episode_num)
+                if watch.end_block(t_env):
+                    # The loop of either host reads args.t_max before every block of episodes.
+                    args.t_max = -1
+                if count_flops:
+                    from speed_flops import needed
+
+                    # Counted as a test is: outside of the block's time.
+                    with watch.part("test"):
+                        needs.append(needed(self, batch))
+                    watch.discard()
+
+            def report_run(self, folder: Path | None) -> None:
+                """No evaluation: nobody reads it."""
+
+        with (
+            replaced(host.runners, args.runner, TimedRunner),
+            replaced(host.learners, args.learner, TimedLearner),
+        ):
+            sequential(args, logger)
+        result["needs"] = needs
+        result["settings"].update(n_agents=args.n_agents, n_actions=args.n_actions)
+        result["tests"] = {
+            name: [[int(step), float(value)] for step, value in logger.stats.get(f"test_{name}_mean", [])]
+            for name in ("battle_won", "return")
+        }
+
+    host.run.run_sequential = timed
+
+
+def _timed(call: Callable[..., Any], watch: Stopwatch) -> Callable[..., Any]:
+    def timed(*given: Any) -> Any:
+        with watch.part("environment"):
+            return call(*given)
+
+    return timed
+
+
+def _settings(args: Any) -> dict[str, Any]:
+    """The keys of a run on which its cost depends; None where the algorithm has no such key."""
+    names = ("name", "runner", "batch_size_run", "batch_size", "hidden_dim", "use_rnn", "epochs", "minibatches")
+    names += ("chunk_length", "autocast", "updates_per_train", "minibatch_episodes", "test_nepisode", "seed")
+    return {name: getattr(args, name, None) for name in names}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--warm", type=int, default=2, help="blocks before anything counts, at least 1")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="to be measured, without tests")
+    parser.add_argument("--blocks", type=int, default=1 << 40, help="to be measured at most")
+    parser.add_argument("--flops", action="store_true", help="count the teacher's FLOPs, and measure the machine's")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run, and write the report; returns the exit status of the run."""
+    given = [*arguments, "--"]
+    options, rest = _parser().parse_args(given[: given.index("--")]), given[given.index("--") + 1 : -1]
+    if not rest:
+        _parser().error("the run's command line and the report's path are missing after --")
+    *words, report = rest
+    from speed_process import die_with_benchmark
+
+    die_with_benchmark()
+    # Imported late, as in src/main.py: main sets the threads before torch starts.
+    import main as program
+    from kd_marl import lifecycle
+
+    watch, result = Stopwatch(max(1, options.warm), options.seconds, options.blocks), {}
+    install = lifecycle.install
+
+    def install_and_attach(host: Any) -> None:
+        install(host)
+        result["host"] = {"name": host.name, "commit": host.commit}
+        attach(host, watch, options.flops, result)
+
+    lifecycle.install = install_and_attach
+    if status := program.main(words):
+        return status
+    import torch
+
+    from kd_marl.artifacts import atomic
+
+    result.update(blocks=watch.blocks, warm=watch.warm, threads=torch.get_num_threads())
+    if options.flops:
+        from speed_flops import matmul_peak
+
+        result["peak"] = {name: matmul_peak(getattr(torch, name)) for name in ("float32", "bfloat16")}
+    atomic.write_json(report, result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
