@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
-# One thread: the networks are small, and the environment workers need the other cores (EPyMARL does the same).
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+from kd_marl import threads
+
+threads.limit()
 
 
 def main(arguments: list[str]) -> int:

@@ -306,14 +306,20 @@ def test_the_artifact_of_a_finished_run_holds_the_weights_of_the_best_test(learn
 def test_training_goes_on_from_a_checkpoint_as_if_never_stopped(tmp_path):
     torch.manual_seed(3)
     learner = make_learner(tmp_path)
+    learner.logger.log_stat("test_return_mean", 2.0, 4)
     learner.train(played(), t_env=5, episode_num=0)
     learner.save_models(str(tmp_path / "5"))
+    drawn_next = torch.rand(3)
     other = make_learner(tmp_path)
     other.load_models(str(tmp_path / "5"))
     assert other.steps == 5
+    assert torch.equal(torch.rand(3), drawn_next)
     for each in (learner, other):
+        each.logger.log_stat("test_return_mean", 1.0, 9)
         torch.manual_seed(9)
         each.train(played(seed=1), t_env=10, episode_num=0)
+        assert each.facts()["tests"] == [[4, 2.0], [9, 1.0]]
+        assert (each.best.value, each.best.step) == ((0.0, 2.0), 4)
     for ours, theirs in zip(learner.mac.parameters(), other.mac.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert vars(learner.returns) == vars(other.returns)
@@ -322,6 +328,7 @@ def test_training_goes_on_from_a_checkpoint_as_if_never_stopped(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
+        ("torch_threads", -1, "torch_threads is -1: expected 0"),
         ("autocast", "float16", "autocast is 'float16': choose none, bfloat16 or auto"),
         ("epochs", 2.5, "epochs is 2.5: expected a value of type int"),
         ("eps_clip", "wide", "eps_clip is 'wide': expected a value of type float"),

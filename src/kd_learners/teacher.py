@@ -22,7 +22,7 @@ from kd_learners.advantages import gae, standardise, td_residual
 from kd_learners.losses import acting_mask, action_log_prob, clip_fraction, entropy, masked_mean, ppo_clip
 from kd_learners.rollout import Rollout, Sequences, States, cut, starts
 from kd_learners.settings import read_settings
-from kd_marl import progress
+from kd_marl import progress, resume, threads
 from kd_marl.artifacts import atomic
 from kd_marl.artifacts import teacher as artifact
 from kd_marl.errors import UserError
@@ -48,10 +48,13 @@ class TeacherSettings:
     patience: float
     t_max: int
     autocast: str
+    torch_threads: int
 
     def __post_init__(self) -> None:
         if self.autocast not in ("none", "bfloat16", "auto"):
             raise UserError(f"autocast is '{self.autocast}': choose none, bfloat16 or auto")
+        if type(self.torch_threads) is not int or self.torch_threads < 0:
+            raise UserError(f"torch_threads is {self.torch_threads!r}: expected 0 (every core) or a number of threads")
         if type(self.chunk_length) is not int or self.chunk_length < 1:
             raise UserError(f"chunk_length is {self.chunk_length!r}: expected a number of steps of at least 1")
 
@@ -118,10 +121,13 @@ class TeacherLearner:
         ]
         self.optimiser = torch.optim.Adam(groups, eps=self.settings.optim_eps)
         self.initial_lr = [group["lr"] for group in self.optimiser.param_groups]
+        threads.use(self.settings.torch_threads)
         mac.half_precision = self.settings.half_precision
         self.returns = RunningMoments()
-        self.steps = 0
+        self.steps = self.first_step = 0
         self.best = BestWeights()
+        # Of the run that this one goes on from.
+        self.past_tests: list[list[float]] = []
         self.finished = False
         self.bar = progress.bar("teacher", self.settings.t_max, "step")
         self.last_log = -args.learner_log_interval - 1
@@ -145,7 +151,8 @@ class TeacherLearner:
             for name in stats[0]:
                 self.logger.log_stat(name, torch.stack([s[name] for s in stats]).mean().item(), t_env)
             self.logger.log_stat("value_mean", self.returns.mean, t_env)
-            self.logger.log_stat("steps_per_second", t_env / (time.monotonic() - self.started), t_env)
+            seconds = time.monotonic() - self.started
+            self.logger.log_stat("steps_per_second", (t_env - self.first_step) / seconds, t_env)
 
     @torch.no_grad()
     def _prepare(self, episodes: batches.Episodes) -> Rollout:
@@ -299,16 +306,22 @@ class TeacherLearner:
         """The learning curve: environment steps, return and, where there is one, win rate of every test."""
         stats = self.logger.stats
         wins = dict(stats.get("test_battle_won_mean", []))
-        return [
+        return self.past_tests + [
             [int(step), float(value), *([float(wins[step])] if step in wins else [])]
             for step, value in stats.get("test_return_mean", [])
         ]
 
     def save_models(self, path: str) -> None:
-        """Write the teacher artifact and the state that resumes its training into the folder ``path``."""
+        """Write the teacher artifact and all that resumes its training into ``path``; ``checkpoint.json`` last."""
         artifact.save_teacher(path, self.mac.agent.state_dict(), self.critic.state_dict(), self.facts())
-        state = {"optimiser": self.optimiser.state_dict(), "returns": vars(self.returns), "steps": self.steps}
-        torch.save(state, os.path.join(path, "training.th"))
+        state = {
+            "optimiser": self.optimiser.state_dict(),
+            "returns": vars(self.returns),
+            "best": vars(self.best),
+            "torch_rng": torch.get_rng_state(),
+        }
+        atomic.save_torch(os.path.join(path, "training.th"), state)
+        resume.write_checkpoint(path, self.args, self.steps, self.finished)
 
     def load_models(self, path: str) -> None:
         """Go on from :meth:`save_models`."""
@@ -318,19 +331,22 @@ class TeacherLearner:
         state = torch.load(os.path.join(path, "training.th"), map_location="cpu", weights_only=True)
         self.optimiser.load_state_dict(state["optimiser"])
         vars(self.returns).update(state["returns"])
-        self.steps = state["steps"]
+        vars(self.best).update(state["best"])
+        torch.set_rng_state(state["torch_rng"])
+        self.past_tests = loaded.facts["tests"]
+        self.steps = self.first_step = loaded.facts["steps"]
 
 
 class BestWeights:
     """The best test so far, a tuple that is compared, when it was reached, and the weights that reached it."""
 
     def __init__(self) -> None:
-        self.value: tuple[float, ...] = (float("-inf"),)
+        self.value = (float("-inf"), float("-inf"))
         self.step, self.tests = 0, 0
         self.weights: dict[str, Any] | None = None
         self._last_step = -1
 
-    def offer(self, step: int, value: tuple[float, ...], weights: Any) -> None:
+    def offer(self, step: int, value: tuple[float, float], weights: Any) -> None:
         """Record the test at ``step``; ``weights()`` is called only if it is the best."""
         if step == self._last_step:
             return

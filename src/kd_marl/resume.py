@@ -1,7 +1,7 @@
 """Going on after a stop: which checkpoint belongs to the same command, and whether it is whole.
 
-Every checkpoint folder of a student ends with ``checkpoint.json``, written last: a folder without it was cut short and
-does not count.
+Every checkpoint folder of a teacher or a student ends with ``checkpoint.json``, written last: a folder without it was
+cut short and does not count.
 """
 
 from __future__ import annotations
