@@ -251,9 +251,9 @@ def test_an_export_does_not_write_over_a_buffer(mains, tiny_results, tiny_buffer
 @pytest.mark.parametrize(
     ("environment", "key", "message"),
     [
-        ("sc2", "map_name=3m", "env 'sc2' needs SMAC and StarCraft II .*oxwhirl/smac.*--env-config=smax"),
-        ("sc2v2", "map_name=10gen_terran", "env 'sc2v2' needs SMACv2 and StarCraft II .*--env-config=smax"),
-        ("smaclite", "map_name=MMM", "env 'smaclite' needs SMAClite .*--env-config=smax"),
+        ("sc2", "map_name=3m", "env 'sc2' needs SMAC and StarCraft II: .*oxwhirl/smac .*--env-config=smax"),
+        ("sc2v2", "map_name=10gen_terran", "env 'sc2v2' needs SMACv2 and StarCraft II: .*smacv2; .*=smax"),
+        ("smaclite", "map_name=MMM", "env 'smaclite' needs SMAClite: .*uoe-agents/smaclite; .*--env-config=smax"),
     ],
 )
 @pytest.mark.parametrize("stage", ["kd_student", "qmix"])
@@ -280,7 +280,7 @@ def test_starcraft_that_is_not_installed_is_found_before_any_worker_starts(mains
         before=f"import sys; sys.path.append({str(tmp_path)!r})",
         env={"SC2PATH": "/no/such"},
     )
-    assert re.match("env 'sc2' cannot be built for 3m: .*there is none at /no/such: install it .*smax", run.error)
+    assert re.match("env 'sc2' needs StarCraft II, and there is none at /no/such: install it .*smax", run.error)
 
 
 @pytest.mark.parametrize(

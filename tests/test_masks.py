@@ -12,6 +12,7 @@ from envs.hetero_mask.layouts import KNOWN_LAYOUTS, FeatureLayout
 from envs.hetero_mask.presets import FOLDER, LHA_WIDTHS, random_sizes, tasks_with_presets
 from kd_marl.errors import UserError
 from mpe_layouts import ADVERSARY, MPE_IDS, MPE_LAYOUTS, SPEAKER_LISTENER, SPREAD, seen
+from smac_layouts import SIZES
 
 # --- Presets ---------------------------------------------------------------------------------------------------------
 
@@ -51,7 +52,7 @@ def test_lh_and_lha_have_the_same_mask(layout):
 def test_preset_files_use_known_tasks_agents_and_blocks():
     import yaml
 
-    assert set(tasks_with_presets()) == set(KNOWN_LAYOUTS)
+    assert set(tasks_with_presets()) == {*KNOWN_LAYOUTS, *SIZES}
     for layout in MPE_LAYOUTS:
         data = yaml.safe_load((FOLDER / f"{layout.task}.yaml").read_text())
         assert set(data) == {"paper", "widths"}

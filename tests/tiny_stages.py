@@ -186,7 +186,7 @@ def described(args: SimpleNamespace) -> SimpleNamespace:
     info = environments.probe(HOST, args)
     args.n_agents, args.n_actions, args.state_shape = info["n_agents"], info["n_actions"], info["state_shape"]
     args.env_episode_limit, args.obs_size = info["episode_limit"], info["obs_shape"]
-    args.observation_mask = environments.task_mask(args, info["n_agents"], info["obs_shape"])
+    args.observation_mask = environments.task_mask(args, info)
     return args
 
 

@@ -3,30 +3,100 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
-import io
+import importlib.util
+import logging
 import os
+import platform
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from kd_marl.errors import UserError
 
 
+def available() -> bool:
+    """Whether JAX and JaxMARL are installed; imports neither."""
+    return all(importlib.util.find_spec(package) is not None for package in ("jax", "jaxmarl"))
+
+
 def load(module: str) -> Any:
-    """Import a module that uses JAX.
+    """Import a module of JAX or JaxMARL.
 
     JAX computes on the CPU with one thread unless ``JAX_PLATFORMS`` or ``XLA_FLAGS`` say otherwise: the batches are
-    small, and the other cores belong to the learner. Call it in the process that steps the environment, never before
-    a fork.
+    small, and the other cores belong to the learner. What it compiles is kept for the next process in the user's cache
+    folder, or where ``JAX_COMPILATION_CACHE_DIR`` says. Call it in the process that steps the environment, never
+    before a fork.
 
     Raises:
         UserError: the extra is not installed.
     """
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+    _keep_compilations()
+    messages = logging.getLogger("jax")
+    if messages.level == logging.NOTSET:  # a checkout shows everything from DEBUG on, and JAX has much to say
+        messages.setLevel(logging.WARNING)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # jaxmarl prints while it is imported
+        with _packages_not_run(module):
             return importlib.import_module(module)
     except ImportError as error:
         raise UserError(
             f"SMAX and batched MPE need JaxMARL ({error}): pip install 'kd-marl[smax]' (Python 3.11 or newer)"
         ) from None
+
+
+@contextlib.contextmanager
+def _packages_not_run(module: str) -> Iterator[None]:
+    """Within the block, JaxMARL's packages above ``module`` are folders and no more, unless they are imported already.
+
+    They import every environment there is, which takes seconds, prints, and undoes what Sacred made of the process's
+    streams. Afterwards they can be imported as usual.
+    """
+    parts = module.split(".")
+    packages = [".".join(parts[:depth]) for depth in range(1, len(parts))]
+    spec = importlib.util.find_spec("jaxmarl")
+    empty = []
+    if packages[:1] == ["jaxmarl"] and spec is not None and spec.submodule_search_locations:
+        installed = Path(spec.submodule_search_locations[0]).parent
+        for name in packages:
+            if name not in sys.modules:
+                sys.modules[name] = ModuleType(name)
+                sys.modules[name].__path__ = [str(installed.joinpath(*name.split(".")))]
+                empty.append(name)
+    try:
+        yield
+    finally:
+        for name in empty:
+            del sys.modules[name]
+
+
+def _keep_compilations() -> None:
+    """Name a folder for compiled functions: compiling takes longer than all else that a short run does."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    try:
+        folder = caches.expanduser() / "kd-marl" / "jax" / _processor()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return
+    if os.access(folder, os.W_OK):
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        # A file that another run is still writing is compiled instead, which is no news.
+        warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
+
+
+def _processor() -> str:
+    """A name for what this processor can do: code for another may not run, and JAX does not tell them apart."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        features = next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        features = platform.processor()
+    return hashlib.sha256(f"{platform.machine()} {features}".encode()).hexdigest()[:16]

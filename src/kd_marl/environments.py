@@ -10,11 +10,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from envs.hetero_mask.battles import battle_facts
 from envs.hetero_mask.layouts import layout_for
 from envs.hetero_mask.mask import ObservationMask
 from envs.hetero_mask.presets import mask_for
 from envs.hetero_mask.wrapper import MaskedBatch, MaskedEnv
+from envs.mpe import batched_mpe
 from envs.smax import SmaxBatch
+from epymarl_lite.envs.starcraft import missing_starcraft
 from kd_marl.errors import UserError, nearest
 from kd_marl.host import Host
 
@@ -22,22 +25,24 @@ from kd_marl.host import Host
 _NEEDS = {
     "sc2": (
         "smac.env",
-        "SMAC and StarCraft II (install oxwhirl/smac from its repository; PyPI's 'smac' is another program)",
+        "SMAC and StarCraft II: pip install git+https://github.com/oxwhirl/smac (PyPI's 'smac' is another program)",
     ),
-    "sc2v2": ("smacv2.env", "SMACv2 and StarCraft II (install oxwhirl/smacv2 from its repository)"),
-    "smaclite": ("smaclite.env", "SMAClite (install uoe-agents/smaclite from its repository)"),
+    "sc2v2": ("smacv2.env", "SMACv2 and StarCraft II: pip install git+https://github.com/oxwhirl/smacv2"),
+    "smaclite": ("smaclite.env", "SMAClite: pip install git+https://github.com/uoe-agents/smaclite"),
 }
+_NEED_STARCRAFT = ("sc2", "sc2v2")
 
 
-# Environments that can be stepped many at a time: name -> maker of a VectorEnv from its size and env_args.
-BATCHED: dict[str, Callable[..., Any]] = {"smax": SmaxBatch}
+# Environments that can be stepped many at a time: name -> maker of a VectorEnv from its size and env_args, or of None
+# where it finds that it cannot.
+BATCHED: dict[str, Callable[..., Any]] = {"gymma": batched_mpe, "smax": SmaxBatch}
 
 
 def check_installed(host: Host, args: Any) -> None:
     """Refuse an environment that cannot be built here, before any process starts.
 
     Raises:
-        UserError: an unknown environment, or a package that is not installed.
+        UserError: an unknown environment, a package that is not installed, or no StarCraft II where one is needed.
     """
     name = args.env
     if name not in host.envs and name not in _NEEDS:
@@ -45,6 +50,11 @@ def check_installed(host: Host, args: Any) -> None:
     package, install = _NEEDS.get(name, ("", ""))
     if package and not _installed(package):
         raise UserError(f"env '{name}' needs {install}; without StarCraft II use --env-config=smax")
+    if name in _NEED_STARCRAFT:
+        problem = missing_starcraft()
+        if problem:
+            raise UserError(f"env '{name}' needs {problem}, or use --env-config=smax")
+        host.register_starcraft(name)
 
 
 def _installed(package: str) -> bool:
@@ -60,7 +70,7 @@ def is_limited(args: Any) -> bool:
 
 
 def probe(host: Host, args: Any) -> dict[str, Any]:
-    """Build the environment once, in a process of its own, and return its ``get_env_info()``.
+    """Build the environment once, in a process of its own, and return what `describe` says of it.
 
     So a wrong environment argument, or a missing package, is one line here instead of a dead or hanging worker later.
 
@@ -91,15 +101,27 @@ def _describe(sender: Any, build: Callable[..., Any], env_args: dict[str, Any]) 
     die_with_parent()
     try:
         env = build(**env_args)
-        sender.send((env.get_env_info(), ""))
+        sender.send((describe(env), ""))
         env.close()
+    except UserError as error:
+        sender.send((None, str(error)))
     except Exception as error:
         sender.send((None, f"{type(error).__name__}: {' '.join(str(error).split())}"))
 
 
-def task_mask(args: Any, n_agents: int, obs_size: int) -> ObservationMask:
-    """The mask that the run's keys ``limits``, ``masks_preset`` and ``masks`` mean for its task."""
-    layout = layout_for(args.map_name, n_agents, obs_size)
+def describe(env: Any) -> dict[str, Any]:
+    """A built environment's ``get_env_info()``, with what the layout of its observations needs."""
+    return {**env.get_env_info(), **battle_facts(env)}
+
+
+def task_mask(args: Any, info: dict[str, Any]) -> ObservationMask:
+    """The mask that the run's keys ``limits``, ``masks_preset`` and ``masks`` mean for its task.
+
+    Args:
+        args: the run's namespace.
+        info: what `probe` or `describe` said of its environment.
+    """
+    layout = layout_for(args.map_name, info["n_agents"], info["obs_shape"], info)
     return mask_for(layout, args.limits, args.masks_preset, args.masks)
 
 
@@ -131,27 +153,30 @@ class Factory:
     def batched(self, size: int, **env_args: Any) -> Any:
         """Build ``size`` environments that are stepped in one call, or None where there is no such back end."""
         build = BATCHED.get(self._name)
-        if build is None:
-            return None
-        envs = build(size, **env_args)
-        return envs if self._mask is None else MaskedBatch(envs, self._mask, seed=env_args["seed"])
+        envs = build(size, **env_args) if build else None
+        return envs if envs is None or self._mask is None else MaskedBatch(envs, self._mask, seed=env_args["seed"])
 
 
 class FlagTimeLimits:
     """Tells EPyMARL's runners that an episode was cut, which they otherwise store as a termination.
 
-    ``info["episode_limit"]`` is the only sign they read, and only the last step may carry it.
+    ``info["episode_limit"]`` is the only sign they read, and only the last step may carry it. EPyMARL's wrappers of
+    SMAC and SMACv2 call every end a termination; the battles that ran out of time are those that SMAC counts.
     """
 
     def __init__(self, env: Any) -> None:
         self._env = env
+        self._counts_timeouts = hasattr(getattr(env, "env", None), "timeouts")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._env, name)
 
     def step(self, actions: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """The environment's step, with the flag added where time ran out."""
+        before = self._env.env.timeouts if self._counts_timeouts else 0
         obs, reward, terminated, truncated, info = self._env.step(actions)
+        if self._counts_timeouts and self._env.env.timeouts > before:
+            terminated, truncated = False, True
         if truncated and not terminated:
             info = {**info, "episode_limit": True}
         return obs, reward, terminated, truncated, info

@@ -66,6 +66,18 @@ class Host:
         """Whether this is the runtime that ships with the plug-in."""
         return self.name == "epymarl_lite"
 
+    def register_starcraft(self, name: str) -> None:
+        """Put ``sc2`` or ``sc2v2`` into the registry now: a checkout does it when a runner starts.
+
+        Its runners then leave the entry alone; they would replace what a run has put there.
+        """
+        if name in self.envs:
+            return
+        register = {"sc2": "register_smac", "sc2v2": "register_smacv2"}[name]
+        getattr(importlib.import_module("envs"), register)()
+        for module in ("runners.episode_runner", "runners.parallel_runner"):
+            setattr(importlib.import_module(module), register, lambda: None)
+
 
 @functools.lru_cache(maxsize=1)
 def get_host() -> Host:

@@ -73,7 +73,7 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
     info = environments.probe(host, args)
     args.n_agents, args.n_actions, args.state_shape = info["n_agents"], info["n_actions"], info["state_shape"]
     args.env_episode_limit = info["episode_limit"]
-    args.observation_mask = environments.task_mask(args, info["n_agents"], info["obs_shape"])
+    args.observation_mask = environments.task_mask(args, info)
     if args.resume and not args.evaluate and _go_on(args, logger):
         return
     learner_class = host.learners[args.learner]

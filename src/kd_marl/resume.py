@@ -24,6 +24,8 @@ FACTS_FILE = "checkpoint.json"
 _VOLATILE = frozenset(
     {"seed", "resume", "command", "run_folder", "evaluate", "checkpoint_path", "load_step", "eval_episodes"}
 )
+# Keys that came later, with the value that means what runs before them did: those runs are still found.
+_SINCE_ADDED = {"budget": ""}
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,11 @@ class Checkpoint:
 
 def fingerprint(config: Mapping[str, Any]) -> str:
     """Sha256 of everything in a configuration that decides what a run computes, its seed apart."""
-    kept = {key: value for key, value in config.items() if key not in _VOLATILE}
+    kept = {
+        key: value
+        for key, value in config.items()
+        if key not in _VOLATILE and not (key in _SINCE_ADDED and value == _SINCE_ADDED[key])
+    }
     kept["env_args"] = {key: value for key, value in config["env_args"].items() if key != "seed"}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -1,9 +1,10 @@
 """Feature layouts: what each number of an agent's observation means.
 
 A layout names the features of the padded observation that the host's environments hand out, groups them into the blocks
-of the paper's tables (``L`` landmarks, ``A(P)`` other agents' positions, ``V`` own velocity, ``P`` own position, ``M``
-messages; ours: ``G`` the goal) and lists *derived* features: Euclidean norms of observed ones, such as the distances
-``D(A-A)``. The extended observation is the padded observation followed by the derived features.
+of the paper's tables (particles: ``L`` landmarks, ``A(P)`` other agents' positions, ``V`` own velocity, ``P`` own
+position, ``M`` messages, ours: ``G`` the goal; battles: ``O`` own, ``A`` allies, ``E`` enemies, ours: ``T`` terrain)
+and lists *derived* features: Euclidean norms of observed ones, such as the distances ``D(A-A)``. The extended
+observation is the padded observation followed by the derived features.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from envs.hetero_mask.battles import battle_parts, name_features
 from kd_marl.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -42,6 +44,12 @@ class AgentLayout:
     features: tuple[str | None, ...]
     blocks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     derived: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def loose(self) -> tuple[int, ...]:
+        """Indices of observed features that belong to no block."""
+        inside = {name for names in self.blocks.values() for name in names}
+        return tuple(i for i, name in enumerate(self.features) if name is not None and name not in inside)
 
     def to_dict(self) -> dict[str, Any]:
         """This layout as plain lists and dicts, for JSON."""
@@ -224,16 +232,17 @@ class FeatureLayout:
         return cls(data["task"], agents, int(data["obs_size"]))
 
 
-def layout_for(task_key: str, n_agents: int, obs_size: int) -> FeatureLayout:
+def layout_for(task_key: str, n_agents: int, obs_size: int, info: Mapping[str, Any] | None = None) -> FeatureLayout:
     """The layout of an environment.
 
     Args:
         task_key: the environment's key or map name, such as "pz-mpe-simple-spread-v3".
         n_agents: number of agents that the environment reports.
         obs_size: length of the padded observation that it reports.
+        info: what else it says about its observations, from which battles are known (`battles.battle_parts`).
 
     Returns:
-        The named layout of a known task; else a plain one whose features are called "0", "1", ... by index.
+        The named layout of a known task or battle; else a plain one whose features are called "0", "1", ... by index.
 
     Raises:
         UserError: the key is a known task's, but the sizes are not.
@@ -241,7 +250,11 @@ def layout_for(task_key: str, n_agents: int, obs_size: int) -> FeatureLayout:
     match = re.fullmatch(r"(?:pz_)?(?:mpe2?_)?(\w+?)(?:_v\d+)?", task_key.lower().replace("-", "_"))
     build = KNOWN_LAYOUTS.get(match.group(1)) if match else None
     if build is None:
-        return plain_layout(task_key, n_agents, obs_size)
+        parts = battle_parts(info or {}, n_agents, obs_size)
+        if not parts:
+            return plain_layout(task_key, n_agents, obs_size)
+        agents = (AgentLayout(f"agent_{i}", *name_features(parts, i)) for i in range(n_agents))
+        return FeatureLayout(task_key, tuple(agents), obs_size)
     layout = build(n_agents, obs_size)
     if layout.n_agents != n_agents or layout.obs_size != obs_size:
         raise UserError(

@@ -1,12 +1,13 @@
 """Masks and widths by name: the limits ``fo``, ``lh`` and ``lha``, the presets, and what a user writes instead.
 
-The presets of a task are in ``preset_files/<task>.yaml``. `mask_for` is the one way from a run's keys to a mask.
+The presets of a task are in ``preset_files/<task>.yaml``; a battle on any other map follows the rule that `BATTLE_ROWS`
+and `battle_widths` make of the paper's Table I. `mask_for` is the one way from a run's keys to a mask.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from envs.hetero_mask.layouts import FeatureLayout
+from envs.hetero_mask.layouts import KNOWN_LAYOUTS, FeatureLayout
 from envs.hetero_mask.mask import ObservationMask
 from kd_marl.errors import UserError, nearest
 
@@ -25,6 +26,9 @@ FOLDER = Path(__file__).parent / "preset_files"
 
 # The paper's students under LH+A are 16 to 32 wide.
 LHA_WIDTHS = (16, 32)
+# Battles on maps that are not in Table I: agent i sees the blocks of row i modulo 8. These are 8m's rows, in an order
+# in which three agents have those of 3m, and of five agents three see enemies, as in 5m_vs_6m.
+BATTLE_ROWS = (("E",), ("A",), ("A", "O"), ("E",), ("A", "E"), ("A",), ("E", "O"), ("E",))
 # The paper draws 8 to 10 of 18 features; any other number of features gives half of them.
 PAPER_FEATURES, PAPER_DRAW = 18, (8, 10)
 
@@ -114,8 +118,9 @@ def default_widths(layout: FeatureLayout, mask: ObservationMask, limits: str, wi
     Args:
         layout: the environment's layout.
         mask: the mask in force.
-        limits: "fo" or "lh": `width` for every agent; "lha": 16 to 32 an agent, from the task's preset, or, for a mask
-            that has none, in proportion to the number of features an agent sees, in steps of 8.
+        limits: "fo" or "lh": `width` for every agent; "lha": 16 to 32 an agent, from the task's preset, for other
+            battles by the blocks that an agent sees (`battle_widths`), else in proportion to the number of features
+            that it sees, in steps of 8.
         width: the common width.
 
     Returns:
@@ -126,7 +131,31 @@ def default_widths(layout: FeatureLayout, mask: ObservationMask, limits: str, wi
     preset = _preset(layout.task).get("widths", {}).get(mask.origin, {})
     if all(name in preset for name in layout.agent_names):
         return tuple(preset[name] for name in layout.agent_names)
+    if mask.origin in PRESETS and is_battle(layout):
+        return battle_widths(mask)
     return scaled_widths(mask)
+
+
+def is_battle(layout: FeatureLayout) -> bool:
+    """Whether the agents' observations have rows of enemies."""
+    return all(layout.has_block(agent, "E") for agent in range(layout.n_agents))
+
+
+def battle_widths(mask: ObservationMask) -> tuple[int, ...]:
+    """Widths by the blocks that an agent of a battle sees, whatever the map's size and the rows' length.
+
+    16, and 8 more for enemies, because an agent has one action for each of them, and 8 more for more than one block.
+    Where a new half is drawn every episode all see alike: 32, 24, 16 in turn.
+    """
+    low, high = LHA_WIDTHS
+    if mask.draw_per_episode:
+        return tuple(high - 8 * (agent % 3) for agent in range(mask.n_agents))
+    widths = []
+    for agent, layout in enumerate(mask.layout.agents):
+        names = set(mask.names(agent))
+        seen = [letter for letter in ("O", "A", "E") if names.intersection(layout.blocks.get(letter, ()))]
+        widths.append(low + 8 * ("E" in seen) + 8 * (len(seen) > 1))
+    return tuple(widths)
 
 
 def scaled_widths(mask: ObservationMask) -> tuple[int, ...]:
@@ -161,12 +190,26 @@ def _preset(task: str) -> dict[str, Any]:
 
 
 def _paper_row(layout: FeatureLayout, agent: int) -> tuple[int, ...]:
-    """What the paper lets an agent see, as far as it exists; all it has if none of it does."""
+    """What the paper lets an agent see, as far as it exists; all it has if none of it does.
+
+    Features in no block stay visible: they are no sensor's (the moves of a battle repeat the available actions).
+    """
+    blocks = [letter for letter in _paper_blocks(layout, agent) if layout.has_block(agent, letter)]
+    found = {i for letter in blocks for i in layout.find(agent, letter)}
+    return tuple(sorted(found.union(layout.agents[agent].loose))) if found else layout.real(agent)
+
+
+def _paper_blocks(layout: FeatureLayout, agent: int) -> Sequence[str]:
+    """The blocks of an agent's row in the paper, or those that the rule for other battles gives it."""
     name = layout.agent_names[agent]
-    rows = _preset(layout.task).get("paper")
+    # A plain layout may have the name of a known map: then its features are not the map's.
+    rows = _preset(layout.task).get("paper") if layout.agents[agent].blocks else None
     if rows is None:
+        if is_battle(layout):
+            return BATTLE_ROWS[agent % len(BATTLE_ROWS)]
         raise UserError(
-            f"there is no preset 'paper' for {layout.task} (only for {', '.join(tasks_with_presets())}): use"
+            f"there is no preset 'paper' for {layout.task} (what its features mean is known for"
+            f" {', '.join(sorted(KNOWN_LAYOUTS))}, and the maps of SMAX, SMAC, SMACv2 and SMAClite): use"
             " masks_preset=random, or give every agent's features in masks"
         )
     if name not in rows:
@@ -174,9 +217,7 @@ def _paper_row(layout: FeatureLayout, agent: int) -> tuple[int, ...]:
             f"the preset 'paper' of {layout.task} has no row for agent '{name}' (only for {', '.join(rows)}): use"
             f" masks_preset=random, or name its features in masks"
         )
-    blocks = [letter for letter in rows[name] if layout.has_block(agent, letter)]
-    found = tuple(sorted({i for letter in blocks for i in layout.find(agent, letter)}))
-    return found or layout.real(agent)
+    return rows[name]
 
 
 def _user_row(layout: FeatureLayout, agent: int, words: Any) -> tuple[int, ...]:

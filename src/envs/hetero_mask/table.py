@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 from envs.hetero_mask.layouts import ranges
 from envs.hetero_mask.mask import ObservationMask
+
+# What is known of a unit is listed up to so many features; more, if all are seen, go by the unit's name.
+_LONGEST_LISTED = 3
 
 
 def mask_table(mask: ObservationMask, widths: Sequence[int] | None = None) -> Table:
@@ -64,10 +69,28 @@ def _blocks(mask: ObservationMask, agent: int) -> tuple[str, str]:
 
 
 def _features(mask: ObservationMask, agent: int) -> str:
-    """Names of the features; for a plain layout the ranges of their indices."""
-    if not mask.layout.agents[agent].blocks:
+    """Names of the features, units seen whole by theirs; for a plain layout the ranges of their indices."""
+    layout = mask.layout.agents[agent]
+    if not layout.blocks:
         return ranges(mask.indices(agent))
-    return ", ".join(mask.names(agent))
+    names = mask.names(agent)
+    whole = Counter(name.partition(".")[0] for name in layout.features if name is not None)
+    seen = Counter(name.partition(".")[0] for name in names)
+    units = {stem for stem, count in seen.items() if _LONGEST_LISTED < count == whole[stem]}
+    stems = [name.partition(".")[0] if name.partition(".")[0] in units else name for name in names]
+    return ", ".join(_in_a_row(dict.fromkeys(stems)))
+
+
+def _in_a_row(names: Iterable[str]) -> list[str]:
+    """The names, with runs of three or more whose numbers follow each other (E0, E1, E2) as ``E0 to E2``."""
+    runs: list[list[str]] = []
+    for name in names:
+        before = re.fullmatch(r"([A-Z])(\d+)", runs[-1][-1]) if runs else None
+        if before and name == f"{before[1]}{int(before[2]) + 1}":
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return [part for run in runs for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else run)]
 
 
 def _count(mask: ObservationMask, agent: int) -> str:

@@ -1,4 +1,4 @@
-"""Environments whose agents see only what an `ObservationMask` shows them: one (`MaskedEnv`) or many (`MaskedBatch`)."""
+"""Environments whose agents see only what an `ObservationMask` shows: one (`MaskedEnv`) or many (`MaskedBatch`)."""
 
 from __future__ import annotations
 

@@ -1,26 +1,23 @@
-"""Battles of one map behind the two faces a runner knows: many stepped together, or one environment."""
+"""Battles of one map, stepped together."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 
-from envs.smax.simulator import STOP, Simulator, compile_simulator, map_facts
-from epymarl_lite.runners.env_group import Outcome, Views
+from envs.jax_batch import JaxBatch, Simulator
+from envs.smax.simulator import STOP, battles, map_facts
 from kd_marl.errors import UserError
 
 
-class SmaxBatch:
-    """``size`` battles stepped in one call: a ``VectorEnv``.
-
-    Battle i draws from a stream of its own, seeded with ``seed + i``: it is the same battle in a batch of any size.
+class SmaxBatch(JaxBatch):
+    """``size`` battles stepped in one call.
 
     Attributes:
-        size: how many battles.
         env_info: EPyMARL's sizes, and ``n_enemies`` and ``family``, which the layout of the observations needs.
     """
+
+    title = "SMAX"
+    idle_action = STOP
 
     def __init__(
         self,
@@ -46,15 +43,10 @@ class SmaxBatch:
         """
         if type(episode_limit) is not int or episode_limit < 1:
             raise UserError(f"env_args.episode_limit is {episode_limit!r}: expected a number of steps of at least 1")
-        self.size = size
         self.facts = map_facts(map_name)
-        self.episode_limit = episode_limit
-        self._rewards = 1 if common_reward else self.facts.n_agents
         self._map_name = map_name
-        self._world: Any = None
-        self.reseed(seed)
-        self._steps = 0
-        self.env_info: dict[str, Any] = {
+        self._common_reward = common_reward
+        env_info = {
             "state_shape": self.facts.state_size,
             "obs_shape": self.facts.obs_size,
             "n_actions": self.facts.n_actions,
@@ -63,53 +55,13 @@ class SmaxBatch:
             "n_enemies": self.facts.n_enemies,
             "family": "smax",
         }
-
-    def reseed(self, seed: int) -> None:
-        """Start the battles' random streams anew: row i from ``seed + i``."""
-        self._seed, self._keys = seed, None
-
-    def reset(self) -> Views:
-        """Begin a battle in each row."""
-        if self._keys is None:
-            self._keys = self._simulator.keys([self._seed + battle for battle in range(self.size)])
-        self._keys, self._world, views = self._simulator.reset(self._keys)
-        self._steps = 0
-        return _numpy(views)
-
-    def step(self, rows: Sequence[int], actions: np.ndarray) -> Outcome:
-        """Step the battles ``rows`` with ``actions`` (k, agents); those that are over stand still, unseen."""
-        every = np.full((self.size, self.facts.n_agents), STOP, np.int32)
-        every[rows] = actions
-        self._keys, self._world, views, reward, over, won = self._simulator.step(self._keys, self._world, every)
-        self._steps += 1
-        chosen = slice(None) if len(rows) == self.size else np.asarray(rows)
-        terminated = np.array(over)[chosen]
-        truncated = ~terminated & (self._steps >= self.episode_limit)
-        won = np.array(won)[chosen]
-        rewards = np.repeat(np.array(reward, np.float64)[chosen, None], self._rewards, axis=1)
-        infos = [{"battle_won": bool(win)} if end else {} for win, end in zip(won, terminated | truncated, strict=True)]
-        return Outcome(Views(*(view[chosen] for view in _numpy(views))), rewards, terminated, truncated, infos)
+        super().__init__(size, seed, env_info)
 
     @property
-    def _simulator(self) -> Simulator:
-        # Compiled when the first battle begins: whoever only asks for sizes does not wait for it.
-        return compile_simulator(self._map_name, self.size)
+    def simulator(self) -> Simulator:
+        """The compiled battles; :func:`~envs.smax.simulator.battles` keeps them."""
+        return battles(self._map_name, self.size)
 
-    def call(self, method: str) -> list[Any]:
-        """What a runner asks of every environment: its sizes; anything else a batch of battles cannot do.
-
-        Raises:
-            UserError: any other method.
-        """
-        if method == "get_env_info":
-            return [self.env_info] * self.size
-        raise UserError(f"SMAX cannot '{method}': leave render and save_replay at False")
-
-    def close(self) -> None:
-        """Forget the battles."""
-        self._world = None
-
-
-def _numpy(views: Sequence[Any]) -> Views:
-    # Copies: JAX's own memory is read-only, and torch would share it.
-    return Views(*(np.array(view) for view in views))
+    def share(self, rewards: np.ndarray) -> np.ndarray:
+        """The team's reward ``(k, 1)``, or for each agent the same ``(k, agents)``."""
+        return rewards[:, :1] if self._common_reward else rewards

@@ -1,12 +1,12 @@
-"""The compiled simulator of one SMAX map: many battles in one call of one jitted function."""
+"""SMAX's battles as pure functions, with a state that a network can read."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from envs.jax_batch import Simulator, compile_simulator
 from envs.jax_support import load
 from kd_marl.errors import UserError, nearest
 
@@ -32,32 +32,14 @@ class SmaxFacts:
     n_actions: int
 
 
-@dataclass(frozen=True)
-class Simulator:
-    """Compiled functions over ``size`` battles.
-
-    Attributes:
-        keys: a list of ``size`` seeds -> random keys, one a battle.
-        reset: ``keys`` -> ``(keys, world, views)``.
-        step: ``keys, world, actions (size, agents) int32`` -> ``(keys, world, views, reward (size,), over (size,), won
-            (size,))``; ``over`` where a side is dead, ``won`` where it is the enemies' alone.
-
-    ``views`` is ``(state (size, state_size), obs (size, agents, obs_size), avail_actions (size, agents, actions))``.
-    """
-
-    keys: Callable[[Sequence[int]], Any]
-    reset: Callable[..., Any]
-    step: Callable[..., Any]
-
-
 def map_facts(map_name: str) -> SmaxFacts:
     """Sizes of a map.
 
     Raises:
         UserError: there is no such map, or JaxMARL is not installed.
     """
-    env = _environment(map_name)
-    allies, enemies = int(env.num_allies), int(env.num_enemies)
+    scenario = _scenario(map_name)
+    allies, enemies = scenario.num_allies, scenario.num_enemies
     return SmaxFacts(
         n_agents=allies,
         n_enemies=enemies,
@@ -68,15 +50,15 @@ def map_facts(map_name: str) -> SmaxFacts:
 
 
 @functools.lru_cache(maxsize=8)
-def compile_simulator(map_name: str, size: int) -> Simulator:
-    """Compile one map for ``size`` battles: a few seconds, once a process.
+def battles(map_name: str, size: int) -> Simulator:
+    """Compile one map for ``size`` battles; ``over`` where a side is dead, ``battle_won`` where the enemies' alone is.
 
     Raises:
         UserError: there is no such map, or JaxMARL is not installed.
     """
-    jax = load("jax")
-    jnp = jax.numpy
-    env, facts = _environment(map_name), map_facts(map_name)
+    jnp = load("jax").numpy
+    facts = map_facts(map_name)
+    env = environment(map_name)
     agents = list(env.agents)
     units = facts.n_agents + facts.n_enemies
 
@@ -88,27 +70,19 @@ def compile_simulator(map_name: str, size: int) -> Simulator:
             jnp.stack([available[agent] for agent in agents]).astype(jnp.int32),
         )
 
-    def reset(key: Any) -> tuple[Any, Any, Any]:
-        key, draw = jax.random.split(key)
-        obs, world = env.reset(draw)
-        return key, world, views(obs, world)
+    def reset(key: Any) -> tuple[Any, Any]:
+        obs, world = env.reset(key)
+        return world, views(obs, world)
 
     def step(key: Any, world: Any, actions: Any) -> tuple[Any, ...]:
-        key, draw = jax.random.split(key)
         # Not env.step, which starts the next episode at once and so replaces the last observation of this one.
-        obs, world, reward, _, _ = env.step_env(draw, world, dict(zip(agents, actions, strict=True)))
+        obs, world, rewards, _, _ = env.step_env(key, world, dict(zip(agents, actions, strict=True)))
         alive = world.state.unit_alive
         allies, enemies = alive[: facts.n_agents].any(), alive[facts.n_agents :].any()
-        return key, world, views(obs, world), reward[agents[0]], ~(allies & enemies), allies & ~enemies
+        rewards = jnp.stack([rewards[agent] for agent in agents])
+        return world, views(obs, world), rewards, ~(allies & enemies), {"battle_won": allies & ~enemies}
 
-    def keys(seeds: Sequence[int]) -> Any:
-        return jnp.stack([jax.random.key(seed) for seed in seeds])
-
-    some = keys([0] * size)
-    compiled_reset = jax.jit(jax.vmap(reset)).lower(some).compile()
-    _, world, _ = compiled_reset(some)
-    actions = jnp.full((size, facts.n_agents), STOP, jnp.int32)
-    return Simulator(keys, compiled_reset, jax.jit(jax.vmap(step)).lower(some, world, actions).compile())
+    return compile_simulator(size, facts.n_agents, reset, step)
 
 
 def normalise_state(xp: Any, state: Any, units: int) -> Any:
@@ -129,15 +103,23 @@ def normalise_state(xp: Any, state: Any, units: int) -> Any:
     return xp.concatenate([rows.reshape(-1), teams, types / (UNIT_TYPES - 1)]).astype(xp.float32)
 
 
-def _environment(map_name: str) -> Any:
-    smax = load("jaxmarl.environments.smax")
-    maps = load("jaxmarl.environments.smax.smax_env").MAP_NAME_TO_SCENARIO
-    if map_name not in maps:
-        raise UserError(f"map_name '{map_name}' is no SMAX map; {nearest(str(map_name), list(maps))}")
-    scenario = maps[map_name]
-    return smax.HeuristicEnemySMAX(
+def environment(map_name: str) -> Any:
+    """JaxMARL's own environment of a map, against the heuristic enemy.
+
+    Raises:
+        UserError: there is no such map, or JaxMARL is not installed.
+    """
+    scenario = _scenario(map_name)
+    return load("jaxmarl.environments.smax.heuristic_enemy_smax_env").HeuristicEnemySMAX(
         scenario=scenario,
         max_steps=NO_LIMIT,
         smacv2_position_generation=scenario.smacv2_position_generation,
         smacv2_unit_type_generation=scenario.smacv2_unit_type_generation,
     )
+
+
+def _scenario(map_name: str) -> Any:
+    maps = load("jaxmarl.environments.smax.smax_env").MAP_NAME_TO_SCENARIO
+    if map_name not in maps:
+        raise UserError(f"map_name '{map_name}' is no SMAX map; {nearest(str(map_name), list(maps))}")
+    return maps[map_name]

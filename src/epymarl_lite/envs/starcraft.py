@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -160,12 +161,26 @@ def _refuse_individual_rewards(name: str, kwargs: dict[str, Any]) -> None:
         raise ValueError(f"env '{name}' has one reward for all agents: it needs common_reward=True")
 
 
-def _require_starcraft(name: str) -> None:
+def missing_starcraft() -> str:
+    """What is missing of StarCraft II, as far as files tell, and how to get it; "" if nothing is."""
     local = Path.cwd() / "3rdparty" / "StarCraftII"
     if local.is_dir():
         os.environ.setdefault("SC2PATH", str(local))
-    home = Path(os.environ.get("SC2PATH", "~/StarCraftII")).expanduser()
+    given = os.environ.get("SC2PATH")
+    if not given and sys.platform != "linux":
+        return ""  # there the game has an installer, and pysc2 asks it for the place
+    home = Path(given or "~/StarCraftII").expanduser()
     if not home.is_dir():
-        raise FileNotFoundError(
-            f"env '{name}' needs StarCraft II, and there is none at {home}: install it and set SC2PATH, {_INSTEAD}"
+        return (
+            f"StarCraft II, and there is none at {home}: install it (github.com/Blizzard/s2client-proto#downloads) and"
+            " set SC2PATH to its folder"
         )
+    if not (home / "Maps" / "SMAC_Maps").is_dir():
+        return f"SMAC's maps, and {home / 'Maps' / 'SMAC_Maps'} is missing: copy SMAC_Maps from SMAC's repository there"
+    return ""
+
+
+def _require_starcraft(name: str) -> None:
+    problem = missing_starcraft()
+    if problem:
+        raise FileNotFoundError(f"env '{name}' needs {problem}, {_INSTEAD}")

@@ -125,8 +125,9 @@ class RolloutRunner:
         terminal = outcome.terminated | (outcome.truncated & self.args.treat_truncation_as_terminal)
         # SMAC's way of saying that the limit ended a task that would go on.
         terminal &= np.array([not info.get("episode_limit", False) for info in outcome.infos])
-        reward = th.from_numpy(outcome.reward).unsqueeze(1)
-        values = {"reward": reward, "terminated": th.from_numpy(terminal).view(-1, 1, 1)}
+        # In the types that they are stored in: a checkout's batch converts none.
+        reward = th.from_numpy(outcome.reward).float().unsqueeze(1)
+        values = {"reward": reward, "terminated": th.from_numpy(terminal).to(th.uint8).view(-1, 1, 1)}
         self.batch.update(values, bs=self._index(rows), ts=self.t, mark_filled=False)
 
     def _log(self, test_mode: bool, returns: np.ndarray, lengths: np.ndarray, infos: list[dict[str, Any]]) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import torch as th
 
 from epymarl_lite.runners.env_group import EnvFactory, EnvGroup, Outcome, Views
+from epymarl_lite.runners.shared_arrays import SharedArrays
 from epymarl_lite.utils.errors import ConfigError
 
 _CLOSE_SECONDS = 5.0
@@ -31,7 +32,8 @@ class WorkerError(RuntimeError):
 class WorkerPool:
     """Environments shared out in blocks over worker processes.
 
-    A step costs one message to each process and one back, however many environments it holds.
+    A step costs one short message to each process and one back, however many environments it holds; what the
+    environments show comes through shared memory.
 
     Args:
         factories: makers of the environments; sent to the workers, so picklable where processes are not forked.
@@ -46,6 +48,7 @@ class WorkerPool:
         bounds = np.linspace(0, self.size, n_processes + 1).astype(int)
         self._blocks = [(int(low), int(high)) for low, high in pairwise(bounds)]
         self._connections: list[Connection] = []
+        self._shared: list[SharedArrays] = []
         self.processes: list[Any] = []
         context = mp.get_context()
         os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")  # else pygame's workers ignore being terminated
@@ -58,35 +61,36 @@ class WorkerPool:
                 theirs.close()  # so that a worker's death is the end of its pipe
                 self._connections.append(ours)
                 self.processes.append(process)
-            for worker in range(n_processes):
+            for worker, connection in enumerate(self._connections):
                 self._receive(worker)
+                self._shared.append(SharedArrays.receive(connection))
         except BaseException:
             self.close()
             raise
 
     def reset(self) -> Views:
         """Start an episode in each environment."""
-        return _join_views(self._ask_all("reset"))
+        self._ask_all("reset")
+        return Views(*self._gather({worker: high - low for worker, (low, high) in enumerate(self._blocks)})[:3])
 
     def step(self, rows: Sequence[int], actions: np.ndarray) -> Outcome:
         """Step the environments ``rows`` (ascending) with ``actions`` (k, agents)."""
         edges = np.searchsorted(rows, [low for low, _ in self._blocks] + [self.size])
-        busy = []
+        counts = {}
         for worker, (low, _) in enumerate(self._blocks):
             start, stop = edges[worker], edges[worker + 1]
             if start < stop:
                 self._send(worker, ("step", [row - low for row in rows[start:stop]], actions[start:stop]))
-                busy.append(worker)
-        outcomes: list[Outcome] = [self._receive(worker) for worker in busy]
-        if len(outcomes) == 1:
-            return outcomes[0]
-        return Outcome(
-            _join_views([outcome.views for outcome in outcomes]),
-            np.concatenate([outcome.reward for outcome in outcomes]),
-            np.concatenate([outcome.terminated for outcome in outcomes]),
-            np.concatenate([outcome.truncated for outcome in outcomes]),
-            [info for outcome in outcomes for info in outcome.infos],
-        )
+                counts[worker] = stop - start
+        replies = [self._receive(worker) for worker in counts]
+        infos = [info for _, part in replies for info in part]
+        *views, reward, terminated, truncated = self._gather(counts)
+        return Outcome(Views(*views), reward[:, : replies[0][0]], terminated, truncated, infos)
+
+    def _gather(self, counts: dict[int, int]) -> list[np.ndarray]:
+        # Concatenating copies: workers write over their memory at the next step.
+        parts = [[array[:count] for array in self._shared[worker].arrays] for worker, count in counts.items()]
+        return [np.concatenate(columns) for columns in zip(*parts, strict=True)]
 
     def call(self, method: str) -> list[Any]:
         """Call a method without arguments of every environment."""
@@ -152,9 +156,9 @@ def _work(connection: Connection, factories: list[EnvFactory]) -> None:
     group: EnvGroup | None = None
     try:
         group = EnvGroup(factories)
+        examples = _examples(group)
         connection.send((True, None))
-        while (message := connection.recv())[0] != "close":
-            connection.send((True, getattr(group, message[0])(*message[1:])))
+        _serve(group, connection, SharedArrays.send(connection, examples))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone
     except Exception as error:
@@ -164,6 +168,34 @@ def _work(connection: Connection, factories: list[EnvFactory]) -> None:
         if group is not None:
             group.close()
         connection.close()
+
+
+def _examples(group: EnvGroup) -> list[np.ndarray]:
+    """Arrays like those of a step: the views, the rewards (at most one per agent), terminated and truncated."""
+    info = group.call("get_env_info")[0]
+    agents = (group.size, info["n_agents"])
+    return [
+        np.empty((group.size, info["state_shape"]), np.float32),
+        np.empty((*agents, info["obs_shape"]), np.float32),
+        np.empty((*agents, info["n_actions"]), np.int32),
+        np.empty(agents, np.float64),
+        np.empty(group.size, bool),
+        np.empty(group.size, bool),
+    ]
+
+
+def _serve(group: EnvGroup, connection: Connection, shared: SharedArrays) -> None:
+    """Answer until told to close; a step's arrays are written to memory that the parent reads after the answer."""
+    while (message := connection.recv())[0] != "close":
+        result = getattr(group, message[0])(*message[1:])
+        if isinstance(result, Views):
+            shared.write(*result)
+            result = None
+        elif isinstance(result, Outcome):
+            views, reward, terminated, truncated, infos = result
+            shared.write(*views, reward, terminated, truncated)
+            result = reward.shape[1], infos
+        connection.send((True, result))
 
 
 def _leave_with_parent(parent: int) -> None:
@@ -184,9 +216,3 @@ def _seed_globals(factory: EnvFactory) -> None:
 
 def _available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
-def _join_views(parts: Sequence[Views]) -> Views:
-    if len(parts) == 1:
-        return parts[0]
-    return Views(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from kd_marl.commands.common import Subparsers, add_parser
+from kd_marl.errors import UserError
+from kd_marl.host import Host
 
 
 def add(subparsers: Subparsers) -> None:
@@ -20,6 +22,8 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--env-config", required=True, metavar="NAME", help="as for python src/main.py, e.g. mpe")
     parser.add_argument("--key", metavar="TASK", help="env_args.key, e.g. pz-mpe-simple-spread-v3")
     parser.add_argument("--map-name", metavar="MAP", help="env_args.map_name, e.g. 3m")
+    parser.add_argument("--n-agents", type=int, metavar="N", help="with --env-config smax: sizes of a map of your own,")
+    parser.add_argument("--n-enemies", type=int, metavar="N", help="or of any map where JaxMARL is not installed")
     parser.add_argument("--limits", default="lh", help="fo (all), lh (limited) or lha (limited, various widths)")
     parser.add_argument("--masks-preset", default="paper", help="paper or random")
     parser.add_argument("--masks", default="{}", metavar="YAML", help="your own limits, e.g. '{0: [L], 1: [V.x, V.y]}'")
@@ -36,9 +40,10 @@ def _masks(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from envs.hetero_mask import default_widths, mask_text, read_masks
-    from kd_marl import environments
+    from kd_marl import environments, register
     from kd_marl.launch import assemble, parse_command
 
+    register.register(host)
     updates = [f"env_args.{key}={value}" for key, value in (("key", args.key), ("map_name", args.map_name)) if value]
     # The algorithm plays no part in who sees what; any stock one completes the configuration.
     command = parse_command(["--config=mappo", f"--env-config={args.env_config}", "with", *updates])
@@ -48,13 +53,38 @@ def _masks(args: argparse.Namespace) -> int:
         config["env_args"][key] = value
     config.update(limits=args.limits, masks_preset=args.masks_preset, masks=read_masks(args.masks))
     settings = SimpleNamespace(**config)
-    environments.check_installed(host, settings)
-    build = environments.Factory(host, settings, masked=False)
-    reward = {key: config[key] for key in ("common_reward", "reward_scalarisation")}
-    env = build(**{**config["env_args"], **reward, "seed": 0})
-    info = env.get_env_info()
-    env.close()
-    mask = environments.task_mask(settings, info["n_agents"], info["obs_shape"])
+    info = _described(host, settings) if args.n_agents is None else _sized(args, settings)
+    mask = environments.task_mask(settings, info)
     widths = default_widths(mask.layout, mask, args.limits, args.width)
     print(mask_text(mask, widths, columns=max(Console().width, 100)), end="")
     return 0
+
+
+def _described(host: Host, settings: Any) -> dict[str, Any]:
+    """What the environment says of itself."""
+    from kd_marl import environments
+
+    environments.check_installed(host, settings)
+    build = environments.Factory(host, settings, masked=False)
+    reward = {"common_reward": settings.common_reward, "reward_scalarisation": settings.reward_scalarisation}
+    env = build(**{**settings.env_args, **reward, "seed": 0})
+    info = environments.describe(env)
+    env.close()
+    return info
+
+
+def _sized(args: argparse.Namespace, settings: Any) -> dict[str, Any]:
+    """What SMAX would say of a battle of these sizes.
+
+    Raises:
+        UserError: the environment is another, or the sizes are none.
+    """
+    from envs.smax.simulator import OBS_OWN, OBS_UNIT
+
+    if settings.env != "smax":
+        raise UserError(f"--n-agents is for --env-config smax; {args.env_config} says its sizes itself: leave it out")
+    if args.n_enemies is None or min(args.n_agents, args.n_enemies) < 1:
+        raise UserError("a battle's sizes are two numbers of at least 1: give --n-agents 5 --n-enemies 6, for example")
+    others = args.n_agents - 1 + args.n_enemies
+    size = OBS_UNIT * others + OBS_OWN
+    return {"n_agents": args.n_agents, "n_enemies": args.n_enemies, "obs_shape": size, "family": "smax"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import jsonschema
@@ -10,6 +11,7 @@ import numpy as np
 import onnx
 
 from kd_marl.deploy import csource, profile
+from kd_marl.deploy.budget import Budget, agent_budget
 from kd_marl.deploy.footprint import footprint
 from kd_marl.deploy.onnx_graph import policy_model, step_constants
 from kd_marl.deploy.weights import Weights
@@ -34,6 +36,7 @@ def check_bundle(folder: Path) -> Bundle:
     for agent in bundle.agents:
         weights = bundle.weights(agent)
         _check_costs(bundle, agent)
+        _check_budget(bundle, agent, agent_budget(bundle.profile.raw["agents"][agent.index]["budget"]))
         _check_onnx(bundle, agent, weights)
         _check_c(bundle, agent, weights)
         used.update(agent.paths)
@@ -72,6 +75,31 @@ def _check_costs(bundle: Bundle, agent: AgentProfile) -> None:
                 f"{bundle.folder}: {agent.label} of width {agent.width} with {agent.inputs} inputs has {key} {value}, "
                 f"the profile says {said[key]}: export it again"
             )
+
+
+def check_budgets(bundle: Bundle, budgets: Sequence[Budget]) -> None:
+    """Whether a bundle fits budgets other than its own.
+
+    Args:
+        bundle: a bundle that `check_bundle` has found sound.
+        budgets: one an agent.
+
+    Raises:
+        BundleError: the first agent that does not fit.
+    """
+    for agent, budget in zip(bundle.agents, budgets, strict=True):
+        _check_budget(bundle, agent, budget)
+
+
+def _check_budget(bundle: Bundle, agent: AgentProfile, budget: Budget | None) -> None:
+    if budget is None:
+        return
+    if faults := budget.excess(agent.inputs, agent.width, agent.n_actions):
+        board = f" ({budget.board})" if budget.board else ""
+        raise BundleError(
+            f"{bundle.folder}: {agent.label} of width {agent.width} does not fit its budget{board}: it takes "
+            f"{' and '.join(faults)}"
+        )
 
 
 def _check_onnx(bundle: Bundle, agent: AgentProfile, weights: Weights) -> None:

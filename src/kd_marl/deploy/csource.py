@@ -46,8 +46,8 @@ def c_files(
     values = {
         "PREFIX": prefix,
         "UPPER": prefix.upper(),
-        "NAME": _comment(name),
-        "TASK": _comment(task),
+        "NAME": comment(name),
+        "TASK": comment(task),
         "VERSION": package_version("kd-marl"),
         "FORMAT_VERSION": str(FORMAT_VERSION),
         "INPUTS": str(inputs),
@@ -98,10 +98,10 @@ def _unit(unit: str | None) -> str:
 
 
 def _listed(lines: Sequence[str]) -> str:
-    return "\n".join(f" *   {index:3d}  {_comment(line)}" for index, line in enumerate(lines))
+    return "\n".join(f" *   {index:3d}  {comment(line)}" for index, line in enumerate(lines))
 
 
-def _comment(text: str) -> str:
-    """Text that cannot end a C comment or hold anything but printable ASCII."""
+def comment(text: str) -> str:
+    """Text that cannot end a C comment, or begin one, or hold anything but printable ASCII."""
     plain = "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
     return plain.replace("*/", "*?").replace("/*", "?*").replace("@", "?")

@@ -50,6 +50,8 @@ def agent_facts(run: StudentRun, agent: int) -> dict[str, Any]:
         "state_bytes": bytes_of.state,
         "flash_bytes": bytes_of.flash,
         "ram_bytes": bytes_of.ram,
+        # Runs before there were budgets say nothing of them.
+        "budget": (run.facts.get("budget") or [None] * mask.n_agents)[agent],
     }
 
 

@@ -120,13 +120,13 @@ def load_student(run: Path | str) -> StudentRun:
 
 def _checkpoint_in(folder: Path) -> Path:
     """The furthest whole checkpoint in a models folder, or the folder itself if it is one."""
+    if (folder / "teacher.json").is_file() or any(folder.glob("*/teacher.json")):
+        raise UserError(f"{folder} is a teacher, and only students are exported: distil it first with kd_student")
     if (folder / resume.FACTS_FILE).is_file():
         return folder
     steps = [path.parent for path in folder.glob(f"*/{resume.FACTS_FILE}") if path.parent.name.isdigit()]
     if steps:
         return max(steps, key=lambda path: int(path.name))
-    if (folder / "teacher.json").is_file() or any(folder.glob("*/teacher.json")):
-        raise UserError(f"{folder} is a teacher, and only students are exported: distil it first with kd_student")
     raise UserError(
         f"{folder} holds no student: expected {resume.FACTS_FILE} in it or in <steps>/ in it, or {RUN_FILE} of a run"
     )

@@ -1,0 +1,150 @@
+"""Environments written in JAX behind the face a runner knows: many stepped in one call of a compiled function."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from envs.jax_support import load
+from epymarl_lite.runners.env_group import Outcome, Views
+from kd_marl.errors import UserError
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """Compiled functions over ``size`` environments.
+
+    Each environment has a stream of random keys that moves on with its episodes, and each episode one that moves on
+    with its steps: no episode depends on how long those beside the one before it went on.
+
+    Attributes:
+        keys: a list of ``size`` seeds -> the environments' streams.
+        reset: ``keys`` -> ``(keys, episodes, world, views)``, where ``episodes`` are the episodes' streams.
+        step: ``episodes, world, actions (size, agents) int32`` -> ``(episodes, world, views, rewards (size, agents),
+            over (size,), facts)``; ``over`` where the task ended, ``facts`` a dict of what an episode's last info
+            says, ``(size,)`` each.
+
+    ``views`` is ``(state (size, state_size), obs (size, agents, obs_size), avail_actions (size, agents, actions))``.
+    """
+
+    keys: Callable[[Sequence[int]], Any]
+    reset: Callable[..., Any]
+    step: Callable[..., Any]
+
+
+def compile_simulator(size: int, n_agents: int, reset: Callable[..., Any], step: Callable[..., Any]) -> Simulator:
+    """Compile one environment's pure functions for ``size`` of them: a few seconds.
+
+    Args:
+        size: environments stepped together.
+        n_agents: actions of one environment.
+        reset: ``key`` -> ``(world, views)``.
+        step: ``key, world, actions (agents,)`` -> ``(world, views, rewards, over, facts)``.
+    """
+    jax = load("jax")
+    jnp = jax.numpy
+
+    # Keys are split inside: a call from Python costs more than the step of a small environment.
+    def begin(key: Any) -> tuple[Any, ...]:
+        key, episode = jax.random.split(key)
+        episode, draw = jax.random.split(episode)
+        return key, episode, *reset(draw)
+
+    def go_on(episode: Any, world: Any, actions: Any) -> tuple[Any, ...]:
+        episode, draw = jax.random.split(episode)
+        return episode, *step(draw, world, actions)
+
+    def keys(seeds: Sequence[int]) -> Any:
+        return jnp.stack([jax.random.key(seed) for seed in seeds])
+
+    some, actions = keys([0] * size), jnp.zeros((size, n_agents), jnp.int32)
+    compiled_reset = jax.jit(jax.vmap(begin)).lower(some).compile()
+    _, episodes, world, _ = compiled_reset(some)
+    return Simulator(keys, compiled_reset, jax.jit(jax.vmap(go_on)).lower(episodes, world, actions).compile())
+
+
+class JaxBatch(ABC):
+    """``size`` environments stepped in one call: a ``VectorEnv``.
+
+    Environment i draws from a stream of its own, seeded with ``seed + i``: it plays the same episodes in a batch of any
+    size. All begin an episode together, and ``episode_limit`` steps later all that are left are truncated.
+
+    Attributes:
+        size: how many environments.
+        env_info: EPyMARL's sizes of one of them.
+    """
+
+    title: ClassVar[str]
+    # What an agent does whose episode is over while others go on; nobody sees it.
+    idle_action: ClassVar[int]
+
+    def __init__(self, size: int, seed: int, env_info: dict[str, Any]) -> None:
+        self.size = size
+        self.env_info = env_info
+        self.episode_limit: int = env_info["episode_limit"]
+        self._episodes: Any = None
+        self._world: Any = None
+        self._steps = 0
+        self.reseed(seed)
+
+    @property
+    @abstractmethod
+    def simulator(self) -> Simulator:
+        """The compiled functions; asked for when the first episode begins, not by who only wants sizes."""
+
+    @abstractmethod
+    def share(self, rewards: np.ndarray) -> np.ndarray:
+        """What the learner gets of the agents' rewards ``(k, agents)``: as many columns, or one."""
+
+    def reseed(self, seed: int) -> None:
+        """Start the random streams anew: row i from ``seed + i``."""
+        self._seed, self._keys = seed, None
+
+    def reset(self) -> Views:
+        """Begin an episode in each row."""
+        if self._keys is None:
+            self._keys = self.simulator.keys([self._seed + row for row in range(self.size)])
+        self._keys, self._episodes, self._world, views = self.simulator.reset(self._keys)
+        self._steps = 0
+        return _numpy(views)
+
+    def step(self, rows: Sequence[int], actions: np.ndarray) -> Outcome:
+        """Step the environments ``rows`` with ``actions`` (k, agents); the others idle, unseen."""
+        every = np.full((self.size, self.env_info["n_agents"]), self.idle_action, np.int32)
+        every[rows] = actions
+        stepped = self.simulator.step(self._episodes, self._world, every)
+        self._episodes, self._world, views, rewards, over, facts = stepped
+        self._steps += 1
+        chosen = slice(None) if len(rows) == self.size else np.asarray(rows)
+        terminated = np.array(over)[chosen]
+        truncated = ~terminated & (self._steps >= self.episode_limit)
+        facts = {name: np.asarray(values)[chosen].tolist() for name, values in facts.items()}
+        infos = [
+            {name: values[row] for name, values in facts.items()} if ended else {}
+            for row, ended in enumerate(terminated | truncated)
+        ]
+        shown = Views(*(view[chosen] for view in _numpy(views)))
+        return Outcome(shown, self.share(np.array(rewards, np.float64)[chosen]), terminated, truncated, infos)
+
+    def call(self, method: str) -> list[Any]:
+        """What a runner asks of every environment: its sizes; anything else environments stepped together cannot do.
+
+        Raises:
+            UserError: any other method.
+        """
+        if method == "get_env_info":
+            return [dict(self.env_info)] * self.size
+        raise UserError(f"{self.title} cannot '{method}': leave render and save_replay at False")
+
+    def close(self) -> None:
+        """Forget the episodes."""
+        self._world = self._episodes = None
+
+
+def _numpy(views: Sequence[Any]) -> Views:
+    # Copies: JAX's own memory is read-only, and torch would share it.
+    return Views(*(np.array(view) for view in views))

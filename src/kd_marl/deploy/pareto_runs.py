@@ -1,0 +1,202 @@
+"""The runs behind `kd-marl pareto`: one kd_student a width and seed, each made once, and a bundle of each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from kd_marl import progress, resume
+from kd_marl.deploy import bundle, check
+from kd_marl.deploy.source import StudentRun, load_student
+from kd_marl.errors import UserError
+from kd_marl.host import SOURCE_ROOT, Host
+from kd_marl.launch import assemble, parse_command
+from kd_onboard.bundle import PROFILE
+from kd_onboard.errors import BundleError
+
+# How long a run that is to be stopped may take before it is killed.
+STOP_SECONDS = 10.0
+# What the sweep sets itself.
+_OWN = ("widths", "seed", "local_results_path", "resume", "evaluate", "checkpoint_path", "load_step")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One student of the sweep."""
+
+    width: int
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """A name for people, for its log file and its bundle."""
+        return f"width-{self.width}-seed-{self.seed}"
+
+
+class Sweep:
+    """Students of several widths and seeds that differ in nothing else.
+
+    Attributes:
+        cells: width after width.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        environment: str,
+        updates: Sequence[str],
+        widths: Sequence[int],
+        seeds: Sequence[int],
+        to: Path,
+    ) -> None:
+        """Plan.
+
+        Args:
+            host: whose configuration files are read.
+            environment: ``--env-config`` of the runs.
+            updates: what follows ``with``, the same for all.
+            widths: of all agents of a student.
+            seeds: of the runs.
+            to: folder of the runs, their logs and bundles.
+
+        Raises:
+            UserError: an impossible width or seed, or an update that the sweep makes itself.
+        """
+        for what, numbers, least in (("width", widths, 1), ("seed", seeds, 0)):
+            for number in numbers:
+                if number < least:
+                    raise UserError(f"{what} {number} is none: give whole numbers of at least {least}")
+        for word in updates:
+            key = word.split("=", 1)[0]
+            if key in _OWN:
+                raise UserError(f"pareto sets {key} itself: leave it out (widths and seeds are --widths and --seeds)")
+            if word == "teacher=train":
+                raise UserError("one teacher serves all students: train it first with --config=kd_teacher")
+        self._host, self._environment, self._updates = host, environment, list(updates)
+        self._folder = Path(os.path.abspath(to.expanduser()))
+        self.cells = [Cell(width, seed) for width in sorted(set(widths)) for seed in sorted(set(seeds))]
+
+    @property
+    def results(self) -> Path:
+        """Folder of the runs, as every run's ``results``."""
+        return self._folder / "runs"
+
+    def words(self, cell: Cell) -> list[str]:
+        """The command line of a student, after ``python src/main.py``."""
+        own = [f"widths={cell.width}", f"seed={cell.seed}", f"local_results_path={self.results}", "resume=True"]
+        return ["--config=kd_student", f"--env-config={self._environment}", "with", *self._updates, *own]
+
+    def finished(self, cell: Cell) -> Path | None:
+        """The last checkpoint of a student that is trained and evaluated; None if it is yet to be made."""
+        from sacred.arg_parser import get_config_updates
+
+        words = self.words(cell)
+        config = assemble(self._host, parse_command(words))
+        updates, _ = get_config_updates(words[words.index("with") + 1 :])
+        config = self._host.main.recursive_dict_update(config, updates)
+        run = SimpleNamespace(
+            local_results_path=self.results, name=config["name"], fingerprint=resume.fingerprint(config)
+        )
+        point = resume.newest(run, cell.seed)
+        return point.folder if point is not None and point.reported else None
+
+    def make(self, jobs: int) -> None:
+        """Make the students that are missing.
+
+        Args:
+            jobs: how many at a time.
+
+        Raises:
+            UserError: one failed; the others are kept, and the same call goes on with what is left.
+        """
+        missing = [cell for cell in self.cells if self.finished(cell) is None]
+        failed: list[str] = []
+        with progress.bar("students", len(self.cells), "run", done=len(self.cells) - len(missing)) as bar:
+            # The first finds the teacher and exports the expert buffer that all share: two must not write it at once.
+            for part in (missing[:1], missing[1:]):
+                failed += self._execute(part, jobs, bar)
+                if failed:
+                    break
+        if failed:
+            raise UserError(f"{len(failed)} of {len(self.cells)} students failed, the first: {failed[0]}")
+
+    def _execute(self, cells: Sequence[Cell], jobs: int, bar: Any) -> list[str]:
+        """Run cells side by side; returns what failed. However this ends, no process that it started goes on."""
+        logs = self.results / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        queue, failed = list(cells), []
+        running: dict[subprocess.Popen[bytes], Cell] = {}
+        try:
+            while queue or running:
+                while queue and len(running) < jobs:
+                    cell = queue.pop(0)
+                    with open(logs / f"{cell.label}.log", "ab") as log:
+                        running[_start(self.words(cell), log)] = cell
+                time.sleep(0.1)
+                for process in [process for process in running if process.poll() is not None]:
+                    cell = running.pop(process)
+                    if process.returncode or self.finished(cell) is None:
+                        failed.append(f"{cell.label}: {_last_line(logs / f'{cell.label}.log')}")
+                    bar.update(1)
+        finally:
+            _stop(list(running))
+        return failed
+
+    def exported(self, cell: Cell) -> tuple[StudentRun, Mapping[str, Any]]:
+        """A finished student and the profile of its bundle, which is written if it is not there."""
+        checkpoint = self.finished(cell)
+        assert checkpoint is not None, "make() has made it"
+        run, folder = load_student(checkpoint), self._folder / "bundles" / cell.label
+        try:
+            profile = check.check_bundle(folder).profile.raw
+            if profile["provenance"]["checkpoint"] == "/".join(checkpoint.parts[-2:]):
+                return run, profile
+        except BundleError:
+            # Absent, damaged, or of another version.
+            pass
+        if folder.is_dir() and not (folder / PROFILE).is_file():
+            shutil.rmtree(folder)
+        buffer = run.find_buffer()
+        if buffer is None:
+            raise UserError(f"the expert buffer of {checkpoint} is gone: restore it in {self.results / 'buffers'}")
+        options = bundle.Options(int8=False)
+        return run, bundle.export(run, folder, buffer.facts["episode_limit"], buffer, options, force=True)
+
+
+def _start(words: Sequence[str], log: Any) -> subprocess.Popen[bytes]:
+    """One thread a run, and a process group of its own, so that its workers can be stopped with it."""
+    return subprocess.Popen(
+        [sys.executable, str(SOURCE_ROOT / "main.py"), *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        os.killpg(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ")] or lines
+    return f"{errors[-1].strip() if errors else 'it said nothing'} (all of it: {log})"

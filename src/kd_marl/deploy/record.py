@@ -1,0 +1,130 @@
+"""What one agent met and did in whole episodes, as a C header that a program replays without an environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kd_controllers.policy_mac import PolicyMAC
+from kd_learners import batches
+from kd_learners.evaluation import Arena
+from kd_marl import lifecycle
+from kd_marl.deploy.csource import comment
+from kd_marl.deploy.interface import package_version
+from kd_marl.host import Host
+from kd_onboard.agent import OnboardAgent
+from kd_onboard.bundle import Bundle
+from kd_onboard.profile import AgentProfile
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Episodes of one agent, one after the other.
+
+    Attributes:
+        begins: ``(steps,)`` bool: an episode begins here.
+        features: ``(steps, inputs)`` float32.
+        available: ``(steps, actions)`` bool.
+        actions: ``(steps,)`` int64: what it did.
+    """
+
+    begins: np.ndarray
+    features: np.ndarray
+    available: np.ndarray
+    actions: np.ndarray
+
+
+class _Team(PolicyMAC):
+    """The host's controller interface around the agents, for one episode at a time."""
+
+    def __init__(self, agents: Sequence[OnboardAgent], args: Any) -> None:
+        super().__init__(args)
+        self.agent = nn.Identity()
+        self._agents = agents
+
+    def init_hidden(self, batch_size: int) -> None:
+        assert batch_size == 1, "one episode at a time"
+        for agent in self._agents:
+            agent.reset()
+
+    def select_actions(
+        self, ep_batch: Any, t_ep: int, t_env: int, bs: Any = slice(None), test_mode: bool = False
+    ) -> Tensor:
+        obs, available = (ep_batch[key][0, t_ep].numpy() for key in ("obs", "avail_actions"))
+        rows = zip(self._agents, obs, available, strict=True)
+        return torch.tensor([[agent.act(row[_indices(agent.profile)], may != 0) for agent, row, may in rows]])
+
+
+def record(host: Host, bundle: Bundle, args: Any, agent: AgentProfile, episodes: int) -> Recording:
+    """Play whole episodes and keep what one agent met.
+
+    Args:
+        host: whose environments and runner are used.
+        bundle: the team.
+        args: a run's namespace, completed by :func:`kd_marl.deploy.play.prepare`.
+        agent: whose view is recorded.
+        episodes: how many.
+
+    Raises:
+        UserError: ``episodes`` is not positive.
+    """
+    args.batch_size_run = 1
+    arena = Arena(host, args, episodes)
+    team = [OnboardAgent.load(bundle, profile.index) for profile in bundle.agents]
+    parts: dict[str, list[np.ndarray]] = {"begins": [], "features": [], "available": [], "actions": []}
+    with lifecycle.workers_watched():
+        for batch, _, _ in arena.blocks(lambda _, options: _Team(team, options), masked=True, label="recording"):
+            played = batches.from_host(batch)
+            steps = int(played.length[0])
+            parts["begins"].append(np.arange(steps) == 0)
+            parts["features"].append(played.obs[0, :steps, agent.index].numpy()[:, _indices(agent)])
+            parts["available"].append(played.avail_actions[0, :steps, agent.index].numpy() != 0)
+            parts["actions"].append(played.actions[0, :steps, agent.index].numpy())
+    return Recording(**{name: np.concatenate(rows) for name, rows in parts.items()})
+
+
+def header(recording: Recording, bundle: Bundle, agent: AgentProfile) -> str:
+    """The recording as C99: sizes, and one array for each of its attributes; floats are exact."""
+    steps, episodes = len(recording.actions), int(recording.begins.sum())
+    lines = [
+        "/*",
+        f' * {episodes} episodes of agent "{comment(agent.name)}" of {comment(bundle.task.name)}, recorded by kd-marl '
+        f"{package_version('kd-marl')}.",
+        " * kd_record_begins is 1 where an episode begins; kd_record_actions is what the agent did.",
+        " */",
+        "#ifndef KD_RECORD_H",
+        "#define KD_RECORD_H",
+        "",
+        f"#define KD_RECORD_STEPS {steps}",
+        f"#define KD_RECORD_INPUTS {agent.inputs}",
+        f"#define KD_RECORD_ACTIONS {agent.n_actions}",
+        "",
+        _array("unsigned char", "begins", [str(int(value)) for value in recording.begins]),
+        _array("float", "features[][KD_RECORD_INPUTS]", [_row(row) for row in recording.features]),
+        _array(
+            "unsigned char", "available[][KD_RECORD_ACTIONS]", [_row(row.astype(int)) for row in recording.available]
+        ),
+        _array("int", "actions", [str(value) for value in recording.actions]),
+        "#endif",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _indices(agent: AgentProfile) -> list[int]:
+    return [feature.index for feature in agent.features]
+
+
+def _array(kind: str, name: str, rows: Sequence[str]) -> str:
+    name = name.replace("[]", "[KD_RECORD_STEPS]") if "[]" in name else f"{name}[KD_RECORD_STEPS]"
+    return f"static const {kind} kd_record_{name} = {{\n" + "".join(f"    {row},\n" for row in rows) + "};\n"
+
+
+def _row(values: np.ndarray) -> str:
+    if values.dtype.kind == "f":
+        return "{" + ", ".join(f"{float(value).hex()}f" for value in values) + "}"
+    return "{" + ", ".join(str(value) for value in values) + "}"
