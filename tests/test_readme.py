@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 
@@ -28,13 +29,17 @@ def commands(readme: str, program: str) -> list[list[str]]:
 def test_every_run_of_the_readme_in_its_order(readme, mains, tmp_path):
     lines = commands(readme, "python src/main.py")
     algorithms = [words[0].removeprefix("--config=") for words in lines]
-    assert algorithms == ["kd_teacher", "kd_export", *["kd_student"] * 2, "qmix", *["kd_student"] * 2]
+    particles = ["kd_teacher", "kd_export", *["kd_student"] * 2, "qmix", *["kd_student"] * 2]
+    assert algorithms == [*particles, "kd_student", "kd_teacher"]
     for algorithm, words in zip(algorithms, lines, strict=True):
+        battles = "--env-config=smax" in words
+        if battles and importlib.util.find_spec("jaxmarl") is None:
+            continue
         run = mains.run(*words, *TINY.get(algorithm, STOCK), f"local_results_path={tmp_path}", "seed=1").check()
         if "resume=True" in words:
             assert "this run has finished already" in run.out + run.err
         elif algorithm == "kd_student":
-            assert run.summary["student"]["return_mean"] < 0.0
+            assert (run.summary["student"]["return_mean"] > 0.0) == battles
 
 
 def test_the_masks_written_in_the_readme_are_masks(readme, capsys):
