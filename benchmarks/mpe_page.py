@@ -1,52 +1,24 @@
-"""docs/results.md and its figure, from the summaries of the grid's runs: every number on the page is computed here."""
+"""The particle environments on docs/results.md: retention beside the paper's, and MAPPO under the same limits."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Sequence
-from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
-import mpe_figure
 import mpe_notes
-from mpe_evidence import NOT_MEASURED, Estimate, Evidence, against_baseline
-from mpe_grid import BASELINE, BASELINE_OF, ROOT, SETTINGS, STUDENT, Cell, Grid
+import results_figure
+from mpe_baselines import against_baseline, baseline_table
+from results_evidence import NOT_MEASURED, PERCENT, Evidence, shown, table
+from results_families import MPE, limits_of, preset_of
+from results_grid import BASELINE, STUDENT, Cell
 
-from kd_marl.artifacts import atomic
-from kd_marl.errors import UserError
-from kd_marl.host import get_host
 from kd_marl.metrics.retention import retention
 
-COMMAND = "python benchmarks/mpe_results.py table"
+FIGURE = "results-mpe.svg"
 # The targets at full observation.
 RETENTION_TARGET, FLOPS_TARGET = 0.95, 28.6
 
 
-def write(grid: Grid, docs: Path) -> None:
-    """Write ``results.md`` and ``results.svg`` into the folder ``docs``.
-
-    Raises:
-        UserError: there is no finished run at all.
-    """
-    evidence = Evidence.collect(grid)
-    if not evidence.found:
-        for reason in evidence.passed_over:
-            print(reason)
-        raise UserError(f"no finished run in {grid.results}: python benchmarks/mpe_results.py run makes them")
-    os.makedirs(docs, exist_ok=True)
-    atomic.write_bytes(docs / "results.svg", mpe_figure.figure(points(evidence)).encode())
-    atomic.write_bytes(docs / "results.md", page(evidence).encode())
-    _update_readme(docs.parent / "README.md", summary_table(evidence))
-    print(f"written: {docs / 'results.md'} and results.svg, {len(evidence.found)} runs")
-    for line in evidence.passed_over:
-        print(line)
-    for line in evidence.missing:
-        print(f"missing: {line}")
-
-
-def summary_table(evidence: Evidence) -> str:
+def summary(evidence: Evidence) -> str:
     """The README's table: what is kept of the teacher, at what cost, beside the paper."""
     head = ("task", "limits", "teacher", "student", "kept", "paper keeps", "FLOPs, times fewer")
     rows = []
@@ -54,122 +26,92 @@ def summary_table(evidence: Evidence) -> str:
         for setting in evidence.grid.settings:
             kept = paper_retention(task, setting)
             row = [mpe_notes.short(task), setting.replace("-", ", ")]
-            row += [_text(evidence.student(task, setting, policy, "return_mean")) for policy in ("teacher", "student")]
-            row.append(_text(evidence.student(task, setting, "retention"), scale=100.0, digits=1, unit=" %"))
+            row += [shown(evidence.student(task, setting, policy, "return_mean")) for policy in ("teacher", "student")]
+            row.append(shown(evidence.student(task, setting, "retention"), **PERCENT))
             row.append("-" if kept is None else f"{100 * kept:.1f} %")
-            row.append(_text(evidence.student(task, setting, "flops_ratio"), digits=1))
+            row.append(shown(evidence.student(task, setting, "flops_ratio"), digits=1))
             rows.append(row)
-    seeds = len(evidence.grid.seeds)
-    episodes = sorted({record.summary["episodes"] for record in evidence.found.values()})
     return (
-        f"Written by `{COMMAND}` from the runs of `make results`: returns of the greedy policies, mean of {seeds} "
-        f"seeds ± 95 % interval over seeds, {', '.join(map(str, episodes))} episodes each; kept is 1 - |S - T| / |T|, "
-        f"as in the paper.\n\n{_table(head, rows)}"
+        f"Returns of the greedy policies over {', '.join(map(str, evidence.episodes))} episodes, mean of "
+        f"{len(evidence.grid.seeds)} seeds ± 95 % interval over seeds; kept is 1 - |S - T| / |T|, as in the paper.\n\n"
+        f"{table(head, rows)}"
     )
 
 
-def _update_readme(readme: Path, block: str) -> None:
-    """Put the block between the README's markers; a README without them is left alone."""
-    begin, end = "<!-- results:begin -->", "<!-- results:end -->"
-    if not readme.is_file():
-        return
-    text = readme.read_text(encoding="utf-8")
-    if begin in text and end in text:
-        before, rest = text.split(begin, 1)
-        after = rest.split(end, 1)[1]
-        atomic.write_bytes(readme, f"{before}{begin}\n{block}\n{end}{after}".encode())
-
-
-def points(evidence: Evidence) -> dict[str, list[mpe_figure.Point]]:
-    """What the figure shows: task -> a point for each setting."""
-    shown = {}
+def section(evidence: Evidence) -> list[str]:
+    """The paragraphs below the family's heading."""
+    parts = [
+        mpe_notes.HOW_TO_READ,
+        f"![Retention for each task and setting, with the paper's values]({FIGURE})",
+        "### Does it hold?",
+        "\n".join(f"- {line}" for line in targets(evidence)),
+    ]
     for task in evidence.grid.tasks:
-        row = []
+        if evidence.grid.teacher(task) is not None:
+            parts += _task(evidence, task)
+    return parts
+
+
+def figures(evidence: Evidence) -> dict[str, str]:
+    """File name -> SVG: retention for each task and setting."""
+    words = results_figure.Words(
+        title="How much of the teacher's return the students keep",
+        axis="retention 1 - |S-T|/|T|, per cent",
+        paper="the paper, Table II (LH, LH+A)",
+        note="each panel has a scale of its own",
+    )
+    return {FIGURE: results_figure.panels(_panels(evidence), words, shows=(90.0, 100.0))}
+
+
+def _panels(evidence: Evidence) -> list[results_figure.Panel]:
+    rows = []
+    for task in evidence.grid.tasks:
+        points = []
         for setting in evidence.grid.settings:
             ours, paper = evidence.student(task, setting, "retention"), paper_retention(task, setting)
-            mean, half = (None, None) if ours is None else (ours.mean, ours.half)
-            row.append(mpe_figure.Point(setting, mean, half, paper))
-        shown[mpe_notes.short(task)] = row
-    return shown
+            mean, (low, high) = (None, (None, None)) if ours is None else (ours.mean, ours.ends)
+            points.append(results_figure.Point(setting, mean, low, high, paper))
+        rows.append(results_figure.Panel(mpe_notes.short(task), 1.0, points))
+    return rows
 
 
 def paper_retention(task: str, setting: str) -> float | None:
     """Retention by Table II, 1 - |S-T|/|T|; None for full observation, where the paper has the teacher alone."""
     values = mpe_notes.PAPER.get(task)
-    limits = SETTINGS[setting][0]
+    limits = limits_of(setting)
     if values is None or limits == "fo":
         return None
     return retention(getattr(values, limits)[0], values.fo[0], win_rate=False)
-
-
-def page(evidence: Evidence) -> str:
-    """The whole page as Markdown."""
-    parts = [
-        f"<!-- Generated by `{COMMAND}`: change that script, not this page. -->",
-        "# Results on the particle environments",
-        _provenance(evidence),
-        mpe_notes.HOW_TO_READ,
-        "![Retention for each task and setting, with the paper's values](results.svg)",
-        "## Does it hold?",
-        "\n".join(f"- {line}" for line in targets(evidence)),
-    ]
-    if evidence.missing:
-        lines = "\n".join(f"- {line}" for line in evidence.missing)
-        parts.append(f"## Missing\n\nThese runs have not been made; nothing on this page stands for them.\n\n{lines}")
-    for task in evidence.grid.tasks:
-        if evidence.grid.teacher(task) is not None:
-            parts += _task(evidence, task)
-    return "\n\n".join(parts) + "\n"
-
-
-def _provenance(evidence: Evidence) -> str:
-    summaries = [record.summary for record in evidence.found.values()]
-    commits = sorted({record.commit or "unknown" for record in evidence.found.values()})
-    machines = sorted({record.machine for record in evidence.found.values()})
-    episodes = sorted({summary["episodes"] for summary in summaries})
-    rows = [
-        ("page", f"generated by `{COMMAND}` on {datetime.now(timezone.utc):%Y-%m-%d}, commit {_commit()}"),
-        ("runs", f"`python benchmarks/mpe_results.py run`, at commit {', '.join(commits)} (+: with local changes)"),
-        ("host", get_host().name),
-        ("seeds", ", ".join(map(str, evidence.grid.seeds))),
-        ("evaluation", f"{', '.join(map(str, episodes))} episodes for each policy and seed"),
-        ("machine", f"{'; '.join(machines)}; the page was written on {os.cpu_count()} cores"),
-    ]
-    return _table(("", ""), rows)
 
 
 def _task(evidence: Evidence, task: str) -> list[str]:
     """The section of one task."""
     grid = evidence.grid
     example = Cell(STUDENT, task, grid.settings[0], grid.seeds[0])
-    parts = [f"## {mpe_notes.short(task)}", "### Teacher, student, random", _results_table(evidence, task)]
-    parts.append(f"The first row's first run: `{_line(grid, example)}`.")
+    parts = [f"### {mpe_notes.short(task)}", "#### Teacher, student, random", _results_table(evidence, task)]
+    parts.append(f"The first row's first run: `{grid.shell_line(example)}`.")
     if task in mpe_notes.PAPER:
-        parts += ["### The paper's Table II", _paper_table(task)]
+        parts += ["#### The paper's Table II", _paper_table(task)]
         if task in mpe_notes.PAPER_REMARKS:
             parts.append(mpe_notes.PAPER_REMARKS[task])
     budget = grid.budget(task)
     steps = "an unknown number of" if budget is None else f"{budget:,}"
-    sight = BASELINE_OF.get(grid.settings[0], grid.settings[0])
+    sight = MPE.baseline_of[grid.settings[0]]
     parts += [
-        "### Against MAPPO trained directly under the same limit",
+        "#### Against MAPPO trained directly under the same limit",
         f"The host's `mappo` with a central critic and hidden width 32, trained for {steps} environment steps: as many "
         "as Stage 2 used, the expert buffer's and the students' own (the teacher's training is not counted). lha has "
         "lh's baseline. Returns, for both ways of acting:",
-        _baseline_table(evidence, task),
-        f"The first row's first baseline: `{_line(grid, Cell(BASELINE, task, sight, grid.seeds[0]))}`.",
+        baseline_table(evidence, task),
+        f"The first row's first baseline: `{grid.shell_line(Cell(BASELINE, task, sight, grid.seeds[0]))}`.",
         "\n".join(f"- {setting}: {against_baseline(evidence, task, setting)[1]}." for setting in grid.settings),
-        "### Who sees what",
+        "#### Who sees what",
     ]
-    for preset in dict.fromkeys(SETTINGS[setting][1] for setting in grid.settings if SETTINGS[setting][1]):
+    for preset in dict.fromkeys(preset_of(setting) for setting in grid.settings if preset_of(setting)):
         parts.append("\n".join([f"**{preset}**", "", *(f"- {line}" for line in _sight(evidence, task, preset))]))
         if (task, preset) in mpe_notes.WHY:
             parts.append(mpe_notes.WHY[task, preset])
     return parts
-
-
-def _line(grid: Grid, cell: Cell) -> str:
-    return " ".join(["python src/main.py", *grid.words(cell)])
 
 
 def _results_table(evidence: Evidence, task: str) -> str:
@@ -179,33 +121,31 @@ def _results_table(evidence: Evidence, task: str) -> str:
     )
     rows = []
     for setting in evidence.grid.settings:
-        summaries = evidence.summaries(STUDENT, task, setting)
 
         def cell(*path: str, setting: str = setting, **style: Any) -> str:
-            return _text(evidence.student(task, setting, *path), **style)
+            return shown(evidence.student(task, setting, *path), **style)
 
-        percent: dict[str, Any] = {"scale": 100.0, "digits": 1, "unit": " %"}
         rows.append(
             (
                 setting,
                 *(cell(policy, "return_mean") for policy in ("teacher", "student", "random")),
-                cell("retention", **percent),
-                cell("retention_normalised", **percent),
+                cell("retention", **PERCENT),
+                cell("retention_normalised", **PERCENT),
                 cell("flops_ratio", digits=1),
-                cell("agreement", **percent),
-                ", ".join(map(str, summaries[0]["widths"])) if summaries else "-",
-                f"{len(summaries)} of {len(evidence.grid.seeds)}",
+                cell("agreement", **PERCENT),
+                evidence.widths(task, setting),
+                evidence.made(STUDENT, task, setting),
                 _paper_cell(task, setting),
             )
         )
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _paper_cell(task: str, setting: str) -> str:
     values = mpe_notes.PAPER.get(task)
     if values is None:
         return "-"
-    limits = SETTINGS[setting][0]
+    limits = limits_of(setting)
     mean, spread = getattr(values, limits)
     kept = paper_retention(task, setting)
     return f"{mean:.1f} ± {spread}" + (" (MAPPO)" if kept is None else f" ({100 * kept:.1f} %)")
@@ -216,18 +156,7 @@ def _paper_table(task: str) -> str:
     head = ("MAPPO FO", "KD-MARL LH", "its retention", "KD-MARL LH+A", "its retention", "FLOPs, times fewer")
     kept = [f"{100 * (paper_retention(task, setting) or 0.0):.1f} %" for setting in ("lh-paper", "lha-paper")]
     fo, lh, lha = (f"{mean:.1f} ± {spread}" for mean, spread in (values.fo, values.lh, values.lha))
-    return _table(head, [(fo, lh, kept[0], lha, kept[1], f"{values.flops_ratio:.1f}")])
-
-
-def _baseline_table(evidence: Evidence, task: str) -> str:
-    rows = []
-    for setting in evidence.grid.settings:
-        sight = BASELINE_OF.get(setting, setting)
-        ways = (*evidence.acting(STUDENT, task, setting), *evidence.acting(BASELINE, task, sight))
-        made = f"{len(evidence.summaries(BASELINE, task, sight))} of {len(evidence.grid.seeds)}"
-        rows.append((setting, *(_text(way) for way in ways), made))
-    head = ("setting", "student, greedy", "student, sampled", "mappo, greedy", "mappo, sampled", "mappo seeds")
-    return _table(head, rows)
+    return table(head, [(fo, lh, kept[0], lha, kept[1], f"{values.flops_ratio:.1f}")])
 
 
 def targets(evidence: Evidence) -> list[str]:
@@ -270,22 +199,3 @@ def _sight(evidence: Evidence, task: str, preset: str) -> list[str]:
             count = str(low) if low == high else f"{low} to {high}"
             lines.append(f"agent {agent} ({name}): {count} {of}, drawn anew each episode")
     return lines
-
-
-def _text(value: Estimate | None, **style: Any) -> str:
-    return "-" if value is None else value.text(**style)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _commit() -> str:
-    """The checkout's commit; ``+`` where something other than this page has local changes."""
-    try:
-        head = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True).strip()
-        status = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/results.*"]
-        return head + ("+" if subprocess.check_output(status, cwd=ROOT, text=True).strip() else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

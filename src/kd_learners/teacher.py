@@ -128,6 +128,7 @@ class TeacherLearner:
         self.best = BestWeights()
         # Of the run that this one goes on from.
         self.past_tests: list[list[float]] = []
+        self.past_seconds = 0.0
         self.finished = False
         self.bar = progress.bar("teacher", self.settings.t_max, "step")
         self.last_log = -args.learner_log_interval - 1
@@ -297,6 +298,7 @@ class TeacherLearner:
             "steps": self.steps,
             "finished": self.finished,
             "best_test_step": self.best.step,
+            "train_seconds": self.past_seconds + time.monotonic() - self.started,
             "tests": self._tests(),
             "command": args.command,
             "test": {},
@@ -333,7 +335,8 @@ class TeacherLearner:
         vars(self.returns).update(state["returns"])
         vars(self.best).update(state["best"])
         torch.set_rng_state(state["torch_rng"])
-        self.past_tests = loaded.facts["tests"]
+        self.past_tests = loaded.facts.get("tests", [])
+        self.past_seconds = loaded.facts.get("train_seconds", 0.0)
         self.steps = self.first_step = loaded.facts["steps"]
 
 

@@ -1,8 +1,9 @@
-"""The evidence page: students and directly trained baselines on the particle environments, run and tabulated.
+"""The evidence page: students of the bundled teachers on StarCraft maps and particle environments, run and tabulated.
 
-    python benchmarks/mpe_results.py run --jobs 2     # runs what is missing; stop it at any time and start it again
-    python benchmarks/mpe_results.py run --dry-run    # what is missing, and why
-    python benchmarks/mpe_results.py table            # writes docs/results.md and docs/results.svg from the summaries
+    python benchmarks/results.py run --jobs 2             # runs what is missing; stop it at any time and start it again
+    python benchmarks/results.py run --dry-run            # what is missing, and why
+    python benchmarks/results.py run --family smax --tasks 3m --seeds 1
+    python benchmarks/results.py table                    # writes docs/results.md and its figures from the summaries
 
 Every run is a process of its own, ``python src/main.py ...`` with the project's defaults. What counts as done is
 decided by the run's own records (``summary.json`` and Sacred's ``config.json``): a run made with other settings, or
@@ -31,8 +32,9 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 sys.path.insert(0, str(SOURCE))
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
-import mpe_page  # noqa: E402
-from mpe_grid import EXPORT, ROOT, SEEDS, SETTINGS, STUDENT, TASKS, Cell, Grid  # noqa: E402
+import results_page  # noqa: E402
+from results_families import FAMILIES, SEEDS  # noqa: E402
+from results_grid import EXPORT, ROOT, STUDENT, Cell, Grid  # noqa: E402
 
 from kd_marl.errors import UserError, nearest  # noqa: E402
 
@@ -66,14 +68,14 @@ def missing(grid: Grid) -> tuple[list[Cell], list[str]]:
 
 
 def run(grid: Grid, parallel: int, program: Sequence[str], dry_run: bool = False) -> int:
-    """Make the missing runs; returns the exit status."""
+    """Make the missing runs of a family; returns the exit status."""
     cells, reasons = missing(grid)
     for reason in reasons:
         print(reason)
     without = [task for task in grid.tasks if grid.teacher(task) is None]
     # Students of one task share its buffer, and two of them must not export it at the same time.
     exports = [task for task in dict.fromkeys(cell.task for cell in cells) if not grid.exported(task)]
-    print(f"{len(exports)} exports and {len(cells)} runs to make")
+    print(f"{grid.family.name}: {len(exports)} exports and {len(cells)} runs to make")
     if dry_run:
         print("\n".join([*(f"{EXPORT} {task}" for task in exports), *(cell.label for cell in cells)]))
         return 0
@@ -149,23 +151,39 @@ def _last_line(log: Path) -> str:
     return f"{lines[-1].strip() if lines else 'it said nothing'} (all of it: {log})"
 
 
-def _grid(arguments: argparse.Namespace) -> Grid:
-    for name, given, valid in (("task", arguments.tasks, TASKS), ("setting", arguments.settings, SETTINGS)):
-        for word in given:
+def _grids(arguments: argparse.Namespace) -> list[Grid]:
+    """A grid for each family that has any of the named tasks and settings."""
+    families = [FAMILIES[name] for name in FAMILIES if name in arguments.family]
+    tasks = [task for family in families for task in family.tasks]
+    settings = list(dict.fromkeys(setting for family in families for setting in family.settings))
+    for name, given, valid in (("task", arguments.tasks, tasks), ("setting", arguments.settings, settings)):
+        for word in given or ():
             if word not in valid:
                 raise UserError(f"unknown {name} '{word}'; {nearest(word, valid)}")
-    return Grid(tuple(arguments.tasks), tuple(arguments.settings), tuple(arguments.seeds), arguments.results)
+    grids = []
+    for family in families:
+        named = [task for task in family.tasks if task in (arguments.tasks or tasks)]
+        limited = [setting for setting in family.settings if setting in (arguments.settings or settings)]
+        if named and limited:
+            folder = arguments.results / family.name
+            grids.append(Grid(family, tuple(named), tuple(limited), tuple(arguments.seeds), folder))
+    if not grids:
+        raise UserError("no family has both the tasks and the settings that were named: leave one of the two out")
+    return grids
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    tasks = [task for family in FAMILIES.values() for task in family.tasks]
+    settings = dict.fromkeys(setting for family in FAMILIES.values() for setting in family.settings)
     parser.add_argument("action", choices=("run", "table"))
-    parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), metavar="TASK")
-    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), metavar="SETTING", help=", ".join(SETTINGS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="SEED")
-    parser.add_argument("--results", type=Path, default=Path("results/mpe"), help="folder of the runs")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of results.md and results.svg")
+    parser.add_argument("--family", nargs="+", choices=list(FAMILIES), default=list(FAMILIES), help="all unless given")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"all unless given: {', '.join(tasks)}")
+    parser.add_argument("--settings", nargs="+", metavar="SETTING", help=f"all unless given: {', '.join(settings)}")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="SEED", help="1 2 3 unless given")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at the same time; 2 unless given")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the runs, one in it a family")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of results.md and its figures")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be run")
     return parser
 
@@ -176,11 +194,11 @@ def main(words: Sequence[str] | None = None) -> int:
     # A terminal's Ctrl-C and a batch system's SIGTERM end the runs alike.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        grid = _grid(arguments)
+        grids = _grids(arguments)
         if arguments.action == "run":
             program = [sys.executable, str(SOURCE / "main.py")]
-            return run(grid, max(1, arguments.jobs), program, arguments.dry_run)
-        mpe_page.write(grid, arguments.docs)
+            return max([run(grid, max(1, arguments.jobs), program, arguments.dry_run) for grid in grids])
+        results_page.write(grids, arguments.docs)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

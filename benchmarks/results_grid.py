@@ -9,27 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from results_families import SEEDS, Family
+
 from kd_marl import stages
 from kd_marl.host import get_host
 from kd_marl.launch import assemble, parse_command
 
 ROOT = Path(__file__).resolve().parents[1]
-TASKS = ("pz-mpe-simple-speaker-listener-v4", "pz-mpe-simple-spread-v3", "pz-mpe-simple-adversary-v3")
-# Name -> limits and masks_preset ("": the key is not given).
-SETTINGS = {
-    "fo": ("fo", ""),
-    "lh-paper": ("lh", "paper"),
-    "lh-random": ("lh", "random"),
-    "lha-paper": ("lha", "paper"),
-    "lha-random": ("lha", "random"),
-}
-# lha hides what lh hides, and a baseline has one width, so it shares lh's.
-BASELINE_OF = {"lha-paper": "lh-paper", "lha-random": "lh-random"}
-SEEDS = (1, 2, 3)
 STUDENT, BASELINE, EXPORT = "kd_student", "mappo", "kd_export"
-# A baseline's network is as wide as the widest student.
-BASELINE_WORDS = ("hidden_dim=32", "final_evaluation=True", "use_cuda=False")
-
 # Keys that say where and how a run reports, not what it computes. The teacher is compared by its hash.
 NOT_COMPARED = frozenset(
     {
@@ -37,6 +24,8 @@ NOT_COMPARED = frozenset(
         *("log_interval", "runner_log_interval", "learner_log_interval"),
         *("save_model", "save_model_interval", "save_replay", "render"),
         *("use_tensorboard", "use_wandb", "wandb_mode", "wandb_project", "wandb_save_model", "wandb_team"),
+        # No run of the grid has one: older records lack the key.
+        "budget",
     }
 )
 
@@ -69,18 +58,20 @@ class Record:
 
 @dataclass
 class Grid:
-    """What is to be run, where the results are, and which of them count."""
+    """What is to be run of a family, where the results are, and which of them count."""
 
-    tasks: tuple[str, ...] = TASKS
-    settings: tuple[str, ...] = tuple(SETTINGS)
+    family: Family
+    tasks: tuple[str, ...]
+    settings: tuple[str, ...]
     seeds: tuple[int, ...] = SEEDS
-    results: Path = Path("results/mpe")
+    results: Path = Path("results")
     zoo: Path = Path("src/zoo")
     _configs: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
 
     def cells(self, task: str) -> list[Cell]:
-        """Every run of a task: the students, then the baselines."""
-        sights = dict.fromkeys(BASELINE_OF.get(setting, setting) for setting in self.settings)
+        """Every run of a task: the students, then the baselines if the family has any."""
+        baseline_of = self.family.baseline_of
+        sights = dict.fromkeys(baseline_of[setting] for setting in self.settings if setting in baseline_of)
         students = [Cell(STUDENT, task, setting, seed) for setting in self.settings for seed in self.seeds]
         return students + [Cell(BASELINE, task, sight, seed) for sight in sights for seed in self.seeds]
 
@@ -114,15 +105,19 @@ class Grid:
 
     def words(self, cell: Cell) -> tuple[str, ...]:
         """The command line of a run."""
-        limits, preset = SETTINGS[cell.setting]
-        sight = (f"limits={limits}", *([f"masks_preset={preset}"] if preset else []), f"seed={cell.seed}")
+        family = self.family
+        sight = (*family.settings[cell.setting], f"seed={cell.seed}")
         if cell.algorithm == STUDENT:
-            return self._line(STUDENT, cell.task, f"teacher={self.zoo / cell.task}", *sight)
-        return self._line(BASELINE, cell.task, *sight, *BASELINE_WORDS, f"t_max={self.budget(cell.task)}")
+            return self._line(STUDENT, cell.task, f"teacher={self.zoo / cell.task}", *sight, *family.student_words)
+        return self._line(BASELINE, cell.task, *sight, *family.baseline_words, f"t_max={self.budget(cell.task)}")
+
+    def shell_line(self, cell: Cell) -> str:
+        """That command line as a reader types it."""
+        return " ".join(["python src/main.py", *self.words(cell)])
 
     def _line(self, algorithm: str, task: str, *words: str) -> tuple[str, ...]:
-        where = (f"env_args.key={task}", f"local_results_path={self.results}")
-        return (f"--config={algorithm}", "--env-config=mpe", "with", *where, *words)
+        where = (f"{self.family.task_key}={task}", f"local_results_path={self.results}")
+        return (f"--config={algorithm}", f"--env-config={self.family.name}", "with", *where, *words)
 
     def config(self, words: Sequence[str]) -> dict[str, Any]:
         """The whole configuration that a command line means today."""

@@ -1,15 +1,18 @@
-"""What the finished runs say: estimates over seeds, and whether a student is at least as good as its baseline."""
+"""What the finished runs say: estimates over seeds, and how they are shown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean, stdev
 from typing import Any
 
-from mpe_grid import BASELINE, BASELINE_OF, STUDENT, Cell, Grid, Record
+import speed_page
+from results_grid import STUDENT, Cell, Grid, Record
 from scipy.stats import t as student_t
 
 NOT_MEASURED = "not measured"
+PERCENT: dict[str, Any] = {"scale": 100.0, "digits": 1, "unit": " %"}
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,11 @@ class Estimate:
         half = "" if self.half is None else f" ± {scale * self.half:.{digits}f}"
         return f"{scale * self.mean:.{digits}f}{half}{unit}"
 
+    @property
+    def ends(self) -> tuple[float, float] | tuple[None, None]:
+        """The interval's ends; None with fewer than two seeds."""
+        return (None, None) if self.half is None else (self.mean - self.half, self.mean + self.half)
+
     def overlaps(self, other: Estimate) -> bool:
         """Whether the two intervals have a point in common."""
         return abs(self.mean - other.mean) <= (self.half or 0.0) + (other.half or 0.0)
@@ -34,11 +42,11 @@ def estimate(values: Sequence[float | None]) -> Estimate | None:
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return None
-    n, mean = len(known), sum(known) / len(known)
+    # Exact sums: equal values have no spread, and a mean at a target is not below it.
+    n, centre = len(known), mean(known)
     if n == 1:
-        return Estimate(mean, None)
-    variance = sum((value - mean) ** 2 for value in known) / (n - 1)
-    return Estimate(mean, float(student_t.ppf(0.975, n - 1)) * (variance / n) ** 0.5)
+        return Estimate(centre, None)
+    return Estimate(centre, float(student_t.ppf(0.975, n - 1)) * stdev(known, centre) / n**0.5)
 
 
 @dataclass
@@ -67,6 +75,11 @@ class Evidence:
                     evidence.found[cell] = record
         return evidence
 
+    @property
+    def episodes(self) -> list[int]:
+        """How many episodes each policy was evaluated over; one number if all runs agree."""
+        return sorted({record.summary["episodes"] for record in self.found.values()})
+
     def summaries(self, algorithm: str, task: str, setting: str) -> list[dict[str, Any]]:
         """The summaries of one row, in the order of the seeds."""
         cells = [Cell(algorithm, task, setting, seed) for seed in self.grid.seeds]
@@ -76,11 +89,13 @@ class Evidence:
         """Over the seeds, the number at ``path`` of the students' summaries."""
         return over_seeds(self.summaries(STUDENT, task, setting), *path)
 
-    def acting(self, algorithm: str, task: str, setting: str) -> tuple[Estimate | None, Estimate | None]:
-        """Return of a student or a baseline when it acts greedily, and when it samples its actions."""
-        policy = "student" if algorithm == STUDENT else "policy"
-        rows = self.summaries(algorithm, task, setting)
-        return over_seeds(rows, policy, "return_mean"), over_seeds(rows, policy, "sampled", "return_mean")
+    def widths(self, task: str, setting: str) -> str:
+        """Each student's width, as a table's cell."""
+        return ", ".join(map(str, next(iter(self.summaries(STUDENT, task, setting)), {"widths": "-"})["widths"]))
+
+    def made(self, algorithm: str, task: str, setting: str) -> str:
+        """How many of a row's runs there are: ``2 of 3``."""
+        return f"{len(self.summaries(algorithm, task, setting))} of {len(self.grid.seeds)}"
 
 
 def over_seeds(summaries: Sequence[dict[str, Any]], *path: str) -> Estimate | None:
@@ -94,26 +109,11 @@ def over_seeds(summaries: Sequence[dict[str, Any]], *path: str) -> Estimate | No
     return estimate(values)
 
 
-def best(acting: tuple[Estimate | None, Estimate | None]) -> Estimate | None:
-    """The better way of acting, by its mean."""
-    return max((way for way in acting if way is not None), key=lambda way: way.mean, default=None)
+def shown(value: Estimate | None, **style: Any) -> str:
+    """A table's cell: `Estimate.text`, or a dash where nothing was measured."""
+    return "-" if value is None else value.text(**style)
 
 
-def against_baseline(evidence: Evidence, task: str, setting: str) -> tuple[str, str]:
-    """Whether a student is at least as good as MAPPO under the same limit: ``yes | undecided | no`` and a sentence.
-
-    Each is taken at its better way of acting. Undecided: a lower mean, but the intervals overlap.
-    """
-    ours = best(evidence.acting(STUDENT, task, setting))
-    theirs = best(evidence.acting(BASELINE, task, BASELINE_OF.get(setting, setting)))
-    if ours is None or theirs is None:
-        return NOT_MEASURED, NOT_MEASURED
-    overlap = "the intervals overlap" if ours.overlaps(theirs) else "the intervals do not overlap"
-    if ours.half is None or theirs.half is None:
-        overlap = "too few seeds for intervals"
-    numbers = f"{ours.text()} against {theirs.text()}; {overlap}"
-    if ours.mean >= theirs.mean:
-        return "yes", f"the student is at least as good as MAPPO ({numbers})"
-    if ours.half is None or theirs.half is None or ours.overlaps(theirs):
-        return "undecided", f"the student's mean is lower than MAPPO's ({numbers})"
-    return "no", f"the student is worse than MAPPO ({numbers})"
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(speed_page.table(head, rows))
