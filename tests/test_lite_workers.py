@@ -1,4 +1,4 @@
-"""The bundled runtime: workers that die, parents that die, and how many of them there may be."""
+"""The bundled runtime: what workers bring, workers that die, parents that die, and how many of them there may be."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from epymarl_lite.runners import EpisodeRunner, ParallelRunner
-from epymarl_lite.runners.env_group import env_factories
+from epymarl_lite.runners.env_group import EnvGroup, env_factories
 from epymarl_lite.runners.worker_pool import WorkerError, WorkerPool
 from epymarl_lite.utils.logging import Logger, get_logger
-from runtime_env import run_args
+from runtime_env import CountingEnv, run_args
 
 pytestmark = pytest.mark.usefixtures("counting_env")
 
@@ -113,3 +114,46 @@ def test_wrong_numbers_of_environments_or_processes_are_refused():
         ParallelRunner(run_args(runner_processes=-1), Logger(get_logger()))
     with pytest.raises(ValueError, match="unknown environment env='gyma': did you mean 'gymma'"):
         env_factories(run_args(env="gyma"))
+
+
+LENGTHS = ((3, 2), (5, 4), (2, 6))
+
+
+def test_what_a_pool_returned_stays_as_it_was_when_it_steps_on():
+    """Its workers write into memory that both sides see."""
+    pool = WorkerPool([partial(CountingEnv, seed=row, lengths=((4,),)) for row in range(3)], 2)
+    try:
+        first = pool.reset()
+        kept = [view.copy() for view in first]
+        second = pool.step([0, 1, 2], np.ones((3, 2), int))
+        pool.step([0, 2], np.ones((2, 2), int))
+        for view, before in zip(first, kept, strict=True):
+            np.testing.assert_array_equal(view, before)
+        assert second.views.obs[:, 0, 0].tolist() == [1, 1001, 2001]
+        assert pool.step([0, 2], np.ones((2, 2), int)).views.obs[:, 0, 0].tolist() == [3, 2003]
+    finally:
+        pool.close()
+
+
+@pytest.mark.parametrize("common_reward", [True, False])
+def test_a_pool_brings_what_one_process_brings(common_reward):
+    makers = [partial(CountingEnv, seed=row, lengths=LENGTHS, common_reward=common_reward) for row in range(3)]
+    pool, group = WorkerPool(makers, 2), EnvGroup(makers)
+    try:
+        assert pool.call("get_env_info") == group.call("get_env_info")
+        for _ in range(2):
+            rows = [0, 1, 2]
+            for ours, theirs in zip(pool.reset(), group.reset(), strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+                assert ours.dtype == theirs.dtype
+            while rows:
+                actions = np.zeros((len(rows), 2), int)
+                ours, theirs = pool.step(rows, actions), group.step(rows, actions)
+                for mine, other in zip([*ours.views, *ours[1:4]], [*theirs.views, *theirs[1:4]], strict=True):
+                    np.testing.assert_array_equal(mine, other)
+                    assert (mine.dtype, mine.shape) == (other.dtype, other.shape)
+                assert ours.infos == theirs.infos
+                rows = [row for row, ended in zip(rows, ours.terminated, strict=True) if not ended]
+    finally:
+        pool.close()
+        group.close()

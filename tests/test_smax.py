@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -284,3 +285,34 @@ def test_jax_is_imported_for_a_battle_only_and_says_nothing(source_root):
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "cpu --xla_cpu_multi_thread_eigen=false\n"
+
+
+@pytest.fixture
+def no_cache_named(monkeypatch):
+    """As in a fresh process; afterwards as before."""
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("no_cache_named")
+def test_what_jax_compiles_is_kept_in_the_users_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    load("jax")
+    folder = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    assert folder.parent == tmp_path / "kd-marl" / "jax"
+    assert folder.stat().st_mode & 0o777 == 0o700, "machine code that others could replace"
+
+
+@pytest.mark.usefixtures("no_cache_named")
+def test_without_a_place_for_a_cache_nothing_is_kept(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    load("jax")
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
+def test_the_users_own_choice_of_a_cache_stands(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "chosen"))
+    load("jax")
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "chosen")

@@ -13,23 +13,21 @@ import numpy as np
 
 _CACHE_LINE = 64  # bytes: no two arrays share one
 
+Layout = Sequence[tuple[tuple[int, ...], str]]
+
 
 class SharedArrays:
     """Arrays in memory without a name: it is gone with the last process that maps it, however those end.
 
-    One process makes them with :meth:`send`, the one at the other end of the connection with :meth:`receive`.
-
     Attributes:
+        layout: of each array its shape, and its dtype as text.
         arrays: the arrays, zeros at first.
     """
 
-    def __init__(self, layout: Sequence[tuple[tuple[int, ...], str]], descriptor: int) -> None:
-        """Map the memory behind an open file.
-
-        Args:
-            layout: of each array its shape, and its dtype as text.
-            descriptor: of the file; the mapping stays when it is closed.
-        """
+    def __init__(self, layout: Layout, descriptor: int) -> None:
+        """Map the memory behind an open file, which :meth:`send` or the caller closes."""
+        self.layout = layout
+        self._descriptor = descriptor
         places, end = [], 0
         for shape, dtype in layout:
             places.append(end)
@@ -40,33 +38,33 @@ class SharedArrays:
             np.ndarray(shape, dtype, memory, place) for (shape, dtype), place in zip(layout, places, strict=True)
         ]
 
-    def write(self, *values: np.ndarray) -> None:
-        """Copy values into the beginning of the arrays, in their order."""
-        for array, value in zip(self.arrays, values, strict=False):
-            array[tuple(map(slice, value.shape))] = value
+    @classmethod
+    def new(cls, layout: Layout) -> SharedArrays:
+        """Arrays in memory of their own, to be sent once."""
+        return cls(layout, _anonymous_file())
+
+    def send(self, connection: Connection) -> None:
+        """Let the parent process, at the other end of the connection, :meth:`receive` the memory."""
+        send_handle(connection, self._descriptor, os.getppid())
+        os.close(self._descriptor)
 
     @classmethod
-    def send(cls, connection: Connection, examples: Sequence[np.ndarray]) -> SharedArrays:
-        """Make arrays of the examples' shapes and dtypes, and send them once to the process at the other end."""
-        layout = [(array.shape, array.dtype.str) for array in examples]
-        descriptor = _anonymous_file()
-        try:
-            shared = cls(layout, descriptor)
-            connection.send(layout)
-            send_handle(connection, descriptor, os.getppid())
-        finally:
-            os.close(descriptor)
-        return shared
+    def receive(cls, connection: Connection, layout: Layout) -> SharedArrays:
+        """The arrays that the other end sends.
 
-    @classmethod
-    def receive(cls, connection: Connection) -> SharedArrays:
-        """The arrays that the other end sends."""
-        layout = connection.recv()
+        Raises:
+            EOFError: it ended first.
+        """
         descriptor = recv_handle(connection)
         try:
             return cls(layout, descriptor)
         finally:
             os.close(descriptor)
+
+    def write(self, *values: np.ndarray) -> None:
+        """Copy values into the beginning of the arrays, in their order."""
+        for array, value in zip(self.arrays, values, strict=False):
+            array[tuple(map(slice, value.shape))] = value
 
 
 def _anonymous_file() -> int:

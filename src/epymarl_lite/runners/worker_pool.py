@@ -18,7 +18,7 @@ import numpy as np
 import torch as th
 
 from epymarl_lite.runners.env_group import EnvFactory, EnvGroup, Outcome, Views
-from epymarl_lite.runners.shared_arrays import SharedArrays
+from epymarl_lite.runners.shared_arrays import Layout, SharedArrays
 from epymarl_lite.utils.errors import ConfigError
 
 _CLOSE_SECONDS = 5.0
@@ -61,9 +61,8 @@ class WorkerPool:
                 theirs.close()  # so that a worker's death is the end of its pipe
                 self._connections.append(ours)
                 self.processes.append(process)
-            for worker, connection in enumerate(self._connections):
-                self._receive(worker)
-                self._shared.append(SharedArrays.receive(connection))
+            for worker in range(n_processes):
+                self._shared.append(self._receive_shared(worker))
         except BaseException:
             self.close()
             raise
@@ -111,7 +110,7 @@ class WorkerPool:
                 process.join()
         for connection in self._connections:
             connection.close()
-        self._connections, self.processes = [], []
+        self._connections, self._shared, self.processes = [], [], []
 
     def _ask_all(self, *message: Any) -> list[Any]:
         for worker in range(len(self._blocks)):
@@ -135,6 +134,13 @@ class WorkerPool:
             raise WorkerError(f"{self._name(worker)} failed: {last_line}") from RuntimeError(f"in the worker:\n{text}")
         return result
 
+    def _receive_shared(self, worker: int) -> SharedArrays:
+        layout = self._receive(worker)
+        try:
+            return SharedArrays.receive(self._connections[worker], layout)
+        except (EOFError, ConnectionResetError):
+            self._died(worker)
+
     def _died(self, worker: int) -> NoReturn:
         self.processes[worker].join(_CLOSE_SECONDS)
         code = self.processes[worker].exitcode
@@ -156,9 +162,10 @@ def _work(connection: Connection, factories: list[EnvFactory]) -> None:
     group: EnvGroup | None = None
     try:
         group = EnvGroup(factories)
-        examples = _examples(group)
-        connection.send((True, None))
-        _serve(group, connection, SharedArrays.send(connection, examples))
+        shared = SharedArrays.new(_layout(group))
+        connection.send((True, shared.layout))
+        shared.send(connection)
+        _serve(group, connection, shared)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone
     except Exception as error:
@@ -170,17 +177,17 @@ def _work(connection: Connection, factories: list[EnvFactory]) -> None:
         connection.close()
 
 
-def _examples(group: EnvGroup) -> list[np.ndarray]:
-    """Arrays like those of a step: the views, the rewards (at most one per agent), terminated and truncated."""
+def _layout(group: EnvGroup) -> Layout:
+    """Of the arrays of a step: the views, the rewards (at most one per agent), terminated and truncated."""
     info = group.call("get_env_info")[0]
     agents = (group.size, info["n_agents"])
     return [
-        np.empty((group.size, info["state_shape"]), np.float32),
-        np.empty((*agents, info["obs_shape"]), np.float32),
-        np.empty((*agents, info["n_actions"]), np.int32),
-        np.empty(agents, np.float64),
-        np.empty(group.size, bool),
-        np.empty(group.size, bool),
+        ((group.size, info["state_shape"]), "float32"),
+        ((*agents, info["obs_shape"]), "float32"),
+        ((*agents, info["n_actions"]), "int32"),
+        (agents, "float64"),
+        ((group.size,), "bool"),
+        ((group.size,), "bool"),
     ]
 
 
