@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -102,6 +103,27 @@ class Program:
         written = np.full(self.n_actions, np.nan, np.float32)
         given = np.ascontiguousarray(features, np.float32)
         return self._logits(_pointer(self.state), _pointer(given), _pointer(written)), written
+
+
+def compiled_bytes(folder: Path, width, command=(), size="size", prefix="kd_agent_0"):
+    """Flash and RAM of a program at -Os: all of its sections, and its state with the deepest stack of ``act``.
+
+    Args:
+        folder: of its sources.
+        width: of its state.
+        command: compiler and flags in place of gcc's own; ``-Os`` is added.
+        size: the tool that tells sections.
+        prefix: of its symbols.
+    """
+    words = command or [compiler(), *FLAGS]
+    subprocess.run([*words, "-Os", "-fstack-usage", "-c", "kd_agent.c", "-o", "agent.o"], cwd=folder, check=True)
+    sections = subprocess.run([size, "agent.o"], cwd=folder, check=True, capture_output=True, text=True).stdout
+    text, data, bss = (int(number) for number in sections.splitlines()[1].split()[:3])
+    assert data == bss == 0
+    # `act` calls `logits` calls the model, which calls leaves; any of them may have been put into its caller.
+    frames = {name: int(n) for name, n in re.findall(r":(\w+)\t(\d+)\tstatic", (folder / "agent.su").read_text())}
+    named = [frames.pop(f"{prefix}_{name}", 0) for name in ("act", "logits", "model")]
+    return text, 4 * width + sum(named) + max(frames.values())
 
 
 def _pointer(array):

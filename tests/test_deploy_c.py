@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from deployed import FLAGS, OPTIMISATIONS, Program, compiler, episodes, network, write_c
+from deployed import FLAGS, OPTIMISATIONS, Program, compiled_bytes, compiler, episodes, network, write_c
 from kd_marl.deploy import replay
 from kd_marl.deploy.csource import largest_feature
 from kd_marl.deploy.footprint import footprint
@@ -166,16 +166,7 @@ LIMITS = {32: (72 * 1024, 4 * 1024), 16: (36 * 1024, 2 * 1024)}
 def test_flash_and_ram_are_within_the_formula_and_the_project_s_limits(tmp_path, width, inputs):
     step = network(inputs, width, 14)
     write_c(tmp_path, step)
-    command = [compiler(), *FLAGS, "-Os", "-fstack-usage", "-c", "kd_agent.c", "-o", "agent.o"]
-    subprocess.run(command, cwd=tmp_path, check=True)
-    sections = subprocess.run(["size", "agent.o"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
-    text, data, bss = (int(number) for number in sections.splitlines()[1].split()[:3])
-    assert data == bss == 0
-    # `act` calls `logits` calls the model, which calls leaves.
-    frames = dict(re.findall(r":(\w+)\t(\d+)\tstatic", (tmp_path / "agent.su").read_text()))
-    named = ("kd_agent_0_act", "kd_agent_0_logits", "kd_agent_0_model")
-    leaves = max(int(size) for name, size in frames.items() if name not in named)
-    ram = 4 * width + sum(int(frames[name]) for name in named) + leaves
+    text, ram = compiled_bytes(tmp_path, width)
     told = footprint(inputs, width, 14)
     assert told.weights == 4 * sum(parameter.numel() for parameter in step.parameters())
     assert 0.9 * told.flash <= text <= told.flash <= LIMITS[width][0]

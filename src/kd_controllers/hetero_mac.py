@@ -13,6 +13,8 @@ from envs.hetero_mask.mask import ObservationMask
 from envs.hetero_mask.presets import default_widths, scaled_widths
 from kd_controllers.policy_mac import PolicyMAC
 from kd_controllers.student_net import HeteroStudent
+from kd_marl.deploy.boards import read_budget
+from kd_marl.deploy.budget import Budget, check_widths, fit_widths
 from kd_marl.errors import UserError
 
 
@@ -26,6 +28,7 @@ class HeteroMAC(PolicyMAC):
         mask: who sees what; the run's ``observation_mask``.
         visible: what the episodes being played may see, float32 ``(batch, agents, features)``, or None where the
             mask is the same in every episode or the environment draws it.
+        budgets: what each agent's board leaves it, or None where the run has no ``budget``.
     """
 
     agent: HeteroStudent
@@ -37,7 +40,7 @@ class HeteroMAC(PolicyMAC):
         expected = self.mask.layout.obs_size if self.masks_here else self.mask.obs_size
         size = scheme["obs"]["vshape"]
         assert size == expected, f"the mask is for observations of {expected} features, the scheme has {size}"
-        widths = read_widths(args.widths, self.mask, args.limits, args.hidden_dim)
+        widths, self.budgets = student_widths(args)
         visible = [self.mask.indices(i) for i in range(self.n_agents)]
         self.agent = HeteroStudent(widths, visible, args.n_actions, args.sharing)
         self.visible: Tensor | None = None
@@ -83,9 +86,48 @@ class HeteroMAC(PolicyMAC):
             obs = obs if visible is None else obs.masked_fill(visible.unsqueeze(1) == 0, 0.0)
         return self.agent.unroll(obs, hidden)
 
+    def load_models(self, path: str) -> None:
+        """Read ``agent.th`` from the folder ``path``.
+
+        Raises:
+            UserError: it holds students of other widths.
+        """
+        try:
+            super().load_models(path)
+        except RuntimeError as error:
+            raise UserError(
+                f"{path} holds students of other widths than {list(self.agent.widths)}: "
+                "was the file in budget changed since they were trained?"
+            ) from error
+
     @property
     def _device(self) -> torch.device:
         return next(self.agent.parameters()).device
+
+
+def student_widths(args: Any) -> tuple[tuple[int, ...], tuple[Budget, ...] | None]:
+    """The agents' widths and budgets from a run's namespace.
+
+    With ``budget`` and ``widths=auto`` each agent is as wide as its board allows; other widths must fit.
+
+    Args:
+        args: ``widths``, ``budget``, ``limits``, ``hidden_dim``, ``observation_mask`` and ``n_actions``.
+
+    Raises:
+        UserError: impossible widths, a budget that cannot be read, or an agent that does not fit its own.
+    """
+    mask: ObservationMask = args.observation_mask
+    if not args.budget:
+        return read_widths(args.widths, mask, args.limits, args.hidden_dim), None
+    names = mask.layout.agent_names
+    # All that an agent may ever see, also where an episode shows less.
+    inputs = [len(mask.indices(i)) for i in range(mask.n_agents)]
+    team = read_budget(args.budget, names)
+    if args.widths == "auto":
+        return fit_widths(team.agents, names, inputs, args.n_actions, team.largest_width), team.agents
+    widths = read_widths(args.widths, mask, args.limits, args.hidden_dim)
+    check_widths(team.agents, names, inputs, widths, args.n_actions)
+    return widths, team.agents
 
 
 def read_widths(given: Any, mask: ObservationMask, limits: str, width: int) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kd_controllers.hetero_mac import HeteroMAC, read_widths
+from kd_controllers.hetero_mac import HeteroMAC, student_widths
 from kd_controllers.student_net import check_sharing
 from kd_learners import batches, evaluation, expert_data, objective, roles
 from kd_learners.frozen_teacher import FrozenTeacher
@@ -85,7 +85,7 @@ def check_keys(args: Any) -> None:
         )
     read_settings(StudentSettings, args)
     read_settings(objective.ObjectiveSettings, args)
-    read_widths(args.widths, args.observation_mask, args.limits, args.hidden_dim)
+    student_widths(args)
     check_sharing(args.sharing)
     evaluation.check_episodes(args.eval_episodes)
 
@@ -228,6 +228,7 @@ class StudentLearner:
             teacher=self.teacher.facts(),
             mask=self.mac.mask.to_dict(),
             widths=list(self.mac.agent.widths),
+            budget=None if self.mac.budgets is None else [budget.to_dict() for budget in self.mac.budgets],
         )
 
     def load_models(self, path: str) -> None:

@@ -1,4 +1,4 @@
-"""`kd-marl bundle`: whether a student bundle is sound, and who made it."""
+"""`kd-marl bundle`: whether a student bundle is sound, who made it, and an episode of it for a program to replay."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kd_marl.commands.common import Subparsers, add_parser, onboard_packages
+from kd_marl.errors import UserError
 
 
 def add(subparsers: Subparsers) -> None:
-    """Adds `bundle check`, `keygen`, `sign` and `verify`."""
-    parser = add_parser(subparsers, "bundle", "Check, sign or verify a student bundle.", "kd-marl bundle check bundle")
+    """Adds `bundle check`, `keygen`, `sign`, `verify` and `record`."""
+    summary = "Check, sign or verify a student bundle, or record an episode of it."
+    parser = add_parser(subparsers, "bundle", summary, "kd-marl bundle check bundle")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     check = add_parser(
         actions,
@@ -22,6 +24,7 @@ def add(subparsers: Subparsers) -> None:
     )
     check.add_argument("bundle", type=Path, help="the bundle's folder")
     check.add_argument("--key", type=Path, metavar="PUBLIC", help="the public key that must have signed it")
+    check.add_argument("--budget", metavar="FILE", help="a budget file or a board that it must fit, beside its own")
     check.set_defaults(run=_check)
     keygen = add_parser(
         actions,
@@ -44,16 +47,37 @@ def add(subparsers: Subparsers) -> None:
     verify.add_argument("bundle", type=Path, help="the bundle's folder")
     verify.add_argument("--key", type=Path, required=True, metavar="PUBLIC", help="NAME.pub of bundle keygen")
     verify.set_defaults(run=_verify)
+    record = add_parser(
+        actions,
+        "record",
+        "Play episodes and write what one agent met and did as a C header, for its compiled program to replay.",
+        "kd-marl bundle record bundle --agent 0 --to episode.h --env-config=mpe with "
+        "env_args.key=pz-mpe-simple-spread-v3",
+    )
+    record.add_argument("bundle", type=Path, metavar="DIR", help="the bundle's folder")
+    record.add_argument("--agent", required=True, help="its index or name")
+    record.add_argument("--episodes", type=int, default=1, help="how many (default: 1)")
+    record.add_argument("--to", type=Path, required=True, metavar="FILE", help="the header")
+    record.add_argument("--env-config", required=True, metavar="NAME", help="as for python src/main.py, e.g. mpe")
+    # What follows `with` is taken out before argparse looks, see cli.py.
+    record.usage = f"{record.prog} [options] --env-config NAME DIR with env_args.key=TASK [key=value ...]"
+    record.set_defaults(run=_record, updates=[])
 
 
 def _check(args: argparse.Namespace) -> int:
     with onboard_packages():
-        from kd_marl.deploy import check, signing
+        from kd_marl.deploy import boards, check, signing
     from kd_onboard.bundle import SIGNATURE
 
     def run() -> str:
         bundle = check.check_bundle(args.bundle)
         files = f"{len(bundle.agents)} agents of {bundle.task.name}, {len(bundle.profile.files)} files"
+        if args.budget is not None:
+            team = boards.read_budget(args.budget, [agent.name for agent in bundle.agents])
+            check.check_budgets(bundle, team.agents)
+            files += f", within {args.budget}"
+        if any(agent["budget"] for agent in bundle.profile.raw["agents"]):
+            files += ", within its own budget"
         if args.key is None and not (args.bundle / SIGNATURE).is_file():
             return f"sound: {files}, not signed"
         key = signing.verify(args.bundle, args.key)
@@ -92,6 +116,37 @@ def _verify(args: argparse.Namespace) -> int:
         return f"genuine: signed by {signing.verify(args.bundle, args.key)}"
 
     return _said(run)
+
+
+def _record(args: argparse.Namespace) -> int:
+    from kd_marl.host import get_host
+
+    # First of all: an EPyMARL checkout brings its own `envs` package, which ours joins.
+    host = get_host()
+
+    from kd_learners.evaluation import check_episodes
+    from kd_marl import register
+    from kd_marl.artifacts import atomic
+    from kd_marl.commands.run import play_settings
+
+    with onboard_packages():
+        from kd_marl.deploy import play, record
+    from kd_onboard.bundle import read_bundle
+    from kd_onboard.errors import OnboardError
+
+    check_episodes(args.episodes)
+    try:
+        bundle = read_bundle(args.bundle)
+        agent = bundle.agent(int(args.agent) if args.agent.isdecimal() else args.agent)
+    except OnboardError as error:
+        raise UserError(str(error)) from None
+    register.register(host)
+    settings = play_settings(host, args, bundle.profile)
+    play.prepare(host, bundle, settings)
+    recording = record.record(host, bundle, settings, agent, args.episodes)
+    atomic.write_bytes(args.to, record.header(recording, bundle, agent).encode())
+    print(f"{len(recording.actions)} steps of {agent.label} in {args.episodes} episodes, written to {args.to}")
+    return 0
 
 
 def _said(run: Callable[[], str]) -> int:

@@ -64,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
     student: Mapping[str, Any] = profile.measured.get("student") or {}
     episodes = args.episodes if args.episodes is not None else student.get("episodes") or DEFAULT_EPISODES
     check_episodes(episodes)
-    settings = _settings(host, args, profile)
+    settings = play_settings(host, args, profile)
     play.prepare(host, bundle, settings)
     played = play.play_bundle(host, bundle, settings, episodes, args.backend)
     result = {
@@ -81,8 +81,14 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(host: Host, args: argparse.Namespace, profile: Profile) -> SimpleNamespace:
-    """The configuration of a run of kd_student in this environment, with the seed and settings of the bundle's run."""
+def play_settings(host: Host, args: argparse.Namespace, profile: Profile) -> SimpleNamespace:
+    """The configuration of a run of kd_student in this environment, with the seed and settings of the bundle's run.
+
+    Args:
+        host: whose configuration files are read.
+        args: of the command: ``env_config``, and ``updates``, the words after ``with``.
+        profile: the bundle's.
+    """
     from sacred.arg_parser import get_config_updates
 
     from kd_marl.launch import assemble, parse_command

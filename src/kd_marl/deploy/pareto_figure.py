@@ -64,21 +64,25 @@ def linear_ticks(low: float, high: float) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers within a range of positive ones: 1, 2 and 5 of each power of ten, or fewer where that is many."""
+    """Round numbers within a range of positive ones: 1, 2 and 5 of each power of ten, or as many as have room."""
     for factors in ((1, 2, 5), (1, 3), (1,)):
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         found = [factor * 10.0**power for power in powers for factor in factors if low <= factor * 10.0**power <= high]
         if len(found) <= 6:
             break
-    return found
+    return found if len(found) > 1 else [mark for mark in linear_ticks(low, high) if low <= mark <= high]
 
 
 def _retained(facts: Mapping[str, Any]) -> tuple[float, float]:
-    """Lowest and highest per cent that anything in the figure reaches, the teacher's 100 included."""
-    ends = [100.0, *(100 * point["retention"] for point in facts["paper"])]
-    for point in facts["points"]:
-        ends += [100 * (point["retention"] + sign * (point["half"] or 0.0)) for sign in (-1, 1)]
-    return min([90.0, *ends]), max(ends)
+    """Lowest and highest per cent: of all points, the teacher's 100 included, and of intervals as far as there is room.
+
+    The interval of two or three seeds may be many times as long as all that the points have between them.
+    """
+    means = [100.0, *(100 * point["retention"] for point in (*facts["paper"], *facts["points"]))]
+    low, high = min([90.0, *means]), max(means)
+    room = 0.3 * (high - low)
+    ends = [100 * (p["retention"] + sign * (p["half"] or 0.0)) for p in facts["points"] for sign in (-1, 1)]
+    return max(low - room, min([low, *ends])), min(high + room, max([high, *ends]))
 
 
 def _panel(
@@ -89,7 +93,8 @@ def _panel(
     parts = [_text(middle, HEIGHT - 18, panel.title, anchor="middle", weight="bold")]
 
     def y(share: float) -> float:
-        return HEIGHT - BOTTOM - (100 * share - marks[0]) / (marks[-1] - marks[0]) * (HEIGHT - BOTTOM - TOP)
+        inside = min(max(100 * share, marks[0]), marks[-1])
+        return HEIGHT - BOTTOM - (inside - marks[0]) / (marks[-1] - marks[0]) * (HEIGHT - BOTTOM - TOP)
 
     for mark in marks:
         parts.append(f'<path d="M{left:.1f} {y(mark / 100):.1f}h{width:.1f}" stroke="{GRID}"/>')
@@ -142,7 +147,10 @@ def _paper(
         low, high, height = x(span[0]), x(span[1]), y(point["retention"])
         if high - low > 1:
             parts.append(f'<path d="M{low:.1f} {height:.1f}H{high:.1f}" stroke="{PAPER}" stroke-width="2"/>')
-        parts += [_diamond((low + high) / 2, height), _text((low + high) / 2 + 9, height + 4, point["name"], size=11)]
+        # One on each side, for they may lie on each other.
+        side, anchor = (9, "start") if point["name"] == "LH" else (-9, "end")
+        middle = (low + high) / 2
+        parts += [_diamond(middle, height), _text(middle + side, height + 4, point["name"], anchor=anchor, size=11)]
     return parts
 
 
@@ -159,12 +167,11 @@ def _ours(
     parts.append(f'<polyline points="{places}" fill="none" stroke="{OURS}" stroke-width="1.6"/>')
     for point in points:
         across, up = x(point[panel.key]), y(point["retention"])
-        top = up
         if point["half"] is not None:
-            top, bottom = y(point["retention"] + point["half"]), y(point["retention"] - point["half"])
-            whisker = (
-                f"M{across:.1f} {top:.1f}V{bottom:.1f}M{across - 4:.1f} {top:.1f}h8M{across - 4:.1f} {bottom:.1f}h8"
-            )
+            ends = [y(point["retention"] + sign * point["half"]) for sign in (1, -1)]
+            # An end that lies outside has no cap.
+            caps = "".join(f"M{across - 4:.1f} {end:.1f}h8" for end in ends if TOP < end < HEIGHT - BOTTOM)
+            whisker = f"M{across:.1f} {ends[0]:.1f}V{ends[1]:.1f}{caps}"
             parts.append(f'<path d="{whisker}" stroke="{OURS}" stroke-width="1.6" fill="none"/>')
         if panel.low_key:
             low, high = x(point[panel.low_key]), x(point[panel.high_key])
@@ -177,8 +184,7 @@ def _ours(
             parts.append(
                 f'<circle cx="{across:.1f}" cy="{up:.1f}" r="9" fill="none" stroke="{OURS}" stroke-width="2"/>'
             )
-            top = min(top, up - 6)
-        parts.append(_text(across, top - 7, str(point["width"]), anchor="middle", size=12, weight="bold"))
+        parts.append(_text(across + 8, up - 8, str(point["width"]), size=12, weight="bold"))
     return parts
 
 
