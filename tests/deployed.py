@@ -84,8 +84,10 @@ class Program:
     def __init__(self, folder: Path, step, *flags, prefix="kd_agent_0"):
         self.inputs, self.width, self.n_actions = sizes(agent_weights(step))
         library = folder / f"agent{''.join(flags).replace('=', '-')}.so"
-        command = [compiler(), *FLAGS, *flags, "-shared", "-fPIC", "-o", str(library), "kd_agent.c"]
-        subprocess.run(command, cwd=folder, check=True)
+        subprocess.run([compiler(), *FLAGS, *flags, "-fPIC", "-c", "kd_agent.c"], cwd=folder, check=True)
+        # Linked without the flags: one linked with -ffast-math flushes the whole process's subnormal numbers to 0.
+        link = [compiler(), "-shared", "-o", str(library), "kd_agent.o", "-lm"]
+        subprocess.run(link, cwd=folder, check=True)
         program = ctypes.CDLL(str(library))
         self._init, self._act, self._logits = (getattr(program, f"{prefix}_{f}") for f in ("init", "act", "logits"))
         self.size = getattr(program, f"{prefix}_size")

@@ -94,6 +94,8 @@ def test_ticks_of_a_logarithmic_axis_are_few_and_inside(low, ratio):
 def facts(points, **changes):
     numbered = [json.loads(json.dumps(vars(p))) for p in points]
     return {
+        "command": "kd-marl pareto --to pareto",
+        "commit": None,
         "task": "pz-mpe-simple-spread-v3",
         "limits": "lh",
         "masks_preset": "paper",
@@ -231,6 +233,9 @@ def test_students_are_made_once_and_a_failure_keeps_the_others(tiny_teacher, tin
     assert started == ["widths=4", "widths=12", "widths=12"], "4 is not made again"
     facts = json.loads((folder / "pareto.json").read_text())
     assert [p["width"] for p in facts["points"]] == [4, 12] and facts["task"] == TASK
+    assert facts["command"].startswith(
+        "kd-marl pareto --env-config=mpe --widths 4 12 --seeds 1 --to sweep with teacher="
+    )
     summary = next((folder / "runs").glob("sacred/kd_student/*/1/summary.json"))
     assert facts["points"][0]["retention"] == json.loads(summary.read_text())["retention"]
     profile = json.loads((folder / "bundles" / "width-12-seed-1" / "profile.json").read_text())
