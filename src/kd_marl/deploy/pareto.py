@@ -28,11 +28,16 @@ KNEE_RULE = (
     "the cheapest student of the front from which every doubling of FLOPs, up to any wider student of the front, buys "
     f"less than {KNEE_GAIN:.0%} of the teacher's performance"
 )
+# How much is kept of the teacher's T by the student's S: metrics.retention.
+_KEPT = {
+    "return": "1 - |S-T|/|T|, the paper's retention, in which a student better than its teacher has less than 100 %",
+    "win rate": "S/T, the paper's retention",
+}
 
 
 @dataclass(frozen=True)
 class Point:
-    """A width, over its seeds; costs are means over the agents.
+    """A width, over its seeds; costs are means over the agents, times medians over agents and seeds.
 
     Attributes:
         retention: mean share of the teacher's performance that is kept.
@@ -92,6 +97,8 @@ def measure(sweep: Sweep) -> dict[str, Any]:
         "flash_bytes": FLOAT_BYTES * first["params_teacher"] + CODE_BYTES,
     }
     return {
+        "command": sweep.line,
+        "commit": found[0][2]["provenance"]["commit"],
         "task": task,
         "limits": first["limits"],
         "masks_preset": first["masks_preset"],
@@ -118,7 +125,8 @@ def _point(width: int, runs: Sequence[StudentRun], profiles: Sequence[Mapping[st
     timed = [agent["latency"]["c"] for agent in agents if "c" in agent["latency"]]
 
     def time(key: str) -> float | None:
-        return float(np.mean([entry[key] for entry in timed])) if timed else None
+        # The median: a machine that was busy for a moment makes one of these times many times as long.
+        return float(np.median([entry[key] for entry in timed])) if timed else None
 
     return Point(
         width=width,
@@ -220,6 +228,8 @@ def page(facts: Mapping[str, Any]) -> str:
     lines = [
         f"# {facts['task']}: what a student's width costs and keeps",
         "",
+        f"Written by `{facts['command']}` from runs of commit {_short(facts['commit'])}.",
+        "",
         f"Limits {facts['limits']}{preset}; seeds {', '.join(map(str, seeds))} ({spread}); {facts['episodes']} greedy "
         f"episodes each. The teacher's {facts['measures']} is {facts['teacher']['score']:.2f}.",
         "",
@@ -232,12 +242,18 @@ def page(facts: Mapping[str, Any]) -> str:
         f"**Knee: width {facts['knee']}**, {facts['knee_rule']}.",
         "",
         *_paper_lines(facts),
-        "FLOPs are those of one decision of one agent; flash and RAM those of its compiled C, told by formula; all are "
-        "means over the agents. Microseconds are one agent's C called through the Python runtime, whose own call takes "
+        f"Kept is {_KEPT[facts['measures']]}; above random play (S-R)/(T-R). FLOPs are those of one decision of one "
+        "agent; flash and RAM those of its compiled C, told by formula; all are means over the agents. Microseconds "
+        "are medians over agents and seeds of one agent's C called through the Python runtime, whose own call takes "
         f"most of them, on {facts['machine'].get('processor', 'an unknown processor')}; in brackets the 5th to 95th "
         "percentile.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _short(commit: str | None) -> str:
+    """Seven digits, and whether the source tree had changes."""
+    return "unknown" if commit is None else commit[:7] + ("+changes" if commit.endswith("+changes") else "")
 
 
 def _row(facts: Mapping[str, Any], point: Mapping[str, Any]) -> str:

@@ -165,7 +165,7 @@ def _ours(
     on_front = sorted((point for point in points if point["on_front"]), key=lambda point: point["flops"])
     places = " ".join(f"{x(point[panel.key]):.1f},{y(point['retention']):.1f}" for point in on_front)
     parts.append(f'<polyline points="{places}" fill="none" stroke="{OURS}" stroke-width="1.6"/>')
-    for point in points:
+    for number, point in enumerate(points):
         across, up = x(point[panel.key]), y(point["retention"])
         if point["half"] is not None:
             ends = [y(point["retention"] + sign * point["half"]) for sign in (1, -1)]
@@ -184,7 +184,8 @@ def _ours(
             parts.append(
                 f'<circle cx="{across:.1f}" cy="{up:.1f}" r="9" fill="none" stroke="{OURS}" stroke-width="2"/>'
             )
-        parts.append(_text(across + 8, up - 8, str(point["width"]), size=12, weight="bold"))
+        # Above and below in turn, for two may be close to each other.
+        parts.append(_text(across + 8, up + (17 if number % 2 else -8), str(point["width"]), size=12, weight="bold"))
     return parts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -89,6 +90,22 @@ class Sweep:
     def results(self) -> Path:
         """Folder of the runs, as every run's ``results``."""
         return self._folder / "runs"
+
+    @property
+    def line(self) -> str:
+        """The command that makes the sweep again."""
+        widths = dict.fromkeys(str(cell.width) for cell in self.cells)
+        seeds = dict.fromkeys(str(cell.seed) for cell in self.cells)
+        options = [
+            f"--env-config={self._environment}",
+            "--widths",
+            *widths,
+            "--seeds",
+            *seeds,
+            "--to",
+            self._folder.name,
+        ]
+        return shlex.join(["kd-marl", "pareto", *options, "with", *self._updates])
 
     def words(self, cell: Cell) -> list[str]:
         """The command line of a student, after ``python src/main.py``."""
