@@ -22,9 +22,9 @@ table names torch's. (EPyMARL's own main.py sets one for torch.)
 Different, because each is run with its own defaults, as a user would: `mappo` plays 10 battles at a time, each in a
 process of its own (--host-environments changes that; the bundled runtime's shares them among as many processes as
 there are cores), and makes 4 passes of one gradient step each over them, with 5-step returns, along whole episodes,
-padded to the longest; `kd_teacher` steps 512 battles in one process, and makes 5 passes of 4 steps each, with GAE,
-over sequences of 10 steps without the padding, in bfloat16 where the CPU has AMX (`--teacher autocast=none` for
-float32). The start of training is measured, when battles are short and agents die early; --time-to-win measures
+padded to the longest; `kd_teacher` steps 512 battles in one process, and makes 2 passes of 8 steps each, with GAE,
+over sequences of 10 steps without the padding, in bfloat16 where the CPU multiplies it (`--teacher autocast=none`
+for float32). The start of training is measured, when battles are short and agents die early; --time-to-win measures
 whole trainings.
 
 --time-to-win trains each side once on --steps steps and reads, from tests of the sampled policy (EPyMARL's `mappo`

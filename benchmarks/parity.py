@@ -1,0 +1,198 @@
+"""Whether a bundle decides as its torch student does: ONNX, and C at -O2 and -O3, over recorded steps.
+
+    python benchmarks/parity.py results/sacred/kd_student/3m/1                     # one student
+    python benchmarks/parity.py results/sacred/kd_student/*/* --json parity.json   # all of them
+
+The steps are those of the student's expert buffer, as the student would have seen them. Each program meets them twice:
+with torch's recurrent state before every step, which tells how exactly it computes, and along whole episodes with its
+own state, which is how a board runs and where differences in the last digit add up. Actions are compared along whole
+episodes, at every step where the agent has a choice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kd_marl.errors import UserError
+from kd_marl.host import get_host
+
+# The host comes first: on a checkout it decides what the package `envs` is.
+get_host()
+
+from kd_marl.artifacts import atomic  # noqa: E402
+from kd_marl.deploy import bundle, int8, latency, replay  # noqa: E402
+from kd_marl.deploy.source import StudentRun, load_student  # noqa: E402
+from kd_onboard.bundle import read_bundle  # noqa: E402
+from kd_onboard.profile import CSource  # noqa: E402
+
+LEVELS = {"C -O2": ("-std=c99", "-O2"), "C -O3": ("-std=c99", "-O3", "-march=native")}
+
+
+@dataclass
+class Parity:
+    """One student in one program, over all of its agents.
+
+    Attributes:
+        steps: environment steps that were compared.
+        decisions: of single agents that had a choice.
+        logit_step: largest difference of a logit after one step from torch's state.
+        logit_episode: the same along episodes, each program with its own state.
+        actions: greedy actions that differ, along episodes.
+    """
+
+    task: str
+    limits: str
+    seed: int
+    program: str
+    steps: int
+    decisions: int
+    logit_step: float
+    logit_episode: float
+    actions: int
+
+
+class CStep:
+    """A compiled agent as a ``replay.Step``: the rows of a batch one after the other."""
+
+    def __init__(self, library: Path, prefix: str, n_actions: int) -> None:
+        program = ctypes.CDLL(str(library))
+        self._act, self._logits = (getattr(program, f"{prefix}_{name}") for name in ("act", "logits"))
+        self._n_actions = n_actions
+
+    def __call__(self, features: np.ndarray, available: np.ndarray, state: np.ndarray) -> replay.StepOutcome:
+        """One step of every row."""
+        logits = np.zeros((len(features), self._n_actions), np.float32)
+        actions, following = np.zeros(len(features), np.int64), state.copy()
+        choices = np.ascontiguousarray(available, np.uint8)
+        for row, seen in enumerate(features):
+            twin = following[row].copy()
+            refused = self._logits(_pointer(twin), _pointer(seen), _pointer(logits[row]))
+            # Where nothing is available (an episode's padding) `act` refuses and keeps the state; `logits` goes on.
+            actions[row] = self._act(_pointer(following[row]), _pointer(seen), _pointer(choices[row]))
+            if refused:
+                raise UserError(f"the program refuses recorded features: {seen.tolist()}")
+            following[row] = twin
+        return logits, actions, following
+
+
+def _pointer(array: np.ndarray) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+def compare(run: StudentRun, steps: int, scratch: Path) -> Iterator[Parity]:
+    """Export a student and compare its programs with it.
+
+    Raises:
+        UserError: its expert buffer is not found, or something is damaged.
+    """
+    buffer = run.find_buffer()
+    if buffer is None:
+        raise UserError(f"the expert buffer of {run.record} is not found: export one with --config=kd_export")
+    folder = scratch / "bundle"
+    options = bundle.Options(False, False, "raise", None)
+    bundle.export(run, folder, buffer.facts["episode_limit"], buffer, options)
+    made = read_bundle(folder)
+    wanted = -(-steps * buffer.episodes // max(buffer.steps, 1))
+    episodes = replay.from_buffer(buffer, run.mask, wanted, run.facts["seed"])
+    taken = episodes.available.any(-1).any(-1)
+    names = ["ONNX", *LEVELS]
+    found = {
+        name: Parity(run.task, run.config["limits"], run.facts["seed"], name, int(taken.sum()), 0, 0.0, 0.0, 0)
+        for name in names
+    }
+    for agent in made.agents:
+        features = episodes.features(run.mask, agent.index)
+        available, acting = episodes.available[:, :, agent.index], episodes.acting[:, :, agent.index]
+        torch_step = replay.torch_step(run.network.agent_network(agent.index))
+        expected, states = _unroll(torch_step, features, available, agent.width)
+        best = np.where(available, expected, -np.inf).argmax(-1)
+        for name in names:
+            step = _program(name, made, agent, scratch)
+            logits, actions = replay.run(step, features, available, agent.width)
+            flat = (part.reshape(-1, *part.shape[2:]) for part in (features, available, states))
+            alone = step(*flat)[0].reshape(expected.shape)
+            parity = found[name]
+            parity.decisions += int(acting.sum())
+            parity.actions += int((actions != best)[acting].sum())
+            parity.logit_step = max(parity.logit_step, float(np.abs(alone - expected)[taken].max()))
+            parity.logit_episode = max(parity.logit_episode, float(np.abs(logits - expected)[taken].max()))
+    yield from found.values()
+
+
+def _unroll(
+    step: replay.Step, features: np.ndarray, available: np.ndarray, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits ``(episodes, time, actions)``, and the state before every step ``(episodes, time, width)``."""
+    before = [np.zeros((len(features), width), np.float32)]
+
+    def watched(*ports: np.ndarray) -> replay.StepOutcome:
+        outcome = step(*ports)
+        before.append(outcome[2])
+        return outcome
+
+    logits, _ = replay.run(watched, features, available, width)
+    return logits, np.ascontiguousarray(np.stack(before[:-1], 1))
+
+
+def _program(name: str, made: Any, agent: Any, scratch: Path) -> replay.Step:
+    if name == "ONNX":
+        return int8.onnx_step(made.read(agent.onnx))
+    return CStep(_compile(made, agent.c, LEVELS[name], scratch), agent.c.prefix, agent.n_actions)
+
+
+def _compile(made: Any, program: CSource, flags: Sequence[str], scratch: Path) -> Path:
+    library = scratch / f"{program.prefix}{''.join(flags).replace('=', '-')}.so"
+    sources = [str(made.folder / source) for source in program.sources]
+    done = subprocess.run(
+        ["cc", *flags, "-shared", "-fPIC", "-o", str(library), *sources, "-lm"], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise UserError(f"cc cannot compile {sources[0]}: {done.stderr.strip().splitlines()[0]}")
+    return library
+
+
+def table(rows: Sequence[Parity]) -> str:
+    """As Markdown."""
+    head = ("student", "program", "steps", "decisions", "logits, step", "logits, episode", "other actions")
+    lines = [" | ".join(head), " | ".join("---" for _ in head)]
+    for row in rows:
+        name = f"{row.task} {row.limits}, seed {row.seed}"
+        numbers = (str(row.steps), str(row.decisions), f"{row.logit_step:.1e}", f"{row.logit_episode:.1e}")
+        lines.append(" | ".join((name, row.program, *numbers, str(row.actions))))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a student, as kd-marl export takes it")
+    parser.add_argument("--steps", type=int, default=10_000, help="environment steps to compare, if recorded (10000)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
+    args = parser.parse_args(words)
+    rows: list[Parity] = []
+    try:
+        for path in args.runs:
+            with tempfile.TemporaryDirectory() as scratch:
+                rows.extend(compare(load_student(path), args.steps, Path(scratch)))
+            print(f"{path}: {sum(row.actions for row in rows[-3:])} other actions", file=sys.stderr, flush=True)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(table(rows))
+    if args.json is not None:
+        atomic.write_json(args.json, {"machine": latency.machine(), "parity": [asdict(row) for row in rows]})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
