@@ -46,13 +46,13 @@ def test_advantages_are_those_of_the_teachers_critic_in_its_own_scale(learner):
     assert learner.labeller.gamma == gamma == 0.9  # gamma: null means the discount the critic was trained with
     expected, data = slow_advantages(learner, gamma, learner.settings.gae_lambda)
     assert bool(data["truncated"].any()) and bool(data["terminated"].any())
-    np.testing.assert_allclose(learner.expert._advantage.numpy(), expected, atol=5e-6)
+    np.testing.assert_allclose(learner.expert._labels[0].numpy(), expected, atol=5e-6)
 
 
 def test_another_discount_is_used_where_it_is_asked_for(results, tmp_path):
     learner = make_learner(results, tmp_path, gamma=0.5, gae_lambda=0.3)
     expected, _ = slow_advantages(learner, 0.5, 0.3)
-    np.testing.assert_allclose(learner.expert._advantage.numpy(), expected, atol=5e-6)
+    np.testing.assert_allclose(learner.expert._labels[0].numpy(), expected, atol=5e-6)
 
 
 def test_a_sample_holds_different_episodes_with_their_own_labels(learner):
@@ -62,7 +62,7 @@ def test_a_sample_holds_different_episodes_with_their_own_labels(learner):
     assert len(set(chosen)) == len(sample) == 10
     data = expert.buffer.gather(chosen)
     assert torch.equal(sample.obs, data["obs"][:, :-1])
-    assert torch.equal(sample.advantage, expert._advantage[torch.from_numpy(chosen)])
+    assert torch.equal(sample.advantage, expert._labels[0][torch.from_numpy(chosen)])
     logits, embedding = teacher.label(
         {"obs": sample.obs, "state": data["state"][:, :-1], "actions": sample.actions}, data["length"]
     )
@@ -126,7 +126,7 @@ def test_the_students_own_episodes_carry_their_masks_and_log_probabilities(resul
     # The same episodes by the same teacher: the same labels as the buffer's.
     inside = block.acting > 0
     torch.testing.assert_close(block.teacher_logits[inside], data["teacher_logits"][inside], rtol=0, atol=1e-5)
-    torch.testing.assert_close(block.advantage, learner.expert._advantage[:4], rtol=0, atol=1e-5)
+    torch.testing.assert_close(block.advantage, learner.expert._labels[0][:4], rtol=0, atol=1e-5)
 
 
 # --------------------------------------------------------------------------------------------------- recent episodes

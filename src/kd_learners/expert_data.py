@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -57,16 +59,18 @@ class ExpertData:
     """Samples labelled episodes from an expert buffer; memory holds only what was computed from it."""
 
     def __init__(self, buffer: ExpertBuffer, labeller: Labeller, mask: ObservationMask) -> None:
-        self.buffer, self.mask = buffer, mask
-        advantages, cosines, log_roles = [], [], []
-        for shard in buffer.shards((*_VALUE_KEYS, "embedding")):
-            episodes = shard_episodes(shard)
-            advantages.append(labeller.teacher.advantages(episodes, labeller.gamma, labeller.gae_lambda))
-            relation, role = labeller.relations(shard["embedding"].float())
-            cosines.append(relation)
-            log_roles.append(role)
-        self._advantage = torch.cat(advantages)
-        self._cosines, self._log_roles = torch.cat(cosines), torch.cat(log_roles)
+        self.buffer, self.labeller, self.mask = buffer, labeller, mask
+
+    @functools.cached_property
+    def _labels(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Advantages, cosines and roles of all episodes: one pass over the buffer, when a sample is first asked for."""
+        found = []
+        for shard in self.buffer.shards((*_VALUE_KEYS, "embedding")):
+            teacher, episodes = self.labeller.teacher, shard_episodes(shard)
+            advantage = teacher.advantages(episodes, self.labeller.gamma, self.labeller.gae_lambda)
+            found.append((advantage, *self.labeller.relations(shard["embedding"].float())))
+        advantages, cosines, log_roles = (torch.cat(part) for part in zip(*found, strict=True))
+        return advantages, cosines, log_roles
 
     def sample(self, count: int, generator: np.random.Generator) -> LabelledEpisodes:
         """``count`` different episodes (all, if there are fewer), each under a mask of its own if masks are drawn."""
@@ -75,16 +79,16 @@ class ExpertData:
         avail = part["avail_actions"][:, :-1]
         steps = torch.arange(part["actions"].shape[1])
         filled = (steps < part["length"].unsqueeze(1)).float()
-        index = torch.from_numpy(chosen)
+        advantage, cosines, log_roles = (part[torch.from_numpy(chosen)] for part in self._labels)
         return LabelledEpisodes(
             obs=part["obs"][:, :-1],
             avail=avail,
             actions=part["actions"],
             behaviour_log_prob=part["behaviour_log_prob"],
             teacher_logits=part["teacher_logits"],
-            teacher_cosines=self._cosines[index],
-            teacher_log_roles=self._log_roles[index],
-            advantage=self._advantage[index],
+            teacher_cosines=cosines,
+            teacher_log_roles=log_roles,
+            advantage=advantage,
             acting=acting_mask(filled, avail),
             visible=torch.from_numpy(self.mask.sample(generator, len(chosen)).astype(np.float32)),
         )
