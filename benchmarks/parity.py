@@ -2,6 +2,7 @@
 
     python benchmarks/parity.py results/sacred/kd_student/3m/1                     # one student
     python benchmarks/parity.py results/sacred/kd_student/*/* --json parity.json   # all of them
+    python benchmarks/parity.py results/sacred/kd_student/3m/1 --buffer larger     # on more steps than it learnt from
 
 The steps are those of the student's expert buffer, as the student would have seen them. Each program meets them twice:
 with torch's recurrent state before every step, which tells how exactly it computes, and along whole episodes with its
@@ -89,13 +90,13 @@ def _pointer(array: np.ndarray) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
 
 
-def compare(run: StudentRun, steps: int, scratch: Path) -> Iterator[Parity]:
+def compare(run: StudentRun, steps: int, scratch: Path, buffer_folder: Path | None) -> Iterator[Parity]:
     """Export a student and compare its programs with it.
 
     Raises:
         UserError: its expert buffer is not found, or something is damaged.
     """
-    buffer = run.find_buffer()
+    buffer = run.find_buffer(buffer_folder)
     if buffer is None:
         raise UserError(f"the expert buffer of {run.record} is not found: export one with --config=kd_export")
     folder = scratch / "bundle"
@@ -104,7 +105,7 @@ def compare(run: StudentRun, steps: int, scratch: Path) -> Iterator[Parity]:
     made = read_bundle(folder)
     wanted = -(-steps * buffer.episodes // max(buffer.steps, 1))
     episodes = replay.from_buffer(buffer, run.mask, wanted, run.facts["seed"])
-    taken = episodes.available.any(-1).any(-1)
+    taken = episodes.acting.any(-1)
     names = ["ONNX", *LEVELS]
     found = {
         name: Parity(run.task, run.config["limits"], run.facts["seed"], name, int(taken.sum()), 0, 0.0, 0.0, 0)
@@ -177,13 +178,16 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a student, as kd-marl export takes it")
     parser.add_argument("--steps", type=int, default=10_000, help="environment steps to compare, if recorded (10000)")
+    parser.add_argument(
+        "--buffer", type=Path, metavar="DIR", help="another expert buffer of the task, e.g. a larger one"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
     args = parser.parse_args(words)
     rows: list[Parity] = []
     try:
         for path in args.runs:
             with tempfile.TemporaryDirectory() as scratch:
-                rows.extend(compare(load_student(path), args.steps, Path(scratch)))
+                rows.extend(compare(load_student(path), args.steps, Path(scratch), args.buffer))
             print(f"{path}: {sum(row.actions for row in rows[-3:])} other actions", file=sys.stderr, flush=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

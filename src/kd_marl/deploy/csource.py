@@ -17,6 +17,8 @@ from kd_marl.deploy.weights import Weights, sizes
 FORMAT_VERSION = 1
 HEADER, SOURCE, MODEL = "kd_agent.h", "kd_agent.c", "model.c"
 
+# The inner loop of the generator's matrix products, which the template lets the compiler unroll.
+_SUM = "            for (idx_t k = 0;"
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -64,7 +66,8 @@ def c_files(
         for key, value in values.items():
             text = text.replace(f"@{key}@", value)
         filled[file] = text
-    return {**filled, MODEL: _generator().compile(step_model(weights, prefix))}
+    model = _generator().compile(step_model(weights, prefix))
+    return {**filled, MODEL: model.replace(_SUM, f"            KD_AGENT_UNROLLED\n{_SUM}")}
 
 
 @lru_cache
