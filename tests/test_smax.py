@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from envs import jax_batch
 from envs.jax_support import available, load
 from envs.smax import SmaxBatch, map_facts
 from envs.smax.env import SmaxEnv
@@ -141,9 +142,13 @@ def test_who_only_stops_loses_before_the_limit():
     assert (terminated, truncated, info) == (True, False, {"battle_won": False})
 
 
-def test_one_environment_is_a_row_of_a_batch_of_any_size():
+@pytest.mark.parametrize("smallest", [SIZE, 1], ids=["all are stepped to the end", "those that ended are let go"])
+def test_one_environment_is_a_row_of_a_batch_of_any_size(monkeypatch, smallest):
     """Also after battles that ended before those beside them did."""
+    monkeypatch.setattr(jax_batch, "SMALLEST", smallest)
+    monkeypatch.setattr(jax_batch, "SHRINK", 2)
     batch = three_marines()
+    stepped = set()
     # Row 2 of the batch, and as a host builds it.
     env = SmaxEnv(map_name="3m", seed=SEED + 2, episode_limit=100, common_reward=True, reward_scalarisation="sum")
     waited = 0
@@ -155,6 +160,7 @@ def test_one_environment_is_a_row_of_a_batch_of_any_size():
             outcome = batch.step(rows, actions)
             if 2 in rows:
                 row = rows.index(2)
+                stepped.add(len(batch._held))
                 np.testing.assert_allclose(env.get_obs(), views.obs[row], atol=1e-6)
                 np.testing.assert_allclose(env.get_state(), views.state[row], atol=1e-6)
                 np.testing.assert_array_equal(env.get_avail_actions(), views.avail_actions[row])
@@ -166,6 +172,7 @@ def test_one_environment_is_a_row_of_a_batch_of_any_size():
             rows = [rows[i] for i in going]
             views = type(views)(*(view[going] for view in outcome.views))
     assert waited, "row 2 never had to wait for the others"
+    assert (min(stepped) < SIZE) == (smallest < SIZE)
 
 
 def test_a_seed_repeats_its_battles_and_every_row_has_its_own():

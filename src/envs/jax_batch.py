@@ -26,7 +26,8 @@ class Simulator:
         reset: ``keys`` -> ``(keys, episodes, world, views)``, where ``episodes`` are the episodes' streams.
         step: ``episodes, world, actions (size, agents) int32`` -> ``(episodes, world, views, rewards (size, agents),
             over (size,), facts)``; ``over`` where the task ended, ``facts`` a dict of what an episode's last info
-            says, ``(size,)`` each.
+            says, ``(size,)`` each. Fewer environments than ``size`` are stepped too, after a compilation of their own.
+        only: ``rows, (episodes, world)`` -> both of these rows alone.
 
     ``views`` is ``(state (size, state_size), obs (size, agents, obs_size), avail_actions (size, agents, actions))``.
     """
@@ -34,6 +35,7 @@ class Simulator:
     keys: Callable[[Sequence[int]], Any]
     reset: Callable[..., Any]
     step: Callable[..., Any]
+    only: Callable[..., Any]
 
 
 def compile_simulator(size: int, n_agents: int, reset: Callable[..., Any], step: Callable[..., Any]) -> Simulator:
@@ -64,7 +66,24 @@ def compile_simulator(size: int, n_agents: int, reset: Callable[..., Any], step:
     some, actions = keys([0] * size), jnp.zeros((size, n_agents), jnp.int32)
     compiled_reset = jax.jit(jax.vmap(begin)).lower(some).compile()
     _, episodes, world, _ = compiled_reset(some)
-    return Simulator(keys, compiled_reset, jax.jit(jax.vmap(go_on)).lower(episodes, world, actions).compile())
+    go_on_together = jax.jit(jax.vmap(go_on))
+    compiled = {size: go_on_together.lower(episodes, world, actions).compile()}
+
+    def stepped(episodes: Any, world: Any, actions: Any) -> Any:
+        count = len(actions)
+        if count not in compiled:
+            compiled[count] = go_on_together.lower(episodes, world, actions).compile()
+        return compiled[count](episodes, world, actions)
+
+    def only(rows: np.ndarray, pair: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf[rows], pair)
+
+    return Simulator(keys, compiled_reset, stepped, jax.jit(only))
+
+
+# Once no more than one in SHRINK environments plays on, the others are no longer stepped, down to SMALLEST: below that
+# a call costs more than its environments.
+SHRINK, SMALLEST = 4, 32
 
 
 class JaxBatch(ABC):
@@ -88,6 +107,7 @@ class JaxBatch(ABC):
         self.episode_limit: int = env_info["episode_limit"]
         self._episodes: Any = None
         self._world: Any = None
+        self._held = np.arange(size)  # the environments that are still stepped, in order
         self._steps = 0
         self.reseed(seed)
 
@@ -109,17 +129,20 @@ class JaxBatch(ABC):
         if self._keys is None:
             self._keys = self.simulator.keys([self._seed + row for row in range(self.size)])
         self._keys, self._episodes, self._world, views = self.simulator.reset(self._keys)
+        self._held = np.arange(self.size)
         self._steps = 0
         return _numpy(views)
 
     def step(self, rows: Sequence[int], actions: np.ndarray) -> Outcome:
-        """Step the environments ``rows`` with ``actions`` (k, agents); the others idle, unseen."""
-        every = np.full((self.size, self.env_info["n_agents"]), self.idle_action, np.int32)
-        every[rows] = actions
+        """Step the environments ``rows`` with ``actions`` (k, agents); the others are done until the next reset."""
+        self._let_go(np.asarray(rows))
+        chosen = slice(None) if len(rows) == len(self._held) else np.searchsorted(self._held, rows)
+        assert np.array_equal(self._held[chosen], rows), "a row that was left out before"
+        every = np.full((len(self._held), self.env_info["n_agents"]), self.idle_action, np.int32)
+        every[chosen] = actions
         stepped = self.simulator.step(self._episodes, self._world, every)
         self._episodes, self._world, views, rewards, over, facts = stepped
         self._steps += 1
-        chosen = slice(None) if len(rows) == self.size else np.asarray(rows)
         terminated = np.array(over)[chosen]
         truncated = ~terminated & (self._steps >= self.episode_limit)
         facts = {name: np.asarray(values)[chosen].tolist() for name, values in facts.items()}
@@ -129,6 +152,18 @@ class JaxBatch(ABC):
         ]
         shown = Views(*(view[chosen] for view in _numpy(views)))
         return Outcome(shown, self.share(np.array(rewards, np.float64)[chosen]), terminated, truncated, infos)
+
+    def _let_go(self, rows: np.ndarray) -> None:
+        """Keep a quarter of the environments, or a quarter of that, if these ``rows`` are among them."""
+        size = len(self._held)
+        while size // SHRINK >= max(SMALLEST, len(rows)):
+            size //= SHRINK
+        if size < len(self._held):
+            others = np.setdiff1d(self._held, rows)[: size - len(rows)]
+            kept = np.union1d(rows, others)
+            places = np.searchsorted(self._held, kept)
+            self._episodes, self._world = self.simulator.only(places, (self._episodes, self._world))
+            self._held = kept
 
     def call(self, method: str) -> list[Any]:
         """What a runner asks of every environment: its sizes; anything else environments stepped together cannot do.
