@@ -61,8 +61,10 @@ setup(
             "onnx>=1.17",
             "onnxruntime>=1.20",
         ],
-        # grids of runs on a cluster, and their statistics
-        "suite": ["ray>=2.10", "rliable>=1.0.8"],
+        # grids of runs on a cluster
+        "suite": ["ray>=2.10"],
+        # figures of `kd-marl report` and `kd-marl stress`
+        "report": ["markdown-it-py>=3", "matplotlib>=3.8"],
         # use_tensorboard=True and use_wandb=True
         "track": ["tensorboard>=2.15", "wandb>=0.17"],
         "dev": [

@@ -148,6 +148,8 @@ def tagged(first, count, time=2):
         advantage=block(time, 2),
         acting=block(time, 2),
         visible=block(2, 3),
+        teacher_embedding=block(time, 2, 6),
+        state=block(time, 5),
     )
 
 

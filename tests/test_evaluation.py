@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from kd_controllers.hetero_mac import HeteroMAC
-from kd_learners import evaluation
+from kd_learners import evaluation, evaluation_costs
 from kd_marl.metrics.flops import closed_formula
-from tiny_stages import ACTIONS, AGENTS, HOST, OBS, TASK, SignalEnv
+from tiny_stages import ACTIONS, AGENTS, HOST, LIMIT, OBS, TASK, SignalEnv
 from tiny_students import make_learner
 
 
@@ -93,6 +96,59 @@ def test_the_summary_adds_up(results, tmp_path, monkeypatch):
     assert (summary["widths"], summary["inputs"]) == ([8, 12], [3, 4])
 
 
+def test_actions_are_counted_where_there_was_a_choice(results, tmp_path):
+    learner = make_learner(results, tmp_path, eval_episodes=7)
+    student = learner.mac
+
+    def make(scheme, options):
+        mac = HeteroMAC(scheme, None, options)
+        mac.load_state(student)
+        mac.greedy = True
+        return mac
+
+    expected = np.zeros((LIMIT, AGENTS, ACTIONS), int)
+    forced = 0
+    for batch, _, _ in evaluation.Arena(HOST, learner.args, 7).blocks(make, masked=True, label=""):
+        for row in range(batch.batch_size):
+            for t in range(int(batch["filled"][row].sum()) - 1):
+                for i in range(AGENTS):
+                    if batch["avail_actions"][row, t, i].sum() > 1:
+                        expected[t, i, int(batch["actions"][row, t, i, 0])] += 1
+                    else:
+                        forced += 1
+    evaluation.report(learner.args, evaluation.evaluate(learner.args, learner.teacher, student))
+    assert forced and expected.sum()
+    written = load_file(Path(learner.args.run_folder) / "actions.safetensors")
+    assert written["student"].dtype == torch.int32
+    np.testing.assert_array_equal(written["student"], expected)
+    assert set(written) == {"teacher", "student", "random"}
+    summary = json.loads((Path(learner.args.run_folder) / "summary.json").read_text())
+    assert summary["actions"] == [["action_0", "action_1", "action_2"]] * AGENTS
+    # The masks of tiny_students: features 0 to 2 of five, and 0, 1, 2 and 4.
+    assert [row["blocks"] for row in summary["sees"]] == [{"other": [3, OBS]}, {"other": [4, OBS]}]
+
+
+def test_runs_with_neighbouring_seeds_are_evaluated_in_different_episodes():
+    rows = [set(range(start, start + 512)) for start in map(evaluation.evaluation_seed, (0, 1, 2, 3, 10**9))]
+    assert sum(map(len, rows)) == len(set().union(*rows))
+    assert all(0 <= seed < 2**31 for row in rows for seed in row)
+    # Nor where they were trained: their own environments have the seeds that follow theirs.
+    assert not any(row.intersection(range(2000)) for row in rows)
+
+
+@pytest.mark.parametrize("sharing", [True, False])
+def test_a_host_policys_costs_are_those_of_its_networks(sharing):
+    args = SimpleNamespace(hidden_dim=16, use_rnn=True, n_actions=ACTIONS, n_agents=AGENTS)
+    agent = HOST.agents["rnn" if sharing else "rnn_ns"](OBS + AGENTS, args)
+    costs = evaluation_costs.policy_costs(SimpleNamespace(agent=agent), AGENTS, length=3.5)
+    one = closed_formula(OBS + AGENTS, 16, ACTIONS)
+    assert costs["flops_per_decision"] == one and costs["flops_per_episode"] == pytest.approx(AGENTS * one * 3.5)
+    d = OBS + AGENTS
+    assert costs["params"] == d * 16 + 16 + 6 * 16 * 16 + 6 * 16 + 16 * ACTIONS + ACTIONS
+    assert costs["decision_us"] > 0
+    assert evaluation_costs.policy_costs(SimpleNamespace(agent=torch.nn.Identity()), AGENTS, 1.0) == {}
+
+
 @pytest.mark.parametrize("episodes", [1, 6, 7, 12])
 def test_exactly_the_episodes_asked_for_are_played_whatever_the_block(results, tmp_path, episodes):
     learner = make_learner(results, tmp_path, eval_episodes=episodes)
@@ -107,7 +163,7 @@ def test_exactly_the_episodes_asked_for_are_played_whatever_the_block(results, t
 def test_agreement_is_counted_over_the_decisions_taken_in_the_unmasked_environment(results, tmp_path):
     learner = make_learner(results, tmp_path, eval_episodes=12)
     student, agent = learner.mac, learner.teacher.mac.agent
-    same_choice = []
+    same_choice = [[], []]
 
     def make(scheme, options):
         mac = HeteroMAC(scheme, None, options)
@@ -126,15 +182,20 @@ def test_agreement_is_counted_over_the_decisions_taken_in_the_unmasked_environme
                     avail = batch["avail_actions"][row, t, i]
                     if avail.sum() > 1:
                         wanted = logits[0].masked_fill(avail == 0, -torch.inf).argmax()
-                        same_choice.append(bool(wanted == batch["actions"][row, t, i, 0]))
+                        same_choice[i].append(bool(wanted == batch["actions"][row, t, i, 0]))
     summary = evaluation.evaluate(learner.args, learner.teacher, student)
-    assert 0 < np.mean(same_choice) < 1
-    assert summary["agreement"] == pytest.approx(np.mean(same_choice), abs=1e-6)
+    every = [*same_choice[0], *same_choice[1]]
+    assert 0 < np.mean(every) < 1 and len(same_choice[0]) != len(same_choice[1])
+    assert summary["agreement"] == pytest.approx(np.mean(every), abs=1e-6)
+    assert summary["agreement_per_agent"] == pytest.approx([np.mean(same) for same in same_choice], abs=1e-6)
 
 
 def test_an_evaluation_repeats_itself(results, tmp_path):
     learner = make_learner(results, tmp_path)
     once, again = (evaluation.evaluate(learner.args, learner.teacher, learner.mac) for _ in range(2))
+    counts = [summary.pop("counts") for summary in (once, again)]
+    for name in ("teacher", "student", "random"):
+        np.testing.assert_array_equal(counts[0][name], counts[1][name])
     for summary in (once, again):
         for name in ("decision_us_teacher", "decision_us_student"):
             assert summary.pop(name) > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,17 +92,17 @@ def test_advantages_are_standardised_over_the_decisions_that_count():
 
 def padded(batch, episodes, steps):
     """The batch with padding episodes and steps, full of numbers that would show."""
-    out = {}
-    for item in fields(batch):
-        value = getattr(batch, item.name)
-        junk = 0 if item.name in ("avail", "acting", "actions") else 7.5
-        time = 0 if item.name == "visible" else steps
+
+    def grow(name, value):
+        junk = 0 if name in ("avail", "acting", "actions") else 7.5
+        time = 0 if name == "visible" else steps
         shape = list(value.shape)
         shape[0], shape[1] = shape[0] + episodes, shape[1] + time
         grown = torch.full(shape, junk, dtype=value.dtype)
         grown[: value.shape[0], : value.shape[1]] = value
-        out[item.name] = grown
-    return LabelledEpisodes(**out)
+        return grown
+
+    return batch.each(grow)
 
 
 def test_padding_episodes_and_steps_change_neither_loss_nor_gradient():

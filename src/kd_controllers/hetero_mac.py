@@ -13,6 +13,7 @@ from envs.hetero_mask.mask import ObservationMask
 from envs.hetero_mask.presets import default_widths, scaled_widths
 from kd_controllers.policy_mac import PolicyMAC
 from kd_controllers.student_net import HeteroStudent
+from kd_controllers.students import make_student
 from kd_marl.deploy.boards import read_budget
 from kd_marl.deploy.budget import Budget, check_widths, fit_widths
 from kd_marl.errors import UserError
@@ -42,13 +43,13 @@ class HeteroMAC(PolicyMAC):
         assert size == expected, f"the mask is for observations of {expected} features, the scheme has {size}"
         widths, self.budgets = student_widths(args)
         visible = [self.mask.indices(i) for i in range(self.n_agents)]
-        self.agent = HeteroStudent(widths, visible, args.n_actions, args.sharing)
+        self.agent = make_student(args, widths, visible)
         self.visible: Tensor | None = None
         self._episode = -1
 
     def initial_hidden(self, batch_size: int) -> Tensor:
-        """Zeros ``(batch, agents, max_width)``."""
-        return torch.zeros(batch_size, self.n_agents, self.agent.max_width, device=self._device)
+        """Zeros ``(batch, agents, state_size)``."""
+        return torch.zeros(batch_size, self.n_agents, self.agent.state_size, device=self._device)
 
     def init_hidden(self, batch_size: int) -> None:
         """Begin a block of episodes: forget the past and, where this controller masks, draw their masks.
@@ -66,25 +67,38 @@ class HeteroMAC(PolicyMAC):
     def step(self, ep_batch: Any, t: int, hidden: Tensor, bs: Any) -> tuple[Tensor, Tensor]:
         """One step of the episodes ``bs``; see :class:`PolicyMAC`."""
         visible = None if self.visible is None else self.visible[bs]
-        logits, embedding = self.unroll(ep_batch["obs"][:, t : t + 1][bs], visible, hidden)
-        return logits[:, 0], embedding[:, 0]
+        return self.agent.advance(self._seen(ep_batch["obs"][:, t : t + 1][bs], visible), hidden)
 
-    def unroll(self, obs: Tensor, visible: Tensor | None, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Run the students along whole sequences.
+    def forward_episodes(self, ep_batch: Any, steps: int) -> Tensor:
+        """What :meth:`forward` gives at times ``0..steps-1`` from the start of the episodes, in one call.
+
+        A learner of the bundled host asks for it instead of one step at a time.
+
+        Returns:
+            ``(batch, steps, agents, actions)``.
+        """
+        logits, _ = self.unroll(ep_batch["obs"][:, :steps], self.visible)
+        return self.outputs(logits, ep_batch["avail_actions"][:, :steps])
+
+    def unroll(self, obs: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Run the students along whole episodes from their start.
 
         Args:
             obs: ``(batch, time, agents, obs_size)`` as the run's environments give it.
             visible: ``(batch, agents, features)``, the masks of the episodes, or None for the mask's own.
-            hidden: ``(batch, agents, max_width)``, or None for the start of an episode.
 
         Returns:
             Logits ``(batch, time, agents, actions)`` and embeddings ``(batch, time, agents, max_width)``.
         """
+        return self.agent.unroll(self._seen(obs, visible))
+
+    def _seen(self, obs: Tensor, visible: Tensor | None) -> Tensor:
+        """What the students' networks take of observations ``(batch, time, agents, obs_size)``."""
         if self.masks_here:
             # A mask that is the same in every episode hides nothing here: the aligners read visible features only.
             obs = self.mask.extend(obs)
             obs = obs if visible is None else obs.masked_fill(visible.unsqueeze(1) == 0, 0.0)
-        return self.agent.unroll(obs, hidden)
+        return obs
 
     def load_models(self, path: str) -> None:
         """Read ``agent.th`` from the folder ``path``.
@@ -111,12 +125,16 @@ def student_widths(args: Any) -> tuple[tuple[int, ...], tuple[Budget, ...] | Non
     With ``budget`` and ``widths=auto`` each agent is as wide as its board allows; other widths must fit.
 
     Args:
-        args: ``widths``, ``budget``, ``limits``, ``hidden_dim``, ``observation_mask`` and ``n_actions``.
+        args: ``widths``, ``budget``, ``agent``, ``limits``, ``hidden_dim``, ``observation_mask`` and ``n_actions``.
 
     Raises:
         UserError: impossible widths, a budget that cannot be read, or an agent that does not fit its own.
     """
     mask: ObservationMask = args.observation_mask
+    if args.budget and args.agent != "rnn":
+        raise UserError(
+            f"budget sizes recurrent students, and agent={args.agent} is none: leave budget out, or set agent=rnn"
+        )
     if not args.budget:
         return read_widths(args.widths, mask, args.limits, args.hidden_dim), None
     names = mask.layout.agent_names

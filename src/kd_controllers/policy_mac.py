@@ -67,9 +67,18 @@ class PolicyMAC:
             self.hidden_states[bs] = hidden
         else:
             self.hidden_states = hidden
+        return self.outputs(outputs, ep_batch["avail_actions"][:, t][bs])
+
+    def outputs(self, raw: Tensor, available: Tensor) -> Tensor:
+        """Probabilities from a policy's logits; values as they are.
+
+        Args:
+            raw: ``(..., actions)``.
+            available: ``(..., actions)``, 1 where the action is available.
+        """
         if self.agent_output_type != "pi_logits":
-            return outputs
-        return torch.softmax(outputs.masked_fill(ep_batch["avail_actions"][:, t][bs] == 0, UNAVAILABLE_LOGIT), dim=-1)
+            return raw
+        return torch.softmax(raw.masked_fill(available == 0, UNAVAILABLE_LOGIT), dim=-1)
 
     @torch.no_grad()
     def select_actions(

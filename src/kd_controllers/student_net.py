@@ -4,12 +4,16 @@
 
 g_i is the linear map from the d_S,i features that agent i sees to its width (reading note 9). It takes the place of the
 student's first layer: two linear maps in a row would be one.
+
+A comparator whose network differs (``attention_net``, ``personal_net``) subclasses `WidthGroup` with what it puts
+between aligner and GRU, or behind the GRU, and `HeteroStudent` with that group.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -92,6 +96,11 @@ class WidthGroup(nn.Module):
             for parameter in body:
                 parameter.uniform_(-1.0 / math.sqrt(self.width), 1.0 / math.sqrt(self.width))
 
+    @property
+    def state_size(self) -> int:
+        """Numbers that one agent carries from step to step."""
+        return self.width
+
     def forward(self, obs: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
         """Run whole sequences.
 
@@ -103,26 +112,61 @@ class WidthGroup(nn.Module):
             Logits ``(members, batch, time, actions)`` and embeddings ``(members, batch, time, width)``.
         """
         batch, time = obs.shape[:2]
-        width = self.width
+        embedding = self.recur(self.context(self.align(obs), time), time, hidden)
+        return self.decide(embedding.flatten(1, 2)).view(len(self.members), batch, time, -1), embedding
+
+    def step(self, obs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Run one step.
+
+        Args:
+            obs: ``(batch, 1, agents, features)`` of all agents, float32.
+            state: ``(members, batch, state_size)``, zeros at the start of an episode.
+
+        Returns:
+            Logits ``(members, batch, actions)`` and the next state.
+        """
+        logits, embedding = self(obs, state)
+        return logits[:, :, 0], embedding[:, :, 0]
+
+    def align(self, obs: Tensor) -> Tensor:
+        """relu(g_i(o_i)) of ``(batch, time, agents, features)``: ``(members, time * batch, width)``, time first."""
+        batch, time = obs.shape[:2]
         mine = obs[:, :, self.members]
         # Not a product: the padding reads some feature, and a hidden NaN must not get through.
         seen = mine.gather(-1, self.inputs.expand(batch, time, -1, -1)).masked_fill(self.absent, 0.0)
         rows = seen.permute(2, 1, 0, 3).reshape(len(self.members), time * batch, -1)
-        aligned = torch.relu(torch.baddbmm(self.aligner_bias, rows, self.aligner_weight))
-        sets = self.set_of
-        from_input = torch.baddbmm(self.bias_ih[sets], aligned, self.weight_ih[sets])
+        return torch.relu(torch.baddbmm(self.aligner_bias, rows, self.aligner_weight))
+
+    def context(self, aligned: Tensor, time: int) -> Tensor:
+        """What the GRU reads of an episode's aligned observations, in their shape: here themselves."""
+        del time
+        return aligned
+
+    def recur(self, rows: Tensor, time: int, hidden: Tensor | None) -> Tensor:
+        """The GRU's states ``(members, batch, time, width)`` along rows ``(members, time * batch, width)``."""
+        width, sets = self.width, self.set_of
+        batch = rows.shape[1] // time
+        from_input = torch.baddbmm(self.bias_ih[sets], rows, self.weight_ih[sets])
         by_time = from_input.view(len(self.members), time, batch, 3 * width).transpose(0, 1)
         start = rows.new_zeros(len(self.members), batch, width) if hidden is None else hidden
         states = grouped_gru(by_time.contiguous(), self.weight_hh[sets], self.bias_hh[sets], start)
-        embedding = states.permute(1, 2, 0, 3)
-        logits = torch.baddbmm(self.head_bias[sets], embedding.flatten(1, 2), self.head_weight[sets])
-        return logits.view(len(self.members), batch, time, -1), embedding
+        return states.permute(1, 2, 0, 3)
+
+    def decide(self, embedding: Tensor) -> Tensor:
+        """Logits ``(members, rows, actions)`` from embeddings ``(members, rows, width)``."""
+        return torch.baddbmm(self.head_bias[self.set_of], embedding, self.head_weight[self.set_of])
 
     @torch.no_grad()
-    def extract(self, row: int) -> AgentStep:
+    def extract(self, row: int) -> nn.Module:
         """A copy of one member's network on its own."""
-        chosen, size, width = int(self.set_of[row]), self.input_sizes[row], self.width
-        network = AgentStep(size, width, self.head_weight.shape[-1])
+        network = AgentStep(self.input_sizes[row], self.width, self.head_weight.shape[-1])
+        self.copy_body(network, row)
+        return network
+
+    @torch.no_grad()
+    def copy_body(self, network: Any, row: int) -> None:
+        """Copy one member's aligner, GRU and head into ``fc1``, ``rnn`` and ``fc2`` of a network."""
+        chosen, size = int(self.set_of[row]), self.input_sizes[row]
         assert isinstance(network.rnn, nn.GRUCell), "students are recurrent"
         network.fc1.weight.copy_(self.aligner_weight[row, :size].T)
         network.fc1.bias.copy_(self.aligner_bias[row, 0])
@@ -132,7 +176,6 @@ class WidthGroup(nn.Module):
         network.rnn.bias_hh.copy_(self.bias_hh[chosen, 0])
         network.fc2.weight.copy_(self.head_weight[chosen].T)
         network.fc2.bias.copy_(self.head_bias[chosen, 0])
-        return network
 
 
 class HeteroStudent(nn.Module):
@@ -141,6 +184,7 @@ class HeteroStudent(nn.Module):
     Attributes:
         widths: hidden units of each agent.
         max_width: the widest agent's; narrower embeddings are padded with zeros up to it.
+        state_size: numbers that an agent carries from step to step, the largest agent's.
     """
 
     def __init__(
@@ -168,11 +212,18 @@ class HeteroStudent(nn.Module):
             keys = [{"none": i, "group": self.visible[i], "all": 0}[sharing] for i in members]
             order = list(dict.fromkeys(keys))
             sets = [order.index(key) for key in keys]
-            group = WidthGroup(width, members, [self.visible[i] for i in members], sets, n_actions)
+            group = self.make_group(width, members, [self.visible[i] for i in members], sets)
             self.groups.append(group)
             self.add_module(f"width_{width}", group)
+        self.state_size = max(group.state_size for group in self.groups)
         members = [i for group in self.groups for i in group.members]
         self._agent_order = [members.index(i) for i in range(self.n_agents)]
+
+    def make_group(
+        self, width: int, members: Sequence[int], visible: Sequence[Sequence[int]], sets: Sequence[int]
+    ) -> WidthGroup:
+        """The networks of the agents of one width; arguments as for `WidthGroup`."""
+        return WidthGroup(width, members, visible, sets, self.n_actions)
 
     def unroll(self, obs: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run every agent along whole sequences.
@@ -198,7 +249,26 @@ class HeteroStudent(nn.Module):
             torch.cat(embeddings)[order].permute(1, 2, 0, 3),
         )
 
-    def agent_network(self, agent: int) -> AgentStep:
+    def advance(self, obs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Run every agent for one step, as it plays.
+
+        Args:
+            obs: ``(batch, 1, agents, features)``, hidden features zero; float32.
+            state: ``(batch, agents, state_size)``, zeros at the start of an episode.
+
+        Returns:
+            Logits ``(batch, agents, actions)`` and the next state.
+        """
+        logits, states = [], []
+        for group in self.groups:
+            own = state[:, group.members, : group.state_size].transpose(0, 1).contiguous()
+            group_logits, following = group.step(obs, own)
+            logits.append(group_logits)
+            states.append(nn.functional.pad(following, (0, self.state_size - group.state_size)))
+        order = self._agent_order
+        return torch.cat(logits)[order].transpose(0, 1), torch.cat(states)[order].transpose(0, 1)
+
+    def agent_network(self, agent: int) -> nn.Module:
         """A copy of one agent's network as its board runs it: the parameters it needs and no others."""
         for group in self.groups:
             if agent in group.members:

@@ -8,7 +8,6 @@ where the teacher can see too: in the unmasked environment, with the controller 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,33 +21,38 @@ from kd_controllers.hetero_mac import HeteroMAC
 from kd_controllers.host_policy import HostPolicyMAC
 from kd_controllers.policy_mac import PolicyMAC
 from kd_controllers.random_mac import RandomMAC
-from kd_learners import batches, objective
+from kd_learners import batches, evaluation_costs, evaluation_record, objective
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.losses import acting_mask
 from kd_marl import environments, progress
 from kd_marl.artifacts import atomic
 from kd_marl.errors import UserError
 from kd_marl.host import Host, get_host
-from kd_marl.metrics import flops, retention, table
+from kd_marl.metrics import retention, table
 
-# Added to the run's seed, so that no training episode begins where an evaluation episode does.
-SEED_OFFSET = 1_000_003
-TIMED_DECISIONS = 300
+# Far from the seeds of training, so that no episode of it begins where one of an evaluation does, and from each other:
+# environment i of a block has the seed + i, and runs with seeds 1 and 2 must not be evaluated in the same episodes.
+SEED_OFFSET, SEED_STRIDE, SEED_RANGE = 1_000_003, 10_007, 2**31
 
 
 @dataclass
 class Played:
-    """What one policy did: ``(episodes,)`` arrays, and the win rate where the environment knows one."""
+    """What one policy did: ``(episodes,)`` arrays, the win rate where the environment knows one, and its decisions.
+
+    ``actions`` are counts ``(time, agents, actions)``, see `evaluation_record.count_actions`.
+    """
 
     returns: np.ndarray
     lengths: np.ndarray
     win_rate: float | None
+    actions: np.ndarray
 
     def score(self) -> dict[str, float | None]:
-        """``return_mean``, ``return_std`` (over episodes), ``win_rate``."""
+        """``return_mean``, ``return_std`` (over episodes), ``length_mean`` (steps), ``win_rate``."""
         return {
             "return_mean": float(self.returns.mean()),
             "return_std": float(self.returns.std()),
+            "length_mean": float(self.lengths.mean()),
             "win_rate": self.win_rate,
         }
 
@@ -71,6 +75,11 @@ def check_episodes(episodes: Any) -> None:
     """
     if type(episodes) is not int or episodes < 1:
         raise UserError(f"eval_episodes is {episodes!r}: expected a number of episodes of at least 1")
+
+
+def evaluation_seed(seed: int) -> int:
+    """The seed of the environments that a run with this seed is evaluated in."""
+    return (SEED_OFFSET + SEED_STRIDE * seed) % SEED_RANGE
 
 
 class Arena:
@@ -99,7 +108,7 @@ class Arena:
         """Play, yielding each block's ``EpisodeBatch``, the controller and what the runner logged of it."""
         host = self.host
         args = SimpleNamespace(**vars(self.args))
-        args.env_args = {**self.args.env_args, "seed": self.args.seed + SEED_OFFSET}
+        args.env_args = {**self.args.env_args, "seed": evaluation_seed(self.args.seed)}
         args.batch_size_run = args.test_nepisode = self.block
         args.mask_at = "environment" if masked else "controller"
         recorder = _Recorder()
@@ -124,19 +133,21 @@ class Arena:
 
     def play(self, make_mac: Callable[[dict[str, Any], Any], PolicyMAC], masked: bool, label: str) -> Played:
         """What a policy scores."""
-        returns, lengths, wins = [], [], []
+        returns, lengths, wins, actions = [], [], [], []
         for batch, _, logged in self.blocks(make_mac, masked, label):
             episodes = batches.from_host(batch)
             returns.append((episodes.reward * episodes.filled).sum(dim=(1, 2)).numpy())
             lengths.append(episodes.length.numpy())
             wins.append(logged.get("test_battle_won_mean"))
+            actions.append(evaluation_record.count_actions(episodes))
         known = [win for win in wins if win is not None]
         win_rate = float(np.mean(known)) if known else None
-        return Played(np.concatenate(returns), np.concatenate(lengths), win_rate)
+        counts = evaluation_record.total_counts(actions)
+        return Played(np.concatenate(returns), np.concatenate(lengths), win_rate, counts)
 
 
 def evaluate(args: Any, teacher: FrozenTeacher, student: HeteroMAC) -> dict[str, Any]:
-    """The content of ``summary.json``.
+    """The content of ``summary.json``, and under ``counts`` that of ``actions.safetensors``.
 
     Args:
         args: the run's namespace.
@@ -170,17 +181,23 @@ def evaluate(args: Any, teacher: FrozenTeacher, student: HeteroMAC) -> dict[str,
         "teacher": arena.play(teacher_mac(greedy=False), masked=False, label="teacher, sampled"),
         "student": arena.play(student_mac(greedy=False), masked=True, label="student, sampled"),
     }
-    agreement = _agreement(arena, teacher, student_mac(greedy=True))
+    agreement, per_agent = _agreement(arena, teacher, student_mac(greedy=True))
     scores = {name: {**result.score(), **_sampled(sampled.get(name))} for name, result in played.items()}
     return {
         **_identity(args),
         **scores,
         **_retained(played),
-        **_costs(teacher, student, played),
+        **evaluation_costs.pair_costs(
+            teacher, student, *(float(played[name].lengths.mean()) for name in ("teacher", "student"))
+        ),
         "agreement": agreement,
+        "agreement_per_agent": per_agent,
         "widths": list(student.agent.widths),
         "inputs": [len(student.mask.indices(i)) for i in range(student.n_agents)],
+        "sees": evaluation_record.sight(student.mask),
+        "actions": evaluation_record.names_of_actions(args, student.mask, args.n_actions),
         "teacher_artifact": teacher.facts(),
+        "counts": {name: result.actions for name, result in played.items()},
     }
 
 
@@ -196,7 +213,7 @@ def _identity(args: Any) -> dict[str, Any]:
 
 
 def evaluate_alone(args: Any, mac: Any, t_env: int, masked: bool) -> dict[str, Any]:
-    """What one policy scores, greedy and sampled, in the same episodes.
+    """What one policy scores, greedy and sampled, in the same episodes; the content of its files as for `evaluate`.
 
     Args:
         args: the run's namespace.
@@ -221,13 +238,19 @@ def evaluate_alone(args: Any, mac: Any, t_env: int, masked: bool) -> dict[str, A
         "algorithm": args.name,
         "steps": t_env,
         "policy": {**greedy.score(), "sampled": sampled.score()},
+        **evaluation_costs.policy_costs(mac, args.n_agents, float(greedy.lengths.mean())),
+        **({"sees": evaluation_record.sight(args.observation_mask)} if masked else {}),
+        "actions": evaluation_record.names_of_actions(args, args.observation_mask, args.n_actions),
+        "counts": {"policy": greedy.actions},
     }
 
 
 def report(args: Any, summary: dict[str, Any]) -> None:
-    """Write ``summary.json`` into the run's folder and print it, a student's as the table."""
+    """Write ``actions.safetensors`` and ``summary.json`` into the run's folder and print what was scored."""
     folder = Path(args.run_folder or args.local_results_path)
     os.makedirs(folder, exist_ok=True)
+    summary = dict(summary)
+    evaluation_record.write_actions(folder, summary.pop("counts"))
     atomic.write_json(folder / "summary.json", summary)
     if "student" in summary:
         print(table.result_text(summary), flush=True)  # type: ignore[arg-type]
@@ -260,49 +283,16 @@ def _retained(played: dict[str, Played]) -> dict[str, float | None]:
     }
 
 
-def _costs(teacher: FrozenTeacher, student: HeteroMAC, played: dict[str, Played]) -> dict[str, float]:
-    """Parameters, FLOPs and microseconds of both; parameters and FLOPs per decision are means over the agents."""
-    agents = range(student.n_agents)
-    sizes = teacher.sizes
-    whole = flops.AgentStep(sizes.input_size, sizes.hidden_dim, sizes.n_actions, sizes.use_rnn)
-    networks = [student.agent.agent_network(i) for i in agents]
-    inputs = [len(student.mask.indices(i)) for i in agents]
-    of_teacher = [flops.agent_flops(whole, sizes.input_size)] * student.n_agents
-    of_student = [flops.agent_flops(net, d_in) for net, d_in in zip(networks, inputs, strict=True)]
-    teacher_input = torch.zeros(1, 1, student.n_agents, sizes.input_size)
-    student_input = torch.zeros(1, 1, student.n_agents, student.mask.obs_size)
-    per_decision = {
-        "teacher": flops.flops_per_decision(of_teacher),
-        "student": flops.flops_per_decision(of_student),
-    }
-    return {
-        "params_teacher": flops.parameter_count(whole),
-        "params_student": float(np.mean([flops.parameter_count(net) for net in networks])),
-        "flops_per_decision_teacher": per_decision["teacher"],
-        "flops_per_decision_student": per_decision["student"],
-        "flops_ratio": per_decision["teacher"] / per_decision["student"],
-        "flops_per_episode_teacher": flops.flops_per_episode(of_teacher, played["teacher"].lengths.mean()),
-        "flops_per_episode_student": flops.flops_per_episode(of_student, played["student"].lengths.mean()),
-        "decision_us_teacher": _microseconds(lambda: teacher.mac.unroll_inputs(teacher_input)),
-        "decision_us_student": _microseconds(lambda: student.agent.unroll(student_input)),
-    }
-
-
 @torch.no_grad()
-def _microseconds(decide: Callable[[], Any]) -> float:
-    """Median time of one joint decision of the team, one environment, in PyTorch."""
-    times = []
-    for _ in range(TIMED_DECISIONS):
-        started = time.perf_counter()
-        decide()
-        times.append(time.perf_counter() - started)
-    return 1e6 * float(np.median(times))
+def _agreement(
+    arena: Arena, teacher: FrozenTeacher, make_student: Callable[..., PolicyMAC]
+) -> tuple[float, list[float | None]]:
+    """Share of the student's decisions at which the teacher, in its place, would have chosen the same action.
 
-
-@torch.no_grad()
-def _agreement(arena: Arena, teacher: FrozenTeacher, make_student: Callable[..., PolicyMAC]) -> float:
-    """Share of the student's decisions at which the teacher, in its place, would have chosen the same action."""
-    shares, weights = [], []
+    Returns:
+        The share over all agents, and each agent's own; None for an agent that never had a choice.
+    """
+    same, decisions = [], []
     for batch, mac, _ in arena.blocks(make_student, masked=False, label="agreement"):
         assert isinstance(mac, HeteroMAC), "the student's controller"
         episodes = batches.from_host(batch)
@@ -311,9 +301,15 @@ def _agreement(arena: Arena, teacher: FrozenTeacher, make_student: Callable[...,
         logits, _ = mac.unroll(episodes.obs[:, :-1], mac.visible)
         avail = episodes.avail_actions[:, :-1]
         acting = acting_mask(episodes.filled.squeeze(-1), avail)
-        shares.append(float(objective.agreement(logits, expert, avail, acting)))
-        weights.append(float(acting.sum()))
-    return float(np.average(shares, weights=weights))
+        shares = [
+            float(objective.agreement(logits[:, :, i], expert[:, :, i], avail[:, :, i], acting[:, :, i]))
+            for i in range(acting.shape[-1])
+        ]
+        decisions.append(acting.sum(dim=(0, 1)).numpy())
+        same.append(np.array(shares) * decisions[-1])
+    agreed, taken = np.sum(same, axis=0), np.sum(decisions, axis=0)
+    per_agent = [float(a / n) if n else None for a, n in zip(agreed, taken, strict=True)]
+    return float(agreed.sum() / taken.sum()), per_agent
 
 
 def _scheme(host: Host, info: dict[str, Any], args: Any) -> tuple[dict[str, Any], dict[str, int], dict[str, Any]]:

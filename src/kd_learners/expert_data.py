@@ -16,6 +16,8 @@ from kd_learners.losses import acting_mask
 from kd_marl.artifacts.expert_buffer import ExpertBuffer
 
 _SAMPLED_KEYS = ("obs", "avail_actions", "actions", "behaviour_log_prob", "teacher_logits", "length")
+# The buffer's name -> ours of what only some terms read.
+_WANTED_KEYS = {"embedding": "teacher_embedding", "state": "state"}
 _VALUE_KEYS = ("state", "obs", "avail_actions", "actions", "reward", "terminated", "length")
 
 
@@ -75,7 +77,9 @@ class ExpertData:
     def sample(self, count: int, generator: np.random.Generator) -> LabelledEpisodes:
         """``count`` different episodes (all, if there are fewer), each under a mask of its own if masks are drawn."""
         chosen = generator.choice(self.buffer.episodes, size=min(count, self.buffer.episodes), replace=False)
-        part = self.buffer.gather(chosen, _SAMPLED_KEYS)
+        wanted = self.labeller.wanted
+        extra = [key for key, name in _WANTED_KEYS.items() if name in wanted]
+        part = self.buffer.gather(chosen, (*_SAMPLED_KEYS, *extra))
         avail = part["avail_actions"][:, :-1]
         steps = torch.arange(part["actions"].shape[1])
         filled = (steps < part["length"].unsqueeze(1)).float()
@@ -91,4 +95,6 @@ class ExpertData:
             advantage=advantage,
             acting=acting_mask(filled, avail),
             visible=torch.from_numpy(self.mask.sample(generator, len(chosen)).astype(np.float32)),
+            teacher_embedding=part["embedding"].float() if "embedding" in extra else None,
+            state=part["state"][:, :-1] if "state" in extra else None,
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ class LabelledEpisodes:
         advantage: ``(batch, time, agents)``, A^GAE_T (Eq. 2), not standardised.
         acting: ``(batch, time, agents)``, 1 where a step was taken and the agent had a choice.
         visible: ``(batch, agents, features)``, what the student may see in this episode.
+        teacher_embedding: ``(batch, time, agents, hidden_dim)``, or None where no term reads it.
+        state: ``(batch, time, state_size)``, or None where no term reads it.
     """
 
     obs: Tensor
@@ -40,6 +42,8 @@ class LabelledEpisodes:
     advantage: Tensor
     acting: Tensor
     visible: Tensor
+    teacher_embedding: Tensor | None = None
+    state: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -51,7 +55,12 @@ class LabelledEpisodes:
 
     def rows(self, index: Tensor) -> LabelledEpisodes:
         """The episodes at these positions."""
-        return LabelledEpisodes(**{item.name: getattr(self, item.name)[index] for item in fields(self)})
+        return self.each(lambda name, x: x[index])
+
+    def each(self, change: Callable[[str, Tensor], Tensor]) -> LabelledEpisodes:
+        """The same with every tensor that is there replaced by ``change(its name, it)``."""
+        present = {item.name: getattr(self, item.name) for item in fields(self)}
+        return replace(self, **{name: change(name, x) for name, x in present.items() if x is not None})
 
     @property
     def last_decision(self) -> Tensor:
@@ -61,8 +70,7 @@ class LabelledEpisodes:
 
     def first(self, time: int) -> LabelledEpisodes:
         """The first ``time`` steps of every episode."""
-        parts = {item.name: getattr(self, item.name) for item in fields(self)}
-        return LabelledEpisodes(**{name: x if name == "visible" else x[:, :time] for name, x in parts.items()})
+        return self.each(lambda name, x: x if name == "visible" else x[:, :time])
 
     def trimmed(self) -> LabelledEpisodes:
         """The same without the steps at the end at which nobody decides anything."""
@@ -74,19 +82,13 @@ class LabelledEpisodes:
         Args:
             steps: bool ``(batch, time)``.
         """
-        parts = {item.name: getattr(self, item.name) for item in fields(self)}
-        return LabelledEpisodes(
-            **{name: x if name == "visible" else x[steps].unsqueeze(0) for name, x in parts.items()}
-        )
+        return self.each(lambda name, x: x if name == "visible" else x[steps].unsqueeze(0))
 
     @staticmethod
     def join(parts: Sequence[LabelledEpisodes]) -> LabelledEpisodes:
         """One block from several, each padded with zero steps to the longest."""
         time = max(part.actions.shape[1] for part in parts)
-        names = [item.name for item in fields(LabelledEpisodes)]
-        return LabelledEpisodes(
-            **{name: torch.cat([_padded(getattr(part, name), name, time) for part in parts]) for name in names}
-        )
+        return parts[0].each(lambda name, _: torch.cat([_padded(getattr(part, name), name, time) for part in parts]))
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class Labeller:
     Attributes:
         teacher: the frozen teacher.
         teacher_roles: U_T, ``(roles, hidden_dim)``.
+        wanted: which of ``teacher_embedding`` and ``state`` some term reads; they are large.
     """
 
     teacher: FrozenTeacher
@@ -103,6 +106,7 @@ class Labeller:
     gamma: float
     gae_lambda: float
     temperature: float
+    wanted: frozenset[str] = frozenset()
 
     def relations(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines ``(batch, time, pairs)`` and log-roles ``(batch, time, agents, roles)`` of teacher embeddings."""
@@ -133,6 +137,8 @@ class Labeller:
             advantage=self.teacher.advantages(episodes, self.gamma, self.gae_lambda),
             acting=acting_mask(episodes.filled.squeeze(-1), avail),
             visible=visible,
+            teacher_embedding=embedding if "teacher_embedding" in self.wanted else None,
+            state=steps["state"] if "state" in self.wanted else None,
         )
 
 
@@ -152,8 +158,7 @@ class RecentEpisodes:
 
         A copy, because the host's buffer hands out views that its next episodes overwrite.
         """
-        copies = {item.name: getattr(block, item.name).clone() for item in fields(block)}
-        self._blocks.append(LabelledEpisodes(**copies))
+        self._blocks.append(block.each(lambda name, x: x.clone()))
         self._lengths.append(block.last_decision)
         while len(self) - len(self._blocks[0]) >= self.capacity:
             self._blocks.pop(0)

@@ -2,7 +2,8 @@
 
     loss = -ppo + kl_coef*KL + ce_coef*CE + structure_coef*L_str + role_coef*L_role - entropy_coef*H
 
-(Algorithm 1, line 14; Eq. 5 with the signs of the reading notes.) No critic of the student's appears anywhere.
+(Algorithm 1, line 14; Eq. 5 with the signs of the reading notes.) No critic of the student's appears anywhere. The
+terms of other methods, which ``comparators.py`` computes, are added with weights of their own; kd_student's are 0.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from kd_learners.labelled import LabelledEpisodes
 from kd_marl.errors import UserError
 
 CE_TARGETS = ("hard", "soft")
+# Logged names of the terms that come from the teacher; each has a weight of that name with "_coef".
+TAUGHT = ("kl", "ce", "structure", "role", "feature", "personal", "privileged")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class ObjectiveSettings:
     ce_target: str
     eps_clip: float
     standardise_advantage: bool
+    feature_coef: float = 0.0
+    personal_coef: float = 0.0
+    privileged_coef: float = 0.0
 
     def __post_init__(self) -> None:
         if self.ce_target not in CE_TARGETS:
@@ -43,14 +49,8 @@ class ObjectiveSettings:
 
 
 def with_distillation(settings: ObjectiveSettings, share: float) -> ObjectiveSettings:
-    """The settings with the weights of KL, CE, structure and role times ``share``; PPO and entropy keep theirs."""
-    return replace(
-        settings,
-        kl_coef=share * settings.kl_coef,
-        ce_coef=share * settings.ce_coef,
-        structure_coef=share * settings.structure_coef,
-        role_coef=share * settings.role_coef,
-    )
+    """The settings with the weights of ``TAUGHT`` times ``share``; PPO and entropy keep theirs."""
+    return replace(settings, **{f"{name}_coef": share * getattr(settings, f"{name}_coef") for name in TAUGHT})
 
 
 def terms(
@@ -88,15 +88,12 @@ def terms(
 
 
 def total(parts: dict[str, Tensor], settings: ObjectiveSettings) -> Tensor:
-    """The loss to minimise: the weighted sum of :func:`terms`."""
-    return (
-        -settings.ppo_coef * parts["ppo"]
-        + settings.kl_coef * parts["kl"]
-        + settings.ce_coef * parts["ce"]
-        + settings.structure_coef * parts["structure"]
-        + settings.role_coef * parts["role"]
-        - settings.entropy_coef * parts["entropy"]
-    )
+    """The loss to minimise: the weighted sum of :func:`terms`, and of the comparators' terms if there are any."""
+    loss = -settings.ppo_coef * parts["ppo"]
+    for name in TAUGHT:
+        if name in parts:
+            loss = loss + getattr(settings, f"{name}_coef") * parts[name]
+    return loss - settings.entropy_coef * parts["entropy"]
 
 
 @torch.no_grad()

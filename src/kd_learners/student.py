@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from kd_controllers.hetero_mac import HeteroMAC, student_widths
 from kd_controllers.student_net import check_sharing
+from kd_controllers.students import check_agent
 from kd_learners import batches, evaluation, expert_data, objective, roles
+from kd_learners.comparators import ComparatorTerms
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.labelled import LabelledEpisodes, Labeller, RecentEpisodes
 from kd_learners.losses import action_log_prob
@@ -86,6 +88,7 @@ def check_keys(args: Any) -> None:
     read_settings(StudentSettings, args)
     read_settings(objective.ObjectiveSettings, args)
     student_widths(args)
+    check_agent(args.agent)
     check_sharing(args.sharing)
     evaluation.check_episodes(args.eval_episodes)
 
@@ -101,10 +104,12 @@ class StudentLearner:
         self.rng = np.random.default_rng(args.seed)
         self.n_roles = self.settings.n_roles or roles.default_n_roles(args.n_agents)
         self.student_roles = nn.Parameter(torch.randn(self.n_roles, mac.agent.max_width) / mac.agent.max_width**0.5)
+        self.comparators = ComparatorTerms(self.objective, mac.agent, self.teacher.sizes.hidden_dim, args.state_shape)
+        self.learnt = [*mac.parameters(), self.student_roles, *self.comparators.parameters()]
         self.recent = RecentEpisodes(self.settings.student_episodes)
         if not args.evaluate:
             self.labeller, self.expert = self._expert(ExpertBuffer.open(args.buffer_folder))
-        self.optimiser = torch.optim.Adam([*mac.parameters(), self.student_roles], lr=self.settings.lr)
+        self.optimiser = torch.optim.Adam(self.learnt, lr=self.settings.lr)
         self.updates = 0
         self.t_env = 0
         self.finished = False
@@ -128,7 +133,9 @@ class StudentLearner:
         embeddings = expert_data.sample_embeddings(buffer, ROLE_EMBEDDINGS, np.random.default_rng(seed))
         projection = roles.teacher_roles(embeddings, self.n_roles, settings.role_init, seed)
         gamma = self.teacher.gamma if settings.gamma is None else settings.gamma
-        labeller = Labeller(self.teacher, projection, gamma, settings.gae_lambda, self.objective.temperature)
+        labeller = Labeller(
+            self.teacher, projection, gamma, settings.gae_lambda, self.objective.temperature, self.comparators.wanted
+        )
         return labeller, expert_data.ExpertData(buffer, labeller, self.mac.mask)
 
     def train(self, batch: Any, t_env: int, episode_num: int) -> None:
@@ -180,10 +187,11 @@ class StudentLearner:
         steps = (batch.acting > 0).any(dim=-1)
         batch, logits, embedding = batch.at(steps), logits[steps].unsqueeze(0), embedding[steps].unsqueeze(0)
         parts = objective.terms(batch, logits, embedding, self.student_roles, self.weights)
+        parts |= self.comparators(batch, embedding, self.mac.agent, self.weights.temperature)
         loss = objective.total(parts, self.weights)
         self.optimiser.zero_grad()
         loss.backward()
-        norm = nn.utils.clip_grad_norm_([*self.mac.parameters(), self.student_roles], self.settings.grad_norm_clip)
+        norm = nn.utils.clip_grad_norm_(self.learnt, self.settings.grad_norm_clip)
         self.optimiser.step()
         self.updates += 1
         if not with_diagnostics:
@@ -215,6 +223,7 @@ class StudentLearner:
         state = {
             "optimiser": self.optimiser.state_dict(),
             "student_roles": self.student_roles.detach(),
+            "comparators": self.comparators.state_dict(),
             "torch_rng": torch.get_rng_state(),
         }
         atomic.save_torch(os.path.join(path, "training.th"), state)
@@ -239,6 +248,7 @@ class StudentLearner:
         self.optimiser.load_state_dict(state["optimiser"])
         with torch.no_grad():
             self.student_roles.copy_(state["student_roles"])
+        self.comparators.load_state_dict(state.get("comparators", {}))
         torch.set_rng_state(state["torch_rng"])
         self.rng.bit_generator.state = facts["numpy_rng"]
         self.updates, self.t_env = facts["updates"], facts["t_env"]

@@ -8,11 +8,11 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from kd_marl.commands import buffer, bundle, doctor, export, masks, pareto, run, teachers
+from kd_marl.commands import buffer, bundle, doctor, export, masks, pareto, report, run, stress, suite, teachers
 from kd_marl.errors import UserError
 
 # Each has `add(subparsers)`, which registers its parser and, as the parser's `run`, its function (args) -> exit status.
-_COMMANDS = (buffer, teachers, masks, export, bundle, run, pareto, doctor)
+_COMMANDS = (buffer, teachers, masks, export, bundle, run, pareto, stress, suite, report, doctor)
 
 _DESCRIPTION = """Looks after what runs leave behind and shows what they would do.
 Runs themselves: python src/main.py --help"""

@@ -25,7 +25,13 @@ _VOLATILE = frozenset(
     {"seed", "resume", "command", "run_folder", "evaluate", "checkpoint_path", "load_step", "eval_episodes"}
 )
 # Keys that came later, with the value that means what runs before them did: those runs are still found.
-_SINCE_ADDED = {"budget": ""}
+_SINCE_ADDED = {
+    "budget": "",
+    "attention_window": 20,
+    "feature_coef": 0.0,
+    "personal_coef": 0.0,
+    "privileged_coef": 0.0,
+}
 
 
 @dataclass(frozen=True)

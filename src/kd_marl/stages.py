@@ -68,7 +68,8 @@ def locate_buffer(args: Any, teacher: TeacherArtifact) -> Path:
     """
     folder = buffer_folder(args, teacher)
     if not args.expert_buffer and stored_episodes(folder) < args.buffer_episodes:
-        run_stage("kd_export", args, teacher=str(teacher.folder), resume=True)
+        # Named, because a variant's YAML may ask for more than kd_export's own.
+        run_stage("kd_export", args, teacher=str(teacher.folder), resume=True, buffer_episodes=args.buffer_episodes)
     facts = ExpertBuffer.open(folder, check=True).facts
     if facts["task"] != args.map_name:
         raise UserError(f"the expert buffer in {folder} is of {facts['task']}, this run's task is {args.map_name}")
@@ -93,13 +94,17 @@ def run_stage(algorithm: str, args: Any, **updates: Any) -> None:
         raise UserError(f"{algorithm}, which this run needs first, failed: its message is above")
 
 
+def is_shared(key: str) -> bool:
+    """Whether a key of a run means the same to the stages before it."""
+    common = key.startswith("env_args.") or key in ("local_results_path", "use_cuda")
+    return common or key in plugin_keys() - _OWN_TO_A_STAGE
+
+
 def _stage_words(algorithm: str, args: Any, **updates: Any) -> list[str]:
     """The command line of another stage: this run's, with the words that mean nothing to it left out."""
     given = shlex.split(args.command)[2:]
     environment = next(word for word in given if word.startswith("--env-config="))
-    passed = plugin_keys() - _OWN_TO_A_STAGE
-    kept = [word for word in given if word.startswith(("env_args.", "local_results_path=", "use_cuda="))]
-    kept += [word for word in given if "=" in word and word.split("=", 1)[0] in passed]
+    kept = [word for word in given if "=" in word and is_shared(word.split("=", 1)[0])]
     kept.append(f"seed={args.seed}")
     return [f"--config={algorithm}", environment, "with", *kept, *(f"{key}={value}" for key, value in updates.items())]
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from scipy.stats import t
 
 from kd_marl.artifacts import atomic
@@ -19,9 +17,8 @@ from kd_marl.deploy.footprint import CODE_BYTES, FLOAT_BYTES
 from kd_marl.deploy.pareto_runs import Sweep
 from kd_marl.deploy.source import StudentRun
 from kd_marl.errors import UserError
-from kd_marl.metrics.retention import retention
+from kd_marl.report import paper
 
-PAPER_FILE = Path(__file__).with_name("paper_points.yaml")
 # What twice the FLOPs must buy, as a share of the teacher's performance, to be worth it.
 KNEE_GAIN = 0.01
 KNEE_RULE = (
@@ -179,11 +176,6 @@ def knee(points: Sequence[Point]) -> int:
     raise AssertionError("the widest student of a front has none beyond it")
 
 
-@lru_cache
-def _paper() -> dict[str, Any]:
-    return yaml.safe_load(PAPER_FILE.read_text(encoding="utf-8"))
-
-
 def paper_points(task: str, teacher_flops: float) -> list[dict[str, Any]]:
     """The paper's students of a task; none for a task that it has not.
 
@@ -195,17 +187,15 @@ def paper_points(task: str, teacher_flops: float) -> list[dict[str, Any]]:
         For each: ``name``, ``widths`` narrowest and widest, ``retention``, ``flops`` lowest and highest, and
         ``flash_bytes`` of its parameters, None where the paper does not count them.
     """
-    paper, found = _paper(), []
-    entry = paper["tasks"].get(task)
-    for name in ("lh", "lha") if entry else ():
-        scores = entry.get("win_rates") or entry["returns"]
-        low, high = entry["flops_ratio"]
-        parameters = paper["parameters"].get(name)
+    ratio, found = paper.numbers()["flops_ratio"].get(task), []
+    for limits, students in paper.numbers()["students"].items() if ratio else ():
+        low, high = ratio
+        parameters = students.get("parameters")
         found.append(
             {
-                "name": {"lh": "LH", "lha": "LH+A"}[name],
-                "widths": paper["widths"][name],
-                "retention": retention(scores[name], scores["fo"], win_rate="win_rates" in entry),
+                "name": {"lh": "LH", "lha": "LH+A"}[limits],
+                "widths": students["widths"],
+                "retention": paper.kept(task, "kd_student", limits),
                 "flops": [teacher_flops / high, teacher_flops / low],
                 "flash_bytes": None if parameters is None else FLOAT_BYTES * parameters,
             }
@@ -289,9 +279,10 @@ def _paper_lines(facts: Mapping[str, Any]) -> list[str]:
         named.append(
             f"{point['name']} ({widths} wide) keeps {100 * point['retention']:.1f} % with {ratio} times fewer FLOPs"
         )
+    numbers = paper.numbers()
     return [
-        f"The paper, against a teacher {_paper()['widths']['teacher']} wide: {'; '.join(named)}; over all its tasks "
-        f"{_paper()['mean_retention']:.0%}. It gives ratios, which the figure counts from our teacher; bytes are four "
+        f"The paper, against a teacher {numbers['teacher']['width']} wide: {'; '.join(named)}; over all its tasks "
+        f"{numbers['mean_retention']:.0%}. It gives ratios, which the figure counts from our teacher; bytes are four "
         "for each of the parameters that it counts, and its times are those of a framework, not of a network.",
         "",
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -21,11 +20,10 @@ from kd_marl.deploy.source import StudentRun, load_student
 from kd_marl.errors import UserError
 from kd_marl.host import SOURCE_ROOT, Host
 from kd_marl.launch import assemble, parse_command
+from kd_marl.suite import process
 from kd_onboard.bundle import PROFILE
 from kd_onboard.errors import BundleError
 
-# How long a run that is to be stopped may take before it is killed.
-STOP_SECONDS = 10.0
 # What the sweep sets itself.
 _OWN = ("widths", "seed", "local_results_path", "resume", "evaluate", "checkpoint_path", "load_step")
 
@@ -159,13 +157,13 @@ class Sweep:
                     with open(logs / f"{cell.label}.log", "ab") as log:
                         running[_start(self.words(cell), log)] = cell
                 time.sleep(0.1)
-                for process in [process for process in running if process.poll() is not None]:
-                    cell = running.pop(process)
-                    if process.returncode or self.finished(cell) is None:
-                        failed.append(f"{cell.label}: {_last_line(logs / f'{cell.label}.log')}")
+                for ended in [run for run in running if run.poll() is not None]:
+                    cell = running.pop(ended)
+                    if ended.returncode or self.finished(cell) is None:
+                        failed.append(f"{cell.label}: {process.last_line(logs / f'{cell.label}.log')}")
                     bar.update(1)
         finally:
-            _stop(list(running))
+            process.stop(list(running))
         return failed
 
     def exported(self, cell: Cell) -> tuple[StudentRun, Mapping[str, Any]]:
@@ -190,30 +188,4 @@ class Sweep:
 
 
 def _start(words: Sequence[str], log: Any) -> subprocess.Popen[bytes]:
-    """One thread a run, and a process group of its own, so that its workers can be stopped with it."""
-    return subprocess.Popen(
-        [sys.executable, str(SOURCE_ROOT / "main.py"), *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-
-
-def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        os.killpg(process.pid, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_SECONDS
-    for process in processes:
-        try:
-            process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("error: ")] or lines
-    return f"{errors[-1].strip() if errors else 'it said nothing'} (all of it: {log})"
+    return process.start([sys.executable, str(SOURCE_ROOT / "main.py"), *words], log)

@@ -99,7 +99,7 @@ def arguments(host: Host, run: StudentRun) -> SimpleNamespace:
     environments.check_installed(host, args)
     info = environments.probe(host, args)
     args.n_agents, args.n_actions, args.state_shape = info["n_agents"], info["n_actions"], info["state_shape"]
-    args.env_episode_limit = info["episode_limit"]
+    args.env_episode_limit, args.obs_size = info["episode_limit"], info["obs_shape"]
     # As it was trained, whatever has become of its budget's file.
     args.observation_mask, args.widths, args.budget = run.mask, list(run.network.widths), ""
     return args

@@ -21,6 +21,8 @@ from kd_marl.artifacts import atomic
 from kd_marl.artifacts.expert_buffer import ExpertBuffer
 from kd_marl.errors import UserError
 
+# The network that a bundle's ONNX and C are written for.
+EXPORTED_AGENT = "rnn"
 CONFIG_FILE, SUMMARY_FILE, RUN_FILE = "config.json", "summary.json", "run.json"
 
 
@@ -103,6 +105,11 @@ def load_student(run: Path | str) -> StudentRun:
             "or let the run finish with resume=True"
         )
     config = atomic.read_json(record / CONFIG_FILE)
+    if config["agent"] != EXPORTED_AGENT:
+        raise UserError(
+            f"{record} is a run of {config['name']} with agent={config['agent']}, and only recurrent students are "
+            f"exported: train with agent={EXPORTED_AGENT}, as kd_student does"
+        )
     mask = ObservationMask.from_dict(facts["mask"])
     visible = [mask.indices(agent) for agent in range(mask.n_agents)]
     return StudentRun(

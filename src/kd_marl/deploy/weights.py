@@ -25,8 +25,9 @@ BODY = (
 Weights = Mapping[str, np.ndarray]
 
 
-def agent_weights(network: AgentStep) -> dict[str, np.ndarray]:
+def agent_weights(network: nn.Module) -> dict[str, np.ndarray]:
     """The parameters of one agent's network, float32, named as in `ALIGNER` and `BODY`."""
+    assert isinstance(network, AgentStep), "source.load_student refuses other students"
     assert isinstance(network.rnn, nn.GRUCell), "students are recurrent"
     parameters = {
         "align.weight": network.fc1.weight,

@@ -8,6 +8,9 @@ What ptflops 0.7 counts, per decision, with ``d`` inputs, width ``w`` and ``a`` 
 - a linear layer: one per weight and one per bias, ``d*w + w`` and ``w*a + a``;
 - a ReLU: one per element, ``w``;
 - a GRU cell: one per weight, ``6*w*w``; one per bias, ``6*w``; and ``7*w`` for its element-wise additions and products;
+- a layer norm: one per element, ``w``;
+- attention over ``k`` steps: ``k*w`` for the scores, ``3*k`` for scale, bias and softmax, ``k*w`` for what is read;
+- an addition of two layers' outputs: one per element;
 - nothing for the sigmoids and tanh of the GRU cell, the softmax over actions and the choice of an action.
 
 So biases and element-wise operations are counted like multiply-adds, that is, twice what they cost: about 1 % of the
@@ -87,7 +90,9 @@ def agent_flops(agent: nn.Module, d_in: int) -> int:
     Args:
         agent: a network with EPyMARL's interface, ``init_hidden() -> (1, width)`` and ``forward(inputs (rows, d_in),
             hidden (rows, width)) -> (logits, hidden)``, made of modules. Written as ``nn.ReLU`` or as
-            ``torch.nn.functional.relu``, an activation counts the same; ``torch.relu`` is not seen.
+            ``torch.nn.functional.relu``, an activation counts the same; ``torch.relu`` is not seen, nor are ``+``,
+            ``*``, ``@`` and ``torch.softmax``: ``torch.add``, ``torch.mul``, ``torch.matmul`` and
+            ``torch.nn.functional.softmax`` are.
         d_in: number of inputs of the agent.
 
     Returns:
@@ -121,12 +126,54 @@ def closed_formula(d_in: int, width: int, n_actions: int, use_rnn: bool = True) 
     Returns:
         FLOPs, multiply-adds counted as two.
     """
-    input_layer = d_in * width + width
-    activation = width
-    gru_weights, gru_biases, gru_elementwise = 6 * width * width, 6 * width, 7 * width
-    middle = gru_weights + gru_biases + gru_elementwise if use_rnn else width * width + width + activation
-    output_layer = width * n_actions + n_actions
-    return OPERATIONS_PER_COUNT * (input_layer + activation + middle + output_layer)
+    middle = _gru(width) if use_rnn else _linear(width, width) + width
+    return OPERATIONS_PER_COUNT * (_linear(d_in, width) + width + middle + _linear(width, n_actions))
+
+
+def attention_formula(d_in: int, width: int, n_actions: int, window: int, feed_forward: int) -> int:
+    """FLOPs of one decision of an agent with attention (`kd_controllers.attention_net`): equal to `agent_flops`.
+
+    Args:
+        d_in: number of inputs.
+        width: hidden width.
+        n_actions: number of actions.
+        window: steps that are attended to, all of them filled.
+        feed_forward: hidden units of the feed-forward layer, as a multiple of the width.
+
+    Returns:
+        FLOPs, multiply-adds counted as two.
+    """
+    wide = feed_forward * width
+    norms, residuals = 2 * width, 2 * width
+    attention = _linear(width, 3 * width) + 2 * window * width + 3 * window + _linear(width, width)
+    fed_forward = _linear(width, wide) + wide + _linear(wide, width)
+    block = norms + attention + fed_forward + residuals
+    around = _linear(d_in, width) + width + _gru(width) + _linear(width, n_actions)
+    return OPERATIONS_PER_COUNT * (around + block)
+
+
+def personal_formula(d_in: int, width: int, n_actions: int) -> int:
+    """FLOPs of one decision of an agent with personalised information (`kd_controllers.personal_net`).
+
+    Args:
+        d_in: number of inputs.
+        width: hidden width.
+        n_actions: number of actions.
+
+    Returns:
+        FLOPs, multiply-adds counted as two: equal to `agent_flops`.
+    """
+    guess = 2 * _linear(width, width) + width
+    return OPERATIONS_PER_COUNT * (_linear(d_in, width) + width + _gru(width) + guess + _linear(2 * width, n_actions))
+
+
+def _linear(inputs: int, outputs: int) -> int:
+    return inputs * outputs + outputs
+
+
+def _gru(width: int) -> int:
+    """Weights, biases and element-wise operations of a GRU cell."""
+    return 6 * width * width + 6 * width + 7 * width
 
 
 def flops_per_decision(flops_per_agent: Sequence[int]) -> float:

@@ -1,0 +1,137 @@
+"""Students that guess what the whole situation means for them, after PTDE (arXiv 2210.08872).
+
+    phi_i = GRU(relu(g_i(o_i)), phi_i),   z^_i = tanh(W_2 relu(W_1 phi_i)),   logits_i = head([phi_i, z^_i])
+
+z^_i is the agent's own estimate of its personalised global information z_i = tanh(W(phi_i) e(s) + b(phi_i)), which only
+training knows: W and b are given by a hyper-network from what the agent knows, e(s) is an embedding of the state.
+docs/comparators.md says what of it is theirs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kd_controllers.student_net import HeteroStudent, WidthGroup
+
+
+class PersonalStep(nn.Module):
+    """One agent's network for one step, as its board would run it.
+
+    Args:
+        d_in: number of inputs.
+        width: hidden width, of the GRU and of the personalised information.
+        n_actions: number of actions.
+    """
+
+    def __init__(self, d_in: int, width: int, n_actions: int) -> None:
+        super().__init__()
+        self.width = width
+        self.fc1 = nn.Linear(d_in, width)
+        self.rnn = nn.GRUCell(width, width)
+        self.guess1 = nn.Linear(width, width)
+        self.guess2 = nn.Linear(width, width)
+        self.fc2 = nn.Linear(2 * width, n_actions)
+        self.relu = nn.ReLU()
+
+    def init_hidden(self) -> Tensor:
+        """Returns: zeros of shape (1, width)."""
+        return self.fc1.weight.new_zeros(1, self.width)
+
+    def forward(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Run one step.
+
+        Args:
+            inputs: (rows, d_in).
+            hidden: (rows, width), the state before the step.
+
+        Returns:
+            logits (rows, n_actions) and the state after the step (rows, width).
+        """
+        state = self.rnn(self.relu(self.fc1(inputs)), hidden)
+        personal = torch.tanh(self.guess2(self.relu(self.guess1(state))))
+        return self.fc2(torch.cat([state, personal], dim=-1)), state
+
+
+class PersonalGroup(WidthGroup):
+    """All agents of one width; see `WidthGroup`. The guess belongs to the parameter set, like the GRU."""
+
+    def __init__(
+        self,
+        width: int,
+        members: Sequence[int],
+        visible: Sequence[Sequence[int]],
+        sets: Sequence[int],
+        n_actions: int,
+    ) -> None:
+        """Build the group; arguments as for `WidthGroup`."""
+        super().__init__(width, members, visible, sets, n_actions)
+        count, bound = max(sets) + 1, 1.0 / math.sqrt(width)
+        self.head_weight = nn.Parameter(torch.empty(count, 2 * width, n_actions).uniform_(-bound, bound))
+        self.guess1_weight = nn.Parameter(torch.empty(count, width, width).uniform_(-bound, bound))
+        self.guess1_bias = nn.Parameter(torch.empty(count, 1, width).uniform_(-bound, bound))
+        self.guess2_weight = nn.Parameter(torch.empty(count, width, width).uniform_(-bound, bound))
+        self.guess2_bias = nn.Parameter(torch.empty(count, 1, width).uniform_(-bound, bound))
+
+    def guess(self, embedding: Tensor) -> Tensor:
+        """z^ ``(members, rows, width)`` from embeddings of that shape."""
+        sets = self.set_of
+        hidden = torch.relu(torch.baddbmm(self.guess1_bias[sets], embedding, self.guess1_weight[sets]))
+        return torch.tanh(torch.baddbmm(self.guess2_bias[sets], hidden, self.guess2_weight[sets]))
+
+    def decide(self, embedding: Tensor) -> Tensor:
+        """Logits ``(members, rows, actions)`` by the agents' own guesses."""
+        return self.decide_with(embedding, self.guess(embedding))
+
+    def decide_with(self, embedding: Tensor, personal: Tensor) -> Tensor:
+        """Logits ``(members, rows, actions)`` given z or z^ ``(members, rows, width)``."""
+        return super().decide(torch.cat([embedding, personal], dim=-1))
+
+    @torch.no_grad()
+    def extract(self, row: int) -> PersonalStep:
+        """A copy of one member's network on its own."""
+        chosen = int(self.set_of[row])
+        network = PersonalStep(self.input_sizes[row], self.width, self.head_weight.shape[-1])
+        self.copy_body(network, row)
+        for name in ("guess1", "guess2"):
+            layer = getattr(network, name)
+            layer.weight.copy_(getattr(self, f"{name}_weight")[chosen].T)
+            layer.bias.copy_(getattr(self, f"{name}_bias")[chosen, 0])
+        return network
+
+
+class PersonalStudent(HeteroStudent):
+    """The policies of all agents, each a `PersonalStep`."""
+
+    def make_group(
+        self, width: int, members: Sequence[int], visible: Sequence[Sequence[int]], sets: Sequence[int]
+    ) -> WidthGroup:
+        """The networks of the agents of one width."""
+        return PersonalGroup(width, members, visible, sets, self.n_actions)
+
+    def guess(self, embedding: Tensor) -> Tensor:
+        """The agents' own z^ from their embeddings; both ``(batch, time, agents, max_width)``, padded with zeros."""
+        found = self._by_group(lambda group, own: group.guess(own), embedding)
+        return torch.stack([nn.functional.pad(x, (0, self.max_width - x.shape[-1])) for x in found], dim=2)
+
+    def decide_with(self, embedding: Tensor, personal: Tensor) -> Tensor:
+        """Logits ``(batch, time, agents, actions)`` given z: what an agent would do if it knew.
+
+        Args:
+            embedding: ``(batch, time, agents, max_width)``.
+            personal: ``(batch, time, agents, max_width)``; an agent reads the first of them, as many as it is wide.
+        """
+        return torch.stack(self._by_group(PersonalGroup.decide_with, embedding, personal), dim=2)
+
+    def _by_group(self, function: Callable[..., Tensor], *padded: Tensor) -> list[Tensor]:
+        """``function(group, its members' rows of each argument)``, by agent; each ``(batch, time, out)``."""
+        batch, time = padded[0].shape[:2]
+        found: dict[int, Tensor] = {}
+        for group in self.groups:
+            rows = [x[:, :, group.members, : group.width].permute(2, 0, 1, 3).flatten(1, 2) for x in padded]
+            for agent, own in zip(group.members, function(group, *rows), strict=True):
+                found[agent] = own.unflatten(0, (batch, time))
+        return [found[agent] for agent in range(self.n_agents)]

@@ -1,0 +1,142 @@
+"""The terms that other distillation methods have and KD-MARL has not, and the networks that only their training needs.
+
+Tseng et al. (NeurIPS 2022) bring the student's features to the teacher's; PTDE (arXiv 2210.08872) teaches each agent
+what the global state means for it. docs/comparators.md says what is theirs and what is our reading. As in ``losses.py``
+each function is pure and returns one value per step and agent.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from kd_controllers.personal_net import PersonalStudent
+from kd_controllers.student_net import HeteroStudent
+from kd_learners import losses
+from kd_learners.labelled import LabelledEpisodes
+from kd_learners.objective import ObjectiveSettings
+from kd_marl.errors import UserError
+
+
+def feature_regression(teacher_embedding: Tensor, projected: Tensor) -> Tensor:
+    """The feature term of Tseng et al.: mean over units of (phi_T - P phi_S)^2.
+
+    Args:
+        teacher_embedding: phi_T, ``(batch, time, agents, hidden)``; detached.
+        projected: P phi_S, of the same shape.
+
+    Returns:
+        ``(batch, time, agents)``.
+    """
+    return (teacher_embedding.detach() - projected).square().mean(-1)
+
+
+def personal_regression(personal: Tensor, guess: Tensor, own: Tensor) -> Tensor:
+    """PTDE's second stage: mean over an agent's own units of (z - z^)^2.
+
+    Args:
+        personal: z, ``(batch, time, agents, units)``, what the hyper-network made of the state; detached.
+        guess: z^, of the same shape, the agents' own.
+        own: ``(agents, units)``, 1 where an agent has the unit: narrower agents have fewer.
+
+    Returns:
+        ``(batch, time, agents)``.
+    """
+    return ((personal.detach() - guess).square() * own).sum(-1) / own.sum(-1)
+
+
+class GlobalPersonalisation(nn.Module):
+    """PTDE's module for training: z_i = tanh(W(phi_i) e(s) + b(phi_i)), W and b by a hyper-network.
+
+    Args:
+        state_size: length of the environment's state.
+        units: size of an agent's embedding, of e(s) and of z.
+    """
+
+    def __init__(self, state_size: int, units: int) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(state_size, units)
+        self.weights = nn.Linear(units, units * units)
+        self.bias = nn.Linear(units, units)
+        with torch.no_grad():
+            # So that z starts in the range of tanh: a sum over `units` products.
+            self.weights.weight.mul_(1.0 / math.sqrt(units))
+
+    def forward(self, state: Tensor, embedding: Tensor) -> Tensor:
+        """Personalise the state.
+
+        Args:
+            state: ``(batch, time, state_size)``.
+            embedding: phi, ``(batch, time, agents, units)``.
+
+        Returns:
+            z, ``(batch, time, agents, units)``, between -1 and 1.
+        """
+        encoded = torch.relu(self.encoder(state)).unsqueeze(2)
+        units = embedding.shape[-1]
+        weights = self.weights(embedding).unflatten(-1, (units, units))
+        return torch.tanh((weights @ encoded.unsqueeze(-1)).squeeze(-1) + self.bias(embedding))
+
+
+class ComparatorTerms(nn.Module):
+    """The comparators' terms that a run's weights ask for, with the networks that compute them; none for kd_student.
+
+    Attributes:
+        wanted: what they read of labelled episodes beyond the rest.
+    """
+
+    own: Tensor
+
+    def __init__(self, settings: ObjectiveSettings, agent: HeteroStudent, teacher_width: int, state_size: int) -> None:
+        """Build the networks.
+
+        Args:
+            settings: the weights.
+            agent: the students.
+            teacher_width: units of the teacher's embeddings.
+            state_size: length of the environment's state.
+
+        Raises:
+            UserError: the personalised terms are asked for of students that have no such part.
+        """
+        super().__init__()
+        personal = settings.personal_coef != 0 or settings.privileged_coef != 0
+        if personal and not isinstance(agent, PersonalStudent):
+            raise UserError("personal_coef and privileged_coef are for agent=personal_rnn: set agent, or both to 0")
+        width = agent.max_width
+        self.feature = nn.Linear(width, teacher_width) if settings.feature_coef else None
+        self.personalisation = GlobalPersonalisation(state_size, width) if personal else None
+        units = torch.arange(width).expand(agent.n_agents, -1)
+        self.register_buffer("own", (units < torch.tensor(agent.widths).unsqueeze(1)).float(), persistent=False)
+        named = {"teacher_embedding": self.feature, "state": self.personalisation}
+        self.wanted = frozenset(name for name, network in named.items() if network is not None)
+
+    def forward(
+        self, batch: LabelledEpisodes, embedding: Tensor, agent: HeteroStudent, temperature: float
+    ) -> dict[str, Tensor]:
+        """Every term asked for, averaged over the decisions that carry information.
+
+        Args:
+            batch: labelled episodes.
+            embedding: the students', ``(batch, time, agents, max_width)``.
+            agent: the students.
+            temperature: tau of the soft targets.
+
+        Returns:
+            Scalars by logged name: ``feature``; ``personal`` and ``privileged``; or none.
+        """
+        found = {}
+        if self.feature is not None and batch.teacher_embedding is not None:
+            term = feature_regression(batch.teacher_embedding, self.feature(embedding))
+            found["feature"] = losses.masked_mean(term, batch.acting)
+        if self.personalisation is not None and batch.state is not None:
+            assert isinstance(agent, PersonalStudent), "checked when the terms were built"
+            personal = self.personalisation(batch.state, embedding) * self.own
+            term = personal_regression(personal, agent.guess(embedding), self.own)
+            found["personal"] = losses.masked_mean(term, batch.acting)
+            knowing = agent.decide_with(embedding, personal)
+            term = losses.kl_divergence(batch.teacher_logits, knowing, batch.avail, temperature)
+            found["privileged"] = losses.masked_mean(term, batch.acting)
+        return found

@@ -1,0 +1,98 @@
+"""`kd-marl report`: the paper's tables and figures from finished runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+from kd_marl.commands.common import Subparsers, add_parser
+from kd_marl.errors import UserError
+
+PAGE, MARKDOWN = "report.html", "report.md"
+
+
+def add(subparsers: Subparsers) -> None:
+    """Adds `report`."""
+    parser = add_parser(
+        subparsers,
+        "report",
+        "Write the paper's tables and figures from finished runs, the paper's numbers beside ours: one HTML page that "
+        "needs nothing else, and the same as Markdown with its figures.",
+        "kd-marl report results --to report\n  kd-marl report results/mpe results/smax --to docs/report",
+    )
+    parser.add_argument(
+        "results", nargs="+", type=Path, metavar="RESULTS", help="results folders, searched for Sacred's run folders"
+    )
+    parser.add_argument(
+        "--to", type=Path, required=True, metavar="DIR", help=f"folder for {PAGE}, {MARKDOWN} and its figures"
+    )
+    parser.set_defaults(run=_report)
+
+
+def _report(args: argparse.Namespace) -> int:
+    try:
+        import matplotlib  # noqa: F401  (the figures need it)
+    except ModuleNotFoundError as error:
+        raise UserError(f"this needs {error.name}, which is not installed: pip install 'kd-marl[report]'") from error
+
+    from kd_marl.artifacts import atomic
+    from kd_marl.report import groups, html, page, runs
+
+    found = runs.find(args.results)
+    for line in found.passed_over:
+        print(f"left out: {line}", file=sys.stderr)
+    if not found.runs:
+        raise UserError(
+            f"no finished run among {len(found.passed_over)} in {', '.join(map(str, args.results))}: "
+            "a run counts once it has written its summary.json"
+        )
+    grouped = groups.build(found.runs)
+    for line in grouped.left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    built = page.build(grouped, found.passed_over, _facts(args, found.runs))
+    try:
+        os.makedirs(args.to, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {args.to}: {error.strerror or error}") from error
+    pictures = {f"{picture.name}.svg": picture.svg for picture in built.pictures}
+    for name, svg in pictures.items():
+        atomic.write_bytes(args.to / name, svg.encode())
+    atomic.write_bytes(args.to / MARKDOWN, built.markdown.encode())
+    atomic.write_bytes(args.to / PAGE, html.page(built.markdown, pictures, page.TITLE).encode())
+    shown = sum(len(group.runs) for group in grouped.main.values())
+    print(f"{shown} runs of {len(found.runs)} with a result, {len(pictures)} figures")
+    print(f"written to {args.to / PAGE} and {args.to / MARKDOWN}")
+    return 0
+
+
+def _facts(args: argparse.Namespace, found: list) -> list[tuple[str, str]]:
+    from kd_marl.deploy.interface import package_version
+
+    command = shlex.join(["kd-marl", "report", *map(str, args.results), "--to", str(args.to)])
+    return [
+        ("made by", f"`{command}`"),
+        ("on", f"{datetime.now(timezone.utc):%Y-%m-%d}"),
+        ("kd-marl", f"{package_version('kd-marl')}, commit {_commit()}"),
+        ("runs found", f"{len(found)} with a result"),
+    ]
+
+
+def _commit() -> str:
+    """The source tree's commit, ``+`` where it has local changes."""
+    from kd_marl.host import SOURCE_ROOT
+
+    try:
+        head = subprocess.check_output(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=SOURCE_ROOT, text=True, stderr=subprocess.DEVNULL
+        )
+        changed = subprocess.check_output(
+            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=SOURCE_ROOT, text=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.strip() + ("+" if changed.strip() else "")

@@ -1,0 +1,145 @@
+"""What all figures share: their look, panels in a grid, and how they become SVG."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from kd_marl.report.estimates import Estimate
+from kd_marl.report.markdown import short
+
+INK, GRID, FAINT = "#222222", "#d9d9d9", "#8a8a8a"
+MARKERS = {"fo": "o", "lh": "s", "lha": "D"}
+DASHES = {"fo": "-", "lh": "--", "lha": ":"}
+_LOOK: dict[str, Any] = {
+    # Words stay words: small files that can be searched and read aloud.
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "axes.edgecolor": INK,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page.
+
+    Attributes:
+        name: of its file, without ``.svg``.
+        title: what it shows, also for those who cannot see it.
+        svg: the drawing.
+        note: what the reader must know beside it; may be empty.
+    """
+
+    name: str
+    title: str
+    svg: str
+    note: str = ""
+
+
+class Sheet:
+    """A drawing of panels in a grid; use as a context, then take `svg`."""
+
+    def __init__(self, name: str, rows: int, columns: int, panel: tuple[float, float], **options: Any) -> None:
+        """Lay out.
+
+        Args:
+            name: of the picture: the same drawing always gives the same file.
+            rows: of panels.
+            columns: of panels.
+            panel: width and height of one, in inches.
+            options: for matplotlib's ``subplots``.
+        """
+        # A salt of its own for each picture: their parts must not share names when all stand in one page.
+        settings: Any = {**_LOOK, "svg.hashsalt": name}
+        self._context = matplotlib.rc_context(settings)
+        self._context.__enter__()
+        self.name = name
+        # A legend below needs some width.
+        size = (max(7.2, columns * panel[0]), rows * panel[1] + 0.9)
+        self.figure = Figure(figsize=size, layout="constrained")
+        self.axes = self.figure.subplots(rows, columns, squeeze=False, **options)
+
+    def __enter__(self) -> Sheet:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._context.__exit__(None, None, None)
+
+    def legend(self, handles: Sequence[Any], columns: int = 4) -> None:
+        """One legend for all panels, below them."""
+        if handles:
+            self.figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+
+    def svg(self, title: str) -> str:
+        """The drawing under its title, as one SVG element."""
+        width = int(self.figure.get_figwidth() * 10.5)
+        self.figure.suptitle("\n".join(textwrap.wrap(title, width)), fontsize=13, x=0.01, ha="left")
+        stream = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        self.figure.savefig(stream, format="svg", metadata=nothing)
+        return unique_ids(stream.getvalue()[stream.getvalue().index("<svg") :], self.name)
+
+
+def unique_ids(svg: str, name: str) -> str:
+    """The drawing with its name before every id, so that several can stand in one page.
+
+    Two equal images have one id; the second gets a number, since references mean the first.
+    """
+    met: Counter[str] = Counter()
+
+    def renamed(found: re.Match[str]) -> str:
+        met[found[1]] += 1
+        again = f"-{met[found[1]]}" if met[found[1]] > 1 else ""
+        return f'id="{name}-{found[1]}{again}"'
+
+    svg = re.sub(r'\bid="([^"]+)"', renamed, svg)
+    return re.sub(r'(xlink:href="#|url\(#)', rf"\1{name}-", svg)
+
+
+def tidy(axes: Axes, grid: Literal["x", "y"] = "y") -> None:
+    """A light grid and no box."""
+    axes.grid(axis=grid, color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def short_ticks(axis: Any) -> None:
+    """Large numbers on an axis as ``10k`` and ``2M``."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+
+
+def whisker(value: Estimate) -> list[list[float]]:
+    """How far the interval reaches on either side, as matplotlib's error bars want it; 0 without an interval."""
+    low = value.centre if value.low is None else value.low
+    high = value.centre if value.high is None else value.high
+    return [[max(0.0, value.centre - low)], [max(0.0, high - value.centre)]]
+
+
+def near(values: Sequence[float], anchors: Sequence[float], factor: float = 1.6) -> tuple[float, float]:
+    """A range that shows the ``anchors`` and all values, but intervals and outliers only so far beyond them."""
+    low, high = min([*values, *anchors]), max([*values, *anchors])
+    room = max(0.06 * (high - low), 1e-9) * factor
+    return low - room, high + room
+
+
+def grid_of(count: int, most: int = 3) -> tuple[int, int]:
+    """Rows and columns for so many panels."""
+    columns = min(most, max(count, 1))
+    return math.ceil(max(count, 1) / columns), columns

@@ -1,0 +1,166 @@
+"""Figure 3, FLOPs per episode, and what is kept against FLOPs per decision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator
+
+from kd_marl.report import paper
+from kd_marl.report.drawing import FAINT, INK, MARKERS, Picture, Sheet, grid_of, near, short_ticks, tidy, whisker
+from kd_marl.report.estimates import Estimate, estimate
+from kd_marl.report.groups import Cell, Group, Groups, Task
+from kd_marl.report.markdown import short
+from kd_marl.report.methods import ABLATIONS, LIMITS, LIMITS_TITLES, STUDENT, TEACHER, look, place, task_title
+from kd_marl.report.scores import TaskScores, cost
+
+
+def flops_per_episode(groups: Groups) -> Picture | None:
+    """Figure 3: FLOPs per episode for each task; None if no run has recorded them."""
+    bars = {task: _bars(groups, task) for task in groups.tasks}
+    bars = {task: found for task, found in bars.items() if found}
+    if not bars:
+        return None
+    rows, columns = grid_of(len(bars), 2)
+    name, title = "flops-per-episode", "FLOPs per episode of the whole team"
+    tallest = max(len(found) for found in bars.values())
+    with Sheet(name, rows, columns, (5.2, 0.9 + 0.27 * tallest)) as sheet:
+        flat = list(sheet.axes.flat)
+        for axes, (task, found) in zip(flat, bars.items(), strict=False):
+            labels = [label for label, _, _ in found]
+            values = [value.centre for _, value, _ in found]
+            # Points, not bars: on a logarithmic axis a bar's length means nothing.
+            axes.axvline(values[0], color=FAINT, linestyle=":", linewidth=1)
+            for row, (_, value, colour) in enumerate(found):
+                axes.plot(value.centre, row, marker="o", markersize=7, color=colour, linestyle="")
+                axes.text(value.centre * 1.25, row, _beside(value.centre, values[0], row), va="center", fontsize=8.5)
+            axes.set_yticks(range(len(found)), labels, fontsize=9)
+            axes.set_xscale("log")
+            axes.set_xlim(min(values) / 2, max(values) * 8)
+            axes.set_ylim(len(found) - 0.4, -0.6)
+            axes.set_xlabel(f"FLOPs per episode, logarithmic\n{_paper_ratio(task)}".strip())
+            axes.set_title(task_title(task))
+            short_ticks(axes.xaxis)
+            tidy(axes, "x")
+        _hide(flat[len(bars) :])
+        return Picture(name, title, sheet.svg(title))
+
+
+def retention_against_flops(groups: Groups) -> Picture | None:
+    """What each group keeps of its teacher against the FLOPs of a decision; None if nothing recorded them."""
+    shown = {task: _points(groups, task) for task in groups.tasks}
+    shown = {task: points for task, points in shown.items() if points}
+    if not shown:
+        return None
+    rows, columns = grid_of(len(shown), 2)
+    name, title = "retention-flops", "What is kept of the teacher, against FLOPs per decision of one agent"
+    cells = [group.cell for points in shown.values() for group, *_ in points]
+    crosses = {task: _paper_points(groups, task) for task in shown}
+    with Sheet(name, rows, columns, (5.0, 3.5)) as sheet:
+        flat = list(sheet.axes.flat)
+        for axes, (task, points) in zip(flat, shown.items(), strict=False):
+            found = TaskScores.of(groups, task)
+            axes.axhline(100, color=INK, linestyle=":", linewidth=1)
+            if (teacher := found.teacher_cost("flops_per_decision")) is not None:
+                axes.plot(teacher.centre, 100, marker="*", markersize=13, color=INK, linestyle="")
+            for group, flops, kept, is_main in points:
+                method = group.cell.method
+                colour = look(method).colour
+                style = {"color": colour, "markerfacecolor": colour if is_main else "white", "capsize": 2.5}
+                if group.cell.sight == "random":
+                    style["markerfacecolor"] = "white"
+                bars = [[100 * end for end in side] for side in whisker(kept)]
+                marker = MARKERS.get(group.cell.limits, "o")
+                axes.errorbar(
+                    flops.centre, 100 * kept.centre, yerr=bars, marker=marker, markersize=7, linestyle="", **style
+                )
+            for x, y in crosses[task]:
+                axes.plot(x, y, marker="X", markersize=8, color=INK, linestyle="")
+            axes.set_xscale("log")
+            axes.set_ylim(*near([100 * kept.centre for _, _, kept, _ in points], [100, 90]))
+            axes.set_title(task_title(task))
+            axes.set_xlabel("FLOPs per decision (logarithmic)")
+            axes.set_ylabel(f"kept of the {found.measure}, per cent")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            short_ticks(axes.xaxis)
+            tidy(axes)
+        _hide(flat[len(shown) :])
+        sheet.legend(_legend(cells, any(crosses.values())), 3)
+        note = (
+            "Bars are 95 % intervals over seeds; an interval that leaves the panel is cut. Hollow: random masks, or a "
+            "configuration that is in no table. The paper's crosses are at our teacher's FLOPs over the paper's ratio."
+        )
+        return Picture(name, title, sheet.svg(title), note)
+
+
+def _bars(groups: Groups, task: Task) -> list[tuple[str, Estimate, str]]:
+    """Label, value and colour, the teacher first; empty if there is nothing but a teacher."""
+    found = []
+    for group in groups.of_task(task):
+        # Without one of its terms KD-MARL has the same networks.
+        if group.cell.method in ABLATIONS:
+            continue
+        if (value := cost(group, "flops_per_episode")) is not None:
+            found.append(
+                (f"{look(group.cell.method).title}, {group.cell.setting}", value, look(group.cell.method).colour)
+            )
+    teacher = TaskScores.of(groups, task).teacher_cost("flops_per_episode")
+    if not found or teacher is None:
+        return []
+    return [(look(TEACHER).title, teacher, look(TEACHER).colour), *found]
+
+
+def _beside(value: float, teacher: float, row: int) -> str:
+    return short(value) if row == 0 else f"{short(value)}, {teacher / value:.1f}x fewer"
+
+
+def _paper_ratio(task: Task) -> str:
+    ratio = paper.numbers()["flops_ratio"].get(task[1])
+    if ratio is None:
+        return ""
+    low, high = ratio
+    return f"the paper: {low}x fewer" if low == high else f"the paper: {low}x to {high}x fewer"
+
+
+def _points(groups: Groups, task: Task) -> list[tuple[Group, Estimate, Estimate, bool]]:
+    """Groups with their FLOPs and what they keep; the last: whether the tables show them."""
+    found = TaskScores.of(groups, task)
+    wanted = groups.teachers.get(task)
+    others = [group for group in groups.others if group.cell.task == task and group.teacher in ("", wanted)]
+    points = []
+    for group, is_main in [*((g, True) for g in groups.of_task(task)), *((g, False) for g in others)]:
+        flops, kept = cost(group, "flops_per_decision"), estimate(found.kept(group))
+        if flops is not None and kept is not None:
+            points.append((group, flops, kept, is_main))
+    return points
+
+
+def _paper_points(groups: Groups, task: Task) -> list[tuple[float, float]]:
+    """The paper's students: FLOPs and per cent kept, where it gives one ratio."""
+    ratio = paper.numbers()["flops_ratio"].get(task[1])
+    teacher = TaskScores.of(groups, task).teacher_cost("flops_per_decision")
+    if ratio is None or ratio[0] != ratio[1] or teacher is None:
+        return []
+    kept = [paper.kept(task[1], STUDENT, limits) for limits in LIMITS]
+    return [(teacher.centre / ratio[0], 100 * share) for share in kept if share is not None]
+
+
+def _legend(cells: Sequence[Cell], with_paper: bool) -> list[Line2D | Patch]:
+    """The teacher's star, a colour for each method, a marker for each limit, and the paper's cross."""
+
+    def marker(shape: str, size: int, colour: str, label: str) -> Line2D:
+        return Line2D([], [], marker=shape, markersize=size, color=colour, linestyle="", label=label)
+
+    handles: list[Line2D | Patch] = [marker("*", 12, INK, look(TEACHER).title)]
+    methods = sorted({cell.method for cell in cells}, key=place)
+    handles += [Patch(color=look(method).colour, label=look(method).title) for method in methods]
+    used = {cell.limits for cell in cells}
+    handles += [marker(MARKERS[name], 7, FAINT, LIMITS_TITLES[name]) for name in LIMITS if name in used]
+    return [*handles, *([marker("X", 8, INK, "the paper's KD-MARL, LH and LH+A")] if with_paper else [])]
+
+
+def _hide(panels: Sequence) -> None:
+    for axes in panels:
+        axes.set_visible(False)

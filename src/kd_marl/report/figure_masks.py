@@ -1,0 +1,121 @@
+"""Who sees what: for each agent how much of each block of its observation its student gets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from kd_marl.report.drawing import Picture, Sheet
+from kd_marl.report.groups import Group, Groups, Task
+from kd_marl.report.methods import LIMITS, STUDENT, short_task, task_title
+
+# Own, allies, enemies; and the particles' blocks. What is in no block is grey.
+_COLOURS = {
+    "O": "#e69f00",
+    "A": "#0072b2",
+    "E": "#d55e00",
+    "T": "#999933",
+    "L": "#d55e00",
+    "A(P)": "#0072b2",
+    "V": "#009e73",
+    "P": "#e69f00",
+    "M": "#cc79a7",
+    "G": "#882255",
+    "D(A-A)": "#56b4e9",
+}
+_MEANING = {
+    "O": "own",
+    "A": "allies",
+    "E": "enemies",
+    "T": "terrain",
+    "L": "landmarks",
+    "A(P)": "others' positions",
+    "V": "own velocity",
+    "P": "own position",
+    "M": "messages",
+    "G": "goal",
+    "D(A-A)": "distances (derived)",
+    "other": "in no block",
+}
+_HIDDEN = "#eeeeee"
+
+
+def shown_groups(groups: Groups, task: Task) -> list[Group]:
+    """A group for each limit and mask of a task, KD-MARL's where there is one; full observation is left out."""
+    chosen: dict[tuple[str, str], Group] = {}
+    for group in groups.of_task(task):
+        if group.cell.limits != "fo" and (group.cell[2:] not in chosen or group.cell.method == STUDENT):
+            chosen[group.cell[2:]] = group
+    return [chosen[key] for key in sorted(chosen, key=lambda key: (LIMITS.index(key[0]), key[1]))]
+
+
+def who_sees_what(groups: Groups, task: Task) -> Picture | None:
+    """A panel for each limit; None if no run of the task recorded it."""
+    able = [group for group in shown_groups(groups, task) if group.runs[0].summary.get("sees")]
+    if not able:
+        return None
+    agents = len(able[0].runs[0].summary["sees"])
+    name = f"sight-{short_task(task[1])}-{task[0]}".replace("_", "-")
+    title = f"Who sees what: {task_title(task)}"
+    columns = min(2, len(able))
+    used: dict[str, None] = {}
+    with Sheet(name, -(-len(able) // columns), columns, (5.6, 1.1 + 0.33 * agents)) as sheet:
+        flat = list(sheet.axes.flat)
+        for axes, group in zip(flat, able, strict=False):
+            rows = group.runs[0].summary["sees"]
+            widths = group.widths
+            for row, sees in enumerate(rows):
+                start = 0
+                for block, (seen, of) in sees["blocks"].items():
+                    used[block] = None
+                    colour = _COLOURS.get(block, "#999999")
+                    if seen:
+                        axes.barh(row, seen, left=start, color=colour, edgecolor="white", height=0.72)
+                        if seen >= 0.06 * _most(rows):
+                            axes.text(start + seen / 2, row, block, ha="center", va="center", color="white", fontsize=8)
+                    if of > seen:
+                        hidden = {"color": _HIDDEN, "edgecolor": "#bbbbbb", "hatch": "///", "linewidth": 0.4}
+                        axes.barh(row, of - seen, left=start + seen, height=0.72, **hidden)
+                    start += of
+                axes.text(start + 0.01 * _most(rows), row, _beside(sees, widths, row), va="center", fontsize=8.5)
+            axes.set_yticks(range(agents), [f"{row} {sees['agent']}" for row, sees in enumerate(rows)], fontsize=9)
+            axes.set_ylim(agents - 0.4, -0.6)
+            axes.set_xlim(0, (1.9 if any(sees["draw"] for sees in rows) else 1.45) * _most(rows))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.set_xlabel("features of the observation")
+            axes.set_title(group.cell.setting)
+            axes.spines[["top", "right"]].set_visible(False)
+        for axes in flat[len(able) :]:
+            axes.set_visible(False)
+        handles = [Patch(color=_COLOURS.get(block, "#999999"), label=_label(block)) for block in used]
+        sheet.legend([*handles, Patch(facecolor=_HIDDEN, edgecolor="#bbbbbb", hatch="///", label="hidden")], 5)
+        return Picture(name, title, sheet.svg(title))
+
+
+def sight_table(group: Group) -> tuple[list[str], list[list[str]]] | None:
+    """Numbers of inputs and widths of a run that recorded no more than that; None for one without even those."""
+    summary = group.runs[0].summary
+    if not summary.get("inputs"):
+        return None
+    pairs = zip(summary["inputs"], summary["widths"], strict=True)
+    return ["agent", "inputs", "width"], [[str(i), str(inputs), str(width)] for i, (inputs, width) in enumerate(pairs)]
+
+
+def _most(rows: list[dict[str, Any]]) -> int:
+    return max(sum(of for _, of in sees["blocks"].values()) for sees in rows)
+
+
+def _beside(sees: dict[str, Any], widths: list[int] | None, row: int) -> str:
+    seen, of = sum(pair[0] for pair in sees["blocks"].values()), sees["observed"]
+    if sees["draw"] is not None:
+        low, high = sees["draw"]
+        text = f"{low if low == high else f'{low} to {high}'} of {of}, drawn each episode"
+    else:
+        text = f"{seen} of {of}"
+    return text + (f"; width {widths[row]}" if widths else "")
+
+
+def _label(block: str) -> str:
+    return f"{block}: {_MEANING[block]}" if block in _MEANING and block != "other" else _MEANING.get(block, block)

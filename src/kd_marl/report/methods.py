@@ -1,0 +1,74 @@
+"""The methods that a report knows: their names, colours, and which parts of the page they belong to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TEACHER = "kd_teacher"
+STUDENT = "kd_student"
+BASELINES = ("mappo", "qmix", "vdn")
+COMPARATORS = ("ctds", "offline_kd", "ptde")
+ABLATIONS = ("kd_student_paper", "kd_no_ppo", "kd_no_kl", "kd_no_ce", "kd_no_structure", "kd_no_role")
+# Stages without a row of their own: a teacher is measured beside its students, in their episodes.
+OTHER_STAGES = frozenset({"kd_export", TEACHER})
+LIMITS = ("fo", "lh", "lha")
+LIMITS_TITLES = {"fo": "FO", "lh": "LH", "lha": "LH+A"}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is shown: its title, and a colour that the colour-blind can tell from its neighbours'."""
+
+    title: str
+    colour: str
+
+
+_LOOKS = {
+    TEACHER: Look("teacher", "#222222"),
+    STUDENT: Look("KD-MARL", "#0072b2"),
+    "mappo": Look("MAPPO", "#d55e00"),
+    "qmix": Look("QMIX", "#009e73"),
+    "vdn": Look("VDN", "#cc79a7"),
+    "ctds": Look("CTDS", "#e69f00"),
+    "offline_kd": Look("offline KD", "#56b4e9"),
+    "ptde": Look("PTDE", "#882255"),
+    "kd_student_paper": Look("KD-MARL, the paper's recipe", "#332288"),
+    "kd_no_ppo": Look("KD-MARL without PPO", "#999933"),
+    "kd_no_kl": Look("KD-MARL without KL", "#44aa99"),
+    "kd_no_ce": Look("KD-MARL without CE", "#aa4499"),
+    "kd_no_structure": Look("KD-MARL without structure", "#117733"),
+    "kd_no_role": Look("KD-MARL without roles", "#88ccee"),
+}
+ORDER = (*BASELINES, STUDENT, *COMPARATORS, *ABLATIONS)
+
+
+def look(method: str) -> Look:
+    """How a method is shown; one that is not known goes by its own name, in grey."""
+    return _LOOKS.get(method, Look(method, "#777777"))
+
+
+def place(method: str) -> tuple[int, str]:
+    """A key that sorts methods in the order of the page, unknown ones last."""
+    return (ORDER.index(method) if method in ORDER else len(ORDER), method)
+
+
+def setting_title(limits: str, sight: str) -> str:
+    """Limits and masks as a table shows them, e.g. ``LH+A, random``."""
+    title = LIMITS_TITLES.get(limits, limits)
+    return title if limits == "fo" or not sight else f"{title}, {sight}"
+
+
+def short_task(task: str) -> str:
+    """A task without its library's prefix and version: ``simple_spread``."""
+    if not task.startswith("pz-mpe-"):
+        return task
+    return task.removeprefix("pz-mpe-").rsplit("-v", 1)[0].replace("-", "_")
+
+
+_ENVIRONMENTS = {"smax": "SMAX", "sc2": "SMAC", "sc2v2": "SMACv2", "smaclite": "SMAClite", "gymma": "MPE", "mpe": "MPE"}
+
+
+def task_title(task: tuple[str, str]) -> str:
+    """A task with its environment: ``3m (SMAX)``."""
+    env, name = task
+    return f"{short_task(name)} ({_ENVIRONMENTS.get(env, env)})"

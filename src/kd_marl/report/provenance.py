@@ -1,0 +1,46 @@
+"""Where the numbers come from: commands, commits, machines, seeds, episodes."""
+
+from __future__ import annotations
+
+from kd_marl.report.groups import Group, Groups
+from kd_marl.report.markdown import bullets, table
+from kd_marl.report.methods import short_task, task_title
+
+HEAD = ["task", "method", "limits", "widths", "seeds", "episodes each", "commit", "teacher"]
+
+
+def section(groups: Groups) -> list[str]:
+    """The paragraphs: a table of all groups that the tables show, their machines and their commands."""
+    shown = [group for task in groups.tasks for group in groups.of_task(task)]
+    if not shown:
+        return ["Nothing."]
+    machines = sorted({run.machine for group in shown for run in group.runs})
+    commands = [
+        f"{short_task(group.cell.task[1])}, {group.cell.method}, {group.cell.setting}: "
+        f"`{group.runs[0].summary.get('command', 'unknown')}`"
+        for group in shown
+    ]
+    mixed = [group for group in shown if len({run.commit for run in group.runs}) > 1]
+    return [
+        table(HEAD, [_row(group) for group in shown]),
+        "A plus behind a commit: the source tree had local changes. A teacher is the start of the sha256 of its actor."
+        + (" Where a row names several commits its seeds were run at different ones." if mixed else ""),
+        f"Machines: {'; '.join(machines)}.",
+        "The command of each row's first seed; the others differ in the seed:",
+        bullets(commands),
+    ]
+
+
+def _row(group: Group) -> list[str]:
+    episodes = sorted({run.summary["episodes"] for run in group.runs})
+    widths = group.widths or [group.runs[0].config.get("hidden_dim", "-")]
+    return [
+        task_title(group.cell.task),
+        group.cell.method,
+        group.cell.setting,
+        str(widths[0]) if len(set(widths)) == 1 else ", ".join(map(str, widths)),
+        ", ".join(map(str, group.seeds)),
+        ", ".join(map(str, episodes)),
+        ", ".join(sorted({run.commit for run in group.runs})),
+        group.teacher[:12] or "-",
+    ]

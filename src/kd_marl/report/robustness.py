@@ -1,0 +1,62 @@
+"""What disturbances leave of teacher and student, from the ``stress.json`` that `kd-marl stress` puts beside a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kd_marl.artifacts import atomic
+from kd_marl.errors import UserError
+from kd_marl.report.estimates import estimate
+from kd_marl.report.groups import Group, Groups
+from kd_marl.report.markdown import table
+from kd_marl.report.methods import task_title
+from kd_marl.report.tables import percent
+
+FILE = "stress.json"
+HEAD = ["disturbance", "teacher", "student", "teacher keeps of itself", "student keeps of the undisturbed teacher"]
+_KEPT = ("retention_teacher", "retention_undisturbed", "retention_disturbed")
+
+
+def section(groups: Groups) -> list[str]:
+    """The paragraphs, a table for each group that was tested; empty if none was.
+
+    Raises:
+        UserError: a file is broken.
+    """
+    parts: list[str] = []
+    for task in groups.tasks:
+        for group in groups.students(task):
+            tested = [facts for run in group.runs if (facts := _read(run.folder / FILE)) is not None]
+            if tested:
+                heading = f"### {task_title(task)}, {group.cell.method}, {group.cell.setting}"
+                parts += [heading, _table(tested), _said(group, tested)]
+    return parts
+
+
+def _read(file: Any) -> dict[str, Any] | None:
+    if not file.is_file():
+        return None
+    facts = atomic.read_json(file)
+    if (facts.get("format"), facts.get("version")) != ("kd-marl/stress", 1):
+        raise UserError(f"{file} is {facts.get('format')} version {facts.get('version')}: this report reads version 1")
+    return facts
+
+
+def _table(tested: list[dict[str, Any]]) -> str:
+    wins = tested[0]["measures"] == "win rate"
+    rows = []
+    for name in dict.fromkeys(row["name"] for facts in tested for row in facts["rows"]):
+        same = [row for facts in tested for row in facts["rows"] if row["name"] == name]
+        scores = [estimate([row[f"{who}_mean"] for row in same]) for who in ("teacher", "student")]
+        cells = [percent(value) if wins else "-" if value is None else value.text() for value in scores]
+        kept = [percent(estimate([row[key] for row in same])) for key in _KEPT]
+        rows.append([name, *cells, *kept, str(len(same))])
+    measure = tested[0]["measures"]
+    head = [HEAD[0], f"teacher's {measure}", f"student's {measure}", *HEAD[3:], "of the equally disturbed one", "seeds"]
+    return table(head, rows)
+
+
+def _said(group: Group, tested: list[dict[str, Any]]) -> str:
+    left = len(group.runs) - len(tested)
+    missing = f" {left} of its {len(group.runs)} runs have not been tested." if left else ""
+    return f"`{tested[0]['command']}`, {tested[0]['episodes']} episodes of each policy and disturbance.{missing}"

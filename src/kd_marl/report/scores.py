@@ -1,0 +1,82 @@
+"""The numbers of a group or of a task's teacher, one a seed, ready to be estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kd_marl.metrics.retention import retention
+from kd_marl.report.estimates import Estimate, estimate
+from kd_marl.report.groups import Group, Groups, Task
+from kd_marl.report.runs import Run
+
+Values = list[float | None]
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """What the finished runs say of a task.
+
+    Attributes:
+        groups: all groups.
+        task: (environment, name).
+        wins: whether every policy has a win rate, which then is the score; else the score is the return.
+    """
+
+    groups: Groups
+    task: Task
+    wins: bool
+
+    @classmethod
+    def of(cls, groups: Groups, task: Task) -> TaskScores:
+        """Look at a task."""
+        runs = [run for group in groups.of_task(task) for run in group.runs]
+        return cls(groups, task, all(run.policy["win_rate"] is not None for run in runs))
+
+    @property
+    def measure(self) -> str:
+        """The name of the score: ``win rate`` or ``return``."""
+        return "win rate" if self.wins else "return"
+
+    def scores(self, group: Group) -> Values:
+        """Win rates in [0, 1], or mean returns."""
+        return [run.policy["win_rate" if self.wins else "return_mean"] for run in group.runs]
+
+    def kept(self, group: Group) -> Values:
+        """Shares of the task's teacher: a student's of its teacher in the same episodes, a baseline's of its mean."""
+        if group.teacher:
+            return [run.summary["retention"] for run in group.runs]
+        level = self.teacher("win_rate" if self.wins else "return_mean")
+        if level is None:
+            return [None for _ in group.runs]
+        return [None if s is None else retention(s, level.centre, win_rate=self.wins) for s in self.scores(group)]
+
+    def teacher(self, name: str) -> Estimate | None:
+        """The teacher's ``win_rate`` or ``return_mean``, over the seeds of its evaluations."""
+        return estimate([run.summary["teacher"][name] for run in self._measured()])
+
+    def random(self, name: str) -> Estimate | None:
+        """The same of random play."""
+        return estimate([run.summary["random"][name] for run in self._measured()])
+
+    def teacher_cost(self, name: str) -> Estimate | None:
+        """``params``, ``flops_per_decision``, ``flops_per_episode`` or ``decision_us`` of the teacher."""
+        return estimate([run.summary.get(f"{name}_teacher") for run in self._measured()])
+
+    def _measured(self) -> list[Run]:
+        """One run for each set of episodes that the teacher was evaluated in."""
+        found: dict[tuple[int, int], Run] = {}
+        for group in self.groups.students(self.task):
+            for run in group.runs:
+                found.setdefault((run.seed, run.summary["episodes"]), run)
+        return list(found.values())
+
+
+def over_seeds(group: Group | None, value: Callable[[Run], float | None]) -> Estimate | None:
+    """The estimate of one number of each run; None without a group."""
+    return None if group is None else estimate([value(run) for run in group.runs])
+
+
+def cost(group: Group | None, name: str) -> Estimate | None:
+    """That of `Run.cost`."""
+    return over_seeds(group, lambda run: run.cost(name))

@@ -1,0 +1,156 @@
+"""Tables I, II and III and the terms removed, the paper's numbers beside ours, as (head, rows)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kd_marl.report import paper
+from kd_marl.report.estimates import Estimate, estimate
+from kd_marl.report.groups import Cell, Group, Groups, Task
+from kd_marl.report.markdown import short
+from kd_marl.report.methods import ABLATIONS, BASELINES, COMPARATORS, LIMITS, STUDENT, look, place, setting_title
+from kd_marl.report.scores import TaskScores, cost, over_seeds
+
+NOT_RUN, ABSENT = "not run", "-"
+PAPER_SIGHT = "paper"
+_TERMS = {"SL": "soft logits", "HL": "hard logits", "IR": "relations", "COR": "roles"}
+
+Rows = tuple[list[str], list[list[str]]]
+
+
+def scores_table(groups: Groups, task: Task) -> Rows:
+    """A task's part of Table I or II: teacher, baselines and KD-MARL under each limit, the paper beside ours."""
+    found = TaskScores.of(groups, task)
+    in_paper = paper.table_of(task[1]) is not None
+    head = ["method", "limits"]
+    if found.wins:
+        head += ["win rate, paper", "win rate, ours"]
+    head += ["kept, paper", "kept, ours", "return, paper", "return, ours", "step, paper (ms)", "decision, ours (µs)"]
+    head += ["FLOPs per decision", "seeds"]
+    rows = [_teacher_row(found, in_paper)]
+    for method, limits, sight in _wanted(groups, task, in_paper):
+        group = groups.main.get(Cell(task, method, limits, sight))
+        rows.append(_score_row(found, method, limits, sight, group))
+    return head, rows
+
+
+def comparators_table(groups: Groups, task: Task, limits: str, sight: str) -> Rows:
+    """Table III on one task: what each method keeps, and what an episode costs; the paper's are of 3s5z alone."""
+    table = paper.numbers()["table_3"]
+    known = table["rows"] if (task[1], limits, sight) == (table["task"], table["limits"], PAPER_SIGHT) else {}
+    found = TaskScores.of(groups, task)
+    head = ["method", "uses", f"{found.measure}, paper", f"{found.measure}, ours", "kept, ours"]
+    head += ["FLOPs per episode, paper", "FLOPs per episode, ours", "seeds"]
+    rows = []
+    for method in (*COMPARATORS, STUDENT):
+        group = groups.main.get(Cell(task, method, limits, sight))
+        entry = known.get(method)
+        uses = table["rows"][method]
+        spread = f" ± {short(entry['flops_spread'])}" if entry and "flops_spread" in entry else ""
+        rows.append(
+            [
+                f"{uses['name']} ({uses['reference']})",
+                f"{', '.join(_TERMS[term] for term in uses['uses'])}; {uses['agents']}",
+                f"{entry['win_rate']:.2f} %" if entry else ABSENT,
+                shown_score(found, group),
+                shown_kept(found, group),
+                f"{short(entry['flops'])}{spread}" if entry else ABSENT,
+                _short(cost(group, "flops_per_episode")),
+                _seeds(group),
+            ]
+        )
+    return head, rows
+
+
+def ablation_table(groups: Groups, task: Task, limits: str, sight: str) -> Rows:
+    """KD-MARL, the paper's literal recipe, and KD-MARL with each term removed."""
+    found = TaskScores.of(groups, task)
+    head = ["method", found.measure, "kept", "agreement with the teacher", "seeds"]
+    rows = []
+    for method in (STUDENT, *ABLATIONS):
+        group = groups.main.get(Cell(task, method, limits, sight))
+        agreed = over_seeds(group, lambda run: run.summary["agreement"])
+        cells = [shown_score(found, group), shown_kept(found, group), percent(agreed), _seeds(group)]
+        rows.append([look(method).title, *cells])
+    return head, rows
+
+
+def places_of(groups: Groups, methods: Sequence[str]) -> list[tuple[Task, str, str]]:
+    """Where one of these methods has been run: task, limits, masks; in the order of the page."""
+    order = {task: number for number, task in enumerate(groups.tasks)}
+    found = {(cell.task, cell.limits, cell.sight) for cell in groups.main if cell.method in methods}
+    return sorted(found, key=lambda place: (order[place[0]], LIMITS.index(place[1]), place[2]))
+
+
+def percent(value: Estimate | None) -> str:
+    """A share in per cent, or a dash."""
+    return ABSENT if value is None else value.text(100, 1, " %")
+
+
+def shown_score(found: TaskScores, group: Group | None) -> str:
+    """A group's score as a table's cell."""
+    if group is None:
+        return NOT_RUN
+    value = estimate(found.scores(group))
+    return percent(value) if found.wins else _plain(value)
+
+
+def shown_kept(found: TaskScores, group: Group | None) -> str:
+    """What a group keeps of the teacher."""
+    return NOT_RUN if group is None else percent(estimate(found.kept(group)))
+
+
+def _wanted(groups: Groups, task: Task, in_paper: bool) -> list[tuple[str, str, str]]:
+    """The rows of a task: all that the paper has, and all else that was run and belongs to no other table."""
+    elsewhere = {*COMPARATORS, *ABLATIONS}
+    run = {cell[1:] for cell in groups.main if cell.task == task and cell.method not in elsewhere}
+    asked = set()
+    if in_paper:
+        # The paper's MAPPO under full observation is its teacher, which has a row of its own.
+        asked = {(m, limits, PAPER_SIGHT if limits != "fo" else "") for m in BASELINES for limits in LIMITS}
+        asked -= {("mappo", "fo", "")}
+        asked |= {(STUDENT, limits, PAPER_SIGHT) for limits in LIMITS[1:]}
+    return sorted(run | asked, key=lambda row: (place(row[0]), LIMITS.index(row[1]), row[2]))
+
+
+def _teacher_row(found: TaskScores, in_paper: bool) -> list[str]:
+    theirs = paper.score(found.task[1], "mappo", "fo") if in_paper else None
+    row = ["teacher (the paper's MAPPO)", setting_title("fo", "")]
+    if found.wins:
+        row += [f"{theirs['win_rate']:.2f} %" if theirs else ABSENT, percent(found.teacher("win_rate"))]
+    row += ["100 %" if theirs else ABSENT, "100 %"]
+    row += [_spread(theirs, "return"), _plain(found.teacher("return_mean"))]
+    row += [_spread(theirs, "step_ms"), _plain(found.teacher_cost("decision_us"), 0)]
+    count = found.teacher("return_mean")
+    return [*row, _short(found.teacher_cost("flops_per_decision")), ABSENT if count is None else str(count.count)]
+
+
+def _score_row(found: TaskScores, method: str, limits: str, sight: str, group: Group | None) -> list[str]:
+    # The text of the paper describes random masks, its tables fixed ones: its numbers stand beside both.
+    known = sight != "own" and not (method == "mappo" and limits == "fo")
+    theirs = paper.score(found.task[1], method, limits) if known else None
+    kept = paper.kept(found.task[1], method, limits) if known else None
+    row = [look(method).title, setting_title(limits, sight)]
+    if found.wins:
+        row += [f"{theirs['win_rate']:.2f} %" if theirs else ABSENT, shown_score(found, group)]
+    row += [ABSENT if kept is None else f"{100 * kept:.1f} %", shown_kept(found, group)]
+    returns = over_seeds(group, lambda run: run.policy["return_mean"])
+    row += [_spread(theirs, "return"), NOT_RUN if group is None else _plain(returns)]
+    row += [_spread(theirs, "step_ms"), _plain(cost(group, "decision_us"), 0)]
+    return [*row, _short(cost(group, "flops_per_decision")), _seeds(group)]
+
+
+def _plain(value: Estimate | None, digits: int = 2) -> str:
+    return ABSENT if value is None else value.text(digits=digits)
+
+
+def _short(value: Estimate | None) -> str:
+    return ABSENT if value is None else short(value.centre)
+
+
+def _spread(theirs: dict | None, name: str) -> str:
+    return f"{theirs[name][0]:g} ± {theirs[name][1]:g}" if theirs else ABSENT
+
+
+def _seeds(group: Group | None) -> str:
+    return NOT_RUN if group is None else str(len(group.seeds))

@@ -1,0 +1,98 @@
+"""One attempt at a job, wherever it runs: claimed, started, followed to its end, and noted."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from kd_marl.host import SOURCE_ROOT
+from kd_marl.suite import process
+from kd_marl.suite.claim import claimed
+from kd_marl.suite.job import Job
+from kd_marl.suite.ledger import Outcome
+
+# How often a running process is looked at, and how often its owner's heartbeat is renewed.
+_LOOK_SECONDS = 0.2
+_BEAT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """How an attempt ended.
+
+    Attributes:
+        outcome: None if there was none, because somebody else is at the run.
+        message: what went wrong, one line.
+        final: whether it has been retried as often as it may.
+    """
+
+    outcome: Outcome | None
+    message: str = ""
+    final: bool = False
+
+
+def attempt(job: Job, stop: threading.Event | None = None, wait: float = 1.0, afresh: bool = False) -> Report:
+    """Try a job once, unless it has been made meanwhile or somebody else is at it.
+
+    However this ends, its process does not go on.
+
+    Args:
+        job: what to do.
+        stop: set from another thread to interrupt the run.
+        wait: seconds to wait for an owner that may be about to end.
+        afresh: what was tried before no longer counts.
+    """
+    with claimed(job.lock, wait) as claim:
+        if claim is None:
+            return Report(None, "somebody else is at it")
+        if job.proof.found() is not None:
+            return Report(Outcome.FINISHED)
+        job.ledger.begin(afresh)
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        with open(job.log, "ab") as log:
+            log.write(f"$ {job.line}\n".encode())
+            log.flush()
+            running = process.start(_command(job), log, [claim.descriptor])
+        stopping, looks = stop or threading.Event(), 0
+        try:
+            while running.poll() is None and not stopping.wait(_LOOK_SECONDS):
+                looks += 1
+                if looks % int(_BEAT_SECONDS / _LOOK_SECONDS) == 0:
+                    claim.beat()
+            stopped = running.poll() is None
+        except BaseException:
+            process.stop([running])
+            job.ledger.end(Outcome.STOPPED)
+            raise
+        process.stop([running])
+        report = judge(running.returncode, job.proof.found(), stopped, job.log)
+        assert report.outcome is not None, "judged"
+        job.ledger.end(report.outcome, report.message)
+        return report
+
+
+def judge(status: int, found: Path | None, stopped: bool, log: Path) -> Report:
+    """How an attempt ended.
+
+    Args:
+        status: the process's exit status; negative: the signal that ended it.
+        found: the run's result, if there is one.
+        stopped: whether we ended it.
+        log: what it said.
+    """
+    if found is not None:
+        return Report(Outcome.FINISHED)
+    if stopped:
+        return Report(Outcome.STOPPED)
+    if status < 0:
+        return Report(Outcome.KILLED, f"killed by {signal.Signals(-status).name} (a machine out of memory does that)")
+    if status:
+        return Report(Outcome.FAILED, process.last_line(log))
+    return Report(Outcome.FAILED, f"it ended well but left no result that counts (all it said: {log})")
+
+
+def _command(job: Job) -> list[str]:
+    return [sys.executable, str(SOURCE_ROOT / "main.py"), *job.words]

@@ -1,0 +1,106 @@
+"""Jobs on a Ray cluster: each a retried task with its own processors, in a folder that all machines share."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import Any
+
+from kd_marl.errors import UserError
+from kd_marl.suite.attempt import Report, attempt
+from kd_marl.suite.claim import STALE_SECONDS
+from kd_marl.suite.job import Job
+from kd_marl.suite.ledger import Outcome
+from kd_marl.suite.process import STOP_SECONDS
+
+LOCAL = "local"
+# What a task that replaces a lost one waits for the lost one's claim to be free.
+_PATIENCE = STALE_SECONDS + 15.0
+
+
+class RayPool:
+    """Hands jobs to Ray, which places them, queues them, and repeats a task whose worker or machine is lost.
+
+    Attributes:
+        slots: processors of the cluster when the suite began.
+    """
+
+    def __init__(self, address: str, jobs: int | None) -> None:
+        """Join a cluster.
+
+        Args:
+            address: of the cluster, as for ``ray.init``; ``local`` starts one on this machine.
+            jobs: processors to use at most; None: what the cluster has.
+
+        Raises:
+            UserError: Ray is not installed, or there is no cluster at the address.
+        """
+        # No report of our users to anybody.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            import ray
+        except ModuleNotFoundError:
+            raise UserError("--ray needs ray, which is not installed: pip install 'kd-marl[suite]'") from None
+        self._ray = ray
+        options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if address == LOCAL:
+            options |= {"num_cpus": jobs, "include_dashboard": False}
+            # Ray's own workers would give way to everything else on the machine.
+            os.environ.setdefault("RAY_worker_niceness", "0")
+        try:
+            ray.init(address=address, **options)
+        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"cannot join a Ray cluster at {address} ({reason}): see `ray status`") from None
+        there = int(ray.cluster_resources().get("CPU", 1))
+        self._limit = jobs
+        self.slots = max(1, min(there, jobs or there))
+        self._task: Any = ray.remote(attempt)
+        self._running: dict[Any, Job] = {}
+
+    def room(self, cpus: int) -> bool:
+        """Whether a job may be handed over: Ray queues what does not fit, and a cluster may grow to fit it."""
+        used = sum(job.cpus for job in self._running.values())
+        return self._limit is None or used + cpus <= self._limit or not used
+
+    def submit(self, job: Job, afresh: bool) -> None:
+        """Hand a job over."""
+        task = self._task.options(num_cpus=job.cpus, max_retries=job.retries, name=job.label)
+        self._running[task.remote(job, wait=_PATIENCE, afresh=afresh)] = job
+
+    def running(self) -> list[Job]:
+        """What runs now, as the attempts' files tell; the rest is queued."""
+        return [job for job in self._running.values() if _begun(job)]
+
+    def ended(self, timeout: float) -> list[tuple[Job, Report]]:
+        """What has ended; waits for something to end, but not longer than ``timeout`` seconds."""
+        if not self._running:
+            time.sleep(timeout)
+            return []
+        done, _ = self._ray.wait(list(self._running), timeout=timeout)
+        return [(self._running.pop(reference), self._result(reference)) for reference in done]
+
+    def close(self) -> None:
+        """Interrupt what runs, wait until it has ended, and leave the cluster; a local one ends."""
+        references = list(self._running)
+        for reference in references:
+            self._ray.cancel(reference)
+        if references:
+            self._ray.wait(references, num_returns=len(references), timeout=3 * STOP_SECONDS)
+        self._ray.shutdown()
+
+    def _result(self, reference: Any) -> Report:
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            # What the attempt itself raises is a user's mistake, such as a folder that has no locks.
+            raise UserError(str(error.cause)) from None
+        except self._ray.exceptions.RayError as error:
+            reason = " ".join(str(error).split())[:200]
+            return Report(Outcome.KILLED, f"Ray lost its worker, and each that replaced it ({reason})", final=True)
+
+
+def _begun(job: Job) -> bool:
+    attempts = job.ledger.attempts()
+    return bool(attempts) and attempts[-1].outcome is None

@@ -1,0 +1,55 @@
+"""What there is to do, as plain data that travels to other processes and machines."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from kd_marl.suite.ledger import Ledger
+from kd_marl.suite.records import Proof
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to make: a cell of the grid, or a teacher or an expert buffer that cells share.
+
+    Attributes:
+        label: a name for people.
+        kind: jobs of a kind take about as long: task and method.
+        key: the same for two jobs that would write to the same run, whatever suite they belong to.
+        words: the command line, after ``python src/main.py``.
+        proof: how to tell that it has been made.
+        results: the folder of all runs.
+        cpus: processors that it needs.
+        retries: how often it is tried again after its process was killed.
+    """
+
+    label: str
+    kind: str
+    key: str
+    words: tuple[str, ...]
+    proof: Proof
+    results: Path
+    cpus: int = 1
+    retries: int = 2
+
+    @property
+    def line(self) -> str:
+        """The command line as a reader types it."""
+        return shlex.join(["python", "src/main.py", *self.words])
+
+    @property
+    def lock(self) -> Path:
+        """The file whose lock says who is at it."""
+        return self.results / "suite" / f"{self.key}.lock"
+
+    @property
+    def log(self) -> Path:
+        """What its process says."""
+        return self.results / "logs" / f"{self.label.replace('/', '-')}.log"
+
+    @property
+    def ledger(self) -> Ledger:
+        """What has been tried of it."""
+        return Ledger(self.results / "suite" / f"{self.key}.json", self.label)

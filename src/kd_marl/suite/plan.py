@@ -1,0 +1,224 @@
+"""From a suite's grid to jobs: every run, and the teachers and expert buffers that are made once before it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+from kd_marl import resume, stages
+from kd_marl.artifacts import atomic
+from kd_marl.artifacts import teacher as artifacts
+from kd_marl.errors import UserError, nearest
+from kd_marl.host import Host
+from kd_marl.suite.document import Cell, Suite, Task
+from kd_marl.suite.job import Job
+from kd_marl.suite.lines import Lines
+from kd_marl.suite.records import Exported, Proof, Summary, Trained, identity
+
+TEACHER, BUFFER = "teacher", "buffer"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A job by name, and the names of the jobs that it waits for; `cell` is None for what cells share."""
+
+    label: str
+    task: str
+    method: str
+    needs: tuple[str, ...] = ()
+    cell: Cell | None = None
+
+    @property
+    def kind(self) -> str:
+        """Jobs of a kind take about as long."""
+        return f"{self.task}/{self.method}"
+
+
+@dataclass(frozen=True)
+class _Teacher:
+    folder: Path
+    sha256: str
+    steps: int
+
+
+class Plan:
+    """The jobs of a suite.
+
+    Attributes:
+        suite: the file.
+        results: folder of all runs, as every run's ``results``.
+        nodes: label -> job by name; what is needed comes before what needs it.
+    """
+
+    def __init__(self, host: Host, suite: Suite, results: Path) -> None:
+        """Plan, and check every command line.
+
+        Raises:
+            UserError: a configuration, a key or a teacher that does not exist, or two cells that are the same run.
+        """
+        self.suite, self.results = suite, results.expanduser().absolute()
+        self._lines = Lines(host, suite, self.results)
+        self._given: dict[str, _Teacher | None] = {}
+        self._episodes: dict[str, int] = {}
+        self.nodes: dict[str, Node] = {}
+        try:
+            self._add_nodes(suite.cells())
+        except UserError as error:
+            raise UserError(f"{suite.path}: {error}") from None
+
+    def job(self, label: str) -> Job | None:
+        """The job of a name; None until what it needs is made."""
+        node = self.nodes[label]
+        if node.cell is not None:
+            return self._cell_job(node, node.cell)
+        task = self.suite.tasks[node.task]
+        return self._teacher_job(task) if node.method == TEACHER else self._buffer_job(task)
+
+    def _add_nodes(self, cells: list[Cell]) -> None:
+        for task in self.suite.tasks.values():
+            # Reads and checks every configuration.
+            names = dict.fromkeys(cell.method for cell in cells if cell.task == task.name)
+            if not any([self._needs_buffer(task, name) for name in names]):
+                continue
+            needs: tuple[str, ...] = ()
+            if self._given_teacher(task) is None:
+                needs = (f"{task.name}/{TEACHER}",)
+                self.nodes[needs[0]] = Node(needs[0], task.name, TEACHER)
+                self._lines.stage("kd_teacher", task)
+            label = f"{task.name}/{BUFFER}"
+            self.nodes[label] = Node(label, task.name, BUFFER, needs)
+        seen: dict[str, Cell] = {}
+        for cell in cells:
+            needed = self._needs_buffer(self.suite.tasks[cell.task], cell.method)
+            self.nodes[cell.label] = Node(
+                cell.label, cell.task, cell.method, (f"{cell.task}/{BUFFER}",) if needed else (), cell
+            )
+            if cell.seed == self.suite.seeds[0] and not self.suite.methods[cell.method].steps_of:
+                twin = seen.setdefault(identity(self._lines.cell(cell)[1]), cell)
+                if twin is not cell:
+                    raise UserError(f"{twin.label} and {cell.label} are the same run: leave one of the two out")
+
+    def _needs_buffer(self, task: Task, name: str) -> bool:
+        method = self.suite.methods[name]
+        if method.steps_of and not self._lines.distils(task, self.suite.methods[method.steps_of]):
+            raise UserError(f"methods.{name}.steps_of: {method.steps_of} has no teacher; name a student")
+        return self._lines.distils(task, method) or bool(method.steps_of)
+
+    def _cell_job(self, node: Node, cell: Cell) -> Job | None:
+        task, method = self.suite.tasks[cell.task], self.suite.methods[cell.method]
+        own: dict[str, object] = {}
+        sha256 = ""
+        if node.needs:
+            teacher = self._teacher(task)
+            if teacher is None:
+                return None
+            if method.steps_of:
+                steps = self._steps(cell, task, teacher)
+                if steps is None:
+                    return None
+                own["t_max"] = steps
+            else:
+                own["teacher"], sha256 = teacher.folder, teacher.sha256
+        words, config = self._lines.cell(cell, **own)
+        proof = Summary(self.results / "sacred" / config["name"] / config["map_name"], identity(config), sha256)
+        return self._job(node, words, proof, f"{proof.identity} {sha256}", method.cpus)
+
+    def _steps(self, cell: Cell, task: Task, teacher: _Teacher) -> int | None:
+        """Environment steps of the teacher, of a student and of its share of the buffer; None before there is one."""
+        if self._export(task, teacher)[1].found() is None:
+            return None
+        student = self._lines.cell(Cell(cell.task, self.suite.methods[cell.method].steps_of, cell.limits, cell.seed))[1]
+        buffer = atomic.read_json(self._buffer_folder(task, teacher) / "buffer.json")
+        share = min(1.0, student["buffer_episodes"] / buffer["episodes"])
+        return teacher.steps + round(share * buffer["steps"]) + student["t_max"]
+
+    # ---- what cells share --------------------------------------------------------------------------------------------
+
+    def _given_teacher(self, task: Task) -> _Teacher | None:
+        """The teacher that need not be trained: the one that the file names, or the bundled one."""
+        if task.name not in self._given:
+            self._given[task.name] = self._find_teacher(task)
+        return self._given[task.name]
+
+    def _find_teacher(self, task: Task) -> _Teacher | None:
+        if task.teacher == "train":
+            return None
+        env, name = self._lines.environment(task)
+        where = f"tasks.{task.name}.teacher"
+        try:
+            if task.teacher not in ("", "zoo"):
+                path = Path(task.teacher).expanduser()
+                return _read_teacher(artifacts.checkpoint_folder(path if path.is_absolute() else path.absolute()))
+            return _read_teacher(artifacts.find_teacher("", name, [], stages.ZOO, env=env))
+        except UserError as error:
+            if not task.teacher:
+                return None
+            if task.teacher != "zoo":
+                raise UserError(f"{where}: {error}") from None
+            hint = nearest(name, [facts.parent.name for facts in stages.ZOO.glob("*/teacher.json")])
+            raise UserError(f"{where}: the zoo has no teacher for {name}; {hint}") from None
+
+    def _teacher(self, task: Task) -> _Teacher | None:
+        """The one teacher of all students of a task; None if it is yet to be trained."""
+        given = self._given_teacher(task)
+        if given is not None:
+            return given
+        made = self._teacher_job(task).proof.found()
+        return None if made is None else _read_teacher(made)
+
+    def _teacher_job(self, task: Task) -> Job:
+        words, config = self._lines.stage("kd_teacher", task)
+        # Its name for its checkpoints is that of the run itself, see kd_marl.lifecycle.
+        mark = resume.fingerprint(config)
+        proof = Trained(self.results, config["name"], mark, config["seed"])
+        return self._job(self.nodes[f"{task.name}/{TEACHER}"], words, proof, f"{identity(config)}")
+
+    def _buffer_job(self, task: Task) -> Job | None:
+        teacher = self._teacher(task)
+        if teacher is None:
+            return None
+        words, proof = self._export(task, teacher)
+        # One writer a folder, however many episodes it asks for.
+        key = str(proof.folder.relative_to(self.results))
+        return self._job(self.nodes[f"{task.name}/{BUFFER}"], words, proof, key)
+
+    def _export(self, task: Task, teacher: _Teacher) -> tuple[tuple[str, ...], Exported]:
+        """The command line of a task's export, and its proof: enough episodes for every student."""
+        if task.name not in self._episodes:
+            students = {
+                Cell(task.name, self.suite.methods[node.method].steps_of or node.method, node.cell.limits, 0)
+                for node in self.nodes.values()
+                if node.cell is not None and node.task == task.name and node.needs
+            }
+            self._episodes[task.name] = max(self._lines.cell(cell)[1]["buffer_episodes"] for cell in students)
+        episodes = self._episodes[task.name]
+        own = {"teacher": teacher.folder, "buffer_episodes": episodes}
+        return self._lines.stage("kd_export", task, **own)[0], Exported(self._buffer_folder(task, teacher), episodes)
+
+    def _buffer_folder(self, task: Task, teacher: _Teacher) -> Path:
+        run = SimpleNamespace(
+            expert_buffer="", local_results_path=self.results, map_name=self._lines.environment(task)[1]
+        )
+        return stages.buffer_folder(run, SimpleNamespace(sha256={"agent.th": teacher.sha256}))  # type: ignore[arg-type]
+
+    def _job(self, node: Node, words: tuple[str, ...], proof: Proof, key: str, cpus: int | None = None) -> Job:
+        return Job(
+            label=node.label,
+            kind=node.kind,
+            key=hashlib.sha256(key.encode()).hexdigest()[:16],
+            words=words,
+            proof=proof,
+            results=self.results,
+            cpus=cpus or self.suite.cpus,
+            retries=self.suite.retries,
+        )
+
+
+def _read_teacher(folder: Path) -> _Teacher:
+    """What a suite must know of a teacher; EPyMARL's own checkpoints have no facts, and a folder named by its steps."""
+    if (folder / artifacts.FACTS_FILE).is_file():
+        facts = artifacts.read_facts(folder)
+        return _Teacher(folder, facts["sha256"]["agent.th"], facts["steps"])
+    return _Teacher(folder, atomic.file_sha256(folder / "agent.th"), int(folder.name) if folder.name.isdigit() else 0)

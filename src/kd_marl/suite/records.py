@@ -1,0 +1,114 @@
+"""When a run has been made: its result on disk, made with today's settings and the suite's teacher.
+
+Sacred's folders and the artifacts are the only evidence; the suite keeps no list of results of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+from kd_marl import resume, stages
+
+# What decides where and how a run reports, or how fast it is, but not what it computes. The teacher counts by its hash.
+NOT_COMPARED = frozenset(
+    {
+        *("command", "resume", "teacher", "local_results_path", "label", "repeat_id", "hypergroup"),
+        *("log_interval", "runner_log_interval", "learner_log_interval", "runner_processes"),
+        *("save_model", "save_model_interval", "save_replay", "render"),
+        *("use_tensorboard", "use_wandb", "wandb_mode", "wandb_project", "wandb_save_model", "wandb_team"),
+    }
+)
+
+
+def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a configuration decides what a run computes, as JSON has it."""
+    kept = {key: value for key, value in config.items() if key not in NOT_COMPARED}
+    kept["env_args"] = {key: value for key, value in config["env_args"].items() if key != "seed"}
+    return json.loads(json.dumps(kept, sort_keys=True, default=str))
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """Sha256 of that: two runs of one identity are the same run."""
+    return hashlib.sha256(json.dumps(comparable(config), sort_keys=True).encode()).hexdigest()
+
+
+class Proof(Protocol):
+    """How to tell that a run has been made; plain data, since it travels to other machines."""
+
+    def found(self) -> Path | None:
+        """Where its result is; None if it is yet to be made."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run with a ``summary.json`` in its Sacred folder.
+
+    Attributes:
+        folder: of all runs of its name and task.
+        identity: which of them.
+        teacher: sha256 of the weights of the teacher it must have had; "" for none.
+    """
+
+    folder: Path
+    identity: str
+    teacher: str = ""
+
+    def found(self) -> Path | None:
+        """The newest such run's Sacred folder."""
+        files = self.folder.glob("*/summary.json")
+        for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+            if _identified(file.parent) == (self.identity, self.teacher):
+                return file.parent
+        return None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A teacher that is trained and measured."""
+
+    results: Path
+    name: str
+    fingerprint: str
+    seed: int
+
+    def found(self) -> Path | None:
+        """Its last checkpoint, which is the artifact."""
+        run = SimpleNamespace(local_results_path=self.results, name=self.name, fingerprint=self.fingerprint)
+        point = resume.newest(run, self.seed)
+        return point.folder if point is not None and point.reported else None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An expert buffer of at least so many episodes."""
+
+    folder: Path
+    episodes: int
+
+    def found(self) -> Path | None:
+        """Its folder."""
+        return self.folder if stages.stored_episodes(self.folder) >= self.episodes else None
+
+
+# Finished runs do not change: each is read once. Folder -> time of its summary, identity and teacher.
+_READ: dict[Path, tuple[int, tuple[str, str]]] = {}
+
+
+def _identified(folder: Path) -> tuple[str, str]:
+    """The identity of a finished run and the hash of its teacher; empty where its record is damaged."""
+    written = (folder / "summary.json").stat().st_mtime_ns
+    if folder not in _READ or _READ[folder][0] != written:
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+            teacher = summary.get("teacher_artifact", {}).get("sha256", {}).get("agent.th", "")
+            _READ[folder] = (written, (identity(config), teacher))
+        except (OSError, ValueError, KeyError, AttributeError):
+            _READ[folder] = (written, ("", ""))
+    return _READ[folder][1]

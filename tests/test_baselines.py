@@ -1,0 +1,208 @@
+"""Stock algorithms under the same limits: masks in the environment, and a width for each agent in `hetero_mac`."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+
+from kd_controllers.hetero_mac import HeteroMAC
+from kd_marl import environments
+from kd_marl.errors import UserError
+from kd_marl.launch import assemble, parse_command
+from stage_fixtures import TASK, words
+from tiny_stages import HOST, described, scheme_of, stage_args
+
+BASELINES = ("mappo", "qmix", "vdn")
+LIMITS = ("fo", "lh", "lha")
+TINY = (
+    *(
+        "t_max=120",
+        "test_nepisode=2",
+        "test_interval=1000",
+        "eval_episodes=4",
+        "final_evaluation=True",
+        "save_model=True",
+    ),
+    *("use_cuda=False", "hidden_dim=8", "seed=1", "batch_size=2"),
+)
+
+
+def config_of(name, *given):
+    return assemble(
+        HOST, parse_command([f"--config={name}", "--env-config=mpe", "with", f"env_args.key={TASK}", *given])
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- configurations
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_width_for_each_agent_means_networks_of_their_own(name):
+    shared, own = config_of(name, "limits=lh"), config_of(name, "limits=lha")
+    assert shared["mac"] == "basic_mac"
+    assert (own["mac"], own["agent"], own["widths"]) == ("hetero_mac", "rnn", None)
+    differing = {key for key in own if key not in shared or own[key] != shared[key]}
+    assert differing == {"mac", "widths", "sharing", "command"}
+
+
+def test_own_networks_of_one_width_and_widths_of_ones_own():
+    assert config_of("mappo", "limits=lh", "mac=hetero_mac", "widths=32")["sharing"] == "none"
+    assert config_of("vdn", "limits=lha", "widths=[8,12]")["mac"] == "hetero_mac"
+
+
+def test_the_stages_of_ours_are_left_alone():
+    assert config_of("kd_teacher", "limits=lha")["mac"] == "teacher_mac"
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        (
+            "mappo",
+            ["limits=lha", "mac=basic_mac"],
+            "limits=lha gives every agent a network of its own width, which mac=b",
+        ),
+        ("qmix", ["limits=lh", "mask_at=controller"], "mask_at=controller is for students, .*--config=qmix"),
+        ("mappo", ["limits=lh", "widths=[8,8]"], "unknown key 'widths' in 'with'"),
+    ],
+)
+def test_what_cannot_be_is_one_line(name, given, message):
+    with pytest.raises(UserError, match=message) as caught:
+        config_of(name, *given)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_algorithm_with_a_controller_of_its_own_is_refused(tmp_path):
+    (tmp_path / "own.yaml").write_text('base: mappo\nmac: "maddpg_mac"\n')
+    with pytest.raises(UserError, match=r"has a controller of its own \(maddpg_mac\), so limits=lha cannot give"):
+        config_of(str(tmp_path / "own"), "limits=lha")
+
+
+def test_a_yaml_that_names_the_controller_keeps_what_it_says_of_it(tmp_path):
+    (tmp_path / "own.yaml").write_text('learner: "ppo_learner"\nmac: "hetero_mac"\nname: "own"\nsharing: "all"\n')
+    config = config_of(str(tmp_path / "own"), "limits=lha")
+    assert (config["mac"], config["sharing"], config["widths"]) == ("hetero_mac", "all", None)
+
+
+# ------------------------------------------------------------------------------------------------------- the controller
+def controller(tmp_path, name="mappo"):
+    """A baseline's `hetero_mac` on the toy task, and a batch of its host with numbers in it."""
+    args = stage_args(name, tmp_path)
+    layer = assemble(
+        HOST, parse_command([f"--config={name}", f"--env-config={tmp_path / 'signals.yaml'}", "with", "limits=lha"])
+    )
+    for key in ("mac", "agent", "widths", "sharing"):
+        setattr(args, key, layer[key])
+    args.limits, args.masks, args.widths = "lha", "0: [0, 1, 2], 1: [0, 1, 2, 4]", [8, 12]
+    args = described(args)
+    mac = HeteroMAC(scheme_of(args), None, args)
+    scheme, groups = scheme_of(args), {"agents": args.n_agents}
+    preprocess = {"actions": ("actions_onehot", [HOST.OneHot(out_dim=args.n_actions)])}
+    batch = HOST.EpisodeBatch(scheme, groups, 3, 5, preprocess=preprocess, device="cpu")
+    batch.update(
+        {
+            "obs": torch.randn(3, 5, args.n_agents, args.obs_size),
+            "avail_actions": torch.ones(3, 5, args.n_agents, args.n_actions, dtype=torch.int),
+        },
+        bs=slice(None),
+        ts=slice(0, 5),
+    )
+    batch.data.transition_data["avail_actions"][:, 1, 0, 2] = 0
+    return mac, batch
+
+
+@pytest.mark.parametrize("name", ["mappo", "vdn"])
+def test_whole_episodes_and_single_steps_agree(tmp_path, name):
+    mac, batch = controller(tmp_path, name)
+    at_once = mac.forward_episodes(batch, 4)
+    mac.init_hidden(3)
+    stepped = torch.stack([mac.forward(batch, t) for t in range(4)], dim=1)
+    torch.testing.assert_close(at_once, stepped, rtol=0, atol=1e-6)
+    if name == "mappo":
+        torch.testing.assert_close(at_once.sum(-1), torch.ones(3, 4, 2))
+        assert at_once[:, 1, 0, 2].abs().max() == 0.0
+    else:
+        assert at_once.min().item() < 0.0, "values, not probabilities"
+    # The hosts' learners go either way: a checkout's step by step.
+    factor = torch.randn_like(at_once)
+    gradients = []
+    for outputs in (at_once, stepped):
+        parameters = list(mac.parameters())
+        gradients.append(torch.autograd.grad((outputs * factor).sum(), parameters))
+    assert all(gradient.abs().sum() > 0 for gradient in gradients[0])
+    for whole, steps in zip(*gradients, strict=True):
+        torch.testing.assert_close(whole, steps, rtol=1e-4, atol=1e-5)
+
+
+def test_agents_have_their_own_widths_and_weights(tmp_path):
+    mac, _ = controller(tmp_path)
+    assert mac.agent.widths == (8, 12)
+    names = [id(parameter) for parameter in mac.parameters()]
+    assert len(names) == len(set(names))
+    networks = [mac.agent.agent_network(agent) for agent in range(2)]
+    assert [network.rnn.hidden_size for network in networks] == [8, 12]
+    assert [network.fc1.in_features for network in networks] == [3, 4]
+
+
+# ----------------------------------------------------------------------------------------------------------- whole runs
+def assert_is_a_baseline(run, name, limits, results):
+    summary = run.summary
+    assert (summary["algorithm"], summary["limits"], summary["episodes"]) == (name, limits, 4)
+    assert np.isfinite(summary["policy"]["return_mean"])
+    saved = sorted(results.glob(f"models/{name}*/*/agent.th"))
+    state = torch.load(saved[-1], weights_only=True)
+    own = any(key.startswith("width_") for key in state)
+    assert own == (limits == "lha")
+    assert summary["flops_per_decision"] > 0
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_runs_on_particles_under_limits(mains, tmp_path, name, limits):
+    run = mains.run(*words(name, tmp_path, *TINY, f"limits={limits}")).check()
+    assert_is_a_baseline(run, name, limits, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limits", LIMITS)
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_runs_on_battles_under_limits(mains, tmp_path, name, limits):
+    if importlib.util.find_spec("jaxmarl") is None:
+        pytest.skip("JaxMARL is not installed")
+    given = [f"--config={name}", "--env-config=smax", "with", "env_args.map_name=3m", f"local_results_path={tmp_path}"]
+    run = mains.run(*given, *TINY, f"limits={limits}", "runner=vector", "batch_size_run=2", "buffer_size=4").check()
+    assert_is_a_baseline(run, name, limits, tmp_path)
+
+
+def test_own_networks_learn_what_their_sight_allows(mains, tmp_path):
+    """Agents that see their number learn to name it; agents that see only noise cannot."""
+    options = ["env_args.key=tiny_gym:Match-v0", "env_args.time_limit=5", "seed=1", "use_cuda=False", "limits=lha"]
+    options += ["final_evaluation=True", "eval_episodes=40", "t_max=6000", "lr=0.005", "widths=[12,16]"]
+    options += ["epsilon_anneal_time=3000"]
+    found = {}
+    for label, mask in (("number", "{0: [0, 1, 2], 1: [0, 1, 2]}"), ("noise", "{0: [3], 1: [3]}")):
+        results = tmp_path / label
+        run = mains.run(
+            "--config=vdn", "--env-config=gymma", "with", *options, f"masks={mask}", f"local_results_path={results}"
+        ).check()
+        found[label] = run.summary["policy"]["return_mean"]
+    assert found["noise"] < 5.0 < found["number"]
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_runs_on_a_checkout(mains, checkout, tmp_path, name, limits):
+    run = mains.run(*words(name, tmp_path, *TINY, f"limits={limits}"), env=checkout).check()
+    assert_is_a_baseline(run, name, limits, tmp_path)
+
+
+def test_a_checkouts_algorithm_that_cannot_have_widths_is_refused(mains, checkout, tmp_path):
+    run = mains.run(*words("maddpg", tmp_path, "limits=lha"), env=checkout)
+    assert "--config=maddpg has a controller of its own (maddpg_mac)" in run.error
+
+
+def test_limits_of_the_run_are_what_the_networks_are_sized_by(tmp_path):
+    args = described(stage_args("mappo", tmp_path, limits="lha", masks="0: [3], 1: [0, 1, 2, 3, 4]"))
+    assert environments.is_limited(args)
+    assert [len(args.observation_mask.indices(agent)) for agent in range(2)] == [1, 5]

@@ -1,0 +1,385 @@
+"""`kd-marl report` on made-up runs: what is averaged, what tables and figures show, and what is said of the rest."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from kd_marl import cli
+from kd_marl.errors import UserError
+from kd_marl.report import groups, markdown, paper, runs, tables
+from report_runs import ACTIONS, OTHER_SHA, SHA, SPREAD, fill, put
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def grouped(*results):
+    return groups.build(runs.find(results).runs)
+
+
+def row(rows, *first):
+    """The cells of the row that begins so, by the table's head."""
+    head, body = rows
+    (found,) = [cells for cells in body if tuple(cells[: len(first)]) == first]
+    return dict(zip(head, found, strict=True))
+
+
+# ---------------------------------------------------------------------------------------------- which runs are averaged
+def test_runs_of_one_configuration_are_one_group_by_seed(tmp_path):
+    for number, seed in enumerate((3, 1, 2)):
+        put(tmp_path, number, seed=seed)
+    found = grouped(tmp_path)
+    (group,) = found.main.values()
+    assert group.seeds == (1, 2, 3) and group.teacher == SHA and not found.left_out
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        ({"settings": {"lr": 0.5}}, "1 run (seed 9) with other settings (lr 0.5, not 0.01)"),
+        (
+            {"settings": {"env_args": {"map_name": "3m", "episode_limit": 50}}},
+            "1 run (seed 9) with other settings (env_args.episode_limit 50, not unset)",
+        ),
+        ({"sha": OTHER_SHA}, "1 run (seed 9) of another teacher (cdcdcdcdcdcd, the tables are about abababababab)"),
+    ],
+)
+def test_a_run_that_differs_is_left_out_and_named(tmp_path, odd, reason):
+    put(tmp_path, 1, seed=1, score=0.8)
+    put(tmp_path, 2, seed=2, score=0.82)
+    put(tmp_path, 3, seed=9, score=0.1, **odd)
+    found = grouped(tmp_path)
+    (group,) = found.main.values()
+    assert group.seeds == (1, 2)
+    assert found.left_out == [f"3m (SMAX), kd_student, LH, paper: {reason}"]
+    assert [other.seeds for other in found.others] == [(9,)]
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [{"log_interval": 5}, {"local_results_path": "elsewhere"}, {"a_later_switch": ""}, {"a_later_switch": False}],
+)
+def test_what_does_not_change_a_result_does_not_split_a_group(tmp_path, harmless):
+    put(tmp_path, 1, seed=1)
+    put(tmp_path, 2, seed=2, settings=harmless)
+    (group,) = grouped(tmp_path).main.values()
+    assert group.seeds == (1, 2)
+
+
+def test_of_two_runs_with_one_seed_the_newer_counts(tmp_path):
+    put(tmp_path, 1, seed=1, score=0.5, start="2026-02-02T00:00:00")
+    put(tmp_path, 2, seed=1, score=0.9, start="2026-01-01T00:00:00")
+    found = grouped(tmp_path)
+    (group,) = found.main.values()
+    assert [run.policy["win_rate"] for run in group.runs] == [0.5]
+    assert found.left_out == [
+        "3m (SMAX), kd_student, LH, paper: 1 run (seed 1) with a seed that a newer run of the same settings has"
+    ]
+
+
+def test_environments_limits_and_masks_are_never_mixed(tmp_path):
+    put(tmp_path, 1)
+    put(tmp_path, 2, limits="lha")
+    put(tmp_path, 3, preset="random")
+    put(tmp_path, 4, settings={"masks": "0: [E]"})
+    put(tmp_path, 5, settings={"env": "sc2"})
+    put(tmp_path, 6, limits="fo", settings={"masks_preset": "random"})
+    found = grouped(tmp_path)
+    assert len(found.main) == 6 and all(len(group.runs) == 1 for group in found.main.values())
+    assert {(cell.task[0], cell.limits, cell.sight) for cell in found.main} == {
+        *(("smax", "lh", "paper"), ("smax", "lha", "paper"), ("smax", "lh", "random"), ("smax", "lh", "own")),
+        *(("sc2", "lh", "paper"), ("smax", "fo", "")),
+    }
+
+
+# ------------------------------------------------------------------------------------------------ what is found on disk
+def test_every_run_without_a_result_is_told_in_one_line(tmp_path):
+    put(tmp_path, 1)
+    for number, (status, name) in enumerate((("RUNNING", "kd_student"), ("FAILED", "mappo"), ("COMPLETED", "qmix")), 2):
+        folder = put(tmp_path, number, name)
+        (folder / "summary.json").unlink()
+        record = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps({**record, "status": status}))
+    put(tmp_path, 5, "kd_export").joinpath("summary.json").unlink()
+    put(tmp_path, 6, settings={"evaluate": True})
+    # The same folder twice, once below the other.
+    found = runs.find([tmp_path, tmp_path / "sacred"])
+    assert len(found.runs) == 1
+    lines = sorted(line.removeprefix(f"{tmp_path}/sacred/") for line in found.passed_over)
+    assert lines == [
+        "kd_student/3m/2: kd_student has no result, its status is running",
+        "kd_student/3m/6: kd_student evaluated again what another run had trained: that run counts",
+        "mappo/3m/3: mappo has no result, its status is failed",
+        "qmix/3m/4: qmix finished without an evaluation: run it with final_evaluation=True",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("summary.json", '{"task": "3m"', "summary.json is damaged: no JSON at line 1"),
+        ("summary.json", '{"task": "3m"}', "its record lacks what a result has (KeyError"),
+        ("summary.json", None, "its record lacks what a result has (KeyError: 'observed')"),
+        ("config.json", "[1]", "config.json is damaged: expected a JSON object"),
+        ("metrics.json", '{"test_return_mean": [1]}', "metrics.json is damaged: no Sacred metrics"),
+        ("actions.safetensors", "not tensors", "actions.safetensors is damaged"),
+    ],
+)
+def test_a_broken_file_costs_its_run_and_one_line(tmp_path, file, content, said):
+    put(tmp_path, 1, seed=1)
+    broken = put(tmp_path, 2, seed=2)
+    if content is None:
+        summary = json.loads((broken / file).read_text())
+        content = json.dumps({**summary, "sees": [{"agent": "agent_0", "blocks": {}, "draw": None}]})
+    (broken / file).write_text(content)
+    found = runs.find([tmp_path])
+    assert [run.seed for run in found.runs] == [1]
+    (line,) = found.passed_over
+    assert said in line and str(broken) in line and "\n" not in line
+
+
+def test_without_runs_there_is_one_line(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no run in .*empty: expected Sacred folders such as results/sacred/"):
+        runs.find([tmp_path / "empty"])
+    assert cli.main(["report", str(tmp_path / "none"), "--to", str(tmp_path / "to")]) == 2
+    assert capsys.readouterr().err.strip().endswith("is no folder: give a results folder, for example results")
+    put(tmp_path, 1).joinpath("summary.json").unlink()
+    assert cli.main(["report", str(tmp_path), "--to", str(tmp_path / "to")]) == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("error: no finished run among 1 in ")
+    assert not (tmp_path / "to").exists()
+
+
+# ----------------------------------------------------------------------------------------------------------- the paper
+def test_the_papers_numbers_agree_with_what_its_text_says_of_them():
+    numbers = paper.numbers()
+    for table in ("table_1", "table_2"):
+        for methods in numbers[table].values():
+            assert [list(limits) for limits in methods.values()] == [["fo", "lh", "lha"]] * 3 + [["lh", "lha"]]
+    # Section IV.C: "3.34% drop" on 3m, 94.8 % on 5m_vs_6m, 12.09 points on 8m, +10.16 and +19.95 points on 3s5z.
+    wins = {task: numbers["table_1"][task] for task in numbers["table_1"]}
+    assert wins["3m"]["mappo"]["fo"]["win_rate"] - wins["3m"]["kd_student"]["lh"]["win_rate"] == pytest.approx(3.34)
+    assert paper.kept("5m_vs_6m", "kd_student", "lh") == pytest.approx(0.948, abs=5e-4)
+    assert wins["8m"]["mappo"]["fo"]["win_rate"] - wins["8m"]["mappo"]["lh"]["win_rate"] == pytest.approx(12.09)
+    ours = wins["3s5z"]["kd_student"]["lh"]["win_rate"]
+    assert [ours - wins["3s5z"][m]["lh"]["win_rate"] for m in ("qmix", "vdn")] == pytest.approx([10.16, 19.95])
+    ratios = [numbers["flops_ratio"][task][0] for task in numbers["table_2"]]
+    assert sum(ratios) / 3 == pytest.approx(28.6, abs=0.05)
+    assert numbers["table_3"]["rows"]["kd_student"]["win_rate"] == wins["3s5z"]["kd_student"]["lha"]["win_rate"]
+
+
+# ---------------------------------------------------------------------------------------------------------- the tables
+def test_table_1_has_the_papers_numbers_beside_ours(tmp_path):
+    for seed, score in ((1, 0.80), (2, 0.84), (3, 0.85)):
+        put(tmp_path, seed, seed=seed, score=score, teacher=0.9)
+        put(tmp_path, seed, "mappo", seed=seed, score=score / 2)
+    rows = tables.scores_table(grouped(tmp_path), ("smax", "3m"))
+    ours = row(rows, "KD-MARL", "LH, paper")
+    assert ours["win rate, paper"] == "94.78 %" and ours["kept, paper"] == f"{100 * 94.78 / 98.12:.1f} %"
+    assert ours["win rate, ours"] == f"{100 * (0.80 + 0.84 + 0.85) / 3:.1f} % [80.0, 85.0]"
+    assert ours["kept, ours"] == f"{100 * 2.49 / 3 / 0.9:.1f} % [{100 * 0.8 / 0.9:.1f}, {100 * 0.85 / 0.9:.1f}]"
+    assert (ours["return, paper"], ours["step, paper (ms)"]) == ("18.6 ± 0.4", "5.5 ± 0.3")
+    assert (ours["FLOPs per decision"], ours["seeds"]) == ("16k", "3")
+    teacher = row(rows, "teacher (the paper's MAPPO)", "FO")
+    assert (teacher["win rate, paper"], teacher["win rate, ours"]) == ("98.12 %", "90.0 % [90.0, 90.0]")
+    # A baseline is held against the students' teacher.
+    assert row(rows, "MAPPO", "LH, paper")["kept, ours"].startswith(f"{100 * 2.49 / 6 / 0.9:.1f} %")
+    for method, limits in (("VDN", "FO"), ("QMIX", "LH+A, paper"), ("KD-MARL", "LH+A, paper")):
+        missing = row(rows, method, limits)
+        assert (missing["win rate, ours"], missing["seeds"]) == ("not run", "not run")
+        assert missing["win rate, paper"].endswith(" %")
+
+
+def test_table_2_knows_no_win_rates_and_keeps_the_masks_apart(tmp_path):
+    put(tmp_path, 1, task=SPREAD, env="gymma", score=-50.0, teacher=-40.0)
+    put(tmp_path, 2, task=SPREAD, env="gymma", score=-42.0, teacher=-40.0, preset="random")
+    rows = tables.scores_table(grouped(tmp_path), ("gymma", SPREAD))
+    assert "win rate, ours" not in rows[0]
+    fixed, drawn = row(rows, "KD-MARL", "LH, paper"), row(rows, "KD-MARL", "LH, random")
+    assert (fixed["return, ours"], fixed["kept, ours"]) == ("-50.00", "75.0 %")
+    assert (drawn["return, ours"], drawn["kept, ours"]) == ("-42.00", "95.0 %")
+    assert fixed["kept, paper"] == drawn["kept, paper"] == f"{100 * (1 - 2.5 / 46):.1f} %"
+
+
+def test_table_3_has_the_papers_numbers_on_its_own_map_alone(tmp_path):
+    fill(tmp_path)
+    found = grouped(tmp_path)
+    there = tables.comparators_table(found, ("smax", "3s5z"), "lha", "paper")
+    ctds = row(there, "CTDS (arXiv 2203.08412)")
+    assert (ctds["win rate, paper"], ctds["FLOPs per episode, paper"]) == ("46.08 %", "11.3M")
+    assert ctds["win rate, ours"] == "71.5 % [71.0, 72.0]" and ctds["FLOPs per episode, ours"] == "1.2M"
+    assert row(there, "KD-MARL (arXiv 2604.06691)")["FLOPs per episode, paper"] == "13M ± 300k"
+    assert row(there, "offline MARL distillation (Tseng et al., NeurIPS 2022)")["win rate, ours"] == "not run"
+    elsewhere = tables.comparators_table(found, ("smax", "3m"), "lha", "paper")
+    assert {cells[2] for cells in elsewhere[1]} == {"-"}
+
+
+def test_each_removed_term_has_a_row(tmp_path):
+    fill(tmp_path)
+    rows = tables.ablation_table(grouped(tmp_path), ("smax", "3m"), "lh", "paper")
+    assert row(rows, "KD-MARL without KL")["agreement with the teacher"] == "85.0 % [85.0, 85.0]"
+    assert row(rows, "KD-MARL without PPO")["win rate"] == "not run"
+    assert tables.places_of(grouped(tmp_path), ("ctds",)) == [
+        (("smax", "3m"), "lha", "paper"),
+        (("smax", "3s5z"), "lha", "paper"),
+    ]
+
+
+def test_markdown_tables_hold_any_text():
+    text = markdown.table(("a", "b"), [["x|y", "1"]])
+    assert text.splitlines() == ["| a    | b |", "|------|---|", "| x\\|y | 1 |"]
+    assert [markdown.short(n) for n in (7, 14_730, 3_040_000, 4.17e8)] == ["7", "14.7k", "3.04M", "417M"]
+
+
+# ----------------------------------------------------------------------------------------------- the page and its files
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The folder of a report of something of everything."""
+    pytest.importorskip("matplotlib")
+    folder = tmp_path_factory.mktemp("report")
+    fill(folder / "results")
+    assert cli.main(["report", str(folder / "results"), "--to", str(folder / "to")]) == 0
+    return folder / "to"
+
+
+def texts(svg):
+    return ["".join(text.itertext()) for text in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+
+
+def test_the_page_is_well_formed_and_needs_nothing_else(report):
+    page = (report / "report.html").read_text()
+    tree = ElementTree.fromstring(page.split("\n", 1)[1])
+    names = [element.get("id") for element in tree.iter() if element.get("id")]
+    assert len(names) == len(set(names))
+    for element in tree.iter():
+        for key, value in element.attrib.items():
+            if key.rpartition("}")[2] in ("href", "src"):
+                assert value.startswith(("#", "data:image/png;base64,")), (element.tag, value)
+                assert not value.startswith("#") or value[1:] in names
+            for used in re.findall(r"url\(([^)]*)\)", value):
+                assert used.startswith("#") and used[1:] in names
+    assert not {"script", "link", "iframe", "img"} & {element.tag for element in tree.iter()}
+    assert not re.findall(r"@import|url\(\s*['\"]?http", page)
+    drawn = [element for element in tree.iter(f"{SVG}svg")]
+    assert len(drawn) == len(list(report.glob("*.svg"))) and all(element.get("aria-label") for element in drawn)
+
+
+def test_markdown_and_page_say_the_same(report):
+    text, page = (report / "report.md").read_text(), (report / "report.html").read_text()
+    shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert sorted(shown) == sorted(file.name for file in report.glob("*.svg"))
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    wanted = (
+        "Overview",
+        "Table I",
+        "Table II",
+        "Table III",
+        "Figure 3",
+        "What is kept",
+        "Learning curves",
+        "Agreement",
+    )
+    for title in (*wanted, "Figure 4", "Who sees what", "Robustness", "What was run", "What was not run"):
+        assert any(heading.startswith(title) for heading in headings), title
+    assert page.count("<h2") == len(headings) and page.count("<table>") == len(re.findall(r"^\|--", text, re.MULTILINE))
+
+
+def test_the_page_states_where_its_numbers_come_from(report):
+    text = (report / "report.md").read_text()
+    assert "`kd-marl report " in text and "--config=kd_student seed=1`" in text
+    assert "A processor, Python 3.11.7, torch 2.13.0" in text and "0123456" in text and SHA[:12] in text
+    section = text.split("## What was run", 1)[1].split("## What was not run")[0]
+    assert re.search(r"\| 3m \(SMAX\) +\| kd_student +\| LH, paper +\| 32 +\| 1, 2 +\| 200 +\|", section)
+    missing = text.split("## What was not run", 1)[1]
+    assert "- 5m_vs_6m: nothing" in missing and "vdn LH" in missing
+
+
+def test_figure_3_names_every_method_and_how_many_times_fewer(report):
+    words = texts((report / "flops-per-episode.svg").read_text())
+    assert {"teacher", "KD-MARL, LH, paper", "MAPPO, LH, paper", "CTDS, LH+A, paper", "own_method, LH, paper"} <= {
+        *words
+    }
+    assert "60M" in words and "1.2M, 50.0x fewer" in words and "1M, 60.0x fewer" in words
+    assert {"FLOPs per episode, logarithmic", "the paper: 30.0x fewer"} <= {*words}
+
+
+def test_figure_4_is_a_heat_map_of_each_policy_with_its_number(report):
+    svg = (report / "actions-3m-smax-lh-paper.svg").read_text()
+    words = texts(svg)
+    assert {"target_0", "north", "step of the episode", "share of the step's decisions, per cent"} <= {*words}
+    titles = {"teacher", "MAPPO", "KD-MARL", "KD-MARL without KL", "own_method"}
+    assert titles <= {*words} and len([word for word in words if word.endswith("bits a decision")]) == len(titles)
+    # The maps and the colour bar.
+    assert len(list(ElementTree.fromstring(svg).iter(f"{SVG}image"))) == len(titles) + 1
+    text = (report / "report.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("| random play")]
+    # 25 of 100 decisions go to all eight actions alike (3 each), 75 more to one.
+    share = [3 / 99] * (ACTIONS - 1) + [78 / 99]
+    bits = -sum(p * math.log2(p) for p in share)
+    assert f"| {bits:.2f} [{bits:.2f}, {bits:.2f}]" in lines[0]
+
+
+def test_the_other_figures_have_titles_axes_and_units(report):
+    for name, wanted in {
+        "curves-battles": ("Learning curves: greedy tests during training", "win rate, per cent", "environment steps"),
+        "curves-particles": ("mean return", "environment steps", "simple_spread, LH, random"),
+        "retention-flops": ("FLOPs per decision (logarithmic)", "kept of the win rate, per cent", "KD-MARL"),
+        "agreement": ("agent", "agreement, per cent of decisions", "3s5z (SMAX)"),
+        "sight-3m-smax": ("features of the observation", "8 of 12; width 32", "0 agent_0", "hidden", "E: enemies"),
+    }.items():
+        words = texts((report / f"{name}.svg").read_text())
+        assert set(wanted) <= {*words}, (name, words)
+
+
+def test_the_same_runs_give_the_same_figure(report):
+    from kd_marl.report import figure_costs
+
+    again = figure_costs.flops_per_episode(grouped(report.parent / "results"))
+    assert again.svg == (report / "flops-per-episode.svg").read_text()
+
+
+def test_older_runs_are_read_and_named_where_they_lack_something(tmp_path):
+    pytest.importorskip("matplotlib")
+    fill(tmp_path / "results", old=True)
+    assert cli.main(["report", str(tmp_path / "results"), "--to", str(tmp_path / "to")]) == 0
+    text = (tmp_path / "to" / "report.md").read_text()
+    assert "Older runs did not record it by agent: 3m (SMAX) kd_student FO" in text
+    assert "Older runs did not count their actions: 3m (SMAX) mappo LH, paper; " in text
+    assert "Older runs did not record their FLOPs: 3m (SMAX) mappo LH, paper." in text
+    assert "3m (SMAX), LH, paper: the runs recorded numbers only." in text
+    assert not list((tmp_path / "to").glob("actions-*")) and not list((tmp_path / "to").glob("sight-*"))
+    assert (tmp_path / "to" / "flops-per-episode.svg").is_file()
+
+
+def test_stress_tests_beside_the_runs_are_in_the_page(tmp_path):
+    pytest.importorskip("matplotlib")
+    for seed, left in ((1, 0.5), (2, 0.7)):
+        folder = put(tmp_path / "results", seed, seed=seed)
+        stressed = {"name": "dropout 0.2", "teacher_mean": 0.8, "student_mean": left, "retention_teacher": 0.9}
+        stressed |= {"retention_undisturbed": left / 0.9, "retention_disturbed": left / 0.8}
+        facts = {"format": "kd-marl/stress", "version": 1, "command": "kd-marl stress x", "episodes": 100}
+        (folder / "stress.json").write_text(json.dumps({**facts, "measures": "win rate", "rows": [stressed]}))
+    assert cli.main(["report", str(tmp_path / "results"), "--to", str(tmp_path / "to")]) == 0
+    section = (tmp_path / "to" / "report.md").read_text().split("## Robustness", 1)[1]
+    (line,) = [line for line in section.splitlines() if line.startswith("| dropout 0.2")]
+    assert [cell.strip() for cell in line.strip("|").split("|")][1:3] == ["80.0 % [80.0, 80.0]", "60.0 % [50.0, 70.0]"]
+
+
+def test_without_its_extra_the_command_says_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert cli.main(["report", str(tmp_path), "--to", str(tmp_path / "to")]) == 2
+    assert capsys.readouterr().err == (
+        "error: this needs matplotlib, which is not installed: pip install 'kd-marl[report]'\n"
+    )
+
+
+def test_the_help_has_an_example(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["report", "--help"])
+    assert ended.value.code == 0 and "kd-marl report results --to report" in capsys.readouterr().out

@@ -1,0 +1,363 @@
+"""A suite's file is read or refused in one line, its runs are planned once, and their state follows."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kd_marl.cli import main
+from kd_marl.errors import UserError
+from kd_marl.host import get_host
+from kd_marl.suite import document
+from kd_marl.suite.estimate import Durations, seconds_left
+from kd_marl.suite.ledger import Attempt, Ledger, Outcome, State, kills, state_of
+from stage_fixtures import TASK
+
+HOST = get_host()  # before anything of `envs`: on a checkout the host decides what that package is
+
+from kd_marl import register  # noqa: E402
+from kd_marl.suite.plan import Plan  # noqa: E402
+
+register.register(HOST)
+
+SPREAD = "pz-mpe-simple-spread-v3"
+GOOD = f"""
+tasks:
+  spread: {{env: mpe, key: {SPREAD}}}
+methods:
+  kd_student: {{with: {{t_max: 700, buffer_episodes: 40}}}}
+  mappo: {{steps_of: kd_student, limits: lh}}
+limits: [fo, lh]
+seeds: [1, 2]
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a suite and returns its path."""
+
+    def write(text):
+        path = tmp_path / "grid.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+# ---- the file --------------------------------------------------------------------------------------------------------
+
+WRONG = {
+    "grid.yaml: unknown key 'seed': did you mean 'seeds'?": ("seeds: [1, 2]", "seed: 1"),
+    "grid.yaml: unknown key 'tasks.spread.maps'": ("key:", "maps:"),
+    "grid.yaml: unknown key 'methods.mappo.step_of': did you mean 'steps_of'?": ("steps_of", "step_of"),
+    "grid.yaml: limits: there is no 'lah'; did you mean 'lh' or 'lha'?": ("[fo, lh]", "[fo, lah]"),
+    "grid.yaml: methods.mappo.limits: there is no 'lhh'; did you mean 'lh'?": ("limits: lh}", "limits: lhh}"),
+    "steps_of: there is no 'kd_studen'; did you mean 'kd_student'?": ("steps_of: kd_student", "steps_of: kd_studen"),
+    "steps_of: mappo has a steps_of itself": ("steps_of: kd_student", "steps_of: mappo"),
+    "grid.yaml: seeds is 'many': expected different whole numbers": ("[1, 2]", "many"),
+    "grid.yaml: seeds is [1, 1]": ("[1, 2]", "[1, 1]"),
+    "grid.yaml: seeds is missing": ("seeds: [1, 2]", ""),
+    "grid.yaml: tasks.spread.env is missing": ("env: mpe, ", ""),
+    "grid.yaml: methods.kd_student.with.seed: the suite sets it itself; instead use the file's 'seeds'": (
+        "t_max: 700",
+        "seed: 7",
+    ),
+    "grid.yaml is no valid YAML at line 8 ('limits' is there twice)": ("limits: [fo, lh]", "limits: fo\nlimits: lh"),
+    "methods.kd_student on tasks.spread under fo: unknown key 't_mx' in 'with': did you mean 't_max'": (
+        "t_max: 700",
+        "t_mx: 700",
+    ),
+    "methods.kd_studnt on tasks.spread under fo: --config=kd_studnt: no such configuration; did you mean": (
+        "  kd_student:",
+        "  kd_studnt: {}\n  kd_student:",
+    ),
+    "--env-config=mpp: no such configuration": ("env: mpe", "env: mpp"),
+    "tasks.spread.teacher: the zoo has no teacher for pz-mpe-simple-tag-v3": (
+        f"key: {SPREAD}",
+        "key: pz-mpe-simple-tag-v3, teacher: zoo",
+    ),
+    "tasks.spread.teacher: no teacher at": ("env: mpe", "teacher: nowhere, env: mpe"),
+    "methods.kd_teacher: the suite makes teachers and buffers itself": (
+        "  kd_student:",
+        "  kd_teacher: {}\n  kd_student:",
+    ),
+    "spread/again/fo/seed1 and spread/kd_student/fo/seed1 are the same run": (
+        "  kd_student:",
+        "  again: {config: kd_student, with: {t_max: 700, buffer_episodes: 40}}\n  kd_student:",
+    ),
+    "methods.mappo.steps_of: qmix has no teacher; name a student": (
+        "steps_of: kd_student",
+        "steps_of: qmix}\n  qmix: {cpus: 1",
+    ),
+    "retries is -1: expected a whole number of at least 0": ("limits: [", "retries: -1\nlimits: ["),
+    "cpus is 0: expected a whole number of at least 1": ("limits: [", "cpus: 0\nlimits: ["),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_what_is_wrong_with_a_file_is_one_line_that_names_the_key(write, capsys, tmp_path, message):
+    before, after = WRONG[message]
+    assert before in GOOD
+    assert main(["suite", "list", str(write(GOOD.replace(before, after, 1))), "--to", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and message in line
+
+
+def test_a_grid_without_a_run_is_refused(write):
+    text = GOOD.replace("kd_student: {", "kd_student: {limits: lh, ").replace("env: mpe", "env: mpe, limits: fo")
+    with pytest.raises(UserError, match="no task, method and limits go together"):
+        document.load(write(text))
+
+
+@pytest.mark.parametrize("content", ["", "[1, 2]", "tasks: [", "just words", "\x00"])
+def test_a_file_that_is_no_suite_is_refused(write, content):
+    with pytest.raises(UserError, match=r"grid\.yaml"):
+        document.load(write(content))
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot read"):
+        document.load(tmp_path / "none.yaml")
+
+
+KEYS = ["tasks", "methods", "limits", "seeds", "with", "name", "env", "key", "a", "steps_of"]
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(
+    ANYTHING | st.fixed_dictionaries({"tasks": ANYTHING, "methods": ANYTHING, "seeds": ANYTHING, "limits": ANYTHING})
+)
+def test_whatever_a_file_holds_it_is_a_suite_or_a_user_s_mistake(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("any") / "any.yaml"
+    path.write_text(yaml.safe_dump(content))
+    try:
+        assert document.load(path).cells()
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+def test_the_grid_is_every_combination_that_is_not_excluded_seed_after_seed(write):
+    cells = document.load(write(GOOD)).cells()
+    expected = [
+        f"spread/{method}/{limits}/seed{seed}"
+        for seed, method, limits in itertools.product([1, 2], ["kd_student", "mappo"], ["fo", "lh"])
+        if (method, limits) != ("mappo", "fo")
+    ]
+    assert [cell.label for cell in cells] == expected
+
+
+@pytest.mark.parametrize("action", ["run", "status", "list"])
+def test_help_ends_with_an_example(action, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["suite", action, "--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.split("example:\n")[1].strip().startswith(f"kd-marl suite {action} ")
+
+
+# ---- the plan --------------------------------------------------------------------------------------------------------
+
+
+def value_of(job, key):
+    return dict(word.split("=", 1) for word in job.words if "=" in word)[key]
+
+
+def test_overrides_win_in_the_order_of_the_docs(write, tmp_path):
+    text = f"""
+with: {{eval_episodes: 1, test_nepisode: 1, gamma: 0.1, lr: 0.1, t_max: 1}}
+tasks: {{spread: {{env: mpe, key: {SPREAD}, with: {{test_nepisode: 2, gamma: 0.2, lr: 0.2, t_max: 2}}}}}}
+limits: {{lh: {{limits: lh, gamma: 0.3, lr: 0.3, t_max: 3}}}}
+methods: {{kd_student: {{with: {{lr: 0.4, t_max: 4}}}}}}
+seeds: 1
+"""
+    plan = Plan(HOST, document.load(write(text), ["t_max=5"]), tmp_path)
+    job = plan.job("spread/kd_student/lh/seed1")
+    keys = ("eval_episodes", "test_nepisode", "gamma", "lr", "t_max")
+    assert [value_of(job, key) for key in keys] == ["1", "2", "0.3", "0.4", "5"]
+
+
+def test_a_bundled_teacher_is_shared_by_name_and_its_buffer_comes_first(write, tmp_path, source_root):
+    plan = Plan(HOST, document.load(write(GOOD)), tmp_path)
+    assert next(iter(plan.nodes)) == "spread/buffer" and "spread/teacher" not in plan.nodes
+    assert all(node.needs == ("spread/buffer",) for node in plan.nodes.values() if node.cell)
+    zoo = str(source_root / "zoo" / SPREAD)
+    assert value_of(plan.job("spread/buffer"), "teacher") == zoo
+    assert value_of(plan.job("spread/buffer"), "buffer_episodes") == "40"
+    assert value_of(plan.job("spread/kd_student/lh/seed2"), "teacher") == zoo
+
+
+def test_a_teacher_that_is_to_be_trained_comes_before_its_buffer(write, tmp_path):
+    text = GOOD.replace("env: mpe", "env: mpe, teacher: train, teacher_with: {hidden_dim: 16, seed: 3}")
+    plan = Plan(HOST, document.load(write(text)), tmp_path)
+    assert list(plan.nodes)[:2] == ["spread/teacher", "spread/buffer"]
+    assert plan.nodes["spread/buffer"].needs == ("spread/teacher",)
+    teacher = plan.job("spread/teacher")
+    assert (value_of(teacher, "hidden_dim"), value_of(teacher, "seed")) == ("16", "3")
+    # The students' own length is none of the teacher's business.
+    assert "t_max" not in " ".join(teacher.words)
+    assert plan.job("spread/buffer") is None and plan.job("spread/kd_student/lh/seed1") is None
+
+
+def test_baselines_take_the_steps_of_teacher_buffer_and_student(write, tmp_path, tiny_teacher, tiny_buffer):
+    text = GOOD.replace(SPREAD, f"{TASK}, teacher: {tiny_teacher}").replace("episodes: 40", "episodes: 12")
+    results = tmp_path / "out"
+    plan = Plan(HOST, document.load(write(text)), results)
+    assert plan.job("spread/mappo/lh/seed1") is None
+    folder = plan.job("spread/buffer").proof.folder
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(tiny_buffer)
+    buffer = json.loads((tiny_buffer / "buffer.json").read_text())
+    assert buffer["episodes"] == 24, "twice what the student reads"
+    steps = json.loads((tiny_teacher / "teacher.json").read_text())["steps"]
+    job = plan.job("spread/mappo/lh/seed1")
+    assert int(value_of(job, "t_max")) == steps + buffer["steps"] // 2 + 700
+    assert value_of(job, "final_evaluation") == "True" and "teacher" not in " ".join(job.words)
+
+
+def test_keys_tell_runs_apart_and_not_where_they_are_written(write, tmp_path):
+    suite = document.load(write(GOOD))
+    here, there = Plan(HOST, suite, tmp_path / "a"), Plan(HOST, suite, tmp_path / "b")
+    labels = [label for label in here.nodes if here.job(label)]
+    keys = [here.job(label).key for label in labels]
+    assert len(set(keys)) == len(keys) == 5
+    assert [there.job(label).key for label in labels] == keys
+    longer = Plan(HOST, document.load(write(GOOD), ["t_max=800"]), tmp_path / "a")
+    changed = [longer.job(label).key != key for label, key in zip(labels, keys, strict=True)]
+    assert changed == ["/kd_student/" in label for label in labels]
+
+
+@pytest.mark.parametrize("name", ["smoke", "paper"])
+def test_the_suites_of_the_project_have_every_method_there_is(root, source_root, name):
+    suite = document.load(root / "suites" / f"{name}.yaml")
+    ours = {path.stem for path in (source_root / "config" / "algs").glob("*.yaml")} - {"kd_teacher", "kd_export"}
+    assert set(suite.methods) == ours | {"mappo", "qmix", "vdn"}
+    tasks, seeds = {"smoke": (2, 1), "paper": (7, 5)}[name]
+    assert (len(suite.tasks), len(suite.seeds)) == (tasks, seeds)
+    assert {cell.limits[:3].rstrip("_") for cell in suite.cells()} == {"fo", "lh", "lha"}
+
+
+def test_list_prints_a_command_line_for_every_run_that_is_known(write, tmp_path, capsys):
+    assert main(["suite", "list", str(write(GOOD)), "--to", str(tmp_path), "with", "eval_episodes=7"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "# spread/buffer" and lines[1].startswith("python src/main.py --config=kd_export ")
+    assert "# spread/mappo/lh/seed2 (known once spread/buffer is made)" in lines
+    assert sum(line.startswith("python ") and "eval_episodes=7" in line for line in lines) == 5
+
+
+# ---- the state of a run ----------------------------------------------------------------------------------------------
+
+OUTCOMES = [None, Outcome.FINISHED, Outcome.FAILED, Outcome.KILLED, Outcome.STOPPED]
+
+
+def tried(*outcomes):
+    return [Attempt(float(k), outcome=outcome) for k, outcome in enumerate(outcomes)]
+
+
+STATES = [
+    ([], State.MISSING),
+    ([Outcome.FAILED], State.BROKEN),
+    ([Outcome.KILLED], State.INTERRUPTED),
+    ([Outcome.KILLED] * 2, State.INTERRUPTED),
+    ([Outcome.KILLED] * 3, State.BROKEN),
+    ([Outcome.KILLED, Outcome.KILLED, Outcome.STOPPED, Outcome.KILLED], State.INTERRUPTED),
+    ([Outcome.STOPPED], State.INTERRUPTED),
+    ([Outcome.FAILED, Outcome.STOPPED], State.INTERRUPTED),
+    ([None], State.INTERRUPTED),
+    ([Outcome.FINISHED], State.MISSING),
+]
+
+
+@pytest.mark.parametrize(("outcomes", "state"), STATES)
+def test_the_state_without_a_result_follows_from_the_attempts(outcomes, state):
+    assert state_of(False, False, tried(*outcomes), retries=2) is state
+
+
+@given(st.lists(st.sampled_from(OUTCOMES), max_size=6), st.booleans(), st.integers(0, 3))
+def test_a_result_is_finished_and_a_holder_is_running_whatever_was_tried(outcomes, held, retries):
+    attempts = tried(*outcomes)
+    assert state_of(True, held, attempts, retries) is State.FINISHED
+    assert state_of(False, True, attempts, retries) is State.RUNNING
+    state = state_of(False, False, attempts, retries)
+    assert (state is State.MISSING) == (not outcomes or outcomes[-1] is Outcome.FINISHED)
+    streak = sum(1 for _ in itertools.takewhile(lambda o: o is Outcome.KILLED, reversed(outcomes)))
+    assert kills(attempts) == streak
+    broken = bool(outcomes) and (outcomes[-1] is Outcome.FAILED or streak > retries)
+    assert (state is State.BROKEN) == broken
+
+
+def test_what_was_killed_before_a_fresh_try_no_longer_counts():
+    attempts = [*tried(*[Outcome.KILLED] * 3), Attempt(9.0, outcome=Outcome.KILLED, afresh=True)]
+    assert state_of(False, False, attempts, retries=2) is State.INTERRUPTED
+
+
+def test_attempts_are_kept_and_a_damaged_file_is_as_none(tmp_path):
+    ledger = Ledger(tmp_path / "runs" / "a.json", "a")
+    ledger.begin()
+    assert [attempt.outcome for attempt in ledger.attempts()] == [None]
+    ledger.end(Outcome.FAILED, "why")
+    ledger.begin(afresh=True)
+    first, second = ledger.attempts()
+    assert (first.outcome, first.message, second.afresh) == ("failed", "why", True)
+    assert ledger.seconds() == pytest.approx(first.ended - first.started)
+    for damage in ("", "{", "[]", '{"attempts": [{"x": 1}]}', '{"attempts": 3}'):
+        (tmp_path / "runs" / "a.json").write_text(damage)
+        assert ledger.attempts() == []
+
+
+# ---- when it ends ----------------------------------------------------------------------------------------------------
+
+
+def by_the_clock(running, waiting, slots):
+    """Second after second, in whole seconds."""
+    left, queue, now = [max(0, whole - gone) for whole, gone in running], list(waiting), 0
+    left = [seconds for seconds in left if seconds]
+    while left or queue:
+        while queue and len(left) < slots:
+            left.append(queue.pop(0))
+        now += 1
+        left = [seconds - 1 for seconds in left if seconds > 1]
+    return now
+
+
+@given(st.data())
+def test_the_end_is_when_the_clock_says(data):
+    slots = data.draw(st.integers(1, 4))
+    running = data.draw(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=slots))
+    waiting = data.draw(st.lists(st.integers(1, 9), max_size=8))
+    assert seconds_left(running, waiting, slots) == by_the_clock(running, waiting, slots)
+
+
+def test_a_kind_that_is_not_known_is_judged_by_its_method_and_then_by_all():
+    durations = Durations()
+    assert durations.of("3m/qmix") is None
+    for kind, seconds in (("3m/vdn", 10.0), ("3m/vdn", 30.0), ("8m/qmix", 100.0), ("3m/qmix", 0.0)):
+        durations.add(kind, seconds)
+    assert durations.of("3m/vdn") == 20.0
+    assert durations.of("3m/qmix") == 100.0
+    assert durations.of("3m/iql") == 30.0
+
+
+def test_the_docs_have_every_key_of_the_file(root):
+    page = (root / "docs" / "suites.md").read_text()
+    for key in ("name", "tasks", "methods", "limits", "seeds", "with", "cpus", "retries"):
+        assert f"| `{key}` |" in page
+    for key in ("env", "map_name", "key", "env_args", "with", "teacher", "teacher_with", "limits"):
+        assert f"| `tasks.T.{key}` |" in page
+    for key in ("config", "with", "tasks", "limits", "steps_of", "cpus"):
+        assert f"| `methods.M.{key}` |" in page
+
+
+def test_the_examples_of_the_docs_are_suites(root, tmp_path, write):
+    blocks = (root / "docs" / "suites.md").read_text().split("```yaml\n")[1:]
+    assert blocks
+    for block in blocks:
+        Plan(HOST, document.load(write(block.split("```")[0])), Path(tmp_path))
