@@ -39,7 +39,7 @@ def assert_is_the_result_of_a_student(run: Finished, episodes: int) -> dict:
         assert summary[policy]["return_mean"] < 0.0
         assert summary[policy]["win_rate"] is None
     for policy in ("teacher", "student"):
-        assert summary[policy]["sampled"].keys() == {"return_mean", "return_std", "win_rate"}
+        assert summary[policy]["sampled"].keys() == {"return_mean", "return_std", "win_rate", "length_mean"}
     student, teacher, random = (summary[name]["return_mean"] for name in ("student", "teacher", "random"))
     assert summary["retention"] == pytest.approx(1.0 - abs(student - teacher) / abs(teacher))
     assert summary["retention_normalised"] == pytest.approx((student - random) / (teacher - random))
