@@ -57,6 +57,9 @@ def agents(args: argparse.Namespace) -> dict[str, Any]:
     few, many = min(rows, key=lambda row: row["agents"]), max(rows, key=lambda row: row["agents"])
     parts = {"rollout": "rollout", "environment in it": "environment", "learning": "learn", "all": "all"}
     growth = {name: _ratio(many, few, f"{part}_us_per_agent_step") for name, part in parts.items()}
+    # A simulated battle compares every unit with every other: that share of an agent's grows with their number.
+    others = [row["all_us_per_agent_step"] - row["environment_us_per_agent_step"] for row in (many, few)]
+    growth["all but the environment"] = others[0] / others[1]
     return {"rows": rows, "growth": growth}
 
 
