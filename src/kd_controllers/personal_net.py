@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from kd_controllers.student_net import HeteroStudent, WidthGroup
+from kd_marl.metrics.flops import AgentStep
 
 
-class PersonalStep(nn.Module):
+class PersonalStep(AgentStep):
     """One agent's network for one step, as its board would run it.
 
     Args:
@@ -28,29 +29,13 @@ class PersonalStep(nn.Module):
     """
 
     def __init__(self, d_in: int, width: int, n_actions: int) -> None:
-        super().__init__()
-        self.width = width
-        self.fc1 = nn.Linear(d_in, width)
-        self.rnn = nn.GRUCell(width, width)
+        super().__init__(d_in, width, n_actions)
         self.guess1 = nn.Linear(width, width)
         self.guess2 = nn.Linear(width, width)
         self.fc2 = nn.Linear(2 * width, n_actions)
-        self.relu = nn.ReLU()
-
-    def init_hidden(self) -> Tensor:
-        """Returns: zeros of shape (1, width)."""
-        return self.fc1.weight.new_zeros(1, self.width)
 
     def forward(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Run one step.
-
-        Args:
-            inputs: (rows, d_in).
-            hidden: (rows, width), the state before the step.
-
-        Returns:
-            logits (rows, n_actions) and the state after the step (rows, width).
-        """
+        """Run one step; shapes as for `AgentStep`."""
         state = self.rnn(self.relu(self.fc1(inputs)), hidden)
         personal = torch.tanh(self.guess2(self.relu(self.guess1(state))))
         return self.fc2(torch.cat([state, personal], dim=-1)), state
