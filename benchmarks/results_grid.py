@@ -14,20 +14,12 @@ from results_families import SEEDS, Family
 from kd_marl import stages
 from kd_marl.host import get_host
 from kd_marl.launch import assemble, parse_command
+from kd_marl.suite import records as records_of_suites
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDENT, BASELINE, EXPORT = "kd_student", "mappo", "kd_export"
-# Keys that say where and how a run reports, not what it computes. The teacher is compared by its hash.
-NOT_COMPARED = frozenset(
-    {
-        *("seed", "command", "resume", "teacher", "local_results_path", "label", "repeat_id", "hypergroup"),
-        *("log_interval", "runner_log_interval", "learner_log_interval"),
-        *("save_model", "save_model_interval", "save_replay", "render"),
-        *("use_tensorboard", "use_wandb", "wandb_mode", "wandb_project", "wandb_save_model", "wandb_team"),
-        # No run of the grid has one: older records lack the key.
-        "budget",
-    }
-)
+# A run's seed is its cell's. No run of the grid has a budget: older records lack the key.
+NOT_COMPARED = records_of_suites.NOT_COMPARED | {"seed", "budget"}
 
 
 @dataclass(frozen=True)
