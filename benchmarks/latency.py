@@ -5,7 +5,8 @@
 
 Every subject is timed once a round, in an order drawn anew, and each ratio is taken within a round, so that whatever
 else the machine does meets both alike. One thread throughout, and its CPU time, so that what others compute meanwhile
-does not count. Networks are untrained: the arithmetic is the same.
+does not count. Networks are untrained: the arithmetic is the same. `--limits` says what the students see; the teacher
+sees everything.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ import latency_process  # noqa: E402
 import latency_teams  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from latency_teams import HOST, SIZES, TEACHER_WIDTH, Size, Timed  # noqa: E402
+from latency_teams import HOST, SIZES, TEACHER_WIDTH, Size, Students, Timed  # noqa: E402
 
+from envs.hetero_mask.presets import LIMITS  # noqa: E402
 from kd_marl.artifacts import atomic  # noqa: E402
 from kd_marl.deploy import bundle as exporting  # noqa: E402
 from kd_marl.deploy import int8, latency, onnx_graph  # noqa: E402
@@ -57,7 +59,7 @@ class Subject:
     """Something that decides.
 
     Attributes:
-        scope: ``agent`` (one decision of one agent) or ``team`` (one of each, one after the other or jointly).
+        scope: ``agent`` (one decision of the widest agent) or ``team`` (one of each, one after the other or jointly).
         name: key in the JSON.
         flops: of that decision.
         run: times it.
@@ -69,32 +71,34 @@ class Subject:
     run: Timed
 
 
-def subjects(size: Size, width: int, bundle: Bundle, folder: Path) -> list[Subject]:
-    """All that is timed at one task's sizes."""
+def subjects(team: Students, width: int, bundle: Bundle, folder: Path) -> list[Subject]:
+    """All that is timed at one task's sizes; ``width`` is that of EPyMARL's narrow network."""
+    size = team.size
     teacher = closed_formula(size.teacher_inputs, TEACHER_WIDTH, size.n_actions)
     narrow = closed_formula(size.teacher_inputs, width, size.n_actions)
-    student = closed_formula(size.inputs, width, size.n_actions)
     shown = latency_teams.recorded(size)
     found = []
     boards = _boards(bundle, folder)
     teacher_board = _teacher_board(size, bundle)
-    for scope, count in (("agent", 1), ("team", size.n_agents)):
-        agents = bundle.agents[:count]
+    for scope, chosen in (("agent", [team.widest]), ("team", list(range(size.n_agents)))):
+        agents, count, student = [bundle.agents[i] for i in chosen], len(chosen), team.flops(chosen)
+        features, available = [team.seen(shown, i) for i in chosen], shown.available.take(chosen, axis=1)
 
-        def add(name: str, flops: int, run: Timed, scope: str = scope, count: int = count) -> None:
-            found.append(Subject(scope, name, flops * count, run))
+        def add(name: str, flops: int, run: Timed, scope: str = scope) -> None:
+            found.append(Subject(scope, name, flops, run))
 
-        add(BASE, teacher, latency_teams.host_timed(size, TEACHER_WIDTH, count))
-        add("epymarl_student_width", narrow, latency_teams.host_timed(size, width, count))
-        add("torch", student, latency_teams.student_timed(size, width, count))
-        for name, backends in boards.items():
-            add(name, student, _acting(agents, backends[:count], shown))
-            add(f"{name}_session", student, _deciding(backends[:count]))
+        add(BASE, count * teacher, latency_teams.host_timed(size, TEACHER_WIDTH, count))
+        add("epymarl_student_width", count * narrow, latency_teams.host_timed(size, width, count))
+        add("torch", student, latency_teams.student_timed(team, chosen))
+        for name, every in boards.items():
+            backends = [every[i] for i in chosen]
+            add(name, student, _acting(agents, backends, features, available))
+            add(f"{name}_session", student, _deciding(backends))
         # One network for all agents, as EPyMARL's teacher is.
-        add(TEACHER_ONNX, teacher, _deciding([teacher_board] * count))
+        add(TEACHER_ONNX, count * teacher, _deciding([teacher_board] * count))
         for level in latency_c.LEVELS:
             made = latency_c.library(bundle, agents, level, folder)
-            add(f"c_{level}", student, latency_c.timed(made, shown.features[:, :count], shown.available[:, :count]))
+            add(f"c_{level}", student, latency_c.timed(made, features, available))
     return found
 
 
@@ -118,19 +122,28 @@ def _boards(bundle: Bundle, folder: Path) -> dict[str, list[Backend]]:
     return found
 
 
-def _acting(agents: Sequence[AgentProfile], backends: Sequence[Backend], shown: latency_teams.Recorded) -> Timed:
-    """`OnboardAgent.act` of each agent, checks included: what a robot's Python calls."""
+def _acting(
+    agents: Sequence[AgentProfile], backends: Sequence[Backend], features: Sequence[np.ndarray], available: np.ndarray
+) -> Timed:
+    """`OnboardAgent.act` of each agent, checks included: what a robot's Python calls.
+
+    Args:
+        agents: who acts.
+        backends: theirs.
+        features: of each agent its own, ``(rows, its inputs)``.
+        available: ``(rows, agents, actions)``.
+    """
     team = [OnboardAgent(agent, backend, "raise") for agent, backend in zip(agents, backends, strict=True)]
     rows = [
-        [(agent.act, features[i], available[i]) for i, agent in enumerate(team)]
-        for features, available in zip(shown.features, shown.available, strict=True)
+        [(agent.act, features[i][row], available[row, i]) for i, agent in enumerate(team)]
+        for row in range(len(available))
     ]
 
     def run(decisions: int) -> float:
         started = time.thread_time()
         for k in range(decisions):
-            for act, features, available in rows[k % len(rows)]:
-                act(features, available)
+            for act, seen, allowed in rows[k % len(rows)]:
+                act(seen, allowed)
         return time.thread_time() - started
 
     return run
@@ -184,17 +197,24 @@ def spread(values: np.ndarray) -> dict[str, float]:
     return {"median": float(median), "low": float(low), "high": float(high)}
 
 
-def measure(size: Size, width: int, rounds: int, starts: int, folder: Path) -> dict[str, Any]:
+def measure(size: Size, limits: str, width: int, rounds: int, starts: int, folder: Path) -> dict[str, Any]:
     """Everything at one task's sizes."""
-    mask = latency_teams.full_mask(size.task, size.n_agents, size.inputs)
-    run = latency_teams.untrained_run(size.task, size.env, mask, [width] * size.n_agents, size.n_actions)
+    team = latency_teams.students(size, limits, width)
+    run = latency_teams.untrained_run(size.task, size.env, team.mask, team.widths, size.n_actions, limits=limits)
     exporting.export(run, folder / "bundle", EPISODE_LIMIT, None, exporting.Options(int8=False, latency=False))
     bundle = read_bundle(folder / "bundle")
-    timed = subjects(size, width, bundle, folder)
+    timed = subjects(team, width, bundle, folder)
     with torch.enable_grad():
         seconds = interleave([subject.run for subject in timed], rounds)
     place = {(subject.scope, subject.name): i for i, subject in enumerate(timed)}
-    found: dict[str, Any] = {"sizes": dataclasses.asdict(size), "student_width": width, "agent": {}, "team": {}}
+    found: dict[str, Any] = {
+        "sizes": dataclasses.asdict(size),
+        "limits": limits,
+        "student_width": width,
+        "students": {"inputs": team.inputs, "widths": team.widths, "one_agent": team.widest},
+        "agent": {},
+        "team": {},
+    }
     # EPyMARL's call decides for the whole team; `alone` is the same call in a team of one.
     joint, alone = place["team", BASE], place["agent", BASE]
     for i, subject in enumerate(timed):
@@ -214,7 +234,7 @@ def measure(size: Size, width: int, rounds: int, starts: int, folder: Path) -> d
             **spread(seconds[:, teacher] / seconds[:, student]),
             "flops_ratio": timed[teacher].flops / timed[student].flops,
         }
-    found.update(latency_process.takes(size, bundle, folder, starts))
+    found.update(latency_process.takes(team, width, bundle, folder, starts))
     found["energy_uj"] = {
         scope: {s.name: latency_process.energy_uj(s.run) for s in timed if s.scope == scope}
         for scope in ("agent", "team")
@@ -249,7 +269,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=__doc__.split("\n\n")[1])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
-    parser.add_argument("--width", type=int, default=32, help="of the students (the paper's widest: 32)")
+    parser.add_argument("--width", type=int, default=32, help="of the students (the paper's widest: 32), but under lha")
+    parser.add_argument("--limits", choices=LIMITS, default="fo", help="what the students see; lha: their widths too")
     parser.add_argument("--rounds", type=int, default=101, help="times that everything is timed")
     parser.add_argument("--starts", type=int, default=5, help="cold starts of each program; 0 leaves them out")
     parser.add_argument("--size", choices=[size.name for size in SIZES], action="append", help="only these sizes")
@@ -259,12 +280,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for size in SIZES:
         if args.size is None or size.name in args.size:
             with tempfile.TemporaryDirectory() as folder:
-                tasks[size.name] = measure(size, args.width, args.rounds, args.starts, Path(folder))
+                tasks[size.name] = measure(size, args.limits, args.width, args.rounds, args.starts, Path(folder))
     result = {
         **headline(tasks),
         "host": {"name": HOST.name, "commit": HOST.commit},
         "machine": latency.machine(),
         "rounds": args.rounds,
+        "limits": args.limits,
         "tasks": tasks,
     }
     print(latency_page.text(result))

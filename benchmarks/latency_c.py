@@ -90,17 +90,18 @@ def library(bundle: Bundle, agents: Sequence[AgentProfile], level: str, folder: 
     """The programs of some agents with the harness, as one shared library."""
     parts: dict[str, list[str]] = {"INCLUDES": [], "STATES": [], "INITS": [], "ACTS": []}
     sources: list[str] = []
+    row_length, start = sum(agent.inputs for agent in agents), 0
     for place, agent in enumerate(agents):
         assert agent.c is not None, "an export has C"
         prefix, name = agent.c.prefix, f"agent_{agent.index}"
         parts["INCLUDES"].append(f'#include "{bundle.folder.absolute() / agent.c.header}"')
         parts["STATES"].append(f"static struct {prefix} {name};")
         parts["INITS"].append(f"    {prefix}_init(&{name});")
-        row = f"(row * {len(agents)} + {place})"
         parts["ACTS"].append(
-            f"        total += {prefix}_act(&{name}, features + {row} * {agent.inputs}, "
-            f"available + {row} * {agent.n_actions});"
+            f"        total += {prefix}_act(&{name}, features + row * {row_length} + {start}, "
+            f"available + (row * {len(agents)} + {place}) * {agent.n_actions});"
         )
+        start += agent.inputs
         sources += [str(bundle.folder / source) for source in agent.c.sources]
     text = _HARNESS
     for key, lines in parts.items():
@@ -113,24 +114,31 @@ def library(bundle: Bundle, agents: Sequence[AgentProfile], level: str, folder: 
     return made
 
 
-def timed(path: Path, features: np.ndarray, available: np.ndarray) -> Callable[[int], float]:
+def timed(path: Path, features: Sequence[np.ndarray], available: np.ndarray) -> Callable[[int], float]:
     """CPU seconds of a number of decisions, measured inside the program.
 
     Args:
         path: from `library`.
-        features: ``(rows, agents, inputs)`` float32 of the library's agents.
+        features: of each of the library's agents its own, ``(rows, its inputs)`` float32.
         available: ``(rows, agents, actions)``.
     """
+    run = decided(path, features, available)
+    return lambda decisions: run(decisions)[0]
+
+
+def decided(path: Path, features: Sequence[np.ndarray], available: np.ndarray) -> Callable[[int], tuple[float, int]]:
+    """As `timed`, with the sum of all actions that were chosen."""
     bench = ctypes.CDLL(str(path)).kd_bench
     bench.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long, ctypes.POINTER(ctypes.c_long)]
     bench.restype = ctypes.c_double
-    shown = np.ascontiguousarray(features, np.float32), np.ascontiguousarray(available, np.uint8)
+    rows = np.ascontiguousarray(np.concatenate(features, axis=1), np.float32)
+    allowed = np.ascontiguousarray(available, np.uint8)
     total = ctypes.c_long()
 
-    def run(decisions: int) -> float:
-        seconds = bench(decisions, shown[0].ctypes.data, shown[1].ctypes.data, len(features), ctypes.byref(total))
+    def run(decisions: int) -> tuple[float, int]:
+        seconds = bench(decisions, rows.ctypes.data, allowed.ctypes.data, len(rows), ctypes.byref(total))
         assert 0 <= total.value <= decisions * available.shape[1] * available.shape[2], "no decision was refused"
-        return seconds
+        return seconds, total.value
 
     return run
 

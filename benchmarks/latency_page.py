@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 ROWS = {
@@ -48,10 +49,15 @@ def text(result: dict[str, Any]) -> str:
 
 
 def _task(task: dict[str, Any], host: str) -> list[str]:
-    sizes, width = task["sizes"], task["student_width"]
+    sizes, width, students = task["sizes"], task["student_width"], task["students"]
+    one = students["one_agent"]
     lines = [
-        f"### {sizes['name']}: {sizes['n_agents']} agents, {sizes['inputs']} features, {sizes['n_actions']} actions, "
-        f"students of width {width}"
+        f"### {sizes['name']}, limits {task['limits']}: {sizes['n_agents']} agents, {sizes['inputs']} features, "
+        f"{sizes['n_actions']} actions, students of width {_each(students['widths'])}",
+        "",
+        f"The students see {_each(students['inputs'])} of the {sizes['inputs']} features, {host}'s networks all. "
+        f"One agent is agent {one}: {students['inputs'][one]} features, width {students['widths'][one]}, and no other "
+        "has more features times width.",
     ]
     for scope, title in (
         ("agent", "One decision of one agent"),
@@ -90,6 +96,11 @@ def _task(task: dict[str, Any], host: str) -> list[str]:
         listed = ", ".join(f"{ROWS[name].format(host=host, width=width)} {value:.3g}" for name, value in energy.items())
         lines.append(f"- Energy of one agent's decision, µJ of the whole package (RAPL): {listed}.")
     return lines
+
+
+def _each(numbers: Sequence[int]) -> str:
+    """One number if all agents have the same."""
+    return ", ".join(map(str, numbers if len(set(numbers)) > 1 else numbers[:1]))
 
 
 def _spread(values: dict[str, float]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import latency_c
 import numpy as np
-from latency_teams import TEACHER_WIDTH, Size, Timed
+from latency_teams import TEACHER_WIDTH, Students, Timed
 
 from kd_onboard.bundle import Bundle
 
@@ -24,7 +24,7 @@ _ENERGY_S = 0.5
 _ONBOARD = """
 import numpy, sys
 from kd_onboard import OnboardAgent
-agent = OnboardAgent.load(sys.argv[1], 0, sys.argv[2])
+agent = OnboardAgent.load(sys.argv[1], int(sys.argv[2]), sys.argv[3])
 agent.act(numpy.zeros(agent.profile.inputs, numpy.float32), numpy.ones(agent.profile.n_actions, bool))
 print("decided", flush=True)
 sys.stdin.read()
@@ -32,23 +32,28 @@ sys.stdin.read()
 _TORCH = """
 import sys
 import torch
-import latency_teams
+from latency_teams import SIZES, host_timed, student_timed, students
 torch.set_num_threads(1)
-size = next(size for size in latency_teams.SIZES if size.name == sys.argv[1])
-getattr(latency_teams, sys.argv[2])(size, int(sys.argv[3]), size.n_agents)(1)
+name, limits, width = sys.argv[1], sys.argv[2], int(sys.argv[3])
+size = next(size for size in SIZES if size.name == name)
+if limits == "host":
+    host_timed(size, width, size.n_agents)(1)
+else:
+    student_timed(students(size, limits, width), range(size.n_agents))(1)
 print("decided", flush=True)
 sys.stdin.read()
 """
 
 
-def takes(size: Size, bundle: Bundle, folder: Path, starts: int) -> dict[str, Any]:
-    """Cold start, memory, bytes and instructions at one task's sizes: of one agent, but in torch of the team."""
-    agent = bundle.agents[0]
+def takes(team: Students, width: int, bundle: Bundle, folder: Path, starts: int) -> dict[str, Any]:
+    """Cold start, memory, bytes and instructions of a task's students: of the widest agent, in torch of the team."""
+    agent, name = bundle.agents[team.widest], team.size.name
+    onboard = [sys.executable, "-c", _ONBOARD, str(bundle.folder), str(agent.index)]
     main = latency_c.program(bundle, agent, latency_c.SIZED, folder)
     commands = {
-        "epymarl_teacher": [sys.executable, "-c", _TORCH, size.name, "host_timed", str(TEACHER_WIDTH)],
-        "torch": [sys.executable, "-c", _TORCH, size.name, "student_timed", str(agent.width)],
-        **{name: [sys.executable, "-c", _ONBOARD, str(bundle.folder), name] for name in ("numpy", "onnx", "c")},
+        "epymarl_teacher": [sys.executable, "-c", _TORCH, name, "host", str(TEACHER_WIDTH)],
+        "torch": [sys.executable, "-c", _TORCH, name, team.limits, str(width)],
+        **{backend: [*onboard, backend] for backend in ("numpy", "onnx", "c")},
         "c_program": [str(main)],
     }
     counted = {level: latency_c.instructions(bundle, agent, f, folder) for level, f in latency_c.COUNTED.items()}

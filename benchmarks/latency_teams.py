@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 import warnings
@@ -24,13 +25,15 @@ warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 HOST = get_host()  # before anything of `envs`: on a checkout the host decides what that package is
 
-from envs.hetero_mask.layouts import layout_for  # noqa: E402
+from envs.hetero_mask.battles import Part  # noqa: E402
+from envs.hetero_mask.layouts import FeatureLayout, layout_for  # noqa: E402
 from envs.hetero_mask.mask import ObservationMask  # noqa: E402
+from envs.hetero_mask.presets import default_widths, mask_for  # noqa: E402
 from kd_controllers.hetero_mac import HeteroMAC  # noqa: E402
 from kd_controllers.student_net import HeteroStudent  # noqa: E402
 from kd_marl.deploy.source import StudentRun  # noqa: E402
 from kd_marl.launch import assemble, parse_command  # noqa: E402
-from kd_marl.metrics.flops import AgentStep  # noqa: E402
+from kd_marl.metrics.flops import AgentStep, closed_formula  # noqa: E402
 
 TEACHER_WIDTH = 256
 EPISODE = 25
@@ -47,7 +50,7 @@ class Size:
     Attributes:
         task: its key.
         env: the environment's name in a host's registry.
-        inputs: elements of an agent's observation; a student of these sizes sees them all, the most it can.
+        inputs: elements of an agent's observation.
     """
 
     name: str
@@ -67,6 +70,69 @@ SIZES = (
     Size("spread", "pz-mpe-simple-spread-v3", "gymma", 3, 18, 5),
     Size("8m", "8m", "sc2", 8, 80, 14),
 )
+# Task -> what StarCraft II's environment says of its observations; the layouts of the others are known by their names.
+_UNIT = ("distance", "x", "y", "health")
+OBSERVATIONS = {
+    "8m": (
+        Part("move", None, ("north", "south", "east", "west")),
+        Part("E", 8, ("attackable", *_UNIT)),
+        Part("A", 7, ("visible", *_UNIT)),
+        Part("O", None, ("health",)),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Students:
+    """Untrained students of one task.
+
+    Attributes:
+        size: the task's sizes.
+        limits: ``fo``, ``lh`` or ``lha``.
+        mask: who sees what.
+        widths: one an agent.
+    """
+
+    size: Size
+    limits: str
+    mask: ObservationMask
+    widths: tuple[int, ...]
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Number of features that each agent sees."""
+        return tuple(len(self.mask.indices(agent)) for agent in range(self.size.n_agents))
+
+    @property
+    def widest(self) -> int:
+        """The agent with the most features times width: what one agent costs is not that of one that sees little."""
+        return max(range(self.size.n_agents), key=lambda agent: self.inputs[agent] * self.widths[agent])
+
+    def flops(self, agents: Sequence[int]) -> int:
+        """FLOPs of one decision of each of these agents."""
+        return sum(closed_formula(self.inputs[i], self.widths[i], self.size.n_actions) for i in agents)
+
+    def seen(self, shown: Recorded, agent: int) -> np.ndarray:
+        """What an agent sees of what is shown: ``(RECORDED, its inputs)`` float32, contiguous."""
+        return shown.features[:, agent].take(self.mask.indices(agent), axis=1)
+
+
+def students(size: Size, limits: str, width: int) -> Students:
+    """The students that a run under these limits has.
+
+    Args:
+        size: the task.
+        limits: ``fo``, ``lh`` or ``lha``, with the preset of the paper.
+        width: of all, but under ``lha``, which gives each its own.
+    """
+    layout = layout_of(size)
+    mask = mask_for(layout, limits)
+    return Students(size, limits, mask, default_widths(layout, mask, limits, width))
+
+
+def layout_of(size: Size) -> FeatureLayout:
+    """What the features of the task's observations mean."""
+    return layout_for(size.task, size.n_agents, size.inputs, {"observation": OBSERVATIONS.get(size.task, ())})
 
 
 @dataclass(frozen=True)
@@ -91,22 +157,23 @@ def recorded(size: Size, seed: int = 0) -> Recorded:
     return Recorded(features, available)
 
 
-def select_actions(mac: Any, size: Size, n_agents: int, inputs: int) -> Timed:
+def select_actions(mac: Any, size: Size, agents: Sequence[int], inputs: int) -> Timed:
     """``mac.select_actions`` as the host's runner calls it: one environment, gradients recorded, episode by episode.
 
     Args:
         mac: a controller of the host or ours.
         size: the task.
-        n_agents: how many agents it decides for.
+        agents: whom it decides for.
         inputs: elements of an observation that it is given.
     """
-    groups = {"agents": n_agents}
+    agents = list(agents)
+    groups = {"agents": len(agents)}
     batch = HOST.EpisodeBatch(_scheme(size, inputs), groups, 1, EPISODE + 1, device="cpu")
     shown = recorded(size)
     for t in range(EPISODE):
-        obs = np.zeros((n_agents, inputs), np.float32)
-        obs[:, : size.inputs] = shown.features[t, :n_agents]
-        batch.update({"obs": [obs], "avail_actions": [shown.available[t, :n_agents].astype(np.int32)]}, ts=t)
+        obs = np.zeros((len(agents), inputs), np.float32)
+        obs[:, : size.inputs] = shown.features[t, agents]
+        batch.update({"obs": [obs], "avail_actions": [shown.available[t, agents].astype(np.int32)]}, ts=t)
 
     def run(decisions: int) -> float:
         started = time.thread_time()
@@ -133,21 +200,17 @@ def host_timed(size: Size, width: int, n_agents: int) -> Timed:
     args.hidden_dim, args.agent = width, "rnn"
     torch.manual_seed(0)
     mac = HOST.controllers["basic_mac"](_scheme(size, inputs), {"agents": n_agents}, args)
-    return select_actions(mac, size, n_agents, inputs)
+    return select_actions(mac, size, range(n_agents), inputs)
 
 
-def student_timed(size: Size, width: int, n_agents: int) -> Timed:
-    """Our torch controller."""
-    args = _args("kd_student", size, n_agents)
-    args.observation_mask = full_mask("untrained", n_agents, size.inputs)
-    args.widths, args.mask_at = [width] * n_agents, "environment"
-    return select_actions(HeteroMAC(_scheme(size, size.inputs), None, args), size, n_agents, size.inputs)
-
-
-def full_mask(task: str, n_agents: int, inputs: int) -> ObservationMask:
-    """Everyone sees everything."""
-    layout = layout_for(task, n_agents, inputs)
-    return ObservationMask(layout, np.ones((n_agents, inputs), bool), origin="fo")
+def student_timed(team: Students, agents: Sequence[int]) -> Timed:
+    """Our torch controller with some of the students, each with its own view and width."""
+    size, mask = team.size, team.mask
+    layout = dataclasses.replace(mask.layout, agents=tuple(mask.layout.agents[i] for i in agents))
+    args = _args("kd_student", size, len(agents))
+    args.observation_mask = ObservationMask(layout, mask.visible[list(agents)], origin=mask.origin)
+    args.widths, args.mask_at = [team.widths[i] for i in agents], "environment"
+    return select_actions(HeteroMAC(_scheme(size, size.inputs), None, args), size, agents, size.inputs)
 
 
 def teacher_network(size: Size) -> AgentStep:
@@ -157,7 +220,13 @@ def teacher_network(size: Size) -> AgentStep:
 
 
 def untrained_run(
-    task: str, env: str, mask: ObservationMask, widths: Sequence[int], n_actions: int, seed: int = 0
+    task: str,
+    env: str,
+    mask: ObservationMask,
+    widths: Sequence[int],
+    n_actions: int,
+    seed: int = 0,
+    limits: str = "fo",
 ) -> StudentRun:
     """A student with random weights, as `kd_marl.deploy.source.load_student` would find a trained one.
 
@@ -168,6 +237,7 @@ def untrained_run(
         widths: of the agents.
         n_actions: size of the action space.
         seed: of the weights.
+        limits: that the mask and the widths come from.
     """
     torch.manual_seed(seed)
     visible = [mask.indices(agent) for agent in range(mask.n_agents)]
@@ -181,8 +251,8 @@ def untrained_run(
             "episodes": 1,
             "retention": None,
             "agreement": 0.0,
-            "limits": "fo",
-            "masks_preset": None,
+            "limits": limits,
+            "masks_preset": None if limits == "fo" else mask.origin,
         },
         commit=None,
         record="",
