@@ -74,7 +74,9 @@ def make_batch(seed=0, episodes=3, time=5, agents=3, actions=4, roles=2):
 def terms(b: Batch):
     """Every term, per step and agent or pair, with its mask."""
     pairs = losses.pair_mask(b.mask)
-    log_prob = losses.action_log_prob(b.student_logits, b.avail, b.actions)
+    teacher, student = (losses.masked_log_softmax(x, b.avail) for x in (b.teacher_logits, b.student_logits))
+    soft = [losses.masked_log_softmax(x, b.avail, TEMPERATURE) for x in (b.teacher_logits, b.student_logits)]
+    log_prob = losses.action_log_prob(student, b.actions)
     log_roles = [
         losses.role_log_distribution(embedding, projection, TEMPERATURE)
         for embedding, projection in (
@@ -84,9 +86,9 @@ def terms(b: Batch):
     ]
     return {
         "ppo": (losses.ppo_clip(log_prob, b.behaviour, b.advantage, EPS_CLIP), b.mask),
-        "kl": (losses.kl_divergence(b.teacher_logits, b.student_logits, b.avail, TEMPERATURE), b.mask),
-        "ce_hard": (losses.cross_entropy(b.teacher_logits, b.student_logits, b.avail, "hard"), b.mask),
-        "ce_soft": (losses.cross_entropy(b.teacher_logits, b.student_logits, b.avail, "soft", TEMPERATURE), b.mask),
+        "kl": (losses.kl_divergence(*soft), b.mask),
+        "ce_hard": (losses.cross_entropy(teacher, student, "hard"), b.mask),
+        "ce_soft": (losses.cross_entropy(*soft, "soft"), b.mask),
         "structure": (
             losses.structure(
                 losses.pairwise_cosines(b.teacher_embedding), losses.pairwise_cosines(b.student_embedding)
@@ -94,7 +96,7 @@ def terms(b: Batch):
             pairs,
         ),
         "role": (losses.role_divergence(*log_roles), b.mask),
-        "entropy": (losses.entropy(b.student_logits, b.avail), b.mask),
+        "entropy": (losses.entropy(student), b.mask),
     }
 
 

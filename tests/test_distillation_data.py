@@ -66,7 +66,7 @@ def test_a_sample_holds_different_episodes_with_their_own_labels(learner):
     logits, embedding = teacher.label(
         {"obs": sample.obs, "state": data["state"][:, :-1], "actions": sample.actions}, data["length"]
     )
-    log_prob = losses.action_log_prob(logits, sample.avail, sample.actions)
+    log_prob = losses.action_log_prob(losses.masked_log_softmax(logits, sample.avail), sample.actions)
     inside = sample.acting > 0
     torch.testing.assert_close(sample.teacher_logits[inside], logits[inside], rtol=0, atol=1e-5)
     torch.testing.assert_close(sample.behaviour_log_prob[inside], log_prob[inside], rtol=0, atol=1e-5)

@@ -67,7 +67,8 @@ def test_a_step_of_the_soft_terms_brings_the_student_to_the_teacher():
     optimiser = torch.optim.Adam([logits], lr=0.1)
     for _ in range(400):
         optimiser.zero_grad()
-        kl = losses.kl_divergence(batch.teacher_logits, logits, batch.avail, TEMPERATURE)
+        soft = (losses.masked_log_softmax(x, batch.avail, TEMPERATURE) for x in (batch.teacher_logits, logits))
+        kl = losses.kl_divergence(*soft)
         losses.masked_mean(kl, batch.mask).backward()
         optimiser.step()
     student = losses.masked_log_softmax(logits, batch.avail).exp()
@@ -221,7 +222,7 @@ def test_an_absurd_ratio_stays_finite_with_its_gradient():
 @given(seeds)
 def test_ppo_never_exceeds_the_unclipped_objective(seed):
     batch = make_batch(seed)
-    log_prob = losses.action_log_prob(batch.student_logits, batch.avail, batch.actions)
+    log_prob = losses.action_log_prob(losses.masked_log_softmax(batch.student_logits, batch.avail), batch.actions)
     clipped = losses.ppo_clip(log_prob, batch.behaviour, batch.advantage, 0.2)
     assert (clipped <= (log_prob - batch.behaviour).exp() * batch.advantage + 1e-12).all()
 
@@ -230,10 +231,10 @@ def test_ppo_never_exceeds_the_unclipped_objective(seed):
 @given(seeds, st.floats(0.1, 10.0))
 def test_soft_cross_entropy_is_kl_plus_the_teachers_entropy(seed, temperature):
     batch = make_batch(seed)
-    kl = losses.kl_divergence(batch.teacher_logits, batch.student_logits, batch.avail, temperature)
-    ce = losses.cross_entropy(batch.teacher_logits, batch.student_logits, batch.avail, "soft", temperature)
-    teacher_entropy = losses.entropy(batch.teacher_logits / temperature, batch.avail)
-    assert torch.allclose(ce, kl + teacher_entropy)
+    logits = (batch.teacher_logits, batch.student_logits)
+    teacher, student = (losses.masked_log_softmax(x, batch.avail, temperature) for x in logits)
+    kl = losses.kl_divergence(teacher, student)
+    assert torch.allclose(losses.cross_entropy(teacher, student, "soft"), kl + losses.entropy(teacher))
     assert (kl >= -1e-12).all()
 
 
@@ -244,7 +245,7 @@ def test_a_student_equal_to_its_teacher_has_no_loss():
         student_logits=batch.teacher_logits,
         student_embedding=batch.teacher_embedding,
         student_roles=batch.teacher_roles,
-        behaviour=losses.action_log_prob(batch.teacher_logits, batch.avail, batch.actions),
+        behaviour=losses.action_log_prob(losses.masked_log_softmax(batch.teacher_logits, batch.avail), batch.actions),
     )
     values = means(batch)
     for name in ("kl", "structure", "role"):
@@ -256,19 +257,21 @@ def test_hard_cross_entropy_targets_the_best_available_action():
     teacher = torch.tensor([5.0, 1.0, 2.0])
     avail = torch.tensor([0, 1, 1])
     student = torch.tensor([3.0, 0.0, 1.0])
-    value = losses.cross_entropy(teacher, student, avail, "hard")
+    value = losses.cross_entropy(*(losses.masked_log_softmax(x, avail) for x in (teacher, student)), "hard")
     assert value.item() == pytest.approx(np.log(1 + np.exp(-1)))
 
 
 def test_an_unknown_cross_entropy_target_is_refused():
     x = torch.zeros(1, 1, 1, 2)
     with pytest.raises(ValueError, match="ce_target is 'medium': expected 'hard' or 'soft'"):
-        losses.cross_entropy(x, x, x, "medium")
+        losses.cross_entropy(x, x, "medium")
 
 
 def test_entropy_of_a_uniform_policy_is_the_log_of_its_choices():
     avail = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])
-    assert losses.entropy(torch.zeros(2, 4), avail).tolist() == pytest.approx([np.log(3), 0.0])
+    assert losses.entropy(losses.masked_log_softmax(torch.zeros(2, 4), avail)).tolist() == pytest.approx(
+        [np.log(3), 0.0]
+    )
 
 
 # ------------------------------------------------------------------------------------------------ pairs and roles

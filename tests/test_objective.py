@@ -136,7 +136,7 @@ def test_agreement_counts_equal_greedy_choices_among_available_actions():
 
 def test_diagnostics_are_one_where_student_and_behaviour_are_the_same():
     b = loss_batch.make_batch(4)
-    log_prob = losses.action_log_prob(b.student_logits, b.avail, b.actions)
+    log_prob = losses.action_log_prob(losses.masked_log_softmax(b.student_logits, b.avail), b.actions)
     batch = replace(labelled(b), behaviour_log_prob=log_prob, teacher_logits=b.student_logits + 3.0)
     found = objective.diagnostics(batch, b.student_logits, eps_clip=0.2)
     assert {name: round(float(value), 9) for name, value in found.items()} == {

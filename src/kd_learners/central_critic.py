@@ -91,8 +91,8 @@ def evaluate(critic: Any, inputs: Tensor) -> Tensor:
     """
     known = inputs.shape[-1]
     weight = critic.fc1.weight
-    # What the agents share goes through the first layer once; an identity only picks a column of its weights. Contiguous,
-    # or the sum takes over the columns' strides, with which the next layer is nine times slower.
+    # What the agents share goes through the first layer once; an identity only picks a column of its weights. Made
+    # contiguous, or the sum takes over the columns' strides, with which the next layer is nine times slower.
     first = nn.functional.linear(inputs, weight[:, :known], critic.fc1.bias) + weight[:, known:].T.contiguous()
     hidden = torch.relu(critic.fc2(torch.relu(first)))
     return critic.fc3(hidden).squeeze(-1)

@@ -136,7 +136,7 @@ class ComparatorTerms(nn.Module):
             personal = self.personalisation(batch.state, embedding) * self.own
             term = personal_regression(personal, agent.guess(embedding), self.own)
             found["personal"] = losses.masked_mean(term, batch.acting)
-            knowing = agent.decide_with(embedding, personal)
-            term = losses.kl_divergence(batch.teacher_logits, knowing, batch.avail, temperature)
+            logits = (batch.teacher_logits, agent.decide_with(embedding, personal))
+            term = losses.kl_divergence(*(losses.masked_log_softmax(x, batch.avail, temperature) for x in logits))
             found["privileged"] = losses.masked_mean(term, batch.acting)
         return found

@@ -9,7 +9,7 @@ import torch
 from kd_controllers.teacher_mac import TeacherMAC
 from kd_learners import batches
 from kd_learners.frozen_teacher import FrozenTeacher
-from kd_learners.losses import action_log_prob
+from kd_learners.losses import action_log_prob, masked_log_softmax
 from kd_marl import progress, stages
 from kd_marl.artifacts.expert_buffer import ExpertBufferWriter
 from kd_marl.errors import UserError
@@ -89,7 +89,8 @@ class BufferExporter:
         filled = episodes.filled.unsqueeze(-1)
         last = torch.nn.functional.pad(episodes.filled, (0, 0, 0, 1))[:, 1:] < episodes.filled
         terminated = episodes.terminated.squeeze(-1)
-        log_prob = action_log_prob(logits, episodes.avail_actions[:, :-1], episodes.actions)
+        log_probs = masked_log_softmax(logits, episodes.avail_actions[:, :-1])
+        log_prob = action_log_prob(log_probs, episodes.actions)
         block = {
             "state": episodes.state,
             "obs": episodes.obs,

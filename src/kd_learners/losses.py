@@ -72,18 +72,17 @@ def masked_log_softmax(logits: Tensor, avail: Tensor, temperature: float = 1.0) 
     return torch.log_softmax(torch.where(avail > 0, logits / temperature, UNAVAILABLE), dim=-1)
 
 
-def action_log_prob(logits: Tensor, avail: Tensor, actions: Tensor) -> Tensor:
-    """The log-probability ln pi(a_t) of the actions taken, under the policy that acts (temperature 1).
+def action_log_prob(log_probs: Tensor, actions: Tensor) -> Tensor:
+    """The log-probability ln pi(a_t) of the actions taken.
 
     Args:
-        logits: ``(batch, time, agents, actions)``.
-        avail: ``(batch, time, agents, actions)``.
+        log_probs: ``(batch, time, agents, actions)``, ln pi, of `masked_log_softmax`.
         actions: ``(batch, time, agents)``, long.
 
     Returns:
         ``(batch, time, agents)``.
     """
-    return masked_log_softmax(logits, avail).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    return log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 
 # ------------------------------------------------------------------------------------------------------- Eqs. 3, 4
@@ -112,20 +111,17 @@ def _ratio(log_prob: Tensor, behaviour_log_prob: Tensor) -> Tensor:
 
 
 # ----------------------------------------------------------------------------------------------------------- Eq. 7
-def kl_divergence(teacher_logits: Tensor, student_logits: Tensor, avail: Tensor, temperature: float) -> Tensor:
-    """Eq. 7: KL(pi_T || pi_S), both softened by `temperature`. Not multiplied by its square.
+def kl_divergence(teacher_log_probs: Tensor, student_log_probs: Tensor) -> Tensor:
+    """Eq. 7: KL(pi_T || pi_S). Not multiplied by the square of the temperature.
 
     Args:
-        teacher_logits: ``(batch, time, agents, actions)``.
-        student_logits: ``(batch, time, agents, actions)``.
-        avail: ``(batch, time, agents, actions)``.
-        temperature: tau.
+        teacher_log_probs: ``(batch, time, agents, actions)``, of `masked_log_softmax` at temperature tau.
+        student_log_probs: the same of the student.
 
     Returns:
         ``(batch, time, agents)``, in nats.
     """
-    teacher = masked_log_softmax(teacher_logits, avail, temperature)
-    return _divergence(teacher, masked_log_softmax(student_logits, avail, temperature))
+    return _divergence(teacher_log_probs, student_log_probs)
 
 
 def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -136,31 +132,24 @@ def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 # ----------------------------------------------------------------------------------------------------------- Eq. 8
 def cross_entropy(
-    teacher_logits: Tensor,
-    student_logits: Tensor,
-    avail: Tensor,
-    target: Literal["hard", "soft"] = "hard",
-    temperature: float = 1.0,
+    teacher_log_probs: Tensor, student_log_probs: Tensor, target: Literal["hard", "soft"] = "hard"
 ) -> Tensor:
     """Eq. 8: the cross-entropy between the teacher's and the student's policy.
 
     Args:
-        teacher_logits: ``(batch, time, agents, actions)``.
-        student_logits: ``(batch, time, agents, actions)``.
-        avail: ``(batch, time, agents, actions)``.
+        teacher_log_probs: ``(batch, time, agents, actions)``, of `masked_log_softmax`.
+        student_log_probs: the same of the student.
         target: ``hard``: the teacher's most probable available action (the first one of equals); ``soft``: the
             teacher's whole distribution, Eq. 8 to the letter, whose gradient is that of the KL at the same temperature.
-        temperature: of both policies. 1 is the policy that acts.
 
     Returns:
         ``(batch, time, agents)``, in nats.
     """
-    student = masked_log_softmax(student_logits, avail, temperature)
-    teacher = masked_log_softmax(teacher_logits, avail, temperature).detach()
+    teacher = teacher_log_probs.detach()
     if target == "hard":
-        return -student.gather(-1, teacher.argmax(-1, keepdim=True)).squeeze(-1)
+        return -student_log_probs.gather(-1, teacher.argmax(-1, keepdim=True)).squeeze(-1)
     if target == "soft":
-        return -(teacher.exp() * student).sum(-1)
+        return -(teacher.exp() * student_log_probs).sum(-1)
     raise ValueError(f"ce_target is {target!r}: expected 'hard' or 'soft'")
 
 
@@ -252,17 +241,15 @@ def role_divergence(teacher_log_roles: Tensor, student_log_roles: Tensor) -> Ten
 
 
 # ----------------------------------------------------------------------------------------------------------- Eq. 5
-def entropy(logits: Tensor, avail: Tensor) -> Tensor:
-    """H(pi) of Eq. 5 over the available actions, at temperature 1.
+def entropy(log_probs: Tensor) -> Tensor:
+    """H(pi) of Eq. 5 over the available actions.
 
     Args:
-        logits: ``(batch, time, agents, actions)``.
-        avail: ``(batch, time, agents, actions)``.
+        log_probs: ``(batch, time, agents, actions)``, ln pi, of `masked_log_softmax`.
 
     Returns:
         ``(batch, time, agents)``, in nats.
     """
-    log_probs = masked_log_softmax(logits, avail)
     return -(log_probs.exp() * log_probs).sum(-1)
 
 

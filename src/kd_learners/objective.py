@@ -70,10 +70,16 @@ def terms(
     """
     mask, avail = batch.acting, batch.avail
     advantage = standardise(batch.advantage, mask) if settings.standardise_advantage else batch.advantage
-    log_prob = losses.action_log_prob(logits, avail, batch.actions)
+
+    def policies(temperature: float) -> list[Tensor]:
+        return [losses.masked_log_softmax(x, avail, temperature) for x in (batch.teacher_logits, logits)]
+
+    teacher, student = policies(1.0)
+    softened = [teacher, student] if settings.temperature == 1.0 else policies(settings.temperature)
+    log_prob = losses.action_log_prob(student, batch.actions)
     ppo = losses.ppo_clip(log_prob, batch.behaviour_log_prob, advantage, settings.eps_clip)
-    kl = losses.kl_divergence(batch.teacher_logits, logits, avail, settings.temperature)
-    ce = losses.cross_entropy(batch.teacher_logits, logits, avail, settings.ce_target)  # type: ignore[arg-type]
+    kl = losses.kl_divergence(*softened)
+    ce = losses.cross_entropy(teacher, student, settings.ce_target)  # type: ignore[arg-type]
     structure = losses.structure(batch.teacher_cosines, losses.pairwise_cosines(embedding))
     student_log_roles = losses.role_log_distribution(embedding, student_roles, settings.temperature)
     role = losses.role_divergence(batch.teacher_log_roles, student_log_roles)
@@ -83,7 +89,7 @@ def terms(
         "ce": losses.masked_mean(ce, mask),
         "structure": losses.masked_mean(structure, batch.acting_pairs),
         "role": losses.masked_mean(role, mask),
-        "entropy": losses.masked_mean(losses.entropy(logits, avail), mask),
+        "entropy": losses.masked_mean(losses.entropy(student), mask),
     }
 
 
@@ -99,7 +105,7 @@ def total(parts: dict[str, Tensor], settings: ObjectiveSettings) -> Tensor:
 @torch.no_grad()
 def diagnostics(batch: LabelledEpisodes, logits: Tensor, eps_clip: float) -> dict[str, Tensor]:
     """What is logged beside the terms: ``clip_fraction``, ``effective_sample_size``, ``agreement``."""
-    log_prob = losses.action_log_prob(logits, batch.avail, batch.actions)
+    log_prob = losses.action_log_prob(losses.masked_log_softmax(logits, batch.avail), batch.actions)
     return {
         "clip_fraction": losses.clip_fraction(log_prob, batch.behaviour_log_prob, eps_clip, batch.acting),
         "effective_sample_size": losses.effective_sample_size(log_prob, batch.behaviour_log_prob, batch.acting),

@@ -22,7 +22,7 @@ from kd_learners import batches, evaluation, expert_data, objective, roles
 from kd_learners.comparators import ComparatorTerms
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.labelled import LabelledEpisodes, Labeller, RecentEpisodes
-from kd_learners.losses import action_log_prob
+from kd_learners.losses import action_log_prob, masked_log_softmax
 from kd_learners.settings import read_settings
 from kd_marl import progress, resume, stages
 from kd_marl.artifacts import atomic
@@ -167,7 +167,8 @@ class StudentLearner:
             fixed = torch.from_numpy(self.mac.mask.visible.astype(np.float32))
             visible = fixed.expand(len(episodes.actions), -1, -1)
         logits, _ = self.mac.unroll(episodes.obs[:, :-1], visible)
-        log_prob = action_log_prob(logits, episodes.avail_actions[:, :-1], episodes.actions)
+        log_probs = masked_log_softmax(logits, episodes.avail_actions[:, :-1])
+        log_prob = action_log_prob(log_probs, episodes.actions)
         self.recent.add(self.labeller(episodes, log_prob, visible))
 
     def _minibatch(self) -> LabelledEpisodes:

@@ -19,7 +19,15 @@ from torch import Tensor, nn
 from kd_controllers.teacher_mac import TeacherMAC, unroll_ragged
 from kd_learners import batches, central_critic, evaluation
 from kd_learners.advantages import gae, standardise, td_residual
-from kd_learners.losses import acting_mask, action_log_prob, clip_fraction, entropy, masked_mean, ppo_clip
+from kd_learners.losses import (
+    acting_mask,
+    action_log_prob,
+    clip_fraction,
+    entropy,
+    masked_log_softmax,
+    masked_mean,
+    ppo_clip,
+)
 from kd_learners.rollout import Rollout, Sequences, States, cut, starts
 from kd_learners.settings import read_settings
 from kd_marl import progress, resume, threads
@@ -178,7 +186,7 @@ class TeacherLearner:
             "inputs": policy_inputs,
             "avail": avail,
             "actions": episodes.actions,
-            "log_prob": action_log_prob(logits.float(), avail, episodes.actions),
+            "log_prob": action_log_prob(masked_log_softmax(logits.float(), avail), episodes.actions),
             "advantage": standardise(advantage, acting),
             "acting": acting,
         }
@@ -200,10 +208,11 @@ class TeacherLearner:
         with self._precision():
             logits, _ = self.mac.unroll_inputs(part.inputs.unsqueeze(2), part.hidden.unsqueeze(1))
             value = central_critic.evaluate(self.critic, states.inputs)
-        logits, value = logits.squeeze(2).float(), value.float()
-        log_prob = action_log_prob(logits, part.avail, part.actions)
+        value = value.float()
+        log_probs = masked_log_softmax(logits.squeeze(2).float(), part.avail)
+        log_prob = action_log_prob(log_probs, part.actions)
         surrogate = masked_mean(ppo_clip(log_prob, part.log_prob, part.advantage, settings.eps_clip), part.acting)
-        bonus = masked_mean(entropy(logits, part.avail), part.acting)
+        bonus = masked_mean(entropy(log_probs), part.acting)
         critic_loss = (value - states.target).square().mean()
         self.optimiser.zero_grad()
         (critic_loss - surrogate - settings.entropy_coef * bonus).backward()
