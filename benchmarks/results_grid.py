@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 STUDENT, BASELINE, EXPORT = "kd_student", "mappo", "kd_export"
 # A run's seed is its cell's. No run of the grid has a budget: older records lack the key.
 NOT_COMPARED = records_of_suites.NOT_COMPARED | {"seed", "budget"}
+# Keys that came later, with what runs that lack them did.
+LATER = {"attention_window": 20, "feature_coef": 0.0, "personal_coef": 0.0, "privileged_coef": 0.0}
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Record:
     summary: dict[str, Any]
     commit: str | None
     machine: str
+
+    @property
+    def shares_episodes(self) -> bool:
+        """Whether it was evaluated in nearly the same episodes as runs with other seeds, as earlier versions did."""
+        return "length_mean" not in self.summary.get("student", self.summary.get("policy", {}))
 
 
 @dataclass
@@ -178,7 +185,7 @@ def differences(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
     absent = "(absent)"
     lines = []
     for key in sorted((set(config) | set(wanted)) - NOT_COMPARED):
-        had, has = config.get(key, absent), wanted.get(key, absent)
+        had, has = config.get(key, LATER.get(key, absent)), wanted.get(key, absent)
         if key == "env_args":
             had, has = ({name: value for name, value in args.items() if name != "seed"} for args in (had, has))
         if had != has:

@@ -86,11 +86,17 @@ def provenance(evidence: Evidence) -> str:
     records = evidence.found.values()
     commits = sorted({record.commit or "unknown" for record in records})
     machines = sorted({record.machine for record in records})
+    shared = sum(record.shares_episodes for record in records)
+    evaluation = f"{', '.join(map(str, evidence.episodes))} episodes for each policy and seed"
+    if shared:
+        evaluation += (
+            f"; in {shared} of the runs nearly the same ones for all seeds: their intervals are too narrow by that"
+        )
     rows = [
         ("runs", f"{len(records)}, at commit {', '.join(commits)} (+: with local changes)"),
         ("host", get_host().name),
         ("seeds", ", ".join(map(str, evidence.grid.seeds))),
-        ("evaluation", f"{', '.join(map(str, evidence.episodes))} episodes for each policy and seed"),
+        ("evaluation", evaluation),
         ("machine", f"{'; '.join(machines)}; the page was written on {os.cpu_count()} cores"),
     ]
     return table(("", ""), rows if records else [("runs", "none yet")])

@@ -147,6 +147,18 @@ def test_the_newest_of_two_runs_counts(grid):
     assert grid.find(cell)[0].summary["student"]["return_mean"] == -2.0
 
 
+def test_a_run_from_before_a_key_counts_if_that_key_is_as_it_was(grid):
+    cell = Cell(STUDENT, SPREAD, "fo", 1)
+    put(grid, cell, 1)
+    file = next(grid.results.glob(f"sacred/{STUDENT}/{SPREAD}/1/config.json"))
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({key: value for key, value in config.items() if key != "feature_coef"}))
+    found, _ = grid.find(cell)
+    assert found is not None and found.shares_episodes
+    file.write_text(json.dumps({**config, "feature_coef": 0.5}))
+    assert grid.find(cell)[0] is None
+
+
 def test_a_failed_run_is_reported_and_the_others_go_on(grid, fake, capsys):
     failing = Cell(STUDENT, SPREAD, "fo", 1)
     status, calls = fake(fails=[failing.label])
