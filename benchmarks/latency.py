@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import os
 import random
 import sys
@@ -157,9 +156,7 @@ def _deciding(backends: Sequence[Backend]) -> Timed:
     for backend in backends:
         backend.features[:] = rng.standard_normal(backend.features.shape)
         backend.available[:] = True
-        bound = isinstance(backend, OnnxBackend)
-        call = functools.partial(backend._run, backend._steps[0][0]) if bound else backend.decide
-        calls.append((call, backend))
+        calls.append((backend.steps[0][0] if isinstance(backend, OnnxBackend) else backend.decide, backend))
 
     def run(decisions: int) -> float:
         started = time.thread_time()

@@ -6,6 +6,7 @@ import ctypes
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kd_onboard import BACKENDS, BackendError, BundleError, FaultError, OnboardAgent, read_bundle
+from kd_onboard import BACKENDS, BackendError, BundleError, FaultError, OnboardAgent, onnx_backend, read_bundle
 from kd_onboard.backend import make_backend
 from kd_onboard.c_backend import compile_agent
 from onboard_bundles import ACTIONS, SEEN, change_profile, student, write_bundle
@@ -79,6 +80,35 @@ def test_the_logits_are_torchs(folder, backend):
         network.decide()
         found.append(network.logits.copy())
     np.testing.assert_allclose(np.array(found), torch_logits(1, features), atol=1e-5)
+
+
+def test_onnx_runtime_is_called_in_public_where_its_inner_objects_have_other_names(folder, monkeypatch):
+    runtime = pytest.importorskip("onnxruntime")
+    bundle, calls = read_bundle(folder), []
+
+    class Renamed:
+        """A later runtime's session."""
+
+        def __init__(self, *args, **options):
+            self.inside = runtime.InferenceSession(*args, **options)
+            for name in ("get_inputs", "get_outputs", "io_binding"):
+                setattr(self, name, getattr(self.inside, name))
+
+        def run_with_iobinding(self, binding):
+            calls.append(binding)
+            self.inside.run_with_iobinding(binding)
+
+    today = make_backend(bundle, bundle.agent(1), "onnx")
+    monkeypatch.setattr(
+        onnx_backend, "_runtime", lambda: SimpleNamespace(**{**vars(runtime), "InferenceSession": Renamed})
+    )
+    later = make_backend(bundle, bundle.agent(1), "onnx")
+    for row in episode(1, steps=5)[0]:
+        for network in (today, later):
+            network.features[:], network.available[:] = row, True
+        assert today.decide() == later.decide()
+        assert today.logits.tolist() == later.logits.tolist()
+    assert len(calls) == 5
 
 
 def test_an_agent_is_found_by_its_name_too(folder):

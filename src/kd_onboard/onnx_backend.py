@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ class OnnxBackend:
 
     Attributes:
         logits: of the last decision, float32 ``(actions,)``.
+        steps: the two decisions, each the runtime's call and the buffer that tells whether it was good.
     """
 
     def __init__(self, model: bytes, agent: AgentProfile, where: str) -> None:
@@ -55,16 +58,16 @@ class OnnxBackend:
         self._masked = np.zeros_like(self.logits)
         self._action = np.zeros(1, np.int64)
         self._states = [np.zeros(agent.width, np.float32) for _ in range(2 if agent.use_rnn else 0)]
-        # A decision's buffers, and what it writes that is finite only if all went well.
+        # A decision with its buffers, and what it writes that is finite only if all went well.
         if agent.use_rnn:
-            self._steps = [(self._bind(session, i), self._states[1 - i]) for i in range(2)]
+            self.steps = [(self._bind(session, i), self._states[1 - i]) for i in range(2)]
         else:
-            self._steps = [(self._bind(session, None), self.logits)] * 2
-        self._run = session.run_with_iobinding
+            self.steps = [(self._bind(session, None), self.logits)] * 2
+        self._session = session
         self._reads = 0
 
-    def _bind(self, session: Any, reads: int | None) -> Any:
-        """Buffers of a decision that reads the state ``reads``. Every output has one: an unbound one is allocated."""
+    def _bind(self, session: Any, reads: int | None) -> Callable[[], Any]:
+        """The decision that reads the state ``reads``. Every output has a buffer: an unbound one is allocated."""
         binding = session.io_binding()
         inputs: dict[str, np.ndarray] = {"features": self.features, "available": self.available}
         outputs: dict[str, np.ndarray] = {"logits": self.logits, "masked_logits": self._masked, "action": self._action}
@@ -75,7 +78,7 @@ class OnnxBackend:
         for name, buffer in outputs.items():
             shape = (1,) if name == "action" else (1, buffer.size)
             binding.bind_output(name, "cpu", 0, buffer.dtype.type, shape, buffer.ctypes.data)
-        return binding
+        return _call(session, binding)
 
     def reset(self) -> None:
         """Forget the episode so far."""
@@ -85,8 +88,8 @@ class OnnxBackend:
     def decide(self) -> int:
         """The best available action, or -1 where the numbers overflowed."""
         reads = self._reads
-        binding, written = self._steps[reads]
-        self._run(binding)
+        run, written = self.steps[reads]
+        run()
         # Logits of a finite state, which lies in [-1, 1], are finite; so one product tests everything.
         if not math.isfinite(written.dot(written)):
             return -1
@@ -107,6 +110,18 @@ def open_onnx(bundle: Bundle, agent: AgentProfile, int8: bool) -> OnnxBackend:
         hint = "int8 was not tried, or chose other actions too often; " if int8 else ""
         raise BackendError(f"{bundle.folder} has no {kind} of {agent.label}: {hint}use another backend")
     return OnnxBackend(bundle.read(path), agent, str(bundle.folder / path))
+
+
+def _call(session: Any, binding: Any) -> Callable[[], Any]:
+    """A session's call on buffers that stay.
+
+    The public method makes new options every time and asks for a GPU's graphs first, an eighth of a small network's
+    time. It is what is called where the runtime names its inner objects otherwise.
+    """
+    inner, bound = getattr(session, "_sess", None), getattr(binding, "_iobinding", None)
+    if not hasattr(inner, "run_with_iobinding") or bound is None:
+        return functools.partial(session.run_with_iobinding, binding)
+    return functools.partial(inner.run_with_iobinding, bound, _runtime().RunOptions())
 
 
 def _runtime() -> Any:
