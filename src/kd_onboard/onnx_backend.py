@@ -118,7 +118,8 @@ def _call(session: Any, binding: Any) -> Callable[[], Any]:
     The public method makes new options every time and asks for a GPU's graphs first, an eighth of a small network's
     time. It is what is called where the runtime names its inner objects otherwise.
     """
-    inner, bound = getattr(session, "_sess", None), getattr(binding, "_iobinding", None)
+    inner: Any = getattr(session, "_sess", None)
+    bound = getattr(binding, "_iobinding", None)
     if not hasattr(inner, "run_with_iobinding") or bound is None:
         return functools.partial(session.run_with_iobinding, binding)
     return functools.partial(inner.run_with_iobinding, bound, _runtime().RunOptions())
