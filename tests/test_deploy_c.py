@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from deployed import FLAGS, OPTIMISATIONS, Program, compiled_bytes, compiler, episodes, network, write_c
-from kd_marl.deploy import replay
+from kd_marl.deploy import c_products, csource, replay
 from kd_marl.deploy.csource import largest_feature
 from kd_marl.deploy.footprint import footprint
 from kd_marl.deploy.weights import agent_weights
@@ -31,6 +31,26 @@ def test_c_decides_as_torch_does(tmp_path, sizes, flags):
         np.testing.assert_allclose([row for _, row in found], expected[e], rtol=0, atol=1e-5)
         program.reset()
         assert [program.act(*now) for now in zip(features[e], available[e], strict=True)] == actions[e].tolist()
+
+
+@pytest.mark.parametrize("inputs", [1, 15, 16, 33, 100])
+def test_turned_products_add_the_same_in_the_same_order(tmp_path, monkeypatch, inputs):
+    step, counts = network(inputs, 24, 7), []
+
+    def turned(model):
+        text, count = c_products.turn_products(model)
+        counts.append(count)
+        return text, count
+
+    monkeypatch.setattr(csource, "turn_products", turned)
+    ours = Program(write_c(tmp_path / "turned", step), step, "-O2")
+    monkeypatch.setattr(csource, "turn_products", lambda model: (model, 0))
+    generated = Program(write_c(tmp_path / "generated", step), step, "-O2")
+    assert counts == [5], "aligner, gates, the candidate's two, and the head"
+    for program in (ours, generated):
+        program.reset()
+    for row in episodes(inputs, 7, count=1, length=50)[0][0]:
+        assert ours.logits(row)[1].tobytes() == generated.logits(row)[1].tobytes()
 
 
 def test_exponential_and_tanh_of_the_program_are_exact_to_float32(tmp_path):

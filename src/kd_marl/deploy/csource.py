@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from emx_onnx_cgen.compiler import Compiler, CompilerOptions
 
+from kd_marl.deploy.c_products import turn_products
 from kd_marl.deploy.interface import package_version
 from kd_marl.deploy.onnx_graph import step_model
 from kd_marl.deploy.weights import Weights, sizes
@@ -17,8 +18,6 @@ from kd_marl.deploy.weights import Weights, sizes
 FORMAT_VERSION = 1
 HEADER, SOURCE, MODEL = "kd_agent.h", "kd_agent.c", "model.c"
 
-# The inner loop of the generator's matrix products, which the template lets the compiler unroll.
-_SUM = "            for (idx_t k = 0;"
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -67,7 +66,7 @@ def c_files(
             text = text.replace(f"@{key}@", value)
         filled[file] = text
     model = _generator().compile(step_model(weights, prefix))
-    return {**filled, MODEL: model.replace(_SUM, f"            KD_AGENT_UNROLLED\n{_SUM}")}
+    return {**filled, MODEL: turn_products(model)[0]}
 
 
 @lru_cache
