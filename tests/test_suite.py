@@ -95,6 +95,9 @@ WRONG = {
         "steps_of: kd_student",
         "steps_of: qmix}\n  qmix: {cpus: 1",
     ),
+    "tasks.spread.key is ['a']: expected a word": (f"key: {SPREAD}", "key: [a]"),
+    "methods.kd_student on tasks.spread under fo: t_max is 'many': expected a whole number": ("700", "many"),
+    "methods.kd_student on tasks.spread under fo: buffer_episodes is 0: expected a whole number": (": 40", ": 0"),
     "retries is -1: expected a whole number of at least 0": ("limits: [", "retries: -1\nlimits: ["),
     "cpus is 0: expected a whole number of at least 1": ("limits: [", "cpus: 0\nlimits: ["),
 }
@@ -205,6 +208,25 @@ def test_a_teacher_that_is_to_be_trained_comes_before_its_buffer(write, tmp_path
     # The students' own length is none of the teacher's business.
     assert "t_max" not in " ".join(teacher.words)
     assert plan.job("spread/buffer") is None and plan.job("spread/kd_student/lh/seed1") is None
+
+
+def test_a_value_that_only_the_run_can_judge_is_left_to_it(write, tmp_path):
+    plan = Plan(HOST, document.load(write(GOOD.replace("t_max: 700", "mac: [a]"))), tmp_path)
+    assert value_of(plan.job("spread/kd_student/fo/seed1"), "mac") == "['a']"
+
+
+def test_the_same_method_with_two_teachers_is_two_runs(write, tmp_path):
+    text = GOOD.replace("methods:", f"  mine: {{env: mpe, key: {SPREAD}, teacher: train}}\nmethods:")
+    text = text.replace("  mappo: {", "  mappo: {tasks: spread, ")
+    plan = Plan(HOST, document.load(write(text)), tmp_path)
+    assert {"mine/kd_student/fo/seed1", "spread/kd_student/fo/seed1"} <= set(plan.nodes)
+
+
+def test_steps_of_a_student_that_itself_does_not_run_there_are_counted(write, tmp_path):
+    text = GOOD.replace("kd_student: {", "kd_student: {limits: fo, ").replace("env: mpe", "env: mpe, limits: lh")
+    plan = Plan(HOST, document.load(write(text)), tmp_path)
+    assert list(plan.nodes) == ["spread/buffer", "spread/mappo/lh/seed1", "spread/mappo/lh/seed2"]
+    assert value_of(plan.job("spread/buffer"), "buffer_episodes") == "40"
 
 
 def test_baselines_take_the_steps_of_teacher_buffer_and_student(write, tmp_path, tiny_teacher, tiny_buffer):

@@ -1,15 +1,9 @@
-"""A suite's runs: one owner each, never twice, retried as often as allowed, stopped with their starter."""
+"""A suite's loop: each run once, after what it needs, retried as often as allowed, and told why it is broken."""
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,31 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kd_marl.errors import UserError
 from kd_marl.suite import attempt as attempts
-from kd_marl.suite import claim, cluster, process
+from kd_marl.suite import claim, process
 from kd_marl.suite.attempt import attempt
 from kd_marl.suite.campaign import Campaign, look
-from kd_marl.suite.job import Job
 from kd_marl.suite.ledger import Outcome, State
-from kd_marl.suite.local import LocalPool
 from kd_marl.suite.plan import Node
 from kd_marl.suite.show import Show
-
-
-@dataclass(frozen=True)
-class Made:
-    """A run that is made when a file is there."""
-
-    file: Path
-
-    def found(self):
-        return self.file if self.file.is_file() else None
-
-
-def job_of(folder, label, **changes):
-    values = {"kind": label, "key": label, "words": (label,), "proof": Made(folder / f"{label}.made")}
-    return Job(label=label, results=folder, **{**values, **changes})
+from suite_jobs import job_of
 
 
 class FakePlan:
@@ -72,7 +49,7 @@ class Ended:
 @pytest.fixture
 def scripted(monkeypatch):
     """What becomes of a run's process is drawn from its script, then it finishes; every start is in the list."""
-    started, scripts = [], {}
+    started, scripts, says = [], {}, {}
 
     def start(command, log, held):
         label = command[-1]
@@ -81,13 +58,14 @@ def scripted(monkeypatch):
         event = script.pop(0) if script else "finish"
         if event == "finish":
             (Path(log.name).parents[1] / f"{label}.made").touch()
-        log.write(b"error: that was it\n")
+        log.write(says.get(label, b"error: that was it\n"))
+        log.flush()
         return Ended({"finish": 0, "nothing": 0, "fail": 1, "kill": -9}[event])
 
     monkeypatch.setattr(
         attempts, "process", SimpleNamespace(start=start, stop=lambda _: 0, last_line=process.last_line)
     )
-    return SimpleNamespace(started=started, scripts=scripts)
+    return SimpleNamespace(started=started, scripts=scripts, says=says)
 
 
 class Inline:
@@ -195,6 +173,24 @@ def test_a_run_s_last_error_is_its_reason(tmp_path, scripted):
     assert report.outcome is Outcome.FAILED and report.message.startswith("error: that was it (all of it: ")
 
 
+def test_what_an_earlier_attempt_said_is_not_the_reason_of_a_later_one(tmp_path, scripted):
+    job = job_of(tmp_path, "a")
+    job.log.parent.mkdir(parents=True)
+    job.log.write_text("error: of long ago\n")
+    scripted.scripts["a"], scripted.says["a"] = ["fail"], b"Traceback of today\n"
+    assert attempt(job).message.startswith("Traceback of today (all of it: ")
+
+
+def test_the_last_run_s_line_no_longer_says_when_all_ends(monkeypatch, capsys):
+    monkeypatch.setenv("KD_MARL_PROGRESS", "0")
+    show = Show()
+    show.begin(0, 1)
+    show.tick(["a"], 60.0)
+    show.closed("a", State.FINISHED, "")
+    running, finished = capsys.readouterr().out.splitlines()[1:]
+    assert " to go" in running and " to go" not in finished
+
+
 @pytest.mark.parametrize("watched", ["0", "1"])
 def test_progress_shows_what_runs_what_is_left_and_when_it_ends(monkeypatch, capsys, watched):
     monkeypatch.setenv("KD_MARL_PROGRESS", watched)
@@ -213,200 +209,3 @@ def test_progress_shows_what_runs_what_is_left_and_when_it_ends(monkeypatch, cap
         assert "running a" in text and "finished a" in text and "1 of 4 runs are finished, 3 are left" in text
     else:
         assert "a, b" in text and said.out == ""
-
-
-# ---- one owner -------------------------------------------------------------------------------------------------------
-
-
-def test_only_one_claims_a_run_and_it_is_free_afterwards(tmp_path):
-    file = tmp_path / "suite" / "a.lock"
-    with claim.claimed(file) as first:
-        assert first is not None
-        with claim.claimed(file) as second:
-            assert second is None
-        assert f"process {os.getpid()}" in claim.owner(file)
-    assert claim.owner(file) is None
-    with claim.claimed(file) as third:
-        assert third is not None
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from kd_marl.suite import claim
-with claim.claimed(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(600)
-"""
-
-
-@pytest.fixture
-def holder(tmp_path, source_root):
-    """Another process that holds a run's claim."""
-    file = tmp_path / "a.lock"
-    environment = {**os.environ, "PYTHONPATH": str(source_root)}
-    running = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(file)], stdout=subprocess.PIPE, text=True, env=environment
-    )
-    assert running.stdout.readline() == "held\n"
-    yield running, file
-    running.kill()
-    running.wait()
-    running.stdout.close()
-
-
-def test_a_claim_ends_with_its_holder_however_it_ends(holder):
-    running, file = holder
-    assert f"process {running.pid}" in claim.owner(file)
-    running.kill()
-    running.wait()
-    assert claim.owner(file) is None
-
-
-def test_a_claim_lasts_as_long_as_the_run_that_inherited_it(tmp_path):
-    file = tmp_path / "a.lock"
-    with open(file, "w") as mine, open(os.devnull, "w") as log:
-        import fcntl
-
-        fcntl.flock(mine, fcntl.LOCK_EX)
-        run = process.start([sys.executable, "-c", "import time; time.sleep(600)"], log, [mine.fileno()])
-    try:
-        assert claim.owner(file) is not None, "ours is closed, the run's is not"
-    finally:
-        process.stop([run])
-    assert claim.owner(file) is None
-
-
-@pytest.mark.parametrize(("age", "free"), [(5, False), (claim.STALE_SECONDS + 30, True)])
-def test_the_heartbeat_of_another_machine_counts_where_its_lock_does_not_reach(tmp_path, age, free):
-    file = tmp_path / "a.lock"
-    file.write_text('{"host": "another", "pid": 3}')
-    os.utime(file, (time.time() - age,) * 2)
-    assert (claim.owner(file) is None) == free
-    with claim.claimed(file) as ours:
-        assert (ours is not None) == free
-
-
-def test_a_folder_without_locks_is_refused_in_one_line(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(37, "No locks available")
-
-    monkeypatch.setattr(claim.fcntl, "flock", refuse)
-    needed = r"cannot lock .* give --to a folder on a file system that has locks"
-    with pytest.raises(UserError, match=needed), claim.claimed(tmp_path / "a.lock"):
-        pass
-
-
-# ---- processes -------------------------------------------------------------------------------------------------------
-
-
-def gone(pid, patience=20.0):
-    """Whether a process ends within a while; one that nobody has waited for counts as ended."""
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        try:
-            os.kill(pid, 0)
-            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
-                return True
-        except (ProcessLookupError, FileNotFoundError):
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def test_a_stopped_run_is_interrupted_like_by_ctrl_c_and_its_children_end_with_it(tmp_path):
-    noted, child = tmp_path / "noted", tmp_path / "child"
-    code = f"""
-import pathlib, subprocess, sys, time
-deaf = "import signal, time; signal.signal(2, signal.SIG_IGN); time.sleep(600)"
-other = subprocess.Popen([sys.executable, "-c", deaf])
-pathlib.Path({str(child)!r}).write_text(str(other.pid))
-try:
-    time.sleep(600)
-except KeyboardInterrupt:
-    pathlib.Path({str(noted)!r}).write_text("interrupted")
-"""
-    with open(tmp_path / "log", "wb") as log:
-        run = process.start([sys.executable, "-c", code], log)
-    while not (child.is_file() and child.read_text()):
-        time.sleep(0.05)
-    time.sleep(0.3)
-    process.stop([run])
-    assert noted.read_text() == "interrupted"
-    assert gone(int(child.read_text()))
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's signal to a parent's children is Linux's")
-def test_a_run_does_not_outlive_the_process_that_started_it(tmp_path, source_root):
-    code = """
-import sys, time
-from kd_marl.suite import process
-with open(sys.argv[1], "wb") as log:
-    run = process.start([sys.executable, "-c", "import time; time.sleep(600)"], log)
-print(run.pid, flush=True)
-time.sleep(600)
-"""
-    parent = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "log")],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(source_root)},
-    )
-    pid = int(parent.stdout.readline())
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
-    assert gone(pid)
-
-
-def slow_job(folder, label, monkeypatch):
-    """A job whose process sleeps; stands in for src/main.py."""
-    command = [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(600)"]
-    monkeypatch.setattr(attempts, "_command", lambda job: command)
-    return job_of(folder, label)
-
-
-def begun(job):
-    return job.log.is_file() and "begun\n" in job.log.read_text()
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def test_closing_the_pool_interrupts_what_runs_and_notes_it(tmp_path, monkeypatch):
-    job, pool = slow_job(tmp_path, "a", monkeypatch), LocalPool(1)
-    pool.submit(job, False)
-    assert not pool.room(1) and [running.label for running in pool.running()] == ["a"]
-    wait_for(lambda: begun(job))
-    pool.close()
-    (noted,) = job.ledger.attempts()
-    assert noted.outcome == "stopped" and claim.owner(job.lock) is None
-
-
-def test_a_killed_process_is_told_apart_from_one_that_failed(tmp_path, monkeypatch):
-    job, pool = slow_job(tmp_path, "a", monkeypatch), LocalPool(1)
-    real, pids = process.start, []
-    monkeypatch.setattr(process, "start", lambda *words: pids.append(real(*words)) or pids[-1])
-    pool.submit(job, False)
-    wait_for(lambda: begun(job))
-    os.kill(pids[0].pid, signal.SIGKILL)
-    ((ended, report),) = pool.ended(60)
-    assert ended is job and report.outcome is Outcome.KILLED and "SIGKILL" in report.message
-    pool.close()
-
-
-def test_a_large_job_runs_alone_rather_than_never():
-    pool = LocalPool(2)
-    assert pool.room(8)
-    pool._running = {object(): SimpleNamespace(cpus=1)}
-    assert pool.room(1) and not pool.room(2)
-
-
-def test_ray_that_is_not_installed_is_one_line(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"needs ray, which is not installed: pip install 'kd-marl\[suite\]'"):
-        cluster.RayPool("local", 1)

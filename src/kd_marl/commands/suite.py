@@ -77,11 +77,11 @@ def _run(args: argparse.Namespace) -> int:
 
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f"--jobs is {args.jobs}: give at least 1")
-    plan = _plan(args)
     progress.remember_terminal()
-    # Ray sets handlers of its own when it starts; ours come after them.
-    campaign = Campaign(plan, _pool(args), Show(), args.retry_broken)
     try:
+        plan = _plan(args)
+        # Ray sets handlers of its own when it starts; ours come after them.
+        campaign = Campaign(plan, _pool(args), Show(), args.retry_broken)
         with _interruptible():
             counts = campaign.run()
     except KeyboardInterrupt:

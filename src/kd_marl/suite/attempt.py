@@ -55,6 +55,7 @@ def attempt(job: Job, stop: threading.Event | None = None, wait: float = 1.0, af
         with open(job.log, "ab") as log:
             log.write(f"$ {job.line}\n".encode())
             log.flush()
+            said = log.tell()
             running = process.start(_command(job), log, [claim.descriptor])
         stopping, looks = stop or threading.Event(), 0
         try:
@@ -68,20 +69,21 @@ def attempt(job: Job, stop: threading.Event | None = None, wait: float = 1.0, af
             job.ledger.end(Outcome.STOPPED)
             raise
         process.stop([running])
-        report = judge(running.returncode, job.proof.found(), stopped, job.log)
+        report = judge(running.returncode, job.proof.found(), stopped, job.log, said)
         assert report.outcome is not None, "judged"
         job.ledger.end(report.outcome, report.message)
         return report
 
 
-def judge(status: int, found: Path | None, stopped: bool, log: Path) -> Report:
+def judge(status: int, found: Path | None, stopped: bool, log: Path, said: int) -> Report:
     """How an attempt ended.
 
     Args:
         status: the process's exit status; negative: the signal that ended it.
         found: the run's result, if there is one.
         stopped: whether we ended it.
-        log: what it said.
+        log: what it said, after what earlier attempts said.
+        said: bytes of the log that are theirs.
     """
     if found is not None:
         return Report(Outcome.FINISHED)
@@ -90,7 +92,7 @@ def judge(status: int, found: Path | None, stopped: bool, log: Path) -> Report:
     if status < 0:
         return Report(Outcome.KILLED, f"killed by {signal.Signals(-status).name} (a machine out of memory does that)")
     if status:
-        return Report(Outcome.FAILED, process.last_line(log))
+        return Report(Outcome.FAILED, process.last_line(log, said))
     return Report(Outcome.FAILED, f"it ended well but left no result that counts (all it said: {log})")
 
 

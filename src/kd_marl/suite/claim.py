@@ -48,13 +48,16 @@ def claimed(file: Path, wait: float = 0.0) -> Iterator[Claim | None]:
         wait: seconds to wait for an owner that may be about to end.
 
     Raises:
-        UserError: the file system has no locks.
+        UserError: the file cannot be written, or its file system has no locks.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UserError(f"cannot write {file} ({error.strerror}): give --to a folder that you can write to") from None
     try:
         deadline = time.monotonic() + wait
-        while not (ours := _take(descriptor, file)) and time.monotonic() < deadline:
+        while not (ours := _take(descriptor, file, fcntl.LOCK_EX)) and time.monotonic() < deadline:
             time.sleep(0.2)
         if not ours:
             yield None
@@ -73,12 +76,12 @@ def claimed(file: Path, wait: float = 0.0) -> Iterator[Claim | None]:
 def owner(file: Path) -> str | None:
     """Who holds a run now, as ``machine, process 123``; None if nobody does."""
     try:
-        descriptor = os.open(file, os.O_RDWR)
+        descriptor = os.open(file, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
-        if _take(descriptor, file):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        # Shared: two that only look do not take each other for an owner, and looking needs no right to write.
+        if _take(descriptor, file, fcntl.LOCK_SH):
             return None
         found = _read_owner(descriptor)
         return f"{found.get('host', 'unknown')}, process {found.get('pid', 'unknown')}"
@@ -86,10 +89,10 @@ def owner(file: Path) -> str | None:
         os.close(descriptor)
 
 
-def _take(descriptor: int, file: Path) -> bool:
+def _take(descriptor: int, file: Path, kind: int) -> bool:
     """Lock the file, unless somebody holds it."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _TAKEN:
             return False

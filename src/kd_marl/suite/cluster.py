@@ -14,7 +14,7 @@ from kd_marl.suite.job import Job
 from kd_marl.suite.ledger import Outcome
 from kd_marl.suite.process import STOP_SECONDS
 
-LOCAL = "local"
+LOCAL, CLIENT = "local", "ray://"
 # What a task that replaces a lost one waits for the lost one's claim to be free.
 _PATIENCE = STALE_SECONDS + 15.0
 
@@ -34,8 +34,10 @@ class RayPool:
             jobs: processors to use at most; None: what the cluster has.
 
         Raises:
-            UserError: Ray is not installed, or there is no cluster at the address.
+            UserError: Ray is not installed, there is no cluster at the address, or this machine is not of it.
         """
+        if address.startswith(CLIENT):
+            raise UserError(f"--ray {address} is Ray Client: start the suite on a machine of the cluster, --ray auto")
         # No report of our users to anybody.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
@@ -54,6 +56,8 @@ class RayPool:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"cannot join a Ray cluster at {address} ({reason}): see `ray status`") from None
         there = int(ray.cluster_resources().get("CPU", 1))
+        # A local cluster gets no machine on which a larger job could ever start.
+        self._most = there if address == LOCAL else None
         self._limit = jobs
         self.slots = max(1, min(there, jobs or there))
         self._task: Any = ray.remote(attempt)
@@ -66,7 +70,8 @@ class RayPool:
 
     def submit(self, job: Job, afresh: bool) -> None:
         """Hand a job over."""
-        task = self._task.options(num_cpus=job.cpus, max_retries=job.retries, name=job.label)
+        cpus = job.cpus if self._most is None else min(job.cpus, self._most)
+        task = self._task.options(num_cpus=cpus, max_retries=job.retries, name=job.label)
         self._running[task.remote(job, wait=_PATIENCE, afresh=afresh)] = job
 
     def running(self) -> list[Job]:

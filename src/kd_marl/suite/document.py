@@ -193,7 +193,7 @@ def _task(name: str, value: Any) -> Task:
     keys = ("env", "map_name", "key", "env_args", "with", "teacher", "teacher_with", "limits")
     given = _keys(value, where, keys, required=("env",))
     arguments = dict(_mapping_of(given.get("env_args"), f"{where}.env_args"))
-    arguments.update({key: given[key] for key in ("map_name", "key") if key in given})
+    arguments.update({key: _text(given[key], f"{where}.{key}") for key in ("map_name", "key") if key in given})
     overrides = {f"env_args.{key}": value for key, value in arguments.items()}
     return Task(
         name=name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -95,16 +95,34 @@ class Plan:
             self.nodes[cell.label] = Node(
                 cell.label, cell.task, cell.method, (f"{cell.task}/{BUFFER}",) if needed else (), cell
             )
-            if cell.seed == self.suite.seeds[0] and not self.suite.methods[cell.method].steps_of:
-                twin = seen.setdefault(identity(self._lines.cell(cell)[1]), cell)
-                if twin is not cell:
-                    raise UserError(f"{twin.label} and {cell.label} are the same run: leave one of the two out")
+            if cell.seed == self.suite.seeds[0]:
+                self._check(cell, needed, seen)
+
+    def _check(self, cell: Cell, needed: bool, seen: dict[str, Cell]) -> None:
+        """Refuse a cell that would fail only after others have been made, or that is the same run as one ``seen``."""
+        student = self._student(cell)
+        for key in ("t_max", "buffer_episodes") if needed else ("t_max",):
+            self._count(student, key)
+        if student != cell:
+            # Its own length is known once there is a buffer.
+            return
+        twin = seen.setdefault(f"{identity(self._lines.cell(cell)[1])} {self._teacher_mark(cell)}", cell)
+        if twin is not cell:
+            raise UserError(f"{twin.label} and {cell.label} are the same run: leave one of the two out")
 
     def _needs_buffer(self, task: Task, name: str) -> bool:
         method = self.suite.methods[name]
         if method.steps_of and not self._lines.distils(task, self.suite.methods[method.steps_of]):
             raise UserError(f"methods.{name}.steps_of: {method.steps_of} has no teacher; name a student")
         return self._lines.distils(task, method) or bool(method.steps_of)
+
+    def _teacher_mark(self, cell: Cell) -> str:
+        """Tells a cell's teacher from others, made or not; "" if it has none."""
+        task = self.suite.tasks[cell.task]
+        if not self._lines.distils(task, self.suite.methods[cell.method]):
+            return ""
+        given = self._given_teacher(task)
+        return given.sha256 if given is not None else self._teacher_job(task).key
 
     def _cell_job(self, node: Node, cell: Cell) -> Job | None:
         task, method = self.suite.tasks[cell.task], self.suite.methods[cell.method]
@@ -129,10 +147,22 @@ class Plan:
         """Environment steps of the teacher, of a student and of its share of the buffer; None before there is one."""
         if self._export(task, teacher)[1].found() is None:
             return None
-        student = self._lines.cell(Cell(cell.task, self.suite.methods[cell.method].steps_of, cell.limits, cell.seed))[1]
+        student = self._student(cell)
         buffer = atomic.read_json(self._buffer_folder(task, teacher) / "buffer.json")
-        share = min(1.0, student["buffer_episodes"] / buffer["episodes"])
-        return teacher.steps + round(share * buffer["steps"]) + student["t_max"]
+        share = min(1.0, self._count(student, "buffer_episodes") / buffer["episodes"])
+        return teacher.steps + round(share * buffer["steps"]) + self._count(student, "t_max")
+
+    def _student(self, cell: Cell) -> Cell:
+        """The student whose steps a cell takes; itself, if it takes nobody's."""
+        return replace(cell, method=self.suite.methods[cell.method].steps_of or cell.method)
+
+    def _count(self, cell: Cell, key: str) -> int:
+        """A key's value in the configuration of a cell, which must be a whole number of at least 1."""
+        value = self._lines.cell(cell)[1][key]
+        if not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())) or value < 1:
+            where = f"methods.{cell.method} on tasks.{cell.task} under {cell.limits}"
+            raise UserError(f"{where}: {key} is {value!r}: expected a whole number of at least 1")
+        return int(value)
 
     # ---- what cells share --------------------------------------------------------------------------------------------
 
@@ -188,11 +218,11 @@ class Plan:
         """The command line of a task's export, and its proof: enough episodes for every student."""
         if task.name not in self._episodes:
             students = {
-                Cell(task.name, self.suite.methods[node.method].steps_of or node.method, node.cell.limits, 0)
+                replace(self._student(node.cell), seed=0)
                 for node in self.nodes.values()
                 if node.cell is not None and node.task == task.name and node.needs
             }
-            self._episodes[task.name] = max(self._lines.cell(cell)[1]["buffer_episodes"] for cell in students)
+            self._episodes[task.name] = max(self._count(cell, "buffer_episodes") for cell in students)
         episodes = self._episodes[task.name]
         own = {"teacher": teacher.folder, "buffer_episodes": episodes}
         return self._lines.stage("kd_export", task, **own)[0], Exported(self._buffer_folder(task, teacher), episodes)

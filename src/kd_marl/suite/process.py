@@ -49,9 +49,10 @@ def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         process.wait()
 
 
-def last_line(log: Path) -> str:
-    """The last error in a log, or else its last line."""
-    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+def last_line(log: Path, start: int = 0) -> str:
+    """The last error in a log, or else its last line; what is before byte ``start`` was said by earlier attempts."""
+    said = log.read_bytes()[start:] if log.is_file() else b""
+    text = said.decode("utf-8", errors="replace")
     lines = [line for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")] or lines
     return f"{errors[-1].strip() if errors else 'it said nothing'} (all of it: {log})"

@@ -51,6 +51,8 @@ class Show:
     def closed(self, label: str, state: State, reason: str) -> None:
         """Show that a run has ended, or is left alone."""
         self._done += 1
+        if self._done == self._total:
+            self._left = ""
         if self._bar is not None:
             self._bar.update(1)
         if self._bar is None or state is State.BROKEN:
