@@ -11,17 +11,15 @@ from typing import Any
 
 from results_families import SEEDS, Family
 
-from kd_marl import stages
+from kd_marl import resume, stages
 from kd_marl.host import get_host
 from kd_marl.launch import assemble, parse_command
 from kd_marl.suite import records as records_of_suites
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDENT, BASELINE, EXPORT = "kd_student", "mappo", "kd_export"
-# A run's seed is its cell's. No run of the grid has a budget: older records lack the key.
-NOT_COMPARED = records_of_suites.NOT_COMPARED | {"seed", "budget"}
-# Keys that came later, with what runs that lack them did.
-LATER = {"attention_window": 20, "feature_coef": 0.0, "personal_coef": 0.0, "privileged_coef": 0.0}
+# A run's seed is its cell's.
+NOT_COMPARED = records_of_suites.NOT_COMPARED | {"seed"}
 
 
 @dataclass(frozen=True)
@@ -185,7 +183,7 @@ def differences(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
     absent = "(absent)"
     lines = []
     for key in sorted((set(config) | set(wanted)) - NOT_COMPARED):
-        had, has = config.get(key, LATER.get(key, absent)), wanted.get(key, absent)
+        had, has = config.get(key, resume.SINCE_ADDED.get(key, absent)), wanted.get(key, absent)
         if key == "env_args":
             had, has = ({name: value for name, value in args.items() if name != "seed"} for args in (had, has))
         if had != has:

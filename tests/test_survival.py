@@ -208,6 +208,14 @@ def test_a_finished_run_is_not_repeated(distil):
     assert [found["folder"] for found in checkpoints(distil.results)] == before
 
 
+def test_a_finished_run_is_evaluated_again_over_another_number_of_episodes(distil):
+    distil("seed=1").check()
+    again = distil("seed=1", "resume=True", "eval_episodes=6").check()
+    assert "only its evaluation is left" in again.err
+    assert again.summary["episodes"] == 6
+    assert "finished already" in distil("seed=1", "resume=True", "eval_episodes=6").check().err
+
+
 def test_a_run_that_was_killed_before_its_result_was_written_is_evaluated(distil):
     died = distil("seed=1", before=die_at("replace", "summary.json"))
     assert died.status == -signal.SIGKILL

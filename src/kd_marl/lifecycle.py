@@ -105,7 +105,7 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
             folder = save(learner, args, runner.t_env)
     if hasattr(learner, "report_run"):
         learner.report_run(folder)
-        resume.mark_reported(folder)
+        resume.mark_reported(folder, args.eval_episodes)
     elif args.final_evaluation:
         # Imported late: it needs the host's packages, which a module of kd_marl must not load by itself.
         from kd_learners import evaluation

@@ -25,7 +25,7 @@ _VOLATILE = frozenset(
     {"seed", "resume", "command", "run_folder", "evaluate", "checkpoint_path", "load_step", "eval_episodes"}
 )
 # Keys that came later, with the value that means what runs before them did: those runs are still found.
-_SINCE_ADDED = {
+SINCE_ADDED = {
     "budget": "",
     "attention_window": 20,
     "feature_coef": 0.0,
@@ -43,7 +43,7 @@ class Checkpoint:
         t_env: environment steps taken.
         seed: the run's seed.
         finished: whether the run had taken all its steps.
-        reported: whether its result has been written too.
+        reported: whether its result has been written too, over as many episodes as are asked for.
     """
 
     folder: Path
@@ -58,7 +58,7 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     kept = {
         key: value
         for key, value in config.items()
-        if key not in _VOLATILE and not (key in _SINCE_ADDED and value == _SINCE_ADDED[key])
+        if key not in _VOLATILE and not (key in SINCE_ADDED and value == SINCE_ADDED[key])
     }
     kept["env_args"] = {key: value for key, value in config["env_args"].items() if key != "seed"}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
@@ -97,26 +97,31 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return facts
 
 
-def mark_reported(path: Path | None) -> None:
-    """Note in a finished checkpoint that its run's result is written; a folder that is no checkpoint stays as it is."""
+def mark_reported(path: Path | None, eval_episodes: int) -> None:
+    """Note in a finished checkpoint that its run's result is written, and over how many episodes.
+
+    A folder that is no checkpoint stays as it is.
+    """
     if path is not None and (path / FACTS_FILE).is_file():
         facts = read_checkpoint(path)
         if facts["finished"]:
-            atomic.write_json(path / FACTS_FILE, {**facts, "reported": True})
+            atomic.write_json(path / FACTS_FILE, {**facts, "reported": True, "eval_episodes": eval_episodes})
 
 
 def newest(args: Any, seed: int | None) -> Checkpoint | None:
     """The furthest checkpoint of the newest run of the same command.
 
     Args:
-        args: the run's namespace: ``local_results_path``, ``name``, ``fingerprint``.
+        args: the run's namespace: ``local_results_path``, ``name``, ``fingerprint``; without ``eval_episodes`` a result
+            over any number of them counts as reported.
         seed: the seed it must have; None: any.
     """
     runs: dict[Path, list[Checkpoint]] = {}
     for file in (Path(args.local_results_path) / "models").glob(f"{args.name}_seed*/*/{FACTS_FILE}"):
         facts = read_checkpoint(file.parent)
         if facts["fingerprint"] == args.fingerprint and seed in (None, facts["seed"]):
-            reported = facts.get("reported", False)
+            over = facts.get("eval_episodes")
+            reported = facts.get("reported", False) and over in (None, getattr(args, "eval_episodes", over))
             found = Checkpoint(file.parent, facts["t_env"], facts["seed"], facts["finished"], reported)
             runs.setdefault(file.parent.parent, []).append(found)
     if not runs:

@@ -28,7 +28,11 @@ NOT_COMPARED = frozenset(
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a configuration decides what a run computes, as JSON has it."""
-    kept = {key: value for key, value in config.items() if key not in NOT_COMPARED}
+    kept = {
+        key: value
+        for key, value in config.items()
+        if key not in NOT_COMPARED and not (key in resume.SINCE_ADDED and value == resume.SINCE_ADDED[key])
+    }
     kept["env_args"] = {key: value for key, value in config["env_args"].items() if key != "seed"}
     return json.loads(json.dumps(kept, sort_keys=True, default=str))
 
