@@ -103,13 +103,15 @@ def _scored(score, wins):
 
 def _student(score, teacher, wins, sha):
     kept = score / teacher if wins else 1 - abs(score - teacher) / abs(teacher)
+    chance = 0.0 if wins else -90.0
     costs = {"params": (400_000, 7000.0), "flops_per_decision": (8e5, 1.6e4)}
     costs |= {"flops_per_episode": (6e7, 1.2e6), "decision_us": (100.0, 90.0)}
     return {
         **{"teacher": _scored(teacher, wins), "student": _scored(score, wins)},
-        "random": _scored(0.0 if wins else -90.0, wins),
+        "random": _scored(chance, wins),
         **{f"{name}_{who}": pair[i] for name, pair in costs.items() for i, who in enumerate(("teacher", "student"))},
-        **{"flops_ratio": 50.0, "retention": kept, "retention_normalised": kept, "agreement": 0.85},
+        **{"flops_ratio": 50.0, "retention": kept, "agreement": 0.85},
+        "retention_normalised": (score - chance) / (teacher - chance),
         **{"widths": [32] * AGENTS, "inputs": [8] * AGENTS},
         "teacher_artifact": {"path": "src/zoo/made-up", "sha256": {"agent.th": sha}},
     }

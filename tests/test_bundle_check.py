@@ -44,6 +44,32 @@ def change_a_number_in_c(folder):
     replace_file(folder, "c/listener_0/model.c", changed.encode())
 
 
+def change_the_choice_in_c(folder):
+    path = "c/listener_0/kd_agent.c"
+    text = (folder / path).read_text()
+    assert "logits[action] > logits[best]" in text
+    replace_file(folder, path, text.replace("logits[action] > logits[best]", "logits[action] < logits[best]").encode())
+
+
+def exchange_features(folder):
+    """The header's order of features is no longer the profile's."""
+
+    def change(values):
+        features = values["agents"][1]["features"]
+        features[0], features[1] = features[1], features[0]
+
+    change_profile(folder, change)
+
+
+def change_int8(folder):
+    values = json.loads((folder / "profile.json").read_text())
+    path = values["agents"][1]["onnx_int8"]
+    model = onnx.load(folder / path)
+    weight = next(t for t in model.graph.initializer if t.name.endswith("_quantized") and len(t.dims) == 2)
+    weight.raw_data = bytes(255 - byte for byte in weight.raw_data)
+    replace_file(folder, path, model.SerializeToString(deterministic=True))
+
+
 def exchange_programs(folder):
     def change(values):
         one, other = values["agents"]
@@ -81,6 +107,10 @@ CONTRADICTIONS = {
     r"onnx/listener_0\.onnx is not the network of agent 0": exchange_models,
     r"c/listener_0/model\.c does not hold the weights of agent 1": change_a_number_in_c,
     r"c/listener_0/model\.c does not hold the weights of agent 0": exchange_programs,
+    r"c/listener_0/kd_agent\.c is not what this version writes for agent 1": change_the_choice_in_c,
+    r"c/listener_0/kd_agent\.h is not what this version writes for agent 1": exchange_features,
+    r"onnx/listener_0\.int8\.onnx is not the network of agent 1": change_int8,
+    r"has the int8_scope 'everything', which is none": listener(lambda agent: agent.update(int8_scope="everything")),
     r"no agent uses weights/critic\.safetensors": add_a_file,
 }
 
@@ -93,6 +123,18 @@ def test_a_bundle_that_contradicts_itself_is_refused(tiny_bundle, tmp_path, mess
     with pytest.raises(BundleError, match=message) as caught:
         check_bundle(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_c_that_another_version_wrote_is_compared_by_its_numbers(tiny_bundle, tmp_path):
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, folder)
+    path = "c/listener_0/kd_agent.h"
+    replace_file(folder, path, (folder / path).read_bytes().replace(b"Begins an episode.", b"Starts an episode."))
+    change_profile(folder, lambda values: values["provenance"]["versions"].update({"kd-marl": "0.0.1"}))
+    check_bundle(folder)
+    change_a_number_in_c(folder)
+    with pytest.raises(BundleError, match="does not hold the weights of agent 1"):
+        check_bundle(folder)
 
 
 def flip_a_bit(folder):

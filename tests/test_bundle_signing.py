@@ -39,6 +39,8 @@ def test_keys_are_a_pair_and_the_secret_one_is_its_owner_s_alone(tmp_path, capsy
     assert main(["bundle", "keygen", str(tmp_path / "robots")]) == 2
     assert "a key that is overwritten is lost" in capsys.readouterr().err
     assert private.read_bytes() == before
+    assert main(["bundle", "keygen", "."]) == 2
+    assert capsys.readouterr().err == "error: '.' is no name of a key: give one without suffix, such as robots\n"
 
 
 def test_the_command_line_signs_and_verifies(tiny_bundle, tmp_path, keys, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import onnx
 import pytest
@@ -104,27 +106,59 @@ def test_equal_networks_have_equal_digests_and_no_others():
         assert digest(changed) != digest(weights)
 
 
+def seen_by(step, count=20, scale=1.0, seed=0):
+    """What one agent met, and the share of its decisions at which a quantised network chooses as torch does."""
+    features, available = episodes(6, 4, count=count, length=20, seed=seed)
+    met = replay.Seen((scale * features).astype(np.float32), available, available.sum(-1) > 1)
+    float32 = replay.run(replay.torch_step(step), met.features, available, 16)[1]
+
+    def agreement(model):
+        # By itself: each episode alone, decisions with a choice only.
+        quantised = int8.onnx_step(model)
+        alone = [replay.run(quantised, met.features[[e]], available[[e]], 16)[1][0] for e in range(count)]
+        return (np.array(alone) == float32)[met.acting].mean()
+
+    return met, agreement
+
+
 def test_int8_is_kept_where_it_agrees_and_as_much_of_it_as_does(monkeypatch):
     step = network(6, 16, 4)
-    weights = agent_weights(step)
-    features, available = episodes(6, 4, count=20, length=20)
-    acting = available.sum(-1) > 1
-    kept = int8.quantise_checked(weights, features, available, acting)
-    assert kept.model is not None and kept.agreement >= int8.LEAST_AGREEMENT
+    met, agreement = seen_by(step)
+    kept = int8.quantise_checked(agent_weights(step), [met])
+    assert kept.model is not None and kept.agreement[0] >= int8.LEAST_AGREEMENT
     names = {tensor.name for tensor in onnx.load_model_from_string(kept.model).graph.initializer}
     assert any(name.endswith("_quantized") for name in names)
-    # The measure, again and by itself: each episode alone, decisions with a choice only.
-    float32 = replay.run(replay.torch_step(step), features, available, 16)[1]
-    quantised = int8.onnx_step(kept.model)
-    alone = [replay.run(quantised, features[[e]], available[[e]], 16)[1][0] for e in range(20)]
-    assert kept.agreement == pytest.approx((np.array(alone) == float32)[acting].mean())
+    assert kept.agreement[0] == pytest.approx(agreement(kept.model))
 
     monkeypatch.setattr(int8, "LEAST_AGREEMENT", 1.01)
-    refused = int8.quantise_checked(weights, features, available, acting)
-    assert refused.model is None and refused.scope == "the gates" and 0.9 < refused.agreement <= 1.0
+    refused = int8.quantise_checked(agent_weights(step), [met])
+    assert refused.model is None and refused.scope == "the gates" and 0.9 < refused.agreement[0] <= 1.0
 
 
-def test_without_a_choice_there_is_nothing_to_disagree_about():
-    weights = agent_weights(network(6, 8, 4))
-    features, available = episodes(6, 4, count=2, length=3)
-    assert int8.quantise_checked(weights, features, available, np.zeros((2, 3), bool)).agreement == 1.0
+def test_int8_must_agree_for_every_agent_that_runs_it(monkeypatch):
+    step = network(6, 16, 4)
+    with torch.no_grad():
+        step.fc1.weight[:, 5] = 0.0
+    # One scale for all features: one that is large, though it decides nothing, leaves nothing of the others.
+    uneven = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 300.0])
+    pairs = [seen_by(step, seed=1), seen_by(step, scale=uneven, seed=2)]
+    met = [pair[0] for pair in pairs]
+    model = int8.quantise(agent_weights(step))
+    alone = [agreement(model) for _, agreement in pairs]
+    assert alone[0] != alone[1]
+    monkeypatch.setattr(int8, "EXCLUDED", {"all": ()})
+    monkeypatch.setattr(int8, "LEAST_AGREEMENT", min(alone))
+    assert int8.quantise_checked(agent_weights(step), met) == int8.Quantised(model, pytest.approx(tuple(alone)), "all")
+    # Between the two, where their mean might still pass.
+    monkeypatch.setattr(int8, "LEAST_AGREEMENT", min(alone) + 1e-6)
+    assert int8.quantise_checked(agent_weights(step), met).model is None
+
+
+def test_where_nobody_decides_nothing_is_known_of_int8():
+    step = network(6, 16, 4)
+    met, _ = seen_by(step, count=2)
+    idle = dataclasses.replace(met, acting=np.zeros_like(met.acting))
+    weights = agent_weights(step)
+    assert int8.quantise_checked(weights, [idle]) == int8.Quantised(None, (None,), None)
+    both = int8.quantise_checked(weights, [idle, met])
+    assert both.agreement[0] is None and both.agreement[1] is not None

@@ -10,6 +10,7 @@ import pytest
 
 from kd_marl.cli import main
 from kd_marl.deploy import bundle as writing
+from kd_marl.deploy import interface
 from kd_marl.deploy.check import check_bundle
 from kd_onboard.bundle import read_bundle
 
@@ -56,6 +57,14 @@ def test_the_profile_names_what_each_agent_sees_and_does(tiny_bundle):
     assert [feature.unit for feature in listener.features] == ["world units/s"] * 2 + ["1"] * 3
     assert listener.actions[listener.noop_action] == "no_action"
     assert speaker.role.endswith("of 2") and listener.role.endswith("of 2")
+
+
+@pytest.mark.parametrize("env", ["sc2", "sc2v2", "smaclite", "smax"])
+def test_every_starcraft_has_names_for_its_actions_and_one_that_does_nothing(env):
+    moves = 5 if env == "smax" else 6
+    names = interface.action_names(env, "3m", "agent_0", moves + 3)
+    assert names[moves:] == ["target_0", "target_1", "target_2"]
+    assert names[interface.noop_action(names)] == "stop"
 
 
 def test_any_of_its_folders_names_the_student(tiny_student, tiny_bundle, tmp_path):

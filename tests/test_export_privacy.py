@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from envs.hetero_mask.layouts import plain_layout
 from envs.hetero_mask.mask import ObservationMask
 from kd_controllers.student_net import HeteroStudent
 from kd_marl.deploy import bundle as writing
+from kd_marl.deploy import int8, replay
 from kd_marl.deploy.check import check_bundle
 from kd_marl.deploy.source import StudentRun
 from kd_marl.deploy.weights import ALIGNER, BODY, agent_weights
@@ -158,6 +160,27 @@ def test_agents_that_are_equal_throughout_are_one_program(tmp_path):
         agent_weights(run.network.agent_network(2))["align.weight"],
         safetensors.numpy.load_file(tmp_path / "bundle" / twin.weights[0])["align.weight"],
     )
+
+
+def test_agents_with_one_program_each_have_an_agreement_of_their_own(tmp_path, monkeypatch):
+    """On their own states: what the first of them met says nothing of the others."""
+    run = toy_run(tmp_path, "group", [(0, 1, 2), (3, 4), (0, 1, 2)], [8, 8, 8])
+    group = run.network.groups[0]
+    with torch.no_grad():
+        group.aligner_weight[2] = group.aligner_weight[0]
+        group.aligner_bias[2] = group.aligner_bias[0]
+    obs = np.random.default_rng(0).standard_normal((6, 10, 3, 6)).astype(np.float32)
+    acting = np.ones((6, 10, 3), bool)
+    acting[:, :, 2] = False
+    recorded = replay.Replay(obs, np.ones((6, 10, 3, 4), bool), acting)
+    buffer = SimpleNamespace(folder=tmp_path, episodes=6)
+    (tmp_path / writing.FACTS_FILE).write_text("{}")
+    monkeypatch.setattr(replay, "from_buffer", lambda *_: recorded)
+    monkeypatch.setattr(int8, "LEAST_AGREEMENT", 0.0)
+    facts = writing.export(run, tmp_path / "bundle", 10, buffer, writing.Options(latency=False))
+    first, _, twin = facts["agents"]
+    assert first["onnx_int8"] == twin["onnx_int8"] is not None
+    assert first["int8_agreement"] > 0.5 and twin["int8_agreement"] is None
 
 
 def test_file_and_symbol_names_are_safe_and_differ(tmp_path):

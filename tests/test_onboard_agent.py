@@ -264,6 +264,7 @@ def test_a_program_of_another_width_is_refused(folder, tmp_path):
     source.write_text(
         f"unsigned long {prefix}_size(void) {{ return 64; }}\nvoid {prefix}_init(void *a) {{ (void)a; }}\n"
         f"int {prefix}_act(void *a, const float *f, const unsigned char *v) {{ return !a || !f || !v; }}\n"
+        f"int {prefix}_logits(void *a, const float *f, float *v) {{ return !a || !f || !v; }}\n"
     )
     subprocess.run(["cc", "-shared", "-fPIC", "-o", str(made), str(source)], check=True)
     assert ctypes.CDLL(str(made))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from kd_marl.cli import main
-from kd_marl.commands.run import mean_interval, share_interval
+from kd_marl.commands.run import other_episodes
 from kd_marl.deploy.agent_process import AgentProcess
 from kd_marl.errors import UserError
 from kd_onboard import OnboardAgent, read_bundle, serve
@@ -59,6 +59,44 @@ def test_the_bundle_returns_what_the_torch_student_returned(tiny_bundle, tmp_pat
     out = capsys.readouterr().out
     assert re.search(rf"^bundle, {backend} +8 +-?\d+\.\d+  -?\d+\.\d+ to -?\d+\.\d+$", out, re.MULTILINE), out
     assert "torch student" in out and "the same episodes" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, ""),
+        ({"seed": 2}, "another seed"),
+        ({"batch_size_run": 1}, "another batch_size_run"),
+        ({"time_limit": 7}, "another env_args.time_limit"),
+        ({"episodes": 9, "seed": 0}, "another seed, number of episodes"),
+        ({"length_mean": None}, "earlier version"),
+    ],
+)
+def test_the_same_episodes_are_those_that_the_run_was_evaluated_in(tiny_bundle, change, why):
+    profile = read_bundle(tiny_bundle).profile
+    recorded = profile.provenance, profile.raw["task"]["env_args"], profile.measured["student"]
+    provenance, env_args, score = map(dict, recorded)
+    env_args["seed"] = provenance["seed"]
+    if "length_mean" in change:
+        # Runs before evaluations had seeds of their own did not record it.
+        score.pop("length_mean")
+    here = SimpleNamespace(
+        seed=change.get("seed", provenance["seed"]),
+        batch_size_run=change.get("batch_size_run", provenance["batch_size_run"]),
+        env_args={**env_args, **({"time_limit": 7} if "time_limit" in change else {}), "a_later_key": True},
+    )
+    found = SimpleNamespace(provenance=provenance, raw=profile.raw, measured={"student": score})
+    said = other_episodes(found, here, change.get("episodes", score["episodes"]))
+    assert (why in said) if why else said == ""
+
+
+def test_a_bundle_of_an_earlier_version_says_that_its_student_played_other_episodes(tiny_bundle, tmp_path, capsys):
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, folder)
+    change_profile(folder, lambda profile: profile["measured"]["student"].pop("length_mean"))
+    assert run(folder, "--json", str(tmp_path / "result.json")) == 0
+    assert "other episodes (the student's run is of an earlier version" in capsys.readouterr().out
+    assert not json.loads((tmp_path / "result.json").read_text())["same_episodes"]
 
 
 def test_other_episodes_are_called_so(tiny_bundle, tmp_path, capsys):
@@ -280,17 +318,6 @@ def test_a_request_that_is_none_ends_the_process_with_a_reason(bundle, request_b
     assert done.stdout[:2] == b"RE"
     (length,) = serve.LENGTH.unpack(done.stdout[2:6])
     assert len(done.stdout) == 6 + length
-
-
-def test_the_intervals_are_those_of_the_textbook():
-    # 0, 1, ..., 9: mean 4.5, sample standard deviation 3.0277, t(0.975, 9) = 2.262157.
-    values = np.arange(10.0)
-    half = 2.262157 * 3.0276504 / math.sqrt(10)
-    assert mean_interval(4.5, float(values.std()), 10) == pytest.approx((4.5 - half, 4.5 + half), abs=1e-4)
-    assert mean_interval(1.0, 0.0, 1) == (-math.inf, math.inf)
-    # Wilson's score for 5 and for none of 10.
-    assert share_interval(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
-    assert share_interval(0.0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
 
 
 @pytest.mark.parametrize("preset", ["paper", "random"])

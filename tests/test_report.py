@@ -13,7 +13,7 @@ import pytest
 from kd_marl import cli
 from kd_marl.errors import UserError
 from kd_marl.report import groups, markdown, paper, runs, tables
-from report_runs import ACTIONS, OTHER_SHA, SHA, SPREAD, fill, put
+from report_runs import ACTIONS, NAMES, OTHER_SHA, SHA, SPREAD, fill, put
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -124,7 +124,7 @@ def test_every_run_without_a_result_is_told_in_one_line(tmp_path):
     [
         ("summary.json", '{"task": "3m"', "summary.json is damaged: no JSON at line 1"),
         ("summary.json", '{"task": "3m"}', "its record lacks what a result has (KeyError"),
-        ("summary.json", None, "its record lacks what a result has (KeyError: 'observed')"),
+        ("summary.json", None, "its record lacks what a result has (KeyError: 'draw')"),
         ("config.json", "[1]", "config.json is damaged: expected a JSON object"),
         ("metrics.json", '{"test_return_mean": [1]}', "metrics.json is damaged: no Sacred metrics"),
         ("actions.safetensors", "not tensors", "actions.safetensors is damaged"),
@@ -135,7 +135,7 @@ def test_a_broken_file_costs_its_run_and_one_line(tmp_path, file, content, said)
     broken = put(tmp_path, 2, seed=2)
     if content is None:
         summary = json.loads((broken / file).read_text())
-        content = json.dumps({**summary, "sees": [{"agent": "agent_0", "blocks": {}, "draw": None}]})
+        content = json.dumps({**summary, "sees": [{"agent": "agent_0", "blocks": {}, "observed": 12}]})
     (broken / file).write_text(content)
     found = runs.find([tmp_path])
     assert [run.seed for run in found.runs] == [1]
@@ -185,14 +185,16 @@ def test_table_1_has_the_papers_numbers_beside_ours(tmp_path):
     assert ours["win rate, ours"] == f"{100 * (0.80 + 0.84 + 0.85) / 3:.1f} % [80.0, 85.0]"
     assert ours["kept, ours"] == f"{100 * 2.49 / 3 / 0.9:.1f} % [{100 * 0.8 / 0.9:.1f}, {100 * 0.85 / 0.9:.1f}]"
     assert (ours["return, paper"], ours["step, paper (ms)"]) == ("18.6 ± 0.4", "5.5 ± 0.3")
-    assert (ours["FLOPs per decision"], ours["seeds"]) == ("16k", "3")
-    teacher = row(rows, "teacher (the paper's MAPPO)", "FO")
+    assert (ours["FLOPs per decision"], ours["seeds x episodes"]) == ("16k", "3 x 200")
+    assert ours["steps of training"] == "1k"
+    assert row(rows, "random play")["win rate, ours"] == "0.0 % [0.0, 0.0]"
+    teacher = row(rows, "teacher (MAPPO)", "FO")
     assert (teacher["win rate, paper"], teacher["win rate, ours"]) == ("98.12 %", "90.0 % [90.0, 90.0]")
     # A baseline is held against the students' teacher.
     assert row(rows, "MAPPO", "LH, paper")["kept, ours"].startswith(f"{100 * 2.49 / 6 / 0.9:.1f} %")
     for method, limits in (("VDN", "FO"), ("QMIX", "LH+A, paper"), ("KD-MARL", "LH+A, paper")):
         missing = row(rows, method, limits)
-        assert (missing["win rate, ours"], missing["seeds"]) == ("not run", "not run")
+        assert (missing["win rate, ours"], missing["seeds x episodes"]) == ("not run", "not run")
         assert missing["win rate, paper"].endswith(" %")
 
 
@@ -204,6 +206,9 @@ def test_table_2_knows_no_win_rates_and_keeps_the_masks_apart(tmp_path):
     fixed, drawn = row(rows, "KD-MARL", "LH, paper"), row(rows, "KD-MARL", "LH, random")
     assert (fixed["return, ours"], fixed["kept, ours"]) == ("-50.00", "75.0 %")
     assert (drawn["return, ours"], drawn["kept, ours"]) == ("-42.00", "95.0 %")
+    # Random play returns -90.
+    assert (fixed["gain kept, ours"], drawn["gain kept, ours"]) == ("80.0 %", "96.0 %")
+    assert row(rows, "random play")["return, ours"] == "-90.00"
     assert fixed["kept, paper"] == drawn["kept, paper"] == f"{100 * (1 - 2.5 / 46):.1f} %"
 
 
@@ -297,7 +302,50 @@ def test_the_page_states_where_its_numbers_come_from(report):
     section = text.split("## What was run", 1)[1].split("## What was not run")[0]
     assert re.search(r"\| 3m \(SMAX\) +\| kd_student +\| LH, paper +\| 32 +\| 1, 2 +\| 200 +\|", section)
     missing = text.split("## What was not run", 1)[1]
-    assert "- 5m_vs_6m: nothing" in missing and "vdn LH" in missing
+    assert "- 5m_vs_6m: nothing was run" in missing and "VDN LH" in missing
+
+
+def test_runs_of_two_commits_and_machines_are_both_named(tmp_path):
+    pytest.importorskip("matplotlib")
+    results = tmp_path / "results"
+    put(results, 1, seed=1)
+    put(results, 2, seed=3)
+    later = put(results, 3, seed=2) / "run.json"
+    record = json.loads(later.read_text())
+    record["experiment"]["repositories"] = [{"commit": "fedcba9876", "dirty": True}]
+    record["host"]["cpu"] = "Another processor"
+    later.write_text(json.dumps(record))
+    assert cli.main(["report", str(results), "--to", str(tmp_path / "to")]) == 0
+    for name in ("report.md", "report.html"):
+        head, _, rest = (tmp_path / "to" / name).read_text().partition("Overview")
+        rest = rest.partition("What was run")[2]
+        assert "0123456 (2 runs), fedcba9+ (1 run)" in (head + rest).replace("\n", " "), name
+        assert "A processor, Python 3.11.7, torch 2.13.0 (2 runs); Another processor" in head + rest
+        # The one row of the table of runs, and what it means.
+        assert re.search(r"0123456, fedcba9\+", rest) and "its seeds were run at different ones" in rest
+
+
+def test_seeds_that_shared_their_episodes_are_marked(tmp_path, report):
+    pytest.importorskip("matplotlib")
+    assert "(shared)" not in (report / "report.md").read_text()
+    for seed in (1, 2):
+        folder = put(tmp_path / "results", seed, seed=seed)
+        summary = json.loads((folder / "summary.json").read_text())
+        del summary["student"]["length_mean"]
+        (folder / "summary.json").write_text(json.dumps(summary))
+    assert cli.main(["report", str(tmp_path / "results"), "--to", str(tmp_path / "to")]) == 0
+    text = (tmp_path / "to" / "report.md").read_text()
+    assert "| 200 (shared) " in text and "**Intervals that are too narrow.**" in text
+
+
+def test_figure_4_keeps_agents_with_different_actions_apart(tmp_path):
+    pytest.importorskip("matplotlib")
+    speaker = ["say_0", "say_1", *[None] * (ACTIONS - 2)]
+    put(tmp_path / "results", 1, summary={"actions": [speaker, NAMES, NAMES]})
+    assert cli.main(["report", str(tmp_path / "results"), "--to", str(tmp_path / "to")]) == 0
+    words = texts((tmp_path / "to" / "actions-3m-smax-lh-paper.svg").read_text())
+    assert {"agent 0: teacher", "agent 1, 2: teacher", "agent 1, 2: KD-MARL", "say_1", "target_2"} <= {*words}
+    assert words.count("say_0") == words.count("north") == 2
 
 
 def test_figure_3_names_every_method_and_how_many_times_fewer(report):
@@ -306,7 +354,7 @@ def test_figure_3_names_every_method_and_how_many_times_fewer(report):
         *words
     }
     assert "60M" in words and "1.2M, 50.0x fewer" in words and "1M, 60.0x fewer" in words
-    assert {"FLOPs per episode, logarithmic", "the paper: 30.0x fewer"} <= {*words}
+    assert {"FLOPs per episode (logarithmic)", "KD-MARL in the paper", "30.0x fewer", "3.3x to 11.7x fewer"} <= {*words}
 
 
 def test_figure_4_is_a_heat_map_of_each_policy_with_its_number(report):
@@ -317,8 +365,8 @@ def test_figure_4_is_a_heat_map_of_each_policy_with_its_number(report):
     assert titles <= {*words} and len([word for word in words if word.endswith("bits a decision")]) == len(titles)
     # The maps and the colour bar.
     assert len(list(ElementTree.fromstring(svg).iter(f"{SVG}image"))) == len(titles) + 1
-    text = (report / "report.md").read_text()
-    lines = [line for line in text.splitlines() if line.startswith("| random play")]
+    section = (report / "report.md").read_text().split("## Figure 4", 1)[1]
+    lines = [line for line in section.splitlines() if line.startswith("| random play")]
     # 25 of 100 decisions go to all eight actions alike (3 each), 75 more to one.
     share = [3 / 99] * (ACTIONS - 1) + [78 / 99]
     bits = -sum(p * math.log2(p) for p in share)
@@ -328,10 +376,10 @@ def test_figure_4_is_a_heat_map_of_each_policy_with_its_number(report):
 def test_the_other_figures_have_titles_axes_and_units(report):
     for name, wanted in {
         "curves-battles": ("Learning curves: greedy tests during training", "win rate, per cent", "environment steps"),
-        "curves-particles": ("mean return", "environment steps", "simple_spread, LH, random"),
+        "curves-particles": ("mean return", "environment steps", "simple_spread, LH", "random masks"),
         "retention-flops": ("FLOPs per decision (logarithmic)", "kept of the win rate, per cent", "KD-MARL"),
         "agreement": ("agent", "agreement, per cent of decisions", "3s5z (SMAX)"),
-        "sight-3m-smax": ("features of the observation", "8 of 12; width 32", "0 agent_0", "hidden", "E: enemies"),
+        "sight-3m-smax": ("features of the observation", "8 of 12; width 32", "agent 0", "hidden", "E: enemies"),
     }.items():
         words = texts((report / f"{name}.svg").read_text())
         assert set(wanted) <= {*words}, (name, words)
@@ -352,7 +400,8 @@ def test_older_runs_are_read_and_named_where_they_lack_something(tmp_path):
     assert "Older runs did not record it by agent: 3m (SMAX) kd_student FO" in text
     assert "Older runs did not count their actions: 3m (SMAX) mappo LH, paper; " in text
     assert "Older runs did not record their FLOPs: 3m (SMAX) mappo LH, paper." in text
-    assert "3m (SMAX), LH, paper: the runs recorded numbers only." in text
+    assert "3m (SMAX): these runs recorded numbers only." in text
+    assert re.search(r"\| LH, paper +\| 8, 8, 8 +\| 32, 32, 32 +\|", text)
     assert not list((tmp_path / "to").glob("actions-*")) and not list((tmp_path / "to").glob("sight-*"))
     assert (tmp_path / "to" / "flops-per-episode.svg").is_file()
 

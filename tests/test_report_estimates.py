@@ -107,6 +107,13 @@ def test_concentration_in_bits():
     assert concentration(np.zeros((3, 2, 4))) is None
 
 
+def test_agents_with_different_actions_are_different_teams():
+    counts = np.zeros((1, 2, 2), int)
+    counts[0, 0, 0] = counts[0, 1, 1] = 9
+    assert concentration(counts, [["a", "b"], ["a", "b"]]).team_bits == 1.0
+    assert concentration(counts, [["a", "b"], ["c", "d"]]).team_bits == 0.0
+
+
 def test_steps_count_by_their_decisions():
     counts = np.zeros((2, 1, 2), int)
     counts[0, 0] = (1, 1)

@@ -267,6 +267,17 @@ def test_other_levels_are_added_and_other_settings_begin_anew(student, capsys):
     assert [entry["name"] for entry in content(student)["rows"]] == ["none", "dropout 0.2"]
 
 
+def test_a_remark_stays_with_the_rows_of_an_earlier_call(student):
+    few = ["--episodes", "2", "--dropout", "--noise", "--maps"]
+    assert main(["stress", str(student), *few, "--delay", "--dead", "speaker_0"]) == 0
+    (remark,) = content(student)["notes"]
+    assert remark.startswith("no action of speaker_0 does nothing")
+    assert main(["stress", str(student), *few, "--delay", "1", "--dead"]) == 0
+    assert [entry["name"] for entry in content(student)["rows"]] == ["none", "delay 1", "dead speaker_0"]
+    assert content(student)["notes"] == [remark]
+    assert "No action of speaker_0 does nothing" in (student / "stress.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -89,7 +89,9 @@ class OnboardAgent:
             self._read_available(available)
             action = self._backend.decide()
             if action < 0:
-                raise FaultError(f"{self.profile.label}: the features are so large that the network overflowed")
+                self._fail("the features are so large that the network overflowed")
+            if action >= self._available.size or not self._available[action]:
+                self._fail(f"its program chose action {action}, which is not available: the program is damaged")
         except FaultError as fault:
             action = self._fall_back(fault, available)
         self._last = action
@@ -149,6 +151,7 @@ class OnboardAgent:
 def _as_array(given: Any) -> np.ndarray:
     """Anything as an array; what is none becomes one of objects, which no check lets through."""
     try:
-        return np.asarray(given)
+        # What a masked array hides is no number, and asarray would show it.
+        return np.ma.filled(given.astype(float), np.nan) if np.ma.isMaskedArray(given) else np.asarray(given)
     except (ValueError, TypeError, OverflowError, RuntimeError):
         return np.empty((), object)

@@ -17,6 +17,7 @@ import numpy as np
 
 from kd_onboard.bundle import Bundle
 from kd_onboard.errors import BackendError
+from kd_onboard.numpy_backend import NumpyBackend
 from kd_onboard.profile import AgentProfile, CSource
 
 # Without -march=native: the cache may lie in a home folder that machines share.
@@ -24,6 +25,9 @@ CFLAGS = ("-std=c99", "-O3")
 # Environment variables: the compiler, further flags for it, and the folder of what it made.
 COMPILER_VARIABLE, FLAGS_VARIABLE, CACHE_VARIABLE = "CC", "KD_ONBOARD_CFLAGS", "KD_ONBOARD_CACHE"
 _PATIENCE_S = 300
+# Steps in which a program is compared with the weights; how far logits may be apart, as a share of the largest; and
+# floats behind the buffers of that comparison.
+_PROBES, _TOLERANCE, _ROOM = 3, 1e-3, 1 << 16
 
 
 class CBackend:
@@ -38,9 +42,10 @@ class CBackend:
             agent: whose it is.
 
         Raises:
-            BackendError: it does not load here, or is another agent's.
+            BackendError: it does not load here, or has a state of another size.
         """
-        init, self._act, size = _load(library, prefix)
+        init, self._act, self._logits, size = _load(library, prefix)
+        self._where, self._label = library, agent.label
         if size() != 4 * agent.width:
             raise BackendError(
                 f"{library} is not the program of {agent.label}: a state of {size()} bytes, expected {4 * agent.width}"
@@ -52,6 +57,34 @@ class CBackend:
         self._pointers = [ctypes.c_void_p(part.ctypes.data) for part in (self._state, self.features, self.available)]
         self._init = init
         self.reset()
+
+    def check(self, network: NumpyBackend) -> None:
+        """See that the program computes an agent's network, and not that of an earlier export or of another agent.
+
+        Args:
+            network: the same agent's, from the bundle's weights.
+
+        Raises:
+            BackendError: it computes something else.
+        """
+        # Room for a program that reads and writes more than this agent has.
+        features, logits = (np.zeros(part.size + _ROOM, np.float32) for part in (self.features, self.available))
+        state = np.zeros_like(self._state)
+        network.available[:] = True
+        for step in range(_PROBES):
+            network.features[:] = np.cos(np.arange(1, len(network.features) + 1) * (step + 1))
+            features[: len(network.features)] = network.features
+            logits.fill(np.nan)
+            refused = self._logits(*(ctypes.c_void_p(part.ctypes.data) for part in (state, features, logits)))
+            network.decide()
+            expected = network.logits
+            most = _TOLERANCE * max(1.0, float(np.abs(expected).max()))
+            close = np.allclose(logits[: len(expected)], expected, rtol=0, atol=most)
+            if refused or not close or not np.isnan(logits[len(expected) :]).all():
+                raise BackendError(
+                    f"{self._where} does not compute the network of {self._label} in this bundle: compile the bundle's "
+                    "C again, without flags that change its arithmetic"
+                )
 
     def reset(self) -> None:
         """Forget the episode so far."""
@@ -72,21 +105,24 @@ def open_c(bundle: Bundle, agent: AgentProfile, library: str | os.PathLike[str] 
     if agent.c is None:
         raise BackendError(f"{bundle.folder} has no C program of {agent.label}: use another backend")
     path = Path(library) if library is not None else compile_agent(bundle, agent.c)
-    return CBackend(path, agent.c.prefix, agent)
+    backend = CBackend(path, agent.c.prefix, agent)
+    backend.check(NumpyBackend(bundle.weights(agent), agent))
+    return backend
 
 
-def _load(path: Path, prefix: str) -> tuple[Any, Any, Any]:
-    """The program's ``init``, ``act`` and ``size``."""
+def _load(path: Path, prefix: str) -> tuple[Any, Any, Any, Any]:
+    """The program's ``init``, ``act``, ``logits`` and ``size``."""
     try:
         program = ctypes.CDLL(str(path.absolute()))
-        init, act, size = (getattr(program, f"{prefix}_{name}") for name in ("init", "act", "size"))
+        init, act, logits, size = (getattr(program, f"{prefix}_{name}") for name in ("init", "act", "logits", "size"))
     except (OSError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise BackendError(f"cannot use {path} ({reason}): compile the bundle's C for this machine") from None
     init.argtypes, init.restype = [ctypes.c_void_p], None
-    act.argtypes, act.restype = [ctypes.c_void_p] * 3, ctypes.c_int
+    for step in (act, logits):
+        step.argtypes, step.restype = [ctypes.c_void_p] * 3, ctypes.c_int
     size.argtypes, size.restype = [], ctypes.c_size_t
-    return init, act, size
+    return init, act, logits, size
 
 
 def compile_agent(bundle: Bundle, program: CSource) -> Path:

@@ -143,7 +143,10 @@ def _record(args: argparse.Namespace) -> int:
     register.register(host)
     settings = play_settings(host, args, bundle.profile)
     play.prepare(host, bundle, settings)
-    recording = record.record(host, bundle, settings, agent, args.episodes)
+    try:
+        recording = record.record(host, bundle, settings, agent, args.episodes)
+    except OnboardError as error:
+        raise UserError(str(error)) from None
     atomic.write_bytes(args.to, record.header(recording, bundle, agent).encode())
     print(f"{len(recording.actions)} steps of {agent.label} in {args.episodes} episodes, written to {args.to}")
     return 0

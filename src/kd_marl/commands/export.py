@@ -126,7 +126,7 @@ def _report(folder: Path, profile: Mapping[str, Any], has_buffer: bool) -> str:
 
 
 def _int8(agent: Mapping[str, Any]) -> str:
-    if agent["int8_agreement"] is None:
-        return "not tried"
     kept = "kept" if agent["onnx_int8"] else "not kept"
+    if agent["int8_agreement"] is None:
+        return "not tried" if agent["int8_scope"] is None else f"{kept}: this agent never had a choice"
     return f"{kept}: agrees at {100 * agent['int8_agreement']:.2f} % ({agent['int8_scope']} in int8)"

@@ -72,13 +72,15 @@ def _report(args: argparse.Namespace) -> int:
 
 def _facts(args: argparse.Namespace, found: list) -> list[tuple[str, str]]:
     from kd_marl.deploy.interface import package_version
+    from kd_marl.report import provenance
 
     command = shlex.join(["kd-marl", "report", *map(str, args.results), "--to", str(args.to)])
     return [
-        ("made by", f"`{command}`"),
+        ("page made by", f"`{command}`"),
         ("on", f"{datetime.now(timezone.utc):%Y-%m-%d}"),
-        ("kd-marl", f"{package_version('kd-marl')}, commit {_commit()}"),
+        ("with", f"kd-marl {package_version('kd-marl')}, commit {_commit()}"),
         ("runs found", f"{len(found)} with a result"),
+        *provenance.made_with(found),
     ]
 
 

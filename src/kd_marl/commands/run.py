@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kd_marl.commands.common import Subparsers, add_parser
 from kd_marl.errors import UserError, nearest
+from kd_marl.metrics.intervals import mean_interval, share_interval
 
 if TYPE_CHECKING:
     from kd_marl.host import Host
@@ -31,7 +33,7 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--env-config", required=True, metavar="NAME", help="as for python src/main.py, e.g. mpe")
     parser.add_argument("--backend", default="numpy", help="numpy (the default), onnx, onnx-int8 or c")
     parser.add_argument(
-        "--episodes", type=int, help="how many; default: the student's own evaluation, in whose episodes it plays"
+        "--episodes", type=int, help="how many (default: as many as the student's own evaluation, and the same ones)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
     # What follows `with` is taken out before argparse looks, see cli.py.
@@ -66,16 +68,21 @@ def _run(args: argparse.Namespace) -> int:
     check_episodes(episodes)
     settings = play_settings(host, args, profile)
     play.prepare(host, bundle, settings)
-    played = play.play_bundle(host, bundle, settings, episodes, args.backend)
+    try:
+        played = play.play_bundle(host, bundle, settings, episodes, args.backend)
+    except KeyboardInterrupt:
+        print("stopped: nothing was measured", file=sys.stderr)
+        return 130
+    difference = other_episodes(profile, settings, episodes)
     result = {
         "task": bundle.task.name,
         "backend": args.backend,
         "seed": settings.seed,
         "bundle": {**played.score(), "episodes": episodes},
         "torch": dict(student),
-        "same_episodes": settings.seed == profile.provenance.get("seed") and episodes == student.get("episodes"),
+        "same_episodes": not difference,
     }
-    print(_text(result))
+    print(_text(result, difference))
     if args.json:
         atomic.write_json(args.json, result)
     return 0
@@ -107,8 +114,31 @@ def play_settings(host: Host, args: argparse.Namespace, profile: Profile) -> Sim
     return SimpleNamespace(**{**config, "device": "cpu", "use_cuda": False})
 
 
-def _text(result: Mapping[str, Any]) -> str:
-    """Both scores with 95 % intervals, one a line."""
+def other_episodes(profile: Profile, settings: SimpleNamespace, episodes: int) -> str:
+    """Why these episodes are not those that the torch student was evaluated in; empty if they are the same.
+
+    Args:
+        profile: the bundle's.
+        settings: of :func:`play_settings`.
+        episodes: how many are played.
+    """
+    student = profile.measured.get("student") or {}
+    # Runs that did not record the length of their episodes seeded the environments of an evaluation otherwise.
+    if student and "length_mean" not in student:
+        return "the student's run is of an earlier version, which evaluated in others"
+    # Environment i of a block has a seed of its own, so the size of the blocks says which episodes there are.
+    here = {"seed": settings.seed, "batch_size_run": settings.batch_size_run}
+    other = [key for key, value in here.items() if value != profile.provenance.get(key)]
+    recorded = profile.raw["task"].get("env_args") or {}
+    shared = sorted(recorded.keys() & settings.env_args.keys() - {"seed"})
+    other += [f"env_args.{key}" for key in shared if recorded[key] != settings.env_args[key]]
+    if episodes != student.get("episodes"):
+        other.append("number of episodes")
+    return f"another {', '.join(other)}" if other else ""
+
+
+def _text(result: Mapping[str, Any], difference: str) -> str:
+    """Both scores with 95 % intervals, one a line, and whether they are of the same episodes."""
     rows = [(f"bundle, {result['backend']}", result["bundle"]), ("torch student", result["torch"])]
     lines = [f"{result['task']}, seed {result['seed']}, one process an agent", ""]
     lines.append(f"{'':<18}{'episodes':>9}  {'return':>9}  {'95 % interval':<22}{'win rate':>9}  95 % interval")
@@ -123,34 +153,10 @@ def _text(result: Mapping[str, Any]) -> str:
             line += f"{wins:>9.1%}  {low:.1%} to {high:.1%}"
         lines.append(line.rstrip())
     if result["torch"].get("return_mean") is not None:
-        same = "the same episodes" if result["same_episodes"] else "other episodes"
+        same = f"other episodes ({difference})" if difference else "the same episodes"
         lines += ["", f"{same}; difference of the mean returns {_difference(result):+.4f}"]
     return "\n".join(lines)
 
 
 def _difference(result: Mapping[str, Any]) -> float:
     return float(result["bundle"]["return_mean"] - result["torch"]["return_mean"])
-
-
-def mean_interval(mean: float, std: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a mean by Student's t.
-
-    Args:
-        mean: of the sample.
-        std: of the sample, with divisor ``count``.
-        count: its size; for one alone the interval is the whole line.
-    """
-    from scipy.stats import t
-
-    if count < 2:
-        return float("-inf"), float("inf")
-    half = float(t.ppf(0.975, count - 1)) * std / (count - 1) ** 0.5
-    return mean - half, mean + half
-
-
-def share_interval(share: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a proportion by Wilson's score."""
-    z2 = 1.959964**2
-    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = (z2 * (share * (1 - share) / count + z2 / (4 * count**2))) ** 0.5 / (1 + z2 / count)
-    return max(0.0, centre - half), min(1.0, centre + half)

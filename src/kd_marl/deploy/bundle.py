@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,7 +127,8 @@ def _agents(draft: _Draft, recorded: replay.Replay | None, options: Options) -> 
     networks = [agent_weights(run.network.agent_network(i)) for i in range(run.mask.n_agents)]
     roles = _roles(run, recorded)
     ids = _identifiers(run.mask.layout.agent_names)
-    models: dict[str, dict[str, Any]] = {}
+    # Agents with equal networks and inputs are one program.
+    programs: dict[str, list[int]] = {}
     found = []
     for i, weights in enumerate(networks):
         facts = profile.agent_facts(run, i)
@@ -138,12 +139,17 @@ def _agents(draft: _Draft, recorded: replay.Replay | None, options: Options) -> 
             )
         aligner, body = ({name: weights[name] for name in part} for part in (ALIGNER, BODY))
         facts["weights"] = [draft.tensors(ids[i], "aligner", aligner), draft.tensors(ids[i], "body", body)]
-        # Agents with equal networks and inputs are one program.
-        key = f"{digest(weights)} {facts['features']} {facts['actions']}"
-        if key not in models:
-            models[key] = _models(draft, ids[i], weights, facts, i, recorded if options.int8 else None)
+        programs.setdefault(f"{digest(weights)} {facts['features']} {facts['actions']}", []).append(i)
         sensors = options.sensors[i] if options.sensors else []
-        found.append({**facts, **roles[i], **models[key], "latency": {}, "sensors": sensors})
+        found.append({**facts, **roles[i], "latency": {}, "sensors": sensors})
+    for members in programs.values():
+        first = members[0]
+        made = _models(draft, ids[first], networks[first], found[first])
+        tried = [{"onnx_int8": None, "int8_agreement": None, "int8_scope": None}] * len(members)
+        if options.int8 and recorded is not None:
+            tried = _int8(draft, ids[first], networks[first], [recorded.seen(run.mask, i) for i in members])
+        for i, of_agent in zip(members, tried, strict=True):
+            found[i].update(**made, **of_agent)
     for facts in found:
         others = [other for other in found if other is not facts]
         facts["shares"] = {
@@ -153,35 +159,35 @@ def _agents(draft: _Draft, recorded: replay.Replay | None, options: Options) -> 
     return found
 
 
-def _models(
-    draft: _Draft, name: str, weights: Weights, facts: Mapping[str, Any], agent: int, recorded: replay.Replay | None
-) -> dict[str, Any]:
-    """ONNX, int8 ONNX and C of one agent."""
-    run = draft.run
-    model = policy_model(weights).SerializeToString(deterministic=True)
-    found: dict[str, Any] = {
-        "onnx": draft.add(f"onnx/{name}.onnx", model),
-        "onnx_int8": None,
-        "int8_agreement": None,
-        "int8_scope": None,
-    }
-    if recorded is not None:
-        features, available = recorded.features(run.mask, agent), recorded.available[:, :, agent]
-        tried = int8.quantise_checked(weights, features, available, recorded.acting[:, :, agent])
-        found.update(int8_agreement=round(tried.agreement, 6), int8_scope=tried.scope)
-        if tried.model is not None:
-            found["onnx_int8"] = draft.add(f"onnx/{name}.int8.onnx", tried.model)
+def _models(draft: _Draft, name: str, weights: Weights, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """ONNX and C of a program."""
     folder, prefix = f"c/{name}", f"kd_{name}"
-    sources = csource.c_files(weights, prefix, run.task, facts["name"], facts["features"], facts["actions"])
+    model = policy_model(weights).SerializeToString(deterministic=True)
+    found = {"onnx": draft.add(f"onnx/{name}.onnx", model)}
+    sources = csource.c_files(weights, prefix, draft.run.task, facts["name"], facts["features"], facts["actions"])
     for file, text in sources.items():
         draft.add(f"{folder}/{file}", text.encode())
-    found["c"] = {
+    c = {
         "folder": folder,
         "prefix": prefix,
         "header": f"{folder}/{csource.HEADER}",
         "sources": [f"{folder}/{csource.SOURCE}"],
     }
-    return found
+    return {**found, "c": c}
+
+
+def _int8(draft: _Draft, name: str, weights: Weights, seen: Sequence[replay.Seen]) -> list[dict[str, Any]]:
+    """Int8 ONNX of a program, if every agent that runs it agrees; what each of them is told of it."""
+    tried = int8.quantise_checked(weights, seen)
+    path = None if tried.model is None else draft.add(f"onnx/{name}.int8.onnx", tried.model)
+    return [
+        {
+            "onnx_int8": path,
+            "int8_agreement": None if share is None else round(share, 6),
+            "int8_scope": tried.scope,
+        }
+        for share in tried.agreement
+    ]
 
 
 @torch.no_grad()

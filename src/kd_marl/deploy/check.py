@@ -10,14 +10,16 @@ import jsonschema
 import numpy as np
 import onnx
 
-from kd_marl.deploy import csource, profile
+from kd_marl.deploy import csource, int8, profile
 from kd_marl.deploy.budget import Budget, agent_budget
 from kd_marl.deploy.footprint import footprint
+from kd_marl.deploy.interface import package_version
 from kd_marl.deploy.onnx_graph import policy_model, step_constants
 from kd_marl.deploy.weights import Weights
 from kd_marl.metrics.flops import closed_formula
 from kd_onboard.bundle import Bundle, read_bundle
 from kd_onboard.errors import BundleError
+from kd_onboard.fields import shown
 from kd_onboard.profile import AgentProfile
 
 
@@ -112,6 +114,13 @@ def _check_onnx(bundle: Bundle, agent: AgentProfile, weights: Weights) -> None:
         small = _read_onnx(bundle, agent.onnx_int8)
         if [*small.graph.input] != [*expected.graph.input] or [*small.graph.output] != [*expected.graph.output]:
             raise BundleError(f"{bundle.folder}: {agent.onnx_int8} has other inputs or outputs than {agent.onnx}")
+        scope = bundle.profile.raw["agents"][agent.index]["int8_scope"]
+        if scope not in int8.EXCLUDED:
+            raise BundleError(f"{bundle.folder}: {agent.label} has the int8_scope {shown(scope)}, which is none")
+        if _versions(bundle) and int8.quantise(weights, int8.EXCLUDED[scope]) != bundle.read(agent.onnx_int8):
+            raise BundleError(
+                f"{bundle.folder}: {agent.onnx_int8} is not the network of {agent.label}: export it again"
+            )
 
 
 def _read_onnx(bundle: Bundle, path: str) -> onnx.ModelProto:
@@ -128,7 +137,7 @@ def _read_onnx(bundle: Bundle, path: str) -> onnx.ModelProto:
 
 
 def _check_c(bundle: Bundle, agent: AgentProfile, weights: Weights) -> None:
-    """The numbers in the C source are the weights."""
+    """The numbers in the C source are the weights, and the code around them is what an export writes."""
     assert agent.c is not None, "the schema asks for it"
     path = f"{agent.c.folder}/{csource.MODEL}"
     text = bundle.read(path).decode("utf-8", errors="replace")
@@ -139,3 +148,20 @@ def _check_c(bundle: Bundle, agent: AgentProfile, weights: Weights) -> None:
         found = np.array([float.fromhex(number) if "x" in number else float(number) for number in numbers], np.float32)
         if not np.array_equal(found, values.astype(np.float32).ravel()):
             raise BundleError(f"{bundle.folder}: {path} does not hold the weights of {agent.label}: export it again")
+    if not _versions(bundle):
+        return
+    # Agents with equal programs share one, which bears the name of the first.
+    named = next(other for other in bundle.agents if other.c is not None and other.c.folder == agent.c.folder)
+    features = bundle.profile.raw["agents"][agent.index]["features"]
+    files = csource.c_files(weights, agent.c.prefix, bundle.task.name, named.name, features, agent.actions)
+    for file, text in files.items():
+        if bundle.read(f"{agent.c.folder}/{file}") != text.encode():
+            raise BundleError(
+                f"{bundle.folder}: {agent.c.folder}/{file} is not what this version writes for {agent.label}: it was "
+                "changed, or written by an earlier state of the source; export it again"
+            )
+
+
+def _versions(bundle: Bundle) -> bool:
+    """Whether the packages here are those that wrote the bundle, so that they write the same again."""
+    return all(package_version(name) == made for name, made in bundle.profile.provenance["versions"].items())

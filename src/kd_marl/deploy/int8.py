@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ LEAST_AGREEMENT = 0.99
 
 # What stays float32, from least to most. Raw features come in units of their own, which one scale serves badly; the
 # gates, half of a network and more, are followed by a sigmoid and forgive most.
-_EXCLUDED = {
+EXCLUDED = {
     "all": (),
     "all but the aligner": ("align",),
     "the gates": ("align", "past", "new", "logits"),
@@ -33,31 +34,37 @@ class Quantised:
 
     Attributes:
         model: the ONNX file; None if it agrees too little to be kept.
-        agreement: share of decisions at which it chooses as float32 does.
-        scope: which products are int8.
+        agreement: of each agent that runs it, the share of decisions at which it chooses as float32 does; None for an
+            agent that had no decision to make.
+        scope: which products are int8; None where there was no decision at all, so nothing was tried.
     """
 
     model: bytes | None
-    agreement: float
-    scope: str
+    agreement: tuple[float | None, ...]
+    scope: str | None
 
 
-def quantise_checked(weights: Weights, features: np.ndarray, available: np.ndarray, acting: np.ndarray) -> Quantised:
-    """As much of a network in int8 as `LEAST_AGREEMENT` allows.
+def quantise_checked(weights: Weights, seen: Sequence[replay.Seen]) -> Quantised:
+    """As much of a network in int8 as `LEAST_AGREEMENT` allows for every agent that runs it.
 
     Args:
         weights: the network.
-        features: recorded episodes, ``(episodes, time, inputs)`` float32.
-        available: ``(episodes, time, actions)`` bool.
-        acting: ``(episodes, time)`` bool, the decisions that count.
+        seen: what each of its agents met.
     """
     width = len(weights["align.bias"])
-    float32 = _actions(quantisable_model(weights).SerializeToString(), features, available, width)
-    for scope, excluded in _EXCLUDED.items():
+    plain = quantisable_model(weights).SerializeToString()
+    float32 = [_actions(plain, agent, width) for agent in seen]
+    agreement: tuple[float | None, ...] = (None,) * len(seen)
+    if not any(agent.acting.any() for agent in seen):
+        return Quantised(None, agreement, None)
+    for scope, excluded in EXCLUDED.items():
         model = quantise(weights, excluded)
-        same = (_actions(model, features, available, width) == float32)[acting]
-        agreement = float(same.mean()) if same.size else 1.0
-        if agreement >= LEAST_AGREEMENT:
+        same = [
+            (_actions(model, agent, width) == expected)[agent.acting]
+            for agent, expected in zip(seen, float32, strict=True)
+        ]
+        agreement = tuple(float(equal.mean()) if equal.size else None for equal in same)
+        if min(share for share in agreement if share is not None) >= LEAST_AGREEMENT:
             return Quantised(model, agreement, scope)
     return Quantised(None, agreement, scope)
 
@@ -95,10 +102,10 @@ def quantise(weights: Weights, excluded: tuple[str, ...] = ()) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
-def _actions(model: bytes, features: np.ndarray, available: np.ndarray, width: int) -> np.ndarray:
+def _actions(model: bytes, seen: replay.Seen, width: int) -> np.ndarray:
     """The actions ``(episodes, time)`` of a network on its own: a batch of more than one would share its scales."""
     step = onnx_step(model)
-    rows = [replay.run(step, features[[e]], available[[e]], width)[1] for e in range(len(features))]
+    rows = [replay.run(step, seen.features[[e]], seen.available[[e]], width)[1] for e in range(len(seen.features))]
     return np.concatenate(rows)
 
 

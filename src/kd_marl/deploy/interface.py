@@ -18,6 +18,12 @@ _UNITS: Mapping[str, Mapping[str, str]] = {
 _MPE_MOVES = ("no_action", "move_left", "move_right", "move_down", "move_up")
 _STARCRAFT_MOVES = ("no-op", "stop", "north", "south", "east", "west")
 _SMAX_MOVES = ("north", "east", "south", "west", "stop")
+_MOVES = {
+    "smax": _SMAX_MOVES,
+    "sc2": _STARCRAFT_MOVES,
+    "sc2v2": _STARCRAFT_MOVES,
+    "smaclite": _STARCRAFT_MOVES,
+}
 # Actions that leave everything as it is, best first: SMAC's no-op is for the dead only.
 _IDLE = ("no_action", "stop")
 
@@ -64,8 +70,7 @@ def action_names(env: str, layout_task: str, agent_name: str, n_actions: int) ->
         return _padded(("say_0", "say_1", "say_2"), n_actions)
     if layout_task in _UNITS:
         return _padded(_MPE_MOVES, n_actions)
-    moves = {"smax": _SMAX_MOVES, "sc2": _STARCRAFT_MOVES, "smaclite": _STARCRAFT_MOVES}.get(env, ())
-    if moves:
+    if moves := _MOVES.get(env):
         return [*moves, *(f"target_{k}" for k in range(n_actions - len(moves)))]
     return [f"action_{k}" for k in range(n_actions)]
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t
 
 from kd_marl.artifacts import atomic
 from kd_marl.deploy import pareto_figure
@@ -17,6 +16,7 @@ from kd_marl.deploy.footprint import CODE_BYTES, FLOAT_BYTES
 from kd_marl.deploy.pareto_runs import Sweep
 from kd_marl.deploy.source import StudentRun
 from kd_marl.errors import UserError
+from kd_marl.metrics.intervals import mean_interval
 from kd_marl.report import paper
 
 # What twice the FLOPs must buy, as a share of the teacher's performance, to be worth it.
@@ -149,7 +149,7 @@ def half_interval(values: Sequence[float]) -> float | None:
     """Half of the 95 % interval of the mean, by Student's t over the values; None for fewer than two."""
     if len(values) < 2:
         return None
-    return float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    return mean_interval(0.0, float(np.std(values)), len(values))[1]
 
 
 def front(points: Sequence[Point]) -> list[bool]:

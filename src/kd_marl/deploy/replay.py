@@ -19,6 +19,21 @@ Step: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], StepOutcome]
 
 
 @dataclass(frozen=True)
+class Seen:
+    """Recorded episodes of one agent.
+
+    Attributes:
+        features: ``(episodes, time, inputs)`` float32.
+        available: ``(episodes, time, actions)`` bool.
+        acting: ``(episodes, time)`` bool, the decisions that count.
+    """
+
+    features: np.ndarray
+    available: np.ndarray
+    acting: np.ndarray
+
+
+@dataclass(frozen=True)
 class Replay:
     """Episodes of a whole team.
 
@@ -35,6 +50,10 @@ class Replay:
     def features(self, mask: ObservationMask, agent: int) -> np.ndarray:
         """What reaches one agent, ``(episodes, time, inputs)``."""
         return np.ascontiguousarray(self.obs[:, :, agent, mask.indices(agent)])
+
+    def seen(self, mask: ObservationMask, agent: int) -> Seen:
+        """All that one agent met."""
+        return Seen(self.features(mask, agent), self.available[:, :, agent], self.acting[:, :, agent])
 
 
 def from_buffer(buffer: ExpertBuffer, mask: ObservationMask, episodes: int, seed: int) -> Replay:

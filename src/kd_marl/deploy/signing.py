@@ -26,8 +26,10 @@ def generate(stem: Path) -> tuple[Path, Path]:
     """Write a new pair of keys, ``STEM.key`` (private, readable by you alone) and ``STEM.pub``, both PEM.
 
     Raises:
-        UserError: one of them exists, or cannot be written.
+        UserError: one of them exists or cannot be written, or ``stem`` has no name.
     """
+    if not stem.name:
+        raise UserError(f"'{stem}' is no name of a key: give one without suffix, such as robots")
     private, public = (stem.with_name(stem.name + suffix) for suffix in (PRIVATE_SUFFIX, PUBLIC_SUFFIX))
     for path in (private, public):
         if path.exists():

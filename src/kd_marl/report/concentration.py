@@ -17,6 +17,7 @@ class Concentration:
 
     Attributes:
         team_bits: entropy of the team's actions at a step, in bits: 0 if all agents in all episodes do the same then.
+            Agents that have different actions are different teams; the mean over these.
         agent_bits: the same of one agent's actions: how far its action is settled by the time alone.
         attack_share: share of attacks in all decisions; None where no action is one.
     """
@@ -36,18 +37,27 @@ def concentration(counts: np.ndarray, names: Sequence[Sequence[str | None]] | No
 
     Args:
         counts: integers ``(time, agents, actions)``.
-        names: each agent's actions, to tell attacks.
+        names: each agent's actions, to tell attacks, and which agents have the same; None: all have.
     """
     counts = np.asarray(counts, float)
     if not counts.sum():
         return None
-    team = counts.sum(axis=1)
+    alike = [list(range(counts.shape[1]))] if names is None else kinds(names)
+    team = np.concatenate([counts[:, agents].sum(axis=1) for agents in alike])
     attacks = None
     if names is not None:
         is_attack = np.array([[name is not None and name.startswith(ATTACK) for name in agent] for agent in names])
         if is_attack.any():
             attacks = float(counts.sum(axis=0)[is_attack].sum() / counts.sum())
     return Concentration(_mean_entropy(team), _mean_entropy(counts.reshape(-1, counts.shape[-1])), attacks)
+
+
+def kinds(names: Sequence[Sequence[str | None]]) -> list[list[int]]:
+    """The agents, those with the same actions together."""
+    found: dict[tuple[str | None, ...], list[int]] = {}
+    for agent, mine in enumerate(names):
+        found.setdefault(tuple(mine), []).append(agent)
+    return list(found.values())
 
 
 def shares(counts: np.ndarray, least: float = 0.01) -> np.ndarray:

@@ -21,7 +21,8 @@ from kd_marl.report.markdown import short
 
 INK, GRID, FAINT = "#222222", "#d9d9d9", "#8a8a8a"
 MARKERS = {"fo": "o", "lh": "s", "lha": "D"}
-DASHES = {"fo": "-", "lh": "--", "lha": ":"}
+# By masks: none, the presets, one's own.
+DASHES: dict[str, Literal["-", "--", "-."]] = {"": "-", "paper": "-", "random": "--", "own": "-."}
 _LOOK: dict[str, Any] = {
     # Words stay words: small files that can be searched and read aloud.
     "svg.fonttype": "none",
@@ -132,10 +133,12 @@ def whisker(value: Estimate) -> list[list[float]]:
     return [[max(0.0, value.centre - low)], [max(0.0, high - value.centre)]]
 
 
-def near(values: Sequence[float], anchors: Sequence[float], factor: float = 1.6) -> tuple[float, float]:
-    """A range that shows the ``anchors`` and all values, but intervals and outliers only so far beyond them."""
-    low, high = min([*values, *anchors]), max([*values, *anchors])
-    room = max(0.06 * (high - low), 1e-9) * factor
+def near(values: Sequence[float], ends: Sequence[float]) -> tuple[float, float]:
+    """A range that shows all values, and the ends of their intervals as far as these do not dwarf the values."""
+    low, high = min(values), max(values)
+    span = max(high - low, 1e-9)
+    low, high = max(min([low, *ends]), low - span), min(max([high, *ends]), high + span)
+    room = 0.08 * (high - low)
     return low - room, high + room
 
 

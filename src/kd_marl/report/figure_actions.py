@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 
-from kd_marl.report.concentration import Concentration, added, concentration, shares
+from kd_marl.report.concentration import Concentration, added, concentration, kinds, shares
 from kd_marl.report.drawing import INK, Picture, Sheet
 from kd_marl.report.estimates import estimate
 from kd_marl.report.groups import Group, Groups, Task
 from kd_marl.report.methods import TEACHER, look, setting_title, short_task, task_title
-from kd_marl.report.tables import Rows, percent
+from kd_marl.report.tables import Rows, percent, seeds_and_episodes
 
 # Panels side by side that a page has room for.
 _MOST_PANELS = 4
@@ -42,44 +43,56 @@ def action_frequencies(groups: Groups, task: Task, limits: str, sight: str) -> P
     if len(panels) < 2:
         return None
     names = _names(able[0])
-    longest = max(len(counts) for _, counts in panels)
+    alike = kinds(names)
     last = max(int(np.flatnonzero(~np.isnan(shares(counts)[0]))[-1]) for _, counts in panels) + 1
     columns = min(_MOST_PANELS, len(panels))
-    rows = -(-len(panels) // columns)
+    each = -(-len(panels) // columns)
     name = f"actions-{short_task(task[1])}-{task[0]}-{limits}{'-' + sight if sight else ''}".replace("_", "-")
     title = f"Action frequencies over time: {task_title(task)}, {setting_title(limits, sight)}"
-    labels = [label or "-" for label in names[0]] if _alike(names) else [str(i) for i in range(len(names[0]))]
-    with Sheet(name, rows, columns, (3.3, 1.3 + 0.2 * len(labels)), sharex=True, sharey=True) as sheet:
-        flat = list(sheet.axes.flat)
-        colours = matplotlib.colormaps["inferno"].with_extremes(bad="#eeeeee")
-        top = max(float(np.nanmax(shares(counts))) for _, counts in panels)
-        for axes, (method, counts) in zip(flat, panels, strict=False):
-            share = np.full((len(labels), longest), np.nan)
-            share[:, : len(counts)] = 100 * shares(counts)
-            box = (-0.5, last - 0.5, len(labels) - 0.5, -0.5)
-            image = axes.imshow(
-                share[:, :last],
-                aspect="auto",
-                interpolation="nearest",
-                cmap=colours,
-                vmin=0,
-                vmax=100 * top,
-                extent=box,
-            )
-            measured = concentration(counts, names)
-            bits = "" if measured is None else f"\n{measured.team_bits:.2f} bits a decision"
-            axes.set_title(look(method).title + bits, fontsize=10)
-            axes.set_xlabel("step of the episode")
-            axes.tick_params(labelbottom=True)
-            axes.set_yticks(range(len(labels)), labels, fontsize=8.5)
-        for row in sheet.axes:
-            row[0].set_ylabel("action" if _alike(names) else "action (named differently by agent)")
-        for axes in flat[len(panels) :]:
-            axes.set_visible(False)
-        bar = sheet.figure.colorbar(image, ax=sheet.axes, shrink=0.9, pad=0.01)
+    most = max(len(_labels(names[agents[0]])) for agents in alike)
+    top = max(float(np.nanmax(shares(counts[:, agents]))) for _, counts in panels for agents in alike)
+    with Sheet(name, each * len(alike), columns, (3.3, 1.3 + 0.2 * most)) as sheet:
+        for number, agents in enumerate(alike):
+            rows = sheet.axes[number * each : (number + 1) * each]
+            whose = "" if len(alike) == 1 else f"agent {', '.join(map(str, agents))}: "
+            for place, (axes, (method, counts)) in enumerate(zip(rows.flat, panels, strict=False)):
+                mine = counts[:, agents]
+                _heat_map(axes, mine, _labels(names[agents[0]]), last, 100 * top)
+                measured = concentration(mine)
+                bits = "" if measured is None else f"\n{measured.team_bits:.2f} bits a decision"
+                axes.set_title(whose + look(method).title + bits, fontsize=10)
+                if place % columns == 0:
+                    axes.set_ylabel("action")
+            for axes in rows.flat[len(panels) :]:
+                axes.set_visible(False)
+        bar = sheet.figure.colorbar(sheet.axes[0, 0].images[0], ax=sheet.axes, shrink=0.9, pad=0.01)
         bar.set_label("share of the step's decisions, per cent", color=INK)
-        seeds = ", ".join(f"{look(group.cell.method).title} {len(group.seeds)}" for group in able)
-        return Picture(name, title, sheet.svg(title), f"Seeds: {seeds}.")
+        return Picture(name, title, sheet.svg(title), _note(able))
+
+
+def _heat_map(axes: Axes, counts: np.ndarray, labels: Sequence[str], last: int, top: float) -> None:
+    """One policy's, with a row for each action and a column for each step before ``last``."""
+    share = np.full((len(labels), last), np.nan)
+    share[:, : len(counts)] = 100 * shares(counts)[: len(labels), :last]
+    axes.set_yticks(range(len(labels)), labels, fontsize=8.5)
+    axes.set_xlabel("step of the episode")
+    axes.imshow(
+        share,
+        aspect="auto",
+        interpolation="nearest",
+        cmap=matplotlib.colormaps["inferno"].with_extremes(bad="#eeeeee"),
+        vmin=0,
+        vmax=top,
+    )
+
+
+def _note(able: Sequence[Group]) -> str:
+    """How much was counted, and whether there is anything without distillation beside the teacher."""
+    counted = ", ".join(f"{look(group.cell.method).title} {seeds_and_episodes(group.runs)}" for group in able)
+    note = f"Seeds x episodes: {counted}; the teacher in the episodes of its students, seeing everything."
+    if all(group.teacher for group in able):
+        note += " Nothing trained without distillation has counted its actions under these limits."
+    return note
 
 
 def concentration_table(groups: Groups, task: Task) -> Rows | None:
@@ -119,5 +132,7 @@ def _names(group: Group) -> list[list[str | None]]:
     return group.runs[0].summary["actions"]
 
 
-def _alike(names: Sequence[Sequence[str | None]]) -> bool:
-    return all(list(agent) == list(names[0]) for agent in names)
+def _labels(names: Sequence[str | None]) -> list[str]:
+    """What an agent's actions are called, without the nameless ones behind, which it does not have."""
+    used = max((number for number, name in enumerate(names, 1) if name is not None), default=0)
+    return [name or str(number) for number, name in enumerate(names[:used] if used else names)]

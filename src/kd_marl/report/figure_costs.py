@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.lines import Line2D
@@ -25,7 +26,7 @@ def flops_per_episode(groups: Groups) -> Picture | None:
         return None
     rows, columns = grid_of(len(bars), 2)
     name, title = "flops-per-episode", "FLOPs per episode of the whole team"
-    tallest = max(len(found) for found in bars.values())
+    tallest = 1 + max(len(found) for found in bars.values())
     with Sheet(name, rows, columns, (5.2, 0.9 + 0.27 * tallest)) as sheet:
         flat = list(sheet.axes.flat)
         for axes, (task, found) in zip(flat, bars.items(), strict=False):
@@ -33,19 +34,26 @@ def flops_per_episode(groups: Groups) -> Picture | None:
             values = [value.centre for _, value, _ in found]
             # Points, not bars: on a logarithmic axis a bar's length means nothing.
             axes.axvline(values[0], color=FAINT, linestyle=":", linewidth=1)
+            theirs = paper.numbers()["flops_ratio"].get(task[1])
+            if theirs is not None:
+                labels.append("KD-MARL in the paper")
+                ends = [values[0] / ratio for ratio in dict.fromkeys(theirs)]
+                axes.plot(ends, [len(found)] * len(ends), marker="X", markersize=7, color=FAINT)
+                axes.text(max(ends) * 1.25, len(found), _fewer(*theirs), va="center", fontsize=8.5)
             for row, (_, value, colour) in enumerate(found):
                 axes.plot(value.centre, row, marker="o", markersize=7, color=colour, linestyle="")
                 axes.text(value.centre * 1.25, row, _beside(value.centre, values[0], row), va="center", fontsize=8.5)
-            axes.set_yticks(range(len(found)), labels, fontsize=9)
+            axes.set_yticks(range(len(labels)), labels, fontsize=9)
             axes.set_xscale("log")
             axes.set_xlim(min(values) / 2, max(values) * 8)
-            axes.set_ylim(len(found) - 0.4, -0.6)
-            axes.set_xlabel(f"FLOPs per episode, logarithmic\n{_paper_ratio(task)}".strip())
+            axes.set_ylim(len(labels) - 0.4, -0.6)
+            axes.set_xlabel("FLOPs per episode (logarithmic)")
             axes.set_title(task_title(task))
             short_ticks(axes.xaxis)
             tidy(axes, "x")
         _hide(flat[len(bars) :])
-        return Picture(name, title, sheet.svg(title))
+        note = "The paper's crosses are at our teacher's FLOPs over its ratio; of the StarCraft maps it gives a range."
+        return Picture(name, title, sheet.svg(title), note)
 
 
 def retention_against_flops(groups: Groups) -> Picture | None:
@@ -68,18 +76,20 @@ def retention_against_flops(groups: Groups) -> Picture | None:
             for group, flops, kept, is_main in points:
                 method = group.cell.method
                 colour = look(method).colour
-                style = {"color": colour, "markerfacecolor": colour if is_main else "white", "capsize": 2.5}
-                if group.cell.sight == "random":
-                    style["markerfacecolor"] = "white"
+                face = "white" if group.cell.sight == "random" else colour
+                style = {"color": colour, "markerfacecolor": face, "capsize": 2.5, "alpha": 1 if is_main else 0.35}
                 bars = [[100 * end for end in side] for side in whisker(kept)]
                 marker = MARKERS.get(group.cell.limits, "o")
                 axes.errorbar(
                     flops.centre, 100 * kept.centre, yerr=bars, marker=marker, markersize=7, linestyle="", **style
                 )
-            for x, y in crosses[task]:
-                axes.plot(x, y, marker="X", markersize=8, color=INK, linestyle="")
+            for ends, share, limits in crosses[task]:
+                axes.plot(ends, [share] * len(ends), color=INK, linewidth=1)
+                axes.plot(math.sqrt(ends[0] * ends[-1]), share, marker=MARKERS[limits], markersize=6, color=INK)
             axes.set_xscale("log")
-            axes.set_ylim(*near([100 * kept.centre for _, _, kept, _ in points], [100, 90]))
+            shares = [100 * kept.centre for _, _, kept, _ in points] + [share for _, share, _ in crosses[task]]
+            ends = [100 * end for _, _, kept, _ in points for end in (kept.low, kept.high) if end is not None]
+            axes.set_ylim(*near([*shares, 100, 90], ends))
             axes.set_title(task_title(task))
             axes.set_xlabel("FLOPs per decision (logarithmic)")
             axes.set_ylabel(f"kept of the {found.measure}, per cent")
@@ -87,10 +97,11 @@ def retention_against_flops(groups: Groups) -> Picture | None:
             short_ticks(axes.xaxis)
             tidy(axes)
         _hide(flat[len(shown) :])
-        sheet.legend(_legend(cells, any(crosses.values())), 3)
+        sheet.legend(_legend(cells, any(crosses.values())), 4)
         note = (
-            "Bars are 95 % intervals over seeds; an interval that leaves the panel is cut. Hollow: random masks, or a "
-            "configuration that is in no table. The paper's crosses are at our teacher's FLOPs over the paper's ratio."
+            "Bars are 95 % intervals over seeds; an interval that leaves the panel is cut. Pale: a configuration "
+            "that is in no table, see what was left out. The paper's points are at our teacher's FLOPs over the "
+            "paper's ratio, lines where it gives a range of ratios."
         )
         return Picture(name, title, sheet.svg(title), note)
 
@@ -116,12 +127,8 @@ def _beside(value: float, teacher: float, row: int) -> str:
     return short(value) if row == 0 else f"{short(value)}, {teacher / value:.1f}x fewer"
 
 
-def _paper_ratio(task: Task) -> str:
-    ratio = paper.numbers()["flops_ratio"].get(task[1])
-    if ratio is None:
-        return ""
-    low, high = ratio
-    return f"the paper: {low}x fewer" if low == high else f"the paper: {low}x to {high}x fewer"
+def _fewer(low: float, high: float) -> str:
+    return f"{low}x fewer" if low == high else f"{low}x to {high}x fewer"
 
 
 def _points(groups: Groups, task: Task) -> list[tuple[Group, Estimate, Estimate, bool]]:
@@ -137,18 +144,19 @@ def _points(groups: Groups, task: Task) -> list[tuple[Group, Estimate, Estimate,
     return points
 
 
-def _paper_points(groups: Groups, task: Task) -> list[tuple[float, float]]:
-    """The paper's students: FLOPs and per cent kept, where it gives one ratio."""
+def _paper_points(groups: Groups, task: Task) -> list[tuple[list[float], float, str]]:
+    """The paper's students: FLOPs, one number or two ends, per cent kept, and limits."""
     ratio = paper.numbers()["flops_ratio"].get(task[1])
     teacher = TaskScores.of(groups, task).teacher_cost("flops_per_decision")
-    if ratio is None or ratio[0] != ratio[1] or teacher is None:
+    if ratio is None or teacher is None:
         return []
-    kept = [paper.kept(task[1], STUDENT, limits) for limits in LIMITS]
-    return [(teacher.centre / ratio[0], 100 * share) for share in kept if share is not None]
+    ends = [teacher.centre / times for times in dict.fromkeys(ratio)]
+    kept = {limits: paper.kept(task[1], STUDENT, limits) for limits in LIMITS}
+    return [(ends, 100 * share, limits) for limits, share in kept.items() if share is not None]
 
 
 def _legend(cells: Sequence[Cell], with_paper: bool) -> list[Line2D | Patch]:
-    """The teacher's star, a colour for each method, a marker for each limit, and the paper's cross."""
+    """The teacher's star, colours of methods and of the paper, markers of limits, hollow for random masks."""
 
     def marker(shape: str, size: int, colour: str, label: str) -> Line2D:
         return Line2D([], [], marker=shape, markersize=size, color=colour, linestyle="", label=label)
@@ -158,7 +166,11 @@ def _legend(cells: Sequence[Cell], with_paper: bool) -> list[Line2D | Patch]:
     handles += [Patch(color=look(method).colour, label=look(method).title) for method in methods]
     used = {cell.limits for cell in cells}
     handles += [marker(MARKERS[name], 7, FAINT, LIMITS_TITLES[name]) for name in LIMITS if name in used]
-    return [*handles, *([marker("X", 8, INK, "the paper's KD-MARL, LH and LH+A")] if with_paper else [])]
+    if any(cell.sight == "random" for cell in cells):
+        handles.append(
+            Line2D([], [], marker="s", color=FAINT, markerfacecolor="white", linestyle="", label="random masks")
+        )
+    return [*handles, *([Patch(color=INK, label="KD-MARL in the paper")] if with_paper else [])]
 
 
 def _hide(panels: Sequence) -> None:

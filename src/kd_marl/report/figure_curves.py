@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.lines import Line2D
 
-from kd_marl.artifacts import atomic
-from kd_marl.errors import UserError
-from kd_marl.host import SOURCE_ROOT
-from kd_marl.report.drawing import INK, MARKERS, Picture, Sheet, short_ticks, tidy, whisker
+from kd_marl.report.drawing import DASHES, FAINT, INK, MARKERS, Picture, Sheet, short_ticks, tidy, whisker
 from kd_marl.report.estimates import estimate
 from kd_marl.report.groups import Group, Groups, Task
 from kd_marl.report.methods import (
     ABLATIONS,
     LIMITS,
+    LIMITS_TITLES,
     STUDENT,
     TEACHER,
     look,
@@ -51,7 +49,7 @@ def learning_curves(groups: Groups, tasks: Sequence[Task], name: str, terms: boo
     shown = [task for task in tasks if any(cell.task == task for cell in curves)]
     if not shown:
         return None
-    columns = sorted({(cell.limits, cell.sight) for cell in curves}, key=lambda key: (LIMITS.index(key[0]), key[1]))
+    columns = [limits for limits in LIMITS if any(cell.limits == limits for cell in curves)]
     title = f"Learning curves{' with each term removed' if terms else ''}: greedy tests during training"
     methods: set[str] = set()
     with Sheet(name, len(shown), len(columns), (3.7, 2.7), sharey="row", sharex="row") as sheet:
@@ -59,35 +57,40 @@ def learning_curves(groups: Groups, tasks: Sequence[Task], name: str, terms: boo
             found = TaskScores.of(groups, task)
             scale = 100.0 if found.wins else 1.0
             level = found.teacher("win_rate" if found.wins else "return_mean")
-            for axes, (limits, sight) in zip(row, columns, strict=True):
-                mine = [cell for cell in curves if cell[0] == task and cell[2:] == (limits, sight)]
+            for axes, limits in zip(row, columns, strict=True):
+                mine = [cell for cell in curves if (cell.task, cell.limits) == (task, limits)]
                 for cell in mine:
                     methods.add(cell.method)
                     steps, centre, low, high = curves[cell]
                     colour = look(cell.method).colour
-                    axes.plot(steps, scale * centre, color=colour, linewidth=1.6, marker=".", markersize=4)
-                    axes.fill_between(steps, scale * low, scale * high, color=colour, alpha=0.2, linewidth=0)
+                    style: dict[str, Any] = {"color": colour, "linestyle": DASHES[cell.sight], "marker": "."}
+                    axes.plot(steps, scale * centre, linewidth=1.6, markersize=4, **style)
+                    axes.fill_between(steps, scale * low, scale * high, color=colour, alpha=0.15, linewidth=0)
                 if level is not None:
                     axes.axhline(scale * level.centre, color=INK, linestyle=":", linewidth=1)
                 if not mine:
                     axes.text(0.5, 0.5, "not run", transform=axes.transAxes, ha="center", color=INK)
-                axes.set_title(f"{short_task(task[1])}, {setting_title(limits, sight)}", fontsize=10)
+                axes.set_title(f"{short_task(task[1])}, {LIMITS_TITLES[limits]}", fontsize=10)
                 axes.set_xlabel("environment steps")
                 short_ticks(axes.xaxis)
                 tidy(axes)
             row[0].set_ylabel("win rate, per cent" if found.wins else "mean return")
         handles = [Line2D([], [], color=look(m).colour, label=look(m).title) for m in sorted(methods, key=place)]
-        sheet.legend([*handles, Line2D([], [], color=INK, linestyle=":", label="teacher, final evaluation")])
+        masks = sorted({cell.sight for cell in curves} - {""})
+        if len(masks) > 1:
+            handles += [Line2D([], [], color=FAINT, linestyle=DASHES[mask], label=f"{mask} masks") for mask in masks]
+        handles.append(Line2D([], [], color=INK, linestyle=":", linewidth=1, label="teacher, final evaluation"))
+        sheet.legend(handles)
         note = (
-            "Interquartile mean over seeds, and its 95 % interval. Steps are those of the environment in this stage: a "
-            "student's teacher and expert buffer took steps of their own."
+            "Interquartile mean over seeds, shaded its 95 % interval. Steps are those of the environment in this "
+            "stage: a student's teacher and expert buffer took steps of their own."
         )
         return Picture(name, title, sheet.svg(title), note)
 
 
 def teacher_curves(groups: Groups) -> Picture | None:
     """The training of the teachers themselves, where their artifact is still there; None without any."""
-    found = {task: tests for task in groups.tasks if (tests := _teacher_tests(groups, task))}
+    found = {task: tests for task in groups.tasks if (tests := TaskScores.of(groups, task).teacher_facts.get("tests"))}
     if not found:
         return None
     name, title = "teacher-curves", "Learning curves of the teachers (greedy tests; one training each)"
@@ -149,7 +152,7 @@ def agreement_per_agent(groups: Groups) -> tuple[Picture | None, list[Group]]:
             Line2D([], [], color=shade, marker=MARKERS[key[0]], linestyle="", label=setting_title(*key))
             for key, shade in shades.items()
         ]
-        sheet.legend(handles)
+        sheet.legend(handles, 5)
         note = "KD-MARL in its own episodes, both greedy; interquartile mean over seeds and 95 % interval."
         return Picture(name, title, sheet.svg(title), note), lacking
 
@@ -176,17 +179,3 @@ def _curve(groups: Groups, group: Group) -> tuple[np.ndarray, np.ndarray, np.nda
     low = [value.centre if value.low is None else value.low for value in found if value]
     high = [value.centre if value.high is None else value.high for value in found if value]
     return steps, np.array(centre), np.array(low), np.array(high)
-
-
-def _teacher_tests(groups: Groups, task: Task) -> list[list[float]]:
-    """The tests in ``teacher.json`` of the task's teacher, if its folder still holds the same weights."""
-    for group in groups.students(task):
-        path = Path(group.runs[0].summary["teacher_artifact"]["path"])
-        for folder in (path, SOURCE_ROOT.parent / path):
-            try:
-                facts = atomic.read_json(folder / "teacher.json")
-            except UserError:
-                continue
-            if facts.get("sha256", {}).get("agent.th") == groups.teachers[task]:
-                return facts.get("tests", [])
-    return []

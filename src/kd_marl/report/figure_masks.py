@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from kd_marl.report.drawing import Picture, Sheet
+from kd_marl.report.drawing import INK, Picture, Sheet
 from kd_marl.report.groups import Group, Groups, Task
 from kd_marl.report.methods import LIMITS, STUDENT, short_task, task_title
 
@@ -40,6 +40,8 @@ _MEANING = {
     "other": "in no block",
 }
 _HIDDEN = "#eeeeee"
+# Blocks of which a random part is seen; lines, since dots would make files of a megabyte.
+_DRAWN: dict[str, Any] = {"alpha": 0.55, "hatch": "\\\\"}
 
 
 def shown_groups(groups: Groups, task: Task) -> list[Group]:
@@ -72,35 +74,51 @@ def who_sees_what(groups: Groups, task: Task) -> Picture | None:
                     used[block] = None
                     colour = _COLOURS.get(block, "#999999")
                     if seen:
-                        axes.barh(row, seen, left=start, color=colour, edgecolor="white", height=0.72)
+                        drawn = _DRAWN if sees["draw"] is not None else {}
+                        axes.barh(row, seen, left=start, color=colour, edgecolor="white", height=0.72, **drawn)
                         if seen >= 0.06 * _most(rows):
-                            axes.text(start + seen / 2, row, block, ha="center", va="center", color="white", fontsize=8)
+                            axes.text(
+                                start + seen / 2,
+                                row,
+                                block,
+                                ha="center",
+                                va="center",
+                                color=INK if drawn else "white",
+                                fontsize=8,
+                            )
                     if of > seen:
                         hidden = {"color": _HIDDEN, "edgecolor": "#bbbbbb", "hatch": "///", "linewidth": 0.4}
                         axes.barh(row, of - seen, left=start + seen, height=0.72, **hidden)
                     start += of
                 axes.text(start + 0.01 * _most(rows), row, _beside(sees, widths, row), va="center", fontsize=8.5)
-            axes.set_yticks(range(agents), [f"{row} {sees['agent']}" for row, sees in enumerate(rows)], fontsize=9)
+            axes.set_yticks(range(agents), [_agent(row, sees) for row, sees in enumerate(rows)], fontsize=9)
             axes.set_ylim(agents - 0.4, -0.6)
             axes.set_xlim(0, (1.9 if any(sees["draw"] for sees in rows) else 1.45) * _most(rows))
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            ticks = MaxNLocator(5, integer=True).tick_values(0, _most(rows))
+            axes.set_xticks([tick for tick in ticks if 0 <= tick <= _most(rows)])
             axes.set_xlabel("features of the observation")
             axes.set_title(group.cell.setting)
             axes.spines[["top", "right"]].set_visible(False)
         for axes in flat[len(able) :]:
             axes.set_visible(False)
         handles = [Patch(color=_COLOURS.get(block, "#999999"), label=_label(block)) for block in used]
-        sheet.legend([*handles, Patch(facecolor=_HIDDEN, edgecolor="#bbbbbb", hatch="///", label="hidden")], 5)
+        handles.append(Patch(facecolor=_HIDDEN, edgecolor="#bbbbbb", hatch="///", label="hidden"))
+        if any(sees["draw"] is not None for group in able for sees in group.runs[0].summary["sees"]):
+            handles.append(
+                Patch(facecolor="#777777", edgecolor="white", **_DRAWN, label="some of it, drawn each episode")
+            )
+        sheet.legend(handles, 4)
         return Picture(name, title, sheet.svg(title))
 
 
-def sight_table(group: Group) -> tuple[list[str], list[list[str]]] | None:
-    """Numbers of inputs and widths of a run that recorded no more than that; None for one without even those."""
-    summary = group.runs[0].summary
-    if not summary.get("inputs"):
-        return None
-    pairs = zip(summary["inputs"], summary["widths"], strict=True)
-    return ["agent", "inputs", "width"], [[str(i), str(inputs), str(width)] for i, (inputs, width) in enumerate(pairs)]
+def sight_table(groups: Groups, task: Task) -> tuple[list[str], list[list[str]]] | None:
+    """Inputs and widths, agent by agent, of the groups whose runs recorded no more than that; None without any."""
+    rows = []
+    for group in shown_groups(groups, task):
+        summary = group.runs[0].summary
+        if summary.get("inputs") and not summary.get("sees"):
+            rows.append([group.cell.setting, *(", ".join(map(str, summary[key])) for key in ("inputs", "widths"))])
+    return (["limits", "inputs of agents 0, 1, ...", "their widths"], rows) if rows else None
 
 
 def _most(rows: list[dict[str, Any]]) -> int:
@@ -108,13 +126,18 @@ def _most(rows: list[dict[str, Any]]) -> int:
 
 
 def _beside(sees: dict[str, Any], widths: list[int] | None, row: int) -> str:
-    seen, of = sum(pair[0] for pair in sees["blocks"].values()), sees["observed"]
+    seen, of = sum(pair[0] for pair in sees["blocks"].values()), sees.get("observed", "unknown")
     if sees["draw"] is not None:
         low, high = sees["draw"]
         text = f"{low if low == high else f'{low} to {high}'} of {of}, drawn each episode"
     else:
         text = f"{seen} of {of}"
     return text + (f"; width {widths[row]}" if widths else "")
+
+
+def _agent(row: int, sees: dict[str, Any]) -> str:
+    """Its number, with its name where that says more."""
+    return f"agent {row}" if sees["agent"] == f"agent_{row}" else f"{row}: {sees['agent']}"
 
 
 def _label(block: str) -> str:

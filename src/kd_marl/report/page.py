@@ -21,7 +21,7 @@ from kd_marl.report.drawing import Picture
 from kd_marl.report.estimates import mean, stratified
 from kd_marl.report.groups import Cell, Group, Groups, Task
 from kd_marl.report.markdown import bullets, table
-from kd_marl.report.methods import ABLATIONS, COMPARATORS, LIMITS, STUDENT, setting_title, task_title
+from kd_marl.report.methods import ABLATIONS, COMPARATORS, LIMITS, STUDENT, look, setting_title, short_task, task_title
 from kd_marl.report.scores import TaskScores
 
 TITLE = "KD-MARL: the paper's results beside ours"
@@ -82,6 +82,9 @@ def build(groups: Groups, passed_over: Sequence[str], facts: Sequence[tuple[str,
 
 def _overview(page: Page, groups: Groups) -> None:
     page.say("## Overview", words.HOW_TO_READ, words.NOT_THE_SAME)
+    shown = [group for task in groups.tasks for group in groups.of_task(task)]
+    if any(run.shares_episodes for group in shown for run in group.runs):
+        page.say(words.SHARED_EPISODES)
     rows = []
     for family, members in (("StarCraft maps", _battles(groups)), ("particles", _particles(groups))):
         for limits, sight in itertools.product(LIMITS, _PRESETS):
@@ -91,21 +94,25 @@ def _overview(page: Page, groups: Groups) -> None:
             if not mine:
                 continue
             kept = [TaskScores.of(groups, group.cell.task).kept(group) for group in mine]
+            gains = [TaskScores.of(groups, group.cell.task).gain_kept(group) for group in mine]
             fewer = stratified([[run.summary["flops_ratio"] for run in group.runs] for group in mine])
             rows.append(
                 [
                     f"{family}, {setting_title(limits, sight)}",
-                    str(len(mine)),
+                    ", ".join(short_task(group.cell.task[1]) for group in mine),
                     _seeds(mine),
                     tables.percent(stratified(kept)),
                     tables.percent(stratified(kept, mean)),
+                    tables.percent(stratified(gains, mean)),
                     "-" if fewer is None else f"{fewer.centre:.1f}x",
                 ]
             )
     if rows:
-        head = ["KD-MARL", "tasks", "seeds", "kept, interquartile mean", "kept, mean", "FLOPs, times fewer"]
+        head = ["KD-MARL", "tasks", "seeds of each", "kept, interquartile mean", "kept, mean", "gain kept, mean"]
+        head.append("FLOPs, times fewer")
         page.say(
-            "Tasks together; every resample draws the seeds of each task anew.",
+            "Tasks together; every resample draws the seeds of each task anew. A task with one seed leaves its row "
+            "without an interval.",
             table(head, rows),
             f"The paper keeps {100 * paper.numbers()['mean_retention']:.0f} % on average over its tasks and limits.",
         )
@@ -206,11 +213,9 @@ def _behaviour(page: Page, groups: Groups) -> None:
 def _sight(page: Page, groups: Groups) -> None:
     page.say("## Who sees what", "What a mask hides from an agent's student; under FO nothing is hidden.")
     for task in groups.tasks:
-        wanted = figure_masks.shown_groups(groups, task)
         page.show(figure_masks.who_sees_what(groups, task), "")
-        for group in wanted:
-            if not group.runs[0].summary.get("sees") and (rows := figure_masks.sight_table(group)):
-                page.say(f"{task_title(task)}, {group.cell.setting}: the runs recorded numbers only.", table(*rows))
+        if rows := figure_masks.sight_table(groups, task):
+            page.say(f"{task_title(task)}: these runs recorded numbers only.", table(*rows))
 
 
 def _missing(page: Page, groups: Groups, passed_over: Sequence[str]) -> None:
@@ -222,14 +227,14 @@ def _missing(page: Page, groups: Groups, passed_over: Sequence[str]) -> None:
             for place in here:
                 asked = [(m, limits) for m in methods for limits in methods[m] if (m, limits) != ("mappo", "fo")]
                 without = [
-                    f"{m} {setting_title(limits, '')}"
+                    f"{look(m).title} {setting_title(limits, '')}"
                     for m, limits in asked
                     if Cell(place, m, limits, "" if limits == "fo" else tables.PAPER_SIGHT) not in groups.main
                 ]
                 if without:
                     lines.append(f"{task_title(place)}: {', '.join(without)}")
             if not here:
-                lines.append(f"{task}: nothing")
+                lines.append(f"{task}: nothing was run")
     page.say(bullets(lines) if lines else "Nothing that the paper's Tables I and II have is missing.")
     page.say("## What was left out")
     left = [*groups.left_out, *passed_over]

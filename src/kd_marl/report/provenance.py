@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 from kd_marl.report.groups import Group, Groups
 from kd_marl.report.markdown import bullets, table
 from kd_marl.report.methods import short_task, task_title
+from kd_marl.report.runs import Run
 
 HEAD = ["task", "method", "limits", "widths", "seeds", "episodes each", "commit", "teacher"]
 
 
+def made_with(runs: Iterable[Run]) -> list[tuple[str, str]]:
+    """At which commits and on which machines runs were made, as facts for the head of the page."""
+    runs = list(runs)
+    commits, machines = (Counter(getattr(run, name) for run in runs) for name in ("commit", "machine"))
+    return [
+        ("commits of the runs", ", ".join(f"{name} ({_runs(count)})" for name, count in commits.most_common())),
+        ("machines", "; ".join(f"{name} ({_runs(count)})" for name, count in machines.most_common())),
+    ]
+
+
 def section(groups: Groups) -> list[str]:
-    """The paragraphs: a table of all groups that the tables show, their machines and their commands."""
+    """The paragraphs: a table of all groups that the tables show, and their commands."""
     shown = [group for task in groups.tasks for group in groups.of_task(task)]
     if not shown:
         return ["Nothing."]
-    machines = sorted({run.machine for group in shown for run in group.runs})
     commands = [
         f"{short_task(group.cell.task[1])}, {group.cell.method}, {group.cell.setting}: "
         f"`{group.runs[0].summary.get('command', 'unknown')}`"
@@ -25,10 +38,13 @@ def section(groups: Groups) -> list[str]:
         table(HEAD, [_row(group) for group in shown]),
         "A plus behind a commit: the source tree had local changes. A teacher is the start of the sha256 of its actor."
         + (" Where a row names several commits its seeds were run at different ones." if mixed else ""),
-        f"Machines: {'; '.join(machines)}.",
         "The command of each row's first seed; the others differ in the seed:",
         bullets(commands),
     ]
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'s' if count > 1 else ''}"
 
 
 def _row(group: Group) -> list[str]:
@@ -40,7 +56,7 @@ def _row(group: Group) -> list[str]:
         group.cell.setting,
         str(widths[0]) if len(set(widths)) == 1 else ", ".join(map(str, widths)),
         ", ".join(map(str, group.seeds)),
-        ", ".join(map(str, episodes)),
+        ", ".join(map(str, episodes)) + (" (shared)" if any(run.shares_episodes for run in group.runs) else ""),
         ", ".join(sorted({run.commit for run in group.runs})),
         group.teacher[:12] or "-",
     ]

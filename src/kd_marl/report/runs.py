@@ -87,6 +87,18 @@ class Run:
         return self.summary.get(f"{name}_student" if self.is_student else name)
 
     @property
+    def steps(self) -> float | None:
+        """Environment steps of its training, a student's without its teacher's and its buffer's; None: unknown."""
+        if not self.is_student:
+            return self.summary.get("steps")
+        return max((float(steps[-1]) for steps, _ in self.metrics.values() if len(steps)), default=None)
+
+    @property
+    def shares_episodes(self) -> bool:
+        """Whether its evaluation has most episodes in common with those of other seeds, as in earlier versions."""
+        return "length_mean" not in self.policy
+
+    @property
     def started(self) -> str:
         """When it started, as Sacred writes it."""
         return str(self.record.get("start_time", ""))
@@ -228,4 +240,4 @@ def _check(run: Run) -> None:
     if run.counts and "actions" not in run.summary:
         raise KeyError("actions")
     for sees in run.summary.get("sees", ()):
-        _ = [sees[key] for key in ("agent", "observed", "draw")], [seen <= of for seen, of in sees["blocks"].values()]
+        _ = [sees[key] for key in ("agent", "draw")], [seen <= of for seen, of in sees["blocks"].values()]

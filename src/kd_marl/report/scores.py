@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from kd_marl.metrics.retention import retention
+from kd_marl.artifacts import atomic
+from kd_marl.errors import UserError
+from kd_marl.host import SOURCE_ROOT
+from kd_marl.metrics.retention import retention, retention_normalised
 from kd_marl.report.estimates import Estimate, estimate
 from kd_marl.report.groups import Group, Groups, Task
 from kd_marl.report.runs import Run
@@ -51,19 +56,44 @@ class TaskScores:
             return [None for _ in group.runs]
         return [None if s is None else retention(s, level.centre, win_rate=self.wins) for s in self.scores(group)]
 
+    def gain_kept(self, group: Group) -> Values:
+        """Shares of the teacher's gain over random play; as for `kept`."""
+        if group.teacher:
+            return [run.summary.get("retention_normalised") for run in group.runs]
+        name = "win_rate" if self.wins else "return_mean"
+        level, chance = self.teacher(name), self.random(name)
+        if level is None or chance is None:
+            return [None for _ in group.runs]
+        return [None if s is None else retention_normalised(s, level.centre, chance.centre) for s in self.scores(group)]
+
     def teacher(self, name: str) -> Estimate | None:
         """The teacher's ``win_rate`` or ``return_mean``, over the seeds of its evaluations."""
-        return estimate([run.summary["teacher"][name] for run in self._measured()])
+        return estimate([run.summary["teacher"][name] for run in self.evaluations])
 
     def random(self, name: str) -> Estimate | None:
         """The same of random play."""
-        return estimate([run.summary["random"][name] for run in self._measured()])
+        return estimate([run.summary["random"][name] for run in self.evaluations])
 
     def teacher_cost(self, name: str) -> Estimate | None:
         """``params``, ``flops_per_decision``, ``flops_per_episode`` or ``decision_us`` of the teacher."""
-        return estimate([run.summary.get(f"{name}_teacher") for run in self._measured()])
+        return estimate([run.summary.get(f"{name}_teacher") for run in self.evaluations])
 
-    def _measured(self) -> list[Run]:
+    @property
+    def teacher_facts(self) -> Mapping[str, Any]:
+        """``teacher.json`` of the task's teacher; empty where its folder is gone or holds other weights now."""
+        for group in self.groups.students(self.task):
+            path = Path(group.runs[0].summary["teacher_artifact"]["path"])
+            for folder in (path, SOURCE_ROOT.parent / path):
+                try:
+                    facts = atomic.read_json(folder / "teacher.json")
+                except UserError:
+                    continue
+                if facts.get("sha256", {}).get("agent.th") == self.groups.teachers[self.task]:
+                    return facts
+        return {}
+
+    @property
+    def evaluations(self) -> list[Run]:
         """One run for each set of episodes that the teacher was evaluated in."""
         found: dict[tuple[int, int], Run] = {}
         for group in self.groups.students(self.task):

@@ -9,9 +9,12 @@ from kd_marl.report.estimates import Estimate, estimate
 from kd_marl.report.groups import Cell, Group, Groups, Task
 from kd_marl.report.markdown import short
 from kd_marl.report.methods import ABLATIONS, BASELINES, COMPARATORS, LIMITS, STUDENT, look, place, setting_title
+from kd_marl.report.runs import Run
 from kd_marl.report.scores import TaskScores, cost, over_seeds
 
 NOT_RUN, ABSENT = "not run", "-"
+# Head of a column with both, e.g. ``3 x 500``.
+RUNS = "seeds x episodes"
 PAPER_SIGHT = "paper"
 _TERMS = {"SL": "soft logits", "HL": "hard logits", "IR": "relations", "COR": "roles"}
 
@@ -25,9 +28,12 @@ def scores_table(groups: Groups, task: Task) -> Rows:
     head = ["method", "limits"]
     if found.wins:
         head += ["win rate, paper", "win rate, ours"]
-    head += ["kept, paper", "kept, ours", "return, paper", "return, ours", "step, paper (ms)", "decision, ours (µs)"]
-    head += ["FLOPs per decision", "seeds"]
+    head += ["kept, paper", "kept, ours", *([] if found.wins else ["gain kept, ours"])]
+    head += ["return, paper", "return, ours", "step, paper (ms)", "decision, ours (µs)"]
+    head += ["FLOPs per decision", "steps of training", RUNS]
     rows = [_teacher_row(found, in_paper)]
+    if found.random("return_mean") is not None:
+        rows.append(_random_row(found))
     for method, limits, sight in _wanted(groups, task, in_paper):
         group = groups.main.get(Cell(task, method, limits, sight))
         rows.append(_score_row(found, method, limits, sight, group))
@@ -40,7 +46,7 @@ def comparators_table(groups: Groups, task: Task, limits: str, sight: str) -> Ro
     known = table["rows"] if (task[1], limits, sight) == (table["task"], table["limits"], PAPER_SIGHT) else {}
     found = TaskScores.of(groups, task)
     head = ["method", "uses", f"{found.measure}, paper", f"{found.measure}, ours", "kept, ours"]
-    head += ["FLOPs per episode, paper", "FLOPs per episode, ours", "seeds"]
+    head += ["FLOPs per episode, paper", "FLOPs per episode, ours", RUNS]
     rows = []
     for method in (*COMPARATORS, STUDENT):
         group = groups.main.get(Cell(task, method, limits, sight))
@@ -65,7 +71,7 @@ def comparators_table(groups: Groups, task: Task, limits: str, sight: str) -> Ro
 def ablation_table(groups: Groups, task: Task, limits: str, sight: str) -> Rows:
     """KD-MARL, the paper's literal recipe, and KD-MARL with each term removed."""
     found = TaskScores.of(groups, task)
-    head = ["method", found.measure, "kept", "agreement with the teacher", "seeds"]
+    head = ["method", found.measure, "kept", "agreement with the teacher", RUNS]
     rows = []
     for method in (STUDENT, *ABLATIONS):
         group = groups.main.get(Cell(task, method, limits, sight))
@@ -115,14 +121,24 @@ def _wanted(groups: Groups, task: Task, in_paper: bool) -> list[tuple[str, str, 
 
 def _teacher_row(found: TaskScores, in_paper: bool) -> list[str]:
     theirs = paper.score(found.task[1], "mappo", "fo") if in_paper else None
-    row = ["teacher (the paper's MAPPO)", setting_title("fo", "")]
+    row = ["teacher (MAPPO)", setting_title("fo", "")]
     if found.wins:
         row += [f"{theirs['win_rate']:.2f} %" if theirs else ABSENT, percent(found.teacher("win_rate"))]
-    row += ["100 %" if theirs else ABSENT, "100 %"]
+    row += ["100 %" if theirs else ABSENT, *["100 %"] * (1 if found.wins else 2)]
     row += [_spread(theirs, "return"), _plain(found.teacher("return_mean"))]
     row += [_spread(theirs, "step_ms"), _plain(found.teacher_cost("decision_us"), 0)]
-    count = found.teacher("return_mean")
-    return [*row, _short(found.teacher_cost("flops_per_decision")), ABSENT if count is None else str(count.count)]
+    trained = found.teacher_facts.get("steps")
+    row += [_short(found.teacher_cost("flops_per_decision")), ABSENT if trained is None else short(trained)]
+    return [*row, _evaluated(found)]
+
+
+def _random_row(found: TaskScores) -> list[str]:
+    row = ["random play", setting_title("fo", "")]
+    if found.wins:
+        row += [ABSENT, percent(found.random("win_rate"))]
+    row += [ABSENT, ABSENT, *([] if found.wins else ["0 %"])]
+    row += [ABSENT, _plain(found.random("return_mean")), ABSENT, ABSENT, ABSENT, ABSENT]
+    return [*row, _evaluated(found)]
 
 
 def _score_row(found: TaskScores, method: str, limits: str, sight: str, group: Group | None) -> list[str]:
@@ -134,10 +150,13 @@ def _score_row(found: TaskScores, method: str, limits: str, sight: str, group: G
     if found.wins:
         row += [f"{theirs['win_rate']:.2f} %" if theirs else ABSENT, shown_score(found, group)]
     row += [ABSENT if kept is None else f"{100 * kept:.1f} %", shown_kept(found, group)]
+    if not found.wins:
+        row.append(NOT_RUN if group is None else percent(estimate(found.gain_kept(group))))
     returns = over_seeds(group, lambda run: run.policy["return_mean"])
     row += [_spread(theirs, "return"), NOT_RUN if group is None else _plain(returns)]
     row += [_spread(theirs, "step_ms"), _plain(cost(group, "decision_us"), 0)]
-    return [*row, _short(cost(group, "flops_per_decision")), _seeds(group)]
+    trained = over_seeds(group, lambda run: run.steps)
+    return [*row, _short(cost(group, "flops_per_decision")), _short(trained), _seeds(group)]
 
 
 def _plain(value: Estimate | None, digits: int = 2) -> str:
@@ -149,8 +168,21 @@ def _short(value: Estimate | None) -> str:
 
 
 def _spread(theirs: dict | None, name: str) -> str:
-    return f"{theirs[name][0]:g} ± {theirs[name][1]:g}" if theirs else ABSENT
+    # As the paper prints them, trailing zeros included.
+    return f"{theirs[name][0]} ± {theirs[name][1]}" if theirs else ABSENT
 
 
 def _seeds(group: Group | None) -> str:
-    return NOT_RUN if group is None else str(len(group.seeds))
+    return NOT_RUN if group is None else seeds_and_episodes(group.runs)
+
+
+def _evaluated(found: TaskScores) -> str:
+    """Of the evaluations of the teacher and of random play."""
+    runs = found.evaluations
+    return seeds_and_episodes(runs) if runs else ABSENT
+
+
+def seeds_and_episodes(runs: Sequence[Run]) -> str:
+    """``3 x 500``; numbers of episodes that differ as a range."""
+    episodes = sorted({int(run.summary["episodes"]) for run in runs})
+    return f"{len(runs)} x {' to '.join(map(str, dict.fromkeys((episodes[0], episodes[-1]))))}"

@@ -245,7 +245,8 @@ def measure(match: Match, trials: Sequence[Trial], notes: Sequence[str], command
         "teacher": str(match.teacher.artifact.folder),
         "measures": found.get("measures"),
         "random_mean": found.get("random_mean"),
-        "notes": list(notes),
+        # With those of earlier calls, whose rows are kept.
+        "notes": list(dict.fromkeys([*found.get("notes", []), *notes])),
         "rows": rows,
     }
     if start.name in present and not missing:

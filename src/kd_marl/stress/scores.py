@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_marl.commands.run import mean_interval, share_interval
+from kd_marl.metrics.intervals import mean_interval, share_interval
 from kd_marl.metrics.retention import retention
 from kd_marl.stress.plan import Trial
 
