@@ -7,6 +7,8 @@ import json
 import numpy as np
 import safetensors.numpy
 
+from kd_marl.report import groups, runs
+
 SHA, OTHER_SHA = "ab" * 32, "cd" * 32
 SPREAD = "pz-mpe-simple-spread-v3"
 AGENTS, ACTIONS = 3, 8
@@ -115,3 +117,8 @@ def _student(score, teacher, wins, sha):
         **{"widths": [32] * AGENTS, "inputs": [8] * AGENTS},
         "teacher_artifact": {"path": "src/zoo/made-up", "sha256": {"agent.th": sha}},
     }
+
+
+def grouped(*results):
+    """The runs below these folders, in groups that are averaged."""
+    return groups.build(runs.find(results).runs)

@@ -1,0 +1,207 @@
+"""The page of `kd-marl report`: what it says, its figures, and the command that makes it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from kd_marl import cli
+from report_runs import ACTIONS, NAMES, SHA, fill, grouped, put
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The folder of a report of something of everything."""
+    pytest.importorskip("matplotlib")
+    folder = tmp_path_factory.mktemp("report")
+    fill(folder / "results")
+    assert cli.main(["report", str(folder / "results"), "--to", str(folder / "to")]) == 0
+    return folder / "to"
+
+
+def texts(svg):
+    return ["".join(text.itertext()) for text in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+
+
+def test_the_page_is_well_formed_and_needs_nothing_else(report):
+    page = (report / "report.html").read_text()
+    tree = ElementTree.fromstring(page.split("\n", 1)[1])
+    names = [element.get("id") for element in tree.iter() if element.get("id")]
+    assert len(names) == len(set(names))
+    for element in tree.iter():
+        for key, value in element.attrib.items():
+            if key.rpartition("}")[2] in ("href", "src"):
+                assert value.startswith(("#", "data:image/png;base64,")), (element.tag, value)
+                assert not value.startswith("#") or value[1:] in names
+            for used in re.findall(r"url\(([^)]*)\)", value):
+                assert used.startswith("#") and used[1:] in names
+    assert not {"script", "link", "iframe", "img"} & {element.tag for element in tree.iter()}
+    assert not re.findall(r"@import|url\(\s*['\"]?http", page)
+    drawn = [element for element in tree.iter(f"{SVG}svg")]
+    assert len(drawn) == len(list(report.glob("*.svg"))) and all(element.get("aria-label") for element in drawn)
+
+
+def test_markdown_and_page_say_the_same(report):
+    text, page = (report / "report.md").read_text(), (report / "report.html").read_text()
+    shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert sorted(shown) == sorted(file.name for file in report.glob("*.svg"))
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    wanted = (
+        "Overview",
+        "Table I",
+        "Table II",
+        "Table III",
+        "Figure 3",
+        "What is kept",
+        "Learning curves",
+        "Agreement",
+    )
+    for title in (*wanted, "Figure 4", "Who sees what", "Robustness", "What was run", "What was not run"):
+        assert any(heading.startswith(title) for heading in headings), title
+    assert page.count("<h2") == len(headings) and page.count("<table>") == len(re.findall(r"^\|--", text, re.MULTILINE))
+
+
+def test_the_page_states_where_its_numbers_come_from(report):
+    text = (report / "report.md").read_text()
+    assert "`kd-marl report " in text and "--config=kd_student seed=1`" in text
+    assert "A processor, Python 3.11.7, torch 2.13.0" in text and "0123456" in text and SHA[:12] in text
+    section = text.split("## What was run", 1)[1].split("## What was not run")[0]
+    assert re.search(r"\| 3m \(SMAX\) +\| kd_student +\| LH, paper +\| 32 +\| 1, 2 +\| 200 +\|", section)
+    missing = text.split("## What was not run", 1)[1]
+    assert "- 5m_vs_6m: nothing was run" in missing and "VDN LH" in missing
+
+
+def test_runs_of_two_commits_and_machines_are_both_named(tmp_path):
+    pytest.importorskip("matplotlib")
+    results = tmp_path / "results"
+    put(results, 1, seed=1)
+    put(results, 2, seed=3)
+    later = put(results, 3, seed=2) / "run.json"
+    record = json.loads(later.read_text())
+    record["experiment"]["repositories"] = [{"commit": "fedcba9876", "dirty": True}]
+    record["host"]["cpu"] = "Another processor"
+    later.write_text(json.dumps(record))
+    assert cli.main(["report", str(results), "--to", str(tmp_path / "to")]) == 0
+    for name in ("report.md", "report.html"):
+        head, _, rest = (tmp_path / "to" / name).read_text().partition("Overview")
+        rest = rest.partition("What was run")[2]
+        assert "0123456 (2 runs), fedcba9+ (1 run)" in (head + rest).replace("\n", " "), name
+        assert "A processor, Python 3.11.7, torch 2.13.0 (2 runs); Another processor" in head + rest
+        # The one row of the table of runs, and what it means.
+        assert re.search(r"0123456, fedcba9\+", rest) and "its seeds were run at different ones" in rest
+
+
+def test_seeds_that_shared_their_episodes_are_marked(tmp_path, report):
+    pytest.importorskip("matplotlib")
+    assert "(shared)" not in (report / "report.md").read_text()
+    for seed in (1, 2):
+        folder = put(tmp_path / "results", seed, seed=seed)
+        summary = json.loads((folder / "summary.json").read_text())
+        del summary["student"]["length_mean"]
+        (folder / "summary.json").write_text(json.dumps(summary))
+    assert cli.main(["report", str(tmp_path / "results"), "--to", str(tmp_path / "to")]) == 0
+    text = (tmp_path / "to" / "report.md").read_text()
+    assert "| 200 (shared) " in text and "**Intervals that are too narrow.**" in text
+
+
+def test_figure_4_keeps_agents_with_different_actions_apart(tmp_path):
+    pytest.importorskip("matplotlib")
+    speaker = ["say_0", "say_1", *[None] * (ACTIONS - 2)]
+    put(tmp_path / "results", 1, summary={"actions": [speaker, NAMES, NAMES]})
+    assert cli.main(["report", str(tmp_path / "results"), "--to", str(tmp_path / "to")]) == 0
+    words = texts((tmp_path / "to" / "actions-3m-smax-lh-paper.svg").read_text())
+    assert {"agent 0: teacher", "agent 1, 2: teacher", "agent 1, 2: KD-MARL", "say_1", "target_2"} <= {*words}
+    assert words.count("say_0") == words.count("north") == 2
+
+
+def test_figure_3_names_every_method_and_how_many_times_fewer(report):
+    words = texts((report / "flops-per-episode.svg").read_text())
+    assert {"teacher", "KD-MARL, LH, paper", "MAPPO, LH, paper", "CTDS, LH+A, paper", "own_method, LH, paper"} <= {
+        *words
+    }
+    assert "60M" in words and "1.2M, 50.0x fewer" in words and "1M, 60.0x fewer" in words
+    assert {"FLOPs per episode (logarithmic)", "KD-MARL in the paper", "30.0x fewer", "3.3x to 11.7x fewer"} <= {*words}
+
+
+def test_figure_4_is_a_heat_map_of_each_policy_with_its_number(report):
+    svg = (report / "actions-3m-smax-lh-paper.svg").read_text()
+    words = texts(svg)
+    assert {"target_0", "north", "step of the episode", "share of the step's decisions, per cent"} <= {*words}
+    titles = {"teacher", "MAPPO", "KD-MARL", "KD-MARL without KL", "own_method"}
+    assert titles <= {*words} and len([word for word in words if word.endswith("bits a decision")]) == len(titles)
+    # The maps and the colour bar.
+    assert len(list(ElementTree.fromstring(svg).iter(f"{SVG}image"))) == len(titles) + 1
+    section = (report / "report.md").read_text().split("## Figure 4", 1)[1]
+    lines = [line for line in section.splitlines() if line.startswith("| random play")]
+    # 25 of 100 decisions go to all eight actions alike (3 each), 75 more to one.
+    share = [3 / 99] * (ACTIONS - 1) + [78 / 99]
+    bits = -sum(p * math.log2(p) for p in share)
+    assert f"| {bits:.2f} [{bits:.2f}, {bits:.2f}]" in lines[0]
+
+
+def test_the_other_figures_have_titles_axes_and_units(report):
+    for name, wanted in {
+        "curves-battles": ("Learning curves: greedy tests during training", "win rate, per cent", "environment steps"),
+        "curves-particles": ("mean return", "environment steps", "simple_spread, LH", "random masks"),
+        "retention-flops": ("FLOPs per decision (logarithmic)", "kept of the win rate, per cent", "KD-MARL"),
+        "agreement": ("agent", "agreement, per cent of decisions", "3s5z (SMAX)"),
+        "sight-3m-smax": ("features of the observation", "8 of 12; width 32", "agent 0", "hidden", "E: enemies"),
+    }.items():
+        words = texts((report / f"{name}.svg").read_text())
+        assert set(wanted) <= {*words}, (name, words)
+
+
+def test_the_same_runs_give_the_same_figure(report):
+    from kd_marl.report import figure_costs
+
+    again = figure_costs.flops_per_episode(grouped(report.parent / "results"))
+    assert again.svg == (report / "flops-per-episode.svg").read_text()
+
+
+def test_older_runs_are_read_and_named_where_they_lack_something(tmp_path):
+    pytest.importorskip("matplotlib")
+    fill(tmp_path / "results", old=True)
+    assert cli.main(["report", str(tmp_path / "results"), "--to", str(tmp_path / "to")]) == 0
+    text = (tmp_path / "to" / "report.md").read_text()
+    assert "Older runs did not record it by agent: 3m (SMAX) kd_student FO" in text
+    assert "Older runs did not count their actions: 3m (SMAX) mappo LH, paper; " in text
+    assert "Older runs did not record their FLOPs: 3m (SMAX) mappo LH, paper." in text
+    assert "3m (SMAX): these runs recorded numbers only." in text
+    assert re.search(r"\| LH, paper +\| 8, 8, 8 +\| 32, 32, 32 +\|", text)
+    assert not list((tmp_path / "to").glob("actions-*")) and not list((tmp_path / "to").glob("sight-*"))
+    assert (tmp_path / "to" / "flops-per-episode.svg").is_file()
+
+
+def test_stress_tests_beside_the_runs_are_in_the_page(tmp_path):
+    pytest.importorskip("matplotlib")
+    for seed, left in ((1, 0.5), (2, 0.7)):
+        folder = put(tmp_path / "results", seed, seed=seed)
+        stressed = {"name": "dropout 0.2", "teacher_mean": 0.8, "student_mean": left, "retention_teacher": 0.9}
+        stressed |= {"retention_undisturbed": left / 0.9, "retention_disturbed": left / 0.8}
+        facts = {"format": "kd-marl/stress", "version": 1, "command": "kd-marl stress x", "episodes": 100}
+        (folder / "stress.json").write_text(json.dumps({**facts, "measures": "win rate", "rows": [stressed]}))
+    assert cli.main(["report", str(tmp_path / "results"), "--to", str(tmp_path / "to")]) == 0
+    section = (tmp_path / "to" / "report.md").read_text().split("## Robustness", 1)[1]
+    (line,) = [line for line in section.splitlines() if line.startswith("| dropout 0.2")]
+    assert [cell.strip() for cell in line.strip("|").split("|")][1:3] == ["80.0 % [80.0, 80.0]", "60.0 % [50.0, 70.0]"]
+
+
+def test_without_its_extra_the_command_says_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert cli.main(["report", str(tmp_path), "--to", str(tmp_path / "to")]) == 2
+    assert capsys.readouterr().err == (
+        "error: this needs matplotlib, which is not installed: pip install 'kd-marl[report]'\n"
+    )
+
+
+def test_the_help_has_an_example(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["report", "--help"])
+    assert ended.value.code == 0 and "kd-marl report results --to report" in capsys.readouterr().out
