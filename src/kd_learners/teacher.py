@@ -30,6 +30,7 @@ from kd_learners.losses import (
 )
 from kd_learners.rollout import Rollout, Sequences, States, cut, starts
 from kd_learners.settings import read_settings
+from kd_learners.shaping import potential, shaped
 from kd_marl import progress, resume, threads
 from kd_marl.artifacts import atomic
 from kd_marl.artifacts import teacher as artifact
@@ -52,6 +53,7 @@ class TeacherSettings:
     gae_lambda: float
     eps_clip: float
     entropy_coef: float
+    shaping: float
     grad_norm_clip: float
     patience: float
     t_max: int
@@ -123,6 +125,8 @@ class TeacherLearner:
             obs_last_action=args.obs_last_action,
         )
         self.critic: Any = self.critic_sizes.build()
+        shapes = self.settings.shaping != 0.0
+        self.potential = potential(args.env, sizes.n_agents, sizes.state_size) if shapes else None
         groups = [
             {"params": list(mac.parameters()), "lr": self.settings.lr},
             {"params": list(self.critic.parameters()), "lr": self.settings.critic_lr},
@@ -174,7 +178,10 @@ class TeacherLearner:
             logits, embedding = unroll_ragged(self.mac.agent, policy_inputs, episodes.length)
             value = central_critic.evaluate_where(self.critic, critic_inputs, episodes.shown)
         value = value.float() * self.returns.std + self.returns.mean
-        residual = td_residual(episodes.reward, value, episodes.terminated, episodes.filled, settings.gamma)
+        reward = episodes.reward
+        if self.potential is not None:
+            reward = shaped(episodes, self.potential, settings.shaping)
+        residual = td_residual(reward, value, episodes.terminated, episodes.filled, settings.gamma)
         advantage = gae(residual, settings.gamma, settings.gae_lambda)
         returns = advantage + value[:, :-1]
         filled = episodes.filled.expand_as(returns)
@@ -297,6 +304,8 @@ class TeacherLearner:
             "critic_type": self.critic_sizes.critic_type,
             "teacher_input": sizes.teacher_input,
             "gamma": self.settings.gamma,
+            "gae_lambda": self.settings.gae_lambda,
+            "shaping": self.settings.shaping,
             "normalisers": {
                 "reward": {"mean": [0.0], "std": [1.0]},
                 "value": {"mean": [self.returns.mean], "std": [self.returns.std]},
