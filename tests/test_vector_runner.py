@@ -70,9 +70,12 @@ def test_where_no_back_end_fits_the_episodes_are_the_parallel_runners(host):
 @needs_jaxmarl
 def test_a_teacher_learns_battles_and_reports_its_win_rate(mains, tmp_path, host):
     line = ["--config=kd_teacher", "--env-config=smax", "with", "env_args.map_name=3m", *TINY["kd_teacher"]]
-    run = mains.run(*line, f"local_results_path={tmp_path}", env=host).check()
+    shaped = ["shaping=2.0", "gae_lambda=0.7", "obs_individual_obs=True"]
+    run = mains.run(*line, *shaped, f"local_results_path={tmp_path}", env=host).check()
     summary = run.summary
     assert summary["task"] == "3m"
+    facts = json.loads(next(tmp_path.glob("models/*/*/teacher.json")).read_text())
+    assert (facts["shaping"], facts["gae_lambda"], facts["obs_individual_obs"]) == (2.0, 0.7, True)
     assert "submoduled" not in run.out + run.err and "DEBUG jax" not in run.err
     win_rates = [value["win_rate"] for value in summary.values() if isinstance(value, dict) and "win_rate" in value]
     assert win_rates and all(0.0 <= rate <= 1.0 for rate in win_rates)
