@@ -31,11 +31,12 @@ class TinyStudent:
 def tiny_student(mains: MainServer, tiny_results: Path, tiny_teacher: Path, tiny_buffer: Path) -> TinyStudent:
     """A student of the tiny teacher under the paper's limits, one agent 8 and one 12 wide."""
     updates = [f"teacher={tiny_teacher}", "limits=lh", "widths=[8, 12]", "seed=1"]
-    mains.run(*words("kd_student", tiny_results, *updates)).check()
+    run = mains.run(*words("kd_student", tiny_results, *updates)).check()
     return TinyStudent(
         results=tiny_results,
-        record=next(tiny_results.glob("sacred/kd_student/*/1/summary.json")).parent,
-        models=next(tiny_results.glob("models/kd_student*")),
+        record=Path(run.out.rsplit("written to ")[-1].strip()).parent,
+        # Other tests leave students of other seeds in the same results.
+        models=next(tiny_results.glob("models/kd_student_seed1_*")),
         buffer=tiny_buffer,
         teacher=tiny_teacher,
     )
