@@ -8,12 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kd_learners import batches, frozen_teacher
-from kd_learners import teacher as stage_one
+from kd_learners import batches, frozen_teacher, shaping
 from kd_learners.shaping import ForceBalance, potential, shaped
 from kd_marl.errors import UserError
-from test_teacher_learner import ENDINGS, make_learner, played
 from tiny_students import make_learner as make_student
+from tiny_teachers import ENDINGS, make_learner, played
 
 ROW = 10
 
@@ -69,7 +68,7 @@ def test_only_an_environment_whose_units_are_known_can_be_shaped(tmp_path):
 
 
 def test_the_teachers_returns_count_the_shaping(tmp_path, monkeypatch):
-    monkeypatch.setattr(stage_one, "potential", lambda *_: ForceBalance(1, 1, 2))
+    monkeypatch.setattr(shaping, "potential", lambda *_: ForceBalance(1, 1, 2))
     plain, with_it = (make_learner(tmp_path, shaping=weight) for weight in (0.0, 0.5))
     with_it.critic.load_state_dict(plain.critic.state_dict())
     episodes = batches.from_host(played())
@@ -90,13 +89,13 @@ def test_the_teachers_returns_count_the_shaping(tmp_path, monkeypatch):
 
 
 def test_students_judge_their_steps_with_the_reward_that_the_critic_knows(results, tmp_path, monkeypatch):
-    monkeypatch.setattr(frozen_teacher, "potential", lambda *_: ForceBalance(1, 1, 2))
+    monkeypatch.setattr(shaping, "potential", lambda *_: ForceBalance(1, 1, 2))
     teacher = make_student(results, tmp_path).teacher
     episodes = batches.from_host(played())
     rewards = shaped(episodes, ForceBalance(1, 1, 2), 0.5)
     expected = teacher.advantages(batches.Episodes(**{**vars(episodes), "reward": rewards}), teacher.gamma, 0.8)
     before = teacher.advantages(episodes, teacher.gamma, 0.8)
-    teacher.artifact.facts.update(shaping=0.5, env="smax")
+    teacher.artifact.facts.update(shaping=0.5)
     again = frozen_teacher.FrozenTeacher(teacher.artifact, make_student(results, tmp_path).args)
     torch.testing.assert_close(again.advantages(episodes, teacher.gamma, 0.8), expected)
     assert not torch.allclose(before, expected)

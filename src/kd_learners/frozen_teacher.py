@@ -13,7 +13,7 @@ from kd_controllers.teacher_mac import TeacherMAC, TeacherSizes, unroll_ragged
 from kd_learners import central_critic
 from kd_learners.advantages import gae, td_residual
 from kd_learners.batches import Episodes
-from kd_learners.shaping import potential, shaped
+from kd_learners.shaping import training_reward
 from kd_marl.artifacts.teacher import TeacherArtifact
 
 
@@ -75,9 +75,7 @@ class FrozenTeacher:
         value_scale = self._scale("value")
         assert value_scale is not None, "a teacher whose value statistics are lost is refused when it is loaded"
         self.value_scale = value_scale
-        self.shaping = float(facts.get("shaping", 0.0))
-        shapes = self.shaping != 0.0
-        self.potential = potential(facts["env"], facts["n_agents"], args.state_shape) if shapes else None
+        self.reward = training_reward(args.env, facts["n_agents"], args.state_shape, facts.get("shaping", 0.0))
 
     def _scale(self, name: str) -> Scale | None:
         facts = self.artifact.normalisers[name]
@@ -130,10 +128,7 @@ class FrozenTeacher:
         inputs = self.critic_sizes.inputs(vars(episodes))
         value = central_critic.evaluate_where(self.critic, inputs, episodes.shown)
         value = value * self.value_scale.std + self.value_scale.mean
-        reward = episodes.reward
-        if self.potential is not None:
-            reward = shaped(episodes, self.potential, self.shaping)
-        reward = (reward - self.reward_scale.mean) / self.reward_scale.std
+        reward = (self.reward(episodes) - self.reward_scale.mean) / self.reward_scale.std
         residual = td_residual(reward, value, episodes.terminated, episodes.filled, gamma)
         return gae(residual, gamma, gae_lambda)
 

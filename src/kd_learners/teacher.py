@@ -30,7 +30,7 @@ from kd_learners.losses import (
 )
 from kd_learners.rollout import Rollout, Sequences, States, cut, starts
 from kd_learners.settings import read_settings
-from kd_learners.shaping import potential, shaped
+from kd_learners.shaping import training_reward
 from kd_marl import progress, resume, threads
 from kd_marl.artifacts import atomic
 from kd_marl.artifacts import teacher as artifact
@@ -125,8 +125,7 @@ class TeacherLearner:
             obs_last_action=args.obs_last_action,
         )
         self.critic: Any = self.critic_sizes.build()
-        shapes = self.settings.shaping != 0.0
-        self.potential = potential(args.env, sizes.n_agents, sizes.state_size) if shapes else None
+        self.reward = training_reward(args.env, sizes.n_agents, sizes.state_size, self.settings.shaping)
         groups = [
             {"params": list(mac.parameters()), "lr": self.settings.lr},
             {"params": list(self.critic.parameters()), "lr": self.settings.critic_lr},
@@ -178,10 +177,7 @@ class TeacherLearner:
             logits, embedding = unroll_ragged(self.mac.agent, policy_inputs, episodes.length)
             value = central_critic.evaluate_where(self.critic, critic_inputs, episodes.shown)
         value = value.float() * self.returns.std + self.returns.mean
-        reward = episodes.reward
-        if self.potential is not None:
-            reward = shaped(episodes, self.potential, settings.shaping)
-        residual = td_residual(reward, value, episodes.terminated, episodes.filled, settings.gamma)
+        residual = td_residual(self.reward(episodes), value, episodes.terminated, episodes.filled, settings.gamma)
         advantage = gae(residual, settings.gamma, settings.gae_lambda)
         returns = advantage + value[:, :-1]
         filled = episodes.filled.expand_as(returns)
