@@ -14,7 +14,7 @@ from envs import jax_batch
 from envs.jax_support import available, load
 from envs.smax import SmaxBatch, map_facts
 from envs.smax.env import SmaxEnv
-from envs.smax.simulator import STOP
+from envs.smax.simulator import STOP, environment
 from kd_marl.errors import UserError
 
 pytestmark = pytest.mark.skipif(not available(), reason="JaxMARL is not installed: pip install 'kd-marl[smax]'")
@@ -72,6 +72,39 @@ def test_a_battle_is_jaxmarls_own_step_by_step(map_name):
     # JaxMARL's own rule: the bonus of 1 in the last reward.
     assert info == {"battle_won": reward >= 1.0}
     assert 5 < steps < 100
+
+
+@pytest.mark.parametrize("map_name", ["3m", "3s5z", "5m_vs_6m", "smacv2_5_units"])
+def test_every_unit_of_any_battle_sees_may_and_is_pushed_as_in_jaxmarl(map_name):
+    """Both sides, on crowded states that no battle need reach: the dead, the half-hidden and the overlapping."""
+    jax = load("jax")
+    jnp = jax.numpy
+    ours = environment(map_name)._env
+    raw = load("jaxmarl.environments.smax.smax_env")
+    raw = raw.SMAX(scenario=raw.map_name_to_scenario(map_name))
+    _, state = raw.reset(jax.random.key(0))
+    units, moved = raw.num_agents, []
+    for seed, spread in enumerate([2.0, 6.0, 10.0, 14.0, 20.0]):
+        rng = np.random.default_rng(seed)
+        crowded = state.replace(
+            unit_positions=jnp.array(rng.uniform(6.0, 6.0 + spread, (units, 2)), jnp.float32),
+            unit_alive=jnp.array(rng.random(units) < 0.8),
+            unit_health=state.unit_health * rng.uniform(0.1, 1.0, units).astype(np.float32),
+            unit_types=jnp.array(rng.integers(0, 6, units), state.unit_types.dtype),
+            unit_weapon_cooldowns=jnp.array(rng.uniform(-1.0, 1.0, units), jnp.float32),
+            prev_movement_actions=jnp.array(rng.uniform(-1.0, 1.0, (units, 2)), jnp.float32),
+            prev_attack_actions=jnp.array(rng.integers(0, 8, units), jnp.int32),
+        )
+        seen, expected = ours.get_obs(crowded), raw.get_obs(crowded)
+        may, should = ours.get_avail_actions(crowded), raw.get_avail_actions(crowded)
+        for agent in raw.agents:
+            np.testing.assert_allclose(seen[agent], expected[agent], atol=1e-6)
+            np.testing.assert_array_equal(may[agent], should[agent])
+            assert may[agent].dtype == should[agent].dtype
+        pushed, wanted = ours._push_units_away(crowded), raw._push_units_away(crowded)
+        np.testing.assert_allclose(pushed.unit_positions, wanted.unit_positions, atol=1e-4)
+        moved.append(not np.allclose(wanted.unit_positions, crowded.unit_positions))
+    assert moved[0]
 
 
 def expected_state(raw, state) -> np.ndarray:

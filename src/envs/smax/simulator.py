@@ -8,6 +8,7 @@ from typing import Any
 
 from envs.jax_batch import Simulator, compile_simulator
 from envs.jax_support import load
+from envs.smax.fast_battle import hasten
 from kd_marl.errors import UserError, nearest
 
 STOP = 4
@@ -110,12 +111,15 @@ def environment(map_name: str) -> Any:
         UserError: there is no such map, or JaxMARL is not installed.
     """
     scenario = _scenario(map_name)
-    return load("jaxmarl.environments.smax.heuristic_enemy_smax_env").HeuristicEnemySMAX(
-        scenario=scenario,
-        max_steps=NO_LIMIT,
-        smacv2_position_generation=scenario.smacv2_position_generation,
-        smacv2_unit_type_generation=scenario.smacv2_unit_type_generation,
-    )
+    settings = {
+        "scenario": scenario,
+        "max_steps": NO_LIMIT,
+        "smacv2_position_generation": scenario.smacv2_position_generation,
+        "smacv2_unit_type_generation": scenario.smacv2_unit_type_generation,
+    }
+    env = load("jaxmarl.environments.smax.heuristic_enemy_smax_env").HeuristicEnemySMAX(**settings)
+    hasten(env, **settings)
+    return env
 
 
 def _scenario(map_name: str) -> Any:
