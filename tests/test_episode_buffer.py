@@ -126,6 +126,17 @@ def test_the_ring_overwrites_its_oldest_episodes_and_splits_at_its_end(host):
     assert ring["filled"].all()
 
 
+def test_nothing_of_a_longer_episode_is_left_beneath_a_shorter_one(host):
+    ring = empty_buffer(host, size=4)
+    ring.insert_episode_batch(numbered(host, 4))
+    short = empty_batch(host, size=2)
+    short.update({"state": th.full((2, 2, STATE), 9.0)}, ts=slice(0, 2))
+    ring.insert_episode_batch(short)
+    for key, values in short.data.transition_data.items():
+        assert th.equal(ring[key][:2], values), key
+    assert (ring["filled"][2:] == 1).all()
+
+
 def test_samples_are_distinct_episodes(host):
     ring = empty_buffer(host, size=7)
     ring.insert_episode_batch(numbered(host, 6))

@@ -53,6 +53,11 @@ def _keep_dim(index: Index) -> Index:
     return index
 
 
+def _zeros(shape: tuple[int, ...], dtype: th.dtype) -> th.Tensor:
+    """As torch's, but numpy's: the memory of steps that are never played is never touched."""
+    return th.from_numpy(np.zeros(shape, th.empty(0, dtype=dtype).numpy().dtype))
+
+
 def _count(index: Index, size: int) -> int:
     """Number of entries that `index` picks from a dimension of length `size`."""
     if isinstance(index, slice):
@@ -101,7 +106,7 @@ class EpisodeBatch:
             lead = (self.batch_size,) if const else (self.batch_size, self.max_seq_length)
             store = data.episode_data if const else data.transition_data
             shape = (*lead, *_value_shape(spec, self.groups))
-            store[key] = th.zeros(shape, dtype=spec.get("dtype", th.float32), device=self.device)
+            store[key] = _zeros(shape, spec.get("dtype", th.float32)).to(self.device)
         return data
 
     def update(
@@ -234,7 +239,12 @@ class ReplayBuffer(EpisodeBatch):
             part = ep_batch[start:stop]
             end = self.buffer_index + part.batch_size
             where = slice(self.buffer_index, end)
-            self.update(part.data.transition_data, where, slice(0, part.max_seq_length), mark_filled=False)
+            # The padding of short episodes, most of a batch of battles, is zero here as it is there, or made so.
+            until, before = int(part.max_t_filled()), int(self[where].max_t_filled())
+            for values in self.data.transition_data.values():
+                values[where, until:before] = 0
+            steps = {key: values[:, :until] for key, values in part.data.transition_data.items()}
+            self.update(steps, where, slice(0, until), mark_filled=False)
             self.update(part.data.episode_data, where)
             self.episodes_in_buffer = max(self.episodes_in_buffer, end)
             self.buffer_index = end % self.buffer_size
