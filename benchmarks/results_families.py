@@ -19,6 +19,7 @@ class Family:
         tasks: the names of its tasks, which are also those of their bundled teachers.
         settings: name -> the words of a run that say who sees what.
         student_words: what every student's run is given besides.
+        task_words: task -> what the students of that task alone are given besides.
         baseline_of: setting -> the setting whose baselines it is compared with; empty: no baselines.
         baseline_words: what every baseline's run is given besides.
     """
@@ -29,6 +30,7 @@ class Family:
     tasks: tuple[str, ...]
     settings: Mapping[str, tuple[str, ...]]
     student_words: tuple[str, ...] = ()
+    task_words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     baseline_of: Mapping[str, str] = field(default_factory=dict)
     baseline_words: tuple[str, ...] = ()
 
@@ -40,6 +42,8 @@ SMAX = Family(
     tasks=("3m", "8m", "5m_vs_6m", "3s5z"),
     settings={"fo": ("limits=fo", "hidden_dim=16"), "lh": ("limits=lh",), "lha": ("limits=lha",)},
     student_words=("eval_episodes=500",),
+    # Made when these were the defaults of battles.
+    task_words={"3s5z": ("kl_coef=1.0", "ce_coef=0.1", "gae_lambda=0.95")},
 )
 
 MPE = Family(

@@ -105,7 +105,8 @@ class Grid:
         family = self.family
         sight = (*family.settings[cell.setting], f"seed={cell.seed}")
         if cell.algorithm == STUDENT:
-            return self._line(STUDENT, cell.task, f"teacher={self.zoo / cell.task}", *sight, *family.student_words)
+            own = (*family.student_words, *family.task_words.get(cell.task, ()))
+            return self._line(STUDENT, cell.task, f"teacher={self.zoo / cell.task}", *sight, *own)
         return self._line(BASELINE, cell.task, *sight, *family.baseline_words, f"t_max={self.budget(cell.task)}")
 
     def shell_line(self, cell: Cell) -> str:

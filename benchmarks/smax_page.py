@@ -236,7 +236,9 @@ def _commands(evidence: Evidence) -> str:
     grid = evidence.grid
     cells = [Cell(STUDENT, grid.tasks[0], setting, grid.seeds[0]) for setting in grid.settings]
     lines = "\n".join(f"- `{grid.shell_line(cell)}`" for cell in cells)
-    return f"The first map's first runs; the others differ in the map, its teacher and the seed:\n\n{lines}"
+    said = f"The first map's first runs; the others differ in the map, its teacher and the seed:\n\n{lines}"
+    own = {task: " ".join(words) for task, words in grid.family.task_words.items() if task in grid.tasks}
+    return "\n\n".join([said, *(f"The students of {task} were also given `{words}`." for task, words in own.items())])
 
 
 def _paper_cell(task: str, setting: str) -> str:
