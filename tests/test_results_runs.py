@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
@@ -227,6 +228,13 @@ def test_smax_command_lines_and_no_baselines(tmp_path, monkeypatch):
     # The environment's YAML and the words are in the configuration that a run on disk is compared with.
     config = grid.config(lines[0])
     assert (config["env_args"]["episode_limit"], config["hidden_dim"], config["eval_episodes"]) == (100, 16, 500)
+
+
+def test_what_one_map_alone_is_given_is_in_its_command_lines_only(tmp_path, monkeypatch):
+    family = dataclasses.replace(SMAX, task_words={"8m": ("t_max=7",)})
+    grid = make_grid(tmp_path, monkeypatch, family, ("3m", "8m"), ("lh",))
+    assert all(grid.words(cell)[-1] == "t_max=7" for cell in grid.cells("8m"))
+    assert not any("t_max=7" in grid.words(cell) for cell in grid.cells("3m"))
 
 
 def test_families_share_the_command_and_have_folders_of_their_own(tmp_path, capsys):

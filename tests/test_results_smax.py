@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 import sys
@@ -86,6 +87,16 @@ def test_targets_say_what_is_met_and_what_is_not(grid):
     )
     assert lines[4].count("**not measured**") == 2 and "at least 90 % of" in lines[4]
     assert len(lines) == 2 + 6
+
+
+def test_what_one_map_alone_is_given_is_said(tmp_path, monkeypatch):
+    family = dataclasses.replace(SMAX, task_words={"8m": ("t_max=7", "lr=0.1"), "3s5z": ("t_max=8",)})
+    grid = make_grid(tmp_path, monkeypatch, family, ("3m", "8m"), ("lh",), (1,))
+    put_teacher(grid, "3m", **TEACHER)
+    play(grid, "lh", [0.8])
+    page = results_page.page([Evidence.collect(grid)])
+    assert "The students of 8m were also given `t_max=7 lr=0.1`." in page
+    assert "3s5z were" not in page
 
 
 @pytest.mark.parametrize(
