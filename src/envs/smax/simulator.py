@@ -8,7 +8,7 @@ from typing import Any
 
 from envs.jax_batch import Simulator, compile_simulator
 from envs.jax_support import load
-from envs.smax.fast_battle import hasten
+from envs.smax.fast_battle import against_heuristic
 from kd_marl.errors import UserError, nearest
 
 STOP = 4
@@ -105,21 +105,18 @@ def normalise_state(xp: Any, state: Any, units: int) -> Any:
 
 
 def environment(map_name: str) -> Any:
-    """JaxMARL's own environment of a map, against the heuristic enemy.
+    """JaxMARL's environment of a map, against its heuristic enemy.
 
     Raises:
         UserError: there is no such map, or JaxMARL is not installed.
     """
     scenario = _scenario(map_name)
-    settings = {
-        "scenario": scenario,
-        "max_steps": NO_LIMIT,
-        "smacv2_position_generation": scenario.smacv2_position_generation,
-        "smacv2_unit_type_generation": scenario.smacv2_unit_type_generation,
-    }
-    env = load("jaxmarl.environments.smax.heuristic_enemy_smax_env").HeuristicEnemySMAX(**settings)
-    hasten(env, **settings)
-    return env
+    return against_heuristic(
+        scenario=scenario,
+        max_steps=NO_LIMIT,
+        smacv2_position_generation=scenario.smacv2_position_generation,
+        smacv2_unit_type_generation=scenario.smacv2_unit_type_generation,
+    )
 
 
 def _scenario(map_name: str) -> Any:
