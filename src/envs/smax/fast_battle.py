@@ -28,13 +28,16 @@ def _battles() -> type:
     jnp = load("jax").numpy
     smax = load("jaxmarl.environments.smax.smax_env").SMAX
 
+    def length(x: Any, y: Any) -> Any:
+        return jnp.sqrt(x * x + y * y)
+
     class Battles(smax):  # type: ignore[misc, valid-type]
         def get_obs_unit_list(self, state: Any) -> dict[str, Any]:
             """What each unit sees: of every other the features ``(units - 1, 13)``, then its own ``(10,)``."""
             allies = self.num_allies
             own = self._own(state)
-            first = self._others(state, slice(0, allies), mirrored=False)
-            second = self._others(state, slice(allies, None), mirrored=True)
+            first = self._others(state, slice(0, allies), 1)
+            second = self._others(state, slice(allies, None), -1)
             obs = [*jnp.concatenate([first, own[:allies]], -1), *jnp.concatenate([second, own[allies:]], -1)]
             return dict(zip(self.agents, obs, strict=True))
 
@@ -52,28 +55,24 @@ def _battles() -> type:
             rows = jnp.concatenate([health[:, None], places, cooldown[:, None], bits], -1)
             return jnp.where(state.unit_alive[:, None], rows, 0.0)
 
-        def _others(self, state: Any, viewers: slice, mirrored: bool) -> Any:
-            """``(viewers, 13 * (units - 1))``: the others in their order, own side first; mirrored, from the last."""
+        def _others(self, state: Any, viewers: slice, step: int) -> Any:
+            """``(viewers, 13 * (units - 1))``: the others in their order or, with ``step`` -1, from the last."""
             units = jnp.arange(self.num_agents)
-            order = (lambda rows: rows[::-1]) if mirrored else (lambda rows: rows)
             health, cooldown, bits = self._shares(state)
             attacks = jnp.where(units < self.num_allies, self.num_ally_actions - 1, self.num_enemy_actions - 1)
             attack = state.prev_attack_actions.astype(jnp.float32) / attacks
-            public = jnp.concatenate(
-                [state.prev_movement_actions, attack[:, None], cooldown[:, None], bits],
-                -1,
-            )
+            public = jnp.concatenate([state.prev_movement_actions, attack[:, None], cooldown[:, None], bits], -1)
             # Who comes before the viewer keeps its place, who comes after moves up: two shifted copies, no gather.
-            before = units[None, :-1] < order(units)[viewers, None]
+            before = units[None, :-1] < units[::step][viewers, None]
 
             def but_the_viewer(rows: Any) -> Any:
-                rows = order(rows)
+                rows = rows[::step]
                 mask = before.reshape(before.shape + (1,) * (rows.ndim - 1))
                 return jnp.where(mask, rows[None, :-1], rows[None, 1:])
 
             sight = self.unit_type_sight_ranges[state.unit_types][viewers, None]
             towards = but_the_viewer(state.unit_positions) - state.unit_positions[viewers, None]
-            seen = _length(jnp, towards[..., 0], towards[..., 1]) < sight
+            seen = length(towards[..., 0], towards[..., 1]) < sight
             seen &= state.unit_alive[viewers, None] & but_the_viewer(state.unit_alive)
             parts = [but_the_viewer(health)[..., None], towards / sight[..., None], but_the_viewer(public)]
             return jnp.where(seen[..., None], jnp.concatenate(parts, -1), 0.0).reshape(len(before), -1)
@@ -85,7 +84,7 @@ def _battles() -> type:
             reach = self.unit_type_attack_ranges[state.unit_types]
 
             def actions(own: slice, others: slice, step: int) -> Any:
-                gap = _length(jnp, x[others][None] - x[own, None], y[others][None] - y[own, None])
+                gap = length(x[others][None] - x[own, None], y[others][None] - y[own, None])
                 targets = (gap < reach[own, None]) & alive[others][None] & alive[own, None]
                 moves = jnp.repeat(alive[own, None], self.num_movement_actions - 1, axis=1)
                 stop = jnp.ones_like(moves[:, :1])
@@ -100,7 +99,7 @@ def _battles() -> type:
             x, y, alive = state.unit_positions[:, 0], state.unit_positions[:, 1], state.unit_alive
             # Row j, column i: from j to i, so that the sum over the others runs along whole rows.
             dx, dy = x[None] - x[:, None], y[None] - y[:, None]
-            gap = _length(jnp, dx, dy) + jnp.identity(self.num_agents) + 1e-6
+            gap = length(dx, dy) + jnp.identity(self.num_agents) + 1e-6
             radius = self.unit_type_radiuses[state.unit_types]
             overlap = jnp.maximum((radius[None] + radius[:, None]) / gap - 1.0, 0.0)
             overlap = jnp.where(alive[None] & alive[:, None], overlap, 0.0) * (firmness / 2)
@@ -108,7 +107,3 @@ def _battles() -> type:
             return state.replace(unit_positions=jnp.where(alive[:, None], pushed, state.unit_positions))
 
     return Battles
-
-
-def _length(xp: Any, x: Any, y: Any) -> Any:
-    return xp.sqrt(x * x + y * y)
