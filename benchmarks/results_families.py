@@ -42,8 +42,6 @@ SMAX = Family(
     tasks=("3m", "8m", "5m_vs_6m", "3s5z"),
     settings={"fo": ("limits=fo", "hidden_dim=16"), "lh": ("limits=lh",), "lha": ("limits=lha",)},
     student_words=("eval_episodes=500",),
-    # Made when these were the defaults of battles.
-    task_words={"3s5z": ("kl_coef=1.0", "ce_coef=0.1", "gae_lambda=0.95")},
 )
 
 MPE = Family(
