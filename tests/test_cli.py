@@ -84,6 +84,23 @@ def test_doctor_reports_an_unusable_host(tmp_path):
     assert f"problem: EPYMARL_HOME={tmp_path} is no EPyMARL checkout" in done.stdout
 
 
+def test_output_that_nobody_reads_any_more_is_no_fault(tmp_path):
+    (tmp_path / "long.yaml").write_text(
+        "tasks: {spread: {env: mpe, key: pz-mpe-simple-spread-v3}}\nmethods: [kd_student]\nseeds: "
+        + str(list(range(1, 401)))
+    )
+    listing = subprocess.Popen(
+        [sys.executable, "-m", "kd_marl.cli", "suite", "list", str(tmp_path / "long.yaml")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert listing.stdout.readline().startswith(b"# spread/buffer")
+    listing.stdout.close()
+    assert listing.stderr.read() == b""
+    assert listing.wait() == 141
+
+
 def masks(*arguments):
     return main(["masks", "--env-config=mpe", "--key", "pz-mpe-simple-spread-v3", *arguments])
 

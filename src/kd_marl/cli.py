@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ Runs themselves: python src/main.py --help"""
 _EXAMPLE = """example:
   kd-marl masks --env-config mpe --key pz-mpe-simple-spread-v3 --limits lh    who sees what
   kd-marl doctor                                                              what is installed, what is wrong"""
+
+# What a shell shows of a program that SIGPIPE has ended.
+READER_GONE = 128 + 13
 
 
 class _Parser(argparse.ArgumentParser):
@@ -62,16 +66,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command line without the program's name; None to take it from `sys.argv`.
 
     Returns:
-        0; 1 if a check found a fault; 2 after a user's mistake, which is said in one line on stderr.
+        0; 1 if a check found a fault; 2 after a user's mistake, which is said in one line on stderr; 141 where what
+        reads the output has closed it.
     """
     args = build_parser().parse_args(arguments)
     # Sacred's, at every start; the lock files pin a setuptools that still has the module.
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     try:
-        return args.run(args)
+        status = args.run(args)
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # `| head` has seen enough. Python flushes once more at its end and would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
 
 
 if __name__ == "__main__":
