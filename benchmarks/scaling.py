@@ -1,13 +1,15 @@
 """What grows when the work grows: more agents, more battles at a time, a larger expert buffer.
 
-    python benchmarks/scaling.py --json scaling.json                               # about half an hour
+    python benchmarks/scaling.py --json scaling.json                               # more than half an hour
     python benchmarks/scaling.py --part buffer --buffer-steps 10000 100000         # one part, smaller
     python benchmarks/scaling.py --part agents --teams 3m:32 8m:12 --seconds 2    # a quick look
 
-agents: `kd_teacher` on maps with 3, 8 and 27 agents, at about the same number of agents in a block (--teams: a map
-and its battles at a time), so that every call has the same size and only what belongs to one agent differs: a longer
-observation, as every agent sees all the others. Microseconds per agent-step (an agent's share of an environment
-step), of playing and of learning apart; the part of playing that the environment itself takes beside it.
+agents: `kd_teacher` on maps with 3, 8 and 27 agents, at the same number of battles at a time (--teams: a map and its
+battles), as when nothing but the map is changed. Microseconds per agent-step (an agent's share of an environment step),
+of playing and of learning apart; the part of playing that the environment itself takes beside it.
+
+rows: the same at about the same number of agents in a block (--rows), so that every call has the same size and only
+what belongs to one agent differs: a longer observation, as every agent sees all the others.
 
 environments: the same on one map (--map) with 8 to 512 battles at a time.
 
@@ -52,8 +54,18 @@ def team(word: str) -> tuple[str, int]:
 
 
 def agents(args: argparse.Namespace) -> dict[str, Any]:
+    """More and more agents in the same number of battles."""
+    return _more_agents(args.teams, args)
+
+
+def rows(args: argparse.Namespace) -> dict[str, Any]:
+    """More and more agents in fewer and fewer battles."""
+    return _more_agents(args.rows, args)
+
+
+def _more_agents(teams: Sequence[tuple[str, int]], args: argparse.Namespace) -> dict[str, Any]:
     """Maps with more and more agents, and how much more an agent-step costs with the most than with the fewest."""
-    rows = [_teacher(name, battles, args) for name, battles in args.teams]
+    rows = [_teacher(name, battles, args) for name, battles in teams]
     few, many = min(rows, key=lambda row: row["agents"]), max(rows, key=lambda row: row["agents"])
     parts = {"rollout": "rollout", "environment in it": "environment", "learning": "learn", "all": "all"}
     growth = {name: _ratio(many, few, f"{part}_us_per_agent_step") for name, part in parts.items()}
@@ -143,7 +155,7 @@ def _ratio(last: dict[str, Any], first: dict[str, Any], key: str) -> float:
     return last[key] / first[key]
 
 
-PARTS = {"agents": agents, "environments": environments, "buffer": buffer}
+PARTS = {"agents": agents, "rows": rows, "environments": environments, "buffer": buffer}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -152,8 +164,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--part", choices=tuple(PARTS), action="append", help="only this part; may be given again")
     parser.add_argument("--hidden", type=int, default=256, help="width of actor and critic")
     parser.add_argument("--seconds", type=float, default=30.0, help="to measure in each run, after two warm blocks")
-    teams = [("3m", 512), ("8m", 192), ("27m_vs_30m", 57)]
+    teams, even = [("3m", 128), ("8m", 128), ("27m_vs_30m", 128)], [("3m", 512), ("8m", 192), ("27m_vs_30m", 57)]
     parser.add_argument("--teams", nargs="+", type=team, default=teams, metavar="MAP:BATTLES", help="of `agents`")
+    parser.add_argument("--rows", nargs="+", type=team, default=even, metavar="MAP:BATTLES", help="of `rows`")
     parser.add_argument("--map", default="8m", help="of `environments`")
     parser.add_argument("--battles", nargs="+", type=int, default=[8, 32, 128, 512], help="of `environments`")
     sizes = [10_000, 100_000, 1_000_000]

@@ -83,13 +83,13 @@ def _reached(side: Mapping[str, Any]) -> tuple[str, str]:
 def scaling(result: Mapping[str, Any]) -> str:
     """Everything that scaling.py measured."""
     lines = ["", machine(result["machine"])]
-    for part, title in (("agents", "More agents"), ("environments", "More battles at a time")):
+    titles = {"agents": "More agents", "rows": "More agents in fewer battles", "environments": "More battles at a time"}
+    for part, title in titles.items():
         if part in result:
             lines += ["", f"{title}, width {result['hidden']}:", "", *_runs(result[part]["rows"])]
-    if "agents" in result:
-        grown = result["agents"]["growth"]
-        listed = ", ".join(f"{name} {value:.2f}" for name, value in grown.items())
-        lines += ["", f"Cost of an agent-step, most agents against fewest: {listed}."]
+        if "growth" in result.get(part, {}):
+            listed = ", ".join(f"{name} {value:.2f}" for name, value in result[part]["growth"].items())
+            lines += ["", f"Cost of an agent-step, most agents against fewest: {listed}."]
     if "buffer" in result:
         lines += ["", "A larger expert buffer, sizes of 3m:", "", *_buffers(result["buffer"]["rows"])]
         listed = ", ".join(f"{name} {value:.2f}" for name, value in result["buffer"]["growth"].items())

@@ -356,7 +356,8 @@ def test_buffers_are_deleted_even_if_the_benchmark_is_stopped(tmp_path, monkeypa
     assert "stopped" in capsys.readouterr().err
 
 
-def test_growth_compares_the_most_agents_with_the_fewest(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("part", "option"), [("agents", "--teams"), ("rows", "--rows")])
+def test_growth_compares_the_most_agents_with_the_fewest(part, option, tmp_path, monkeypatch, capsys):
     counts = {"3m": 3, "27m_vs_30m": 27}
 
     def measured(self, options, words):
@@ -367,10 +368,11 @@ def test_growth_compares_the_most_agents_with_the_fewest(tmp_path, monkeypatch):
     monkeypatch.setattr(throughput.Side, "measure", measured)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     out = tmp_path / "out.json"
-    assert scaling.main(["--part", "agents", "--teams", "27m_vs_30m:5", "3m:9", "--json", str(out)]) == 0
+    assert scaling.main(["--part", part, option, "27m_vs_30m:5", "3m:9", "--json", str(out)]) == 0
     found = json.loads(out.read_text())
     # Five times the seconds for nine times the agents.
-    assert found["agents"]["growth"] == pytest.approx(dict.fromkeys(found["agents"]["growth"], 5 / 9))
+    assert found[part]["growth"] == pytest.approx(dict.fromkeys(found[part]["growth"], 5 / 9))
+    assert "most agents against fewest: rollout 0.56, " in capsys.readouterr().out
     assert set(found["machine"]) >= {"processor", "cores", "torch", "jax", "commit", "command"}
 
 
