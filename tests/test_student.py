@@ -68,12 +68,15 @@ def test_students_come_to_agree_with_the_teacher_whatever_they_learn_from(result
     assert np.mean([value for _, value in stats["agreement"][-5:]]) > 0.85
 
 
-def test_the_weights_of_distillation_fall_linearly_and_the_others_stay(results, tmp_path):
-    learner = make_learner(results, tmp_path, distill_on="expert", distillation_final_share=0.2, t_max=1000)
+@pytest.mark.parametrize(("decay", "half_way"), [("linear", 0.6), ("geometric", 0.2**0.5)])
+def test_the_weights_of_distillation_fall_and_the_others_stay(results, tmp_path, decay, half_way):
+    settings = {"distillation_final_share": 0.2, "lr_final_share": 0.2, "decay": decay, "t_max": 1000}
+    learner = make_learner(results, tmp_path, distill_on="expert", **settings)
     falling = ("kl_coef", "ce_coef", "structure_coef", "role_coef")
     full = {name: getattr(learner.objective, name) for name in (*falling, "ppo_coef", "entropy_coef")}
-    for t_env, share in ((0, 1.0), (500, 0.6), (1000, 0.2), (1025, 0.2)):
+    for t_env, share in ((0, 1.0), (500, half_way), (1000, 0.2), (1025, 0.2)):
         learner.train(None, t_env, 0)
+        assert learner.optimiser.param_groups[0]["lr"] == pytest.approx(share * learner.settings.lr)
         for name, value in full.items():
             expected = value * share if name in falling else value
             assert getattr(learner.weights, name) == pytest.approx(expected)
@@ -151,6 +154,9 @@ def test_a_foreign_teacher_with_lost_return_statistics_is_refused(results, tmp_p
         ({"student_share": 1.5}, "student_share is 1.5: it must lie between 0 and 1"),
         ({"ce_target": "soft-ish"}, "ce_target is 'soft-ish': choose one of hard, soft"),
         ({"temperature": 0}, "temperature is 0.0: it must be above 0"),
+        ({"ce_temperature": -1.5}, "ce_temperature is -1.5: it must be above 0"),
+        ({"decay": "cosine"}, "decay is 'cosine': choose one of linear, geometric"),
+        ({"decay": "geometric", "lr_final_share": 0.0}, "decay=geometric never reaches 0"),
         ({"lr": "fast"}, "lr is 'fast': expected a value of type float"),
         ({"widths": [8, 8, 8]}, "widths has 3 numbers, but toy-signals-v0 has 2 agents"),
         ({"sharing": "some"}, "sharing is 'some'"),

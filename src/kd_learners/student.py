@@ -31,6 +31,7 @@ from kd_marl.errors import UserError
 from kd_marl.host import get_host
 
 SOURCES = ("expert", "student", "mixed")
+DECAYS = ("linear", "geometric")
 # Logged name -> key of summary.json.
 REPORTED = {
     "retention": "retention",
@@ -52,6 +53,7 @@ class StudentSettings:
     lr: float
     lr_final_share: float
     distillation_final_share: float
+    decay: str
     updates_per_train: int
     minibatch_episodes: int
     distill_on: str
@@ -69,6 +71,17 @@ class StudentSettings:
             raise UserError(f"distill_on is '{self.distill_on}': choose one of {', '.join(SOURCES)}")
         if not 0.0 <= self.student_share <= 1.0:
             raise UserError(f"student_share is {self.student_share}: it must lie between 0 and 1")
+        if self.decay not in DECAYS:
+            raise UserError(f"decay is '{self.decay}': choose one of {', '.join(DECAYS)}")
+        if self.decay == "geometric" and min(self.lr_final_share, self.distillation_final_share) <= 0.0:
+            raise UserError(
+                "decay=geometric never reaches 0: set lr_final_share and distillation_final_share to more than that"
+            )
+
+    def share_left(self, final_share: float, t_env: int) -> float:
+        """What is left after ``t_env`` steps of something of which ``final_share`` is left after ``t_max``."""
+        done = min(1.0, t_env / self.t_max)
+        return final_share**done if self.decay == "geometric" else 1.0 + (final_share - 1.0) * done
 
 
 def check_keys(args: Any) -> None:
@@ -145,11 +158,10 @@ class StudentLearner:
         self.t_env = t_env
         if settings.distill_on != "expert":
             self._add_recent(batches.from_host(batch))
-        left = max(0.0, 1.0 - t_env / settings.t_max)
-        share = settings.distillation_final_share + (1.0 - settings.distillation_final_share) * left
+        share = settings.share_left(settings.distillation_final_share, t_env)
         self.weights = objective.with_distillation(self.objective, share)
         for group in self.optimiser.param_groups:
-            group["lr"] = settings.lr * (settings.lr_final_share + (1.0 - settings.lr_final_share) * left)
+            group["lr"] = settings.lr * settings.share_left(settings.lr_final_share, t_env)
         log_now = t_env - self.last_log >= self.args.learner_log_interval
         for update in range(settings.updates_per_train):
             last = update == settings.updates_per_train - 1
