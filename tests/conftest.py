@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from pathlib import Path
 
 # Before torch, numpy and pygame are imported: tests run side by side, and no machine of ours has a screen.
@@ -17,6 +18,9 @@ import torch
 from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
+
+# A script's background jobs ignore SIGINT, and so would every program that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: the first call of a torch operation is slow. Derandomised: a failure is the same on every machine.
 settings.register_profile(
