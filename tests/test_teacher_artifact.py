@@ -138,6 +138,11 @@ DAMAGE = {
     "has version 2, this kd-marl reads version 1": lambda folder: edit(folder, version=2),
     "no teacher: its format is": lambda folder: edit(folder, format="other"),
     "no JSON at line 1": lambda folder: (folder / "teacher.json").write_text("oops"),
+    "gamma is 'high', expected a number": lambda folder: edit(folder, gamma="high"),
+    "shaping is None, expected a number": lambda folder: edit(folder, shaping=None),
+    "n_agents is 3.0, expected a whole number": lambda folder: edit(folder, n_agents=3.0),
+    "hidden_dim is True, expected a whole number": lambda folder: edit(folder, hidden_dim=True),
+    "use_rnn is 1, expected true or false": lambda folder: edit(folder, use_rnn=1),
     "it lacks task, layout": lambda folder: (folder / "teacher.json").write_text(
         '{"format": "kd-marl/teacher", "version": 1}'
     ),

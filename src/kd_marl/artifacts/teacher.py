@@ -47,6 +47,14 @@ REQUIRED_FACTS = (
     "test",
 )
 
+# Facts that weights are read with and students compute with: the fact -> its type and what a reader is told to expect.
+_WHOLE, _SWITCH, _NUMBER = (int, "a whole number"), (bool, "true or false"), ((int, float), "a number")
+_KINDS: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(("obs_size", "state_size", "n_agents", "n_actions", "hidden_dim"), _WHOLE),
+    **dict.fromkeys(("use_rnn", "obs_agent_id", "obs_last_action", "obs_individual_obs"), _SWITCH),
+    **dict.fromkeys(("gamma", "shaping"), _NUMBER),
+}
+
 _log = logging.getLogger(__name__)
 
 StateDict = dict[str, torch.Tensor]
@@ -119,7 +127,7 @@ def read_facts(folder: Path | str) -> dict[str, Any]:
     """Reads and checks `teacher.json` without touching the weights.
 
     Raises:
-        UserError: it is missing, damaged, of another format or version, or lacks a key.
+        UserError: it is missing, damaged, of another format or version, or lacks a key or has one of another type.
     """
     path = Path(folder) / FACTS_FILE
     facts = atomic.read_json(path)
@@ -133,6 +141,10 @@ def read_facts(folder: Path | str) -> dict[str, Any]:
     missing = [key for key in (*REQUIRED_FACTS, "sha256") if key not in facts]
     if missing:
         raise UserError(f"{path} is damaged: it lacks {', '.join(missing)}")
+    for key, (kind, expected) in _KINDS.items():
+        # Python counts true and false as numbers.
+        if key in facts and (not isinstance(facts[key], kind) or isinstance(facts[key], bool) != (kind is bool)):
+            raise UserError(f"{path} is damaged: {key} is {facts[key]!r}, expected {expected}")
     return facts
 
 
