@@ -31,6 +31,7 @@ SINCE_ADDED = {
     "feature_coef": 0.0,
     "personal_coef": 0.0,
     "privileged_coef": 0.0,
+    "decay": "linear",
 }
 
 
