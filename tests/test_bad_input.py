@@ -241,6 +241,19 @@ def test_a_buffer_of_another_teacher_or_task_is_refused(mains, tiny_teacher, tin
     assert f"is of {SPREAD}, this run's task is {TASK}" in mains.run(*student).error
 
 
+def test_a_buffer_of_an_environment_with_other_arguments_is_refused(mains, tiny_teacher, tiny_buffer, tmp_path):
+    buffer = shutil.copytree(tiny_buffer, tmp_path / "buffer")
+    recorded = json.loads((buffer / "buffer.json").read_text())["env_args"]
+    assert "seed" not in recorded
+    edit(buffer / "buffer.json", env_args={**recorded, "time_limit": 7})
+    student = words("kd_student", tmp_path, f"teacher={tiny_teacher}", f"expert_buffer={buffer}")
+    assert (
+        f"was recorded with env_args.time_limit=7, this run has {recorded['time_limit']}: " in mains.run(*student).error
+    )
+    export = words("kd_export", tmp_path, f"teacher={tiny_teacher}", f"expert_buffer={buffer}", "resume=True")
+    assert "cannot continue" in mains.run(*export).error
+
+
 def test_an_export_does_not_write_over_a_buffer(mains, tiny_results, tiny_buffer):
     before = (tiny_buffer / "buffer.json").read_bytes()
     error = mains.run(*words("kd_export", tiny_results, "seed=2")).error

@@ -10,7 +10,7 @@ from kd_controllers.teacher_mac import TeacherMAC
 from kd_learners import batches
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.losses import action_log_prob, masked_log_softmax
-from kd_marl import progress, stages
+from kd_marl import progress, resume, stages
 from kd_marl.artifacts.expert_buffer import ExpertBufferWriter
 from kd_marl.errors import UserError
 from kd_marl.host import get_host
@@ -44,6 +44,7 @@ class BufferExporter:
             "host": get_host().name,
             "command": args.command,
             "episode_limit": args.env_episode_limit,
+            "env_args": resume.unseeded(args.env_args),
         }
         self.writer = ExpertBufferWriter(
             self.folder, self.facts, resume=args.resume, shard_episodes=args.shard_episodes

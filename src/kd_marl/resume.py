@@ -61,8 +61,13 @@ def fingerprint(config: Mapping[str, Any]) -> str:
         for key, value in config.items()
         if key not in _VOLATILE and not (key in SINCE_ADDED and value == SINCE_ADDED[key])
     }
-    kept["env_args"] = {key: value for key, value in config["env_args"].items() if key != "seed"}
+    kept["env_args"] = unseeded(config["env_args"])
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def unseeded(env_args: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an environment's arguments decides which task it is."""
+    return {key: value for key, value in env_args.items() if key != "seed"}
 
 
 def write_checkpoint(path: str | Path, args: Any, t_env: int, finished: bool, **facts: Any) -> None:

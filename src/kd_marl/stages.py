@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kd_marl import resume
 from kd_marl.artifacts import teacher as artifacts
 from kd_marl.artifacts.expert_buffer import ExpertBuffer
 from kd_marl.artifacts.teacher import TeacherArtifact
@@ -63,8 +64,8 @@ def locate_buffer(args: Any, teacher: TeacherArtifact) -> Path:
     """The teacher's expert buffer; exported, or its export finished, if it is not there whole.
 
     Raises:
-        UserError: ``expert_buffer=`` names a folder that holds none, or one of another teacher or task; or the buffer
-            is damaged.
+        UserError: ``expert_buffer=`` names a folder that holds none, or one of another teacher or task; the buffer was
+            recorded in an environment with other arguments, or is damaged.
     """
     folder = buffer_folder(args, teacher)
     if not args.expert_buffer and stored_episodes(folder) < args.buffer_episodes:
@@ -77,6 +78,15 @@ def locate_buffer(args: Any, teacher: TeacherArtifact) -> Path:
         raise UserError(
             f"the expert buffer in {folder} was written by another teacher ({facts['teacher']['path']}): give that "
             "one with teacher=PATH, or leave expert_buffer out to export anew"
+        )
+    # Buffers of earlier versions do not say.
+    given = resume.unseeded(args.env_args)
+    recorded = facts.get("env_args", given)
+    if other := [key for key in {**recorded, **given} if recorded.get(key) != given.get(key)]:
+        key = other[0]
+        raise UserError(
+            f"the expert buffer in {folder} was recorded with env_args.{key}={recorded.get(key)}, this run has "
+            f"{given.get(key)}: export another with --config=kd_export and expert_buffer=DIR, then give that DIR here"
         )
     return folder
 

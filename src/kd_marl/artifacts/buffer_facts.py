@@ -86,7 +86,10 @@ def read_facts(folder: Path | str) -> dict[str, Any]:
     missing = [key for key in (*REQUIRED_FACTS, *_TOTALS) if key not in facts]
     if missing:
         raise UserError(f"{path} is damaged: it lacks {', '.join(missing)}")
-    if wrong := [key for key, valid in _VALID.items() if not valid(facts[key])]:
+    # Later than the others: buffers of earlier versions do not say.
+    optional = {"env_args": lambda value: isinstance(value, dict)}
+    valid = {**_VALID, **{key: rule for key, rule in optional.items() if key in facts}}
+    if wrong := [key for key, rule in valid.items() if not rule(facts[key])]:
         raise UserError(f"{path} is damaged: {wrong[0]} has no valid value")
     shards = facts["shards"]
     for entry in shards:

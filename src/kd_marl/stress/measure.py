@@ -18,7 +18,7 @@ from kd_learners.batches import Episodes
 from kd_learners.evaluation import Arena, check_episodes
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.losses import acting_mask
-from kd_marl import lifecycle, progress
+from kd_marl import lifecycle, progress, resume
 from kd_marl.artifacts import atomic
 from kd_marl.artifacts import teacher as artifacts
 from kd_marl.artifacts.teacher import TeacherArtifact
@@ -187,7 +187,7 @@ def identity(match: Match) -> dict[str, Any]:
     args = match.args
     return {
         "task": args.map_name,
-        "env_args": {key: value for key, value in args.env_args.items() if key != "seed"},
+        "env_args": resume.unseeded(args.env_args),
         "seed": args.seed,
         "episodes": match.episodes,
         "batch": match.batch,

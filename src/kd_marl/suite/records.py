@@ -33,7 +33,7 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in config.items()
         if key not in NOT_COMPARED and not (key in resume.SINCE_ADDED and value == resume.SINCE_ADDED[key])
     }
-    kept["env_args"] = {key: value for key, value in config["env_args"].items() if key != "seed"}
+    kept["env_args"] = resume.unseeded(config["env_args"])
     return json.loads(json.dumps(kept, sort_keys=True, default=str))
 
 
