@@ -30,11 +30,12 @@ def summary(evidence: Evidence) -> str:
             cells.append("-" if kept is None else f"{100 * kept:.1f} %")
             cells.append(shown(evidence.student(task, setting, "flops_ratio"), digits=1))
             rows.append((task, setting, *cells))
-    return (
+    said = (
         f"Battles won by the greedy policies, of {', '.join(map(str, evidence.episodes))}, mean of "
         f"{len(evidence.grid.seeds)} seeds ± 95 % interval over seeds; kept is S / T, as in the paper, which plays "
-        f"SMAC: another game on maps of the same names.\n\n{table(head, rows)}"
+        f"SMAC: another game on maps of the same names."
     )
+    return "\n\n".join([" ".join([said, *_given_besides(evidence)]), table(head, rows)])
 
 
 def section(evidence: Evidence) -> list[str]:
@@ -237,8 +238,14 @@ def _commands(evidence: Evidence) -> str:
     cells = [Cell(STUDENT, grid.tasks[0], setting, grid.seeds[0]) for setting in grid.settings]
     lines = "\n".join(f"- `{grid.shell_line(cell)}`" for cell in cells)
     said = f"The first map's first runs; the others differ in the map, its teacher and the seed:\n\n{lines}"
+    return "\n\n".join([said, *_given_besides(evidence)])
+
+
+def _given_besides(evidence: Evidence) -> list[str]:
+    """A sentence for each map whose students are given words of their own."""
+    grid = evidence.grid
     own = {task: " ".join(words) for task, words in grid.family.task_words.items() if task in grid.tasks}
-    return "\n\n".join([said, *(f"The students of {task} were also given `{words}`." for task, words in own.items())])
+    return [f"The students of {task} were also given `{words}`." for task, words in own.items()]
 
 
 def _paper_cell(task: str, setting: str) -> str:

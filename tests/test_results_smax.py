@@ -94,9 +94,10 @@ def test_what_one_map_alone_is_given_is_said(tmp_path, monkeypatch):
     grid = make_grid(tmp_path, monkeypatch, family, ("3m", "8m"), ("lh",), (1,))
     put_teacher(grid, "3m", **TEACHER)
     play(grid, "lh", [0.8])
-    page = results_page.page([Evidence.collect(grid)])
-    assert "The students of 8m were also given `t_max=7 lr=0.1`." in page
-    assert "3s5z were" not in page
+    evidence = Evidence.collect(grid)
+    for page in (results_page.page([evidence]), smax_page.summary(evidence)):
+        assert "The students of 8m were also given `t_max=7 lr=0.1`." in page
+        assert "3s5z were" not in page
 
 
 @pytest.mark.parametrize(
