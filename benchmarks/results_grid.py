@@ -105,8 +105,9 @@ class Grid:
         family = self.family
         sight = (*family.settings[cell.setting], f"seed={cell.seed}")
         if cell.algorithm == STUDENT:
-            own = (*family.student_words, *family.task_words.get(cell.task, ()))
-            return self._line(STUDENT, cell.task, f"teacher={self.zoo / cell.task}", *sight, *own)
+            words = (*family.student_words, *family.task_words.get(cell.task, ()))
+            own = {word.partition("=")[0]: word for word in words}
+            return self._line(STUDENT, cell.task, f"teacher={self.zoo / cell.task}", *sight, *own.values())
         return self._line(BASELINE, cell.task, *sight, *family.baseline_words, f"t_max={self.budget(cell.task)}")
 
     def shell_line(self, cell: Cell) -> str:

@@ -21,6 +21,7 @@ SETTINGS = objective.ObjectiveSettings(
     entropy_coef=0.05,
     temperature=loss_batch.TEMPERATURE,
     ce_target="hard",
+    ce_temperature=1.0,
     eps_clip=loss_batch.EPS_CLIP,
     standardise_advantage=False,
 )
@@ -65,16 +66,19 @@ def test_every_term_equals_a_slow_float64_answer(seed, dtype):
     assert float(objective.total(parts, SETTINGS)) == pytest.approx(total, abs=tolerance, rel=tolerance)
 
 
-def test_soft_cross_entropy_is_at_the_temperature_that_acts():
+@pytest.mark.parametrize("target", ["hard", "soft"])
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_cross_entropy_has_a_temperature_of_its_own(target, temperature):
     b = loss_batch.make_batch(3)
-    parts = objective.terms(
-        labelled(b), b.student_logits, b.student_embedding, b.student_roles, replace(SETTINGS, ce_target="soft")
-    )
+    settings = replace(SETTINGS, ce_target=target, ce_temperature=temperature)
+    parts = objective.terms(labelled(b), b.student_logits, b.student_embedding, b.student_roles, settings)
     values = []
     for at in zip(*np.nonzero(b.mask.numpy()), strict=True):
         avail = b.avail[at].numpy()
-        teacher = loss_batch.slow_policy(b.teacher_logits[at].numpy(), avail, 1.0)
-        student = loss_batch.slow_policy(b.student_logits[at].numpy(), avail, 1.0)
+        teacher = loss_batch.slow_policy(b.teacher_logits[at].numpy(), avail, temperature)
+        student = loss_batch.slow_policy(b.student_logits[at].numpy(), avail, temperature)
+        if target == "hard":
+            teacher = {max(teacher, key=teacher.get): 1.0}
         values.append(-sum(teacher[a] * np.log(student[a]) for a in teacher))
     assert float(parts["ce"]) == pytest.approx(np.mean(values), abs=1e-9)
 

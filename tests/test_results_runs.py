@@ -231,9 +231,9 @@ def test_smax_command_lines_and_no_baselines(tmp_path, monkeypatch):
 
 
 def test_what_one_map_alone_is_given_is_in_its_command_lines_only(tmp_path, monkeypatch):
-    family = dataclasses.replace(SMAX, task_words={"8m": ("t_max=7",)})
+    family = dataclasses.replace(SMAX, task_words={"8m": ("t_max=7", "eval_episodes=9")})
     grid = make_grid(tmp_path, monkeypatch, family, ("3m", "8m"), ("lh",))
-    assert all(grid.words(cell)[-1] == "t_max=7" for cell in grid.cells("8m"))
+    assert all(grid.words(cell)[-2:] == ("eval_episodes=9", "t_max=7") for cell in grid.cells("8m"))
     assert not any("t_max=7" in grid.words(cell) for cell in grid.cells("3m"))
 
 

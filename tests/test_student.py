@@ -154,6 +154,7 @@ def test_a_foreign_teacher_with_lost_return_statistics_is_refused(results, tmp_p
         ({"student_share": 1.5}, "student_share is 1.5: it must lie between 0 and 1"),
         ({"ce_target": "soft-ish"}, "ce_target is 'soft-ish': choose one of hard, soft"),
         ({"temperature": 0}, "temperature is 0.0: it must be above 0"),
+        ({"ce_temperature": -1.5}, "ce_temperature is -1.5: it must be above 0"),
         ({"decay": "cosine"}, "decay is 'cosine': choose one of linear, geometric"),
         ({"decay": "geometric", "lr_final_share": 0.0}, "decay=geometric never reaches 0"),
         ({"lr": "fast"}, "lr is 'fast': expected a value of type float"),

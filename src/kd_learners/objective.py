@@ -35,6 +35,7 @@ class ObjectiveSettings:
     entropy_coef: float
     temperature: float
     ce_target: str
+    ce_temperature: float
     eps_clip: float
     standardise_advantage: bool
     feature_coef: float = 0.0
@@ -44,8 +45,9 @@ class ObjectiveSettings:
     def __post_init__(self) -> None:
         if self.ce_target not in CE_TARGETS:
             raise UserError(f"ce_target is '{self.ce_target}': choose one of {', '.join(CE_TARGETS)}")
-        if self.temperature <= 0:
-            raise UserError(f"temperature is {self.temperature}: it must be above 0")
+        for name in ("temperature", "ce_temperature"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name} is {getattr(self, name)}: it must be above 0")
 
 
 def with_distillation(settings: ObjectiveSettings, share: float) -> ObjectiveSettings:
@@ -71,15 +73,16 @@ def terms(
     mask, avail = batch.acting, batch.avail
     advantage = standardise(batch.advantage, mask) if settings.standardise_advantage else batch.advantage
 
-    def policies(temperature: float) -> list[Tensor]:
-        return [losses.masked_log_softmax(x, avail, temperature) for x in (batch.teacher_logits, logits)]
-
-    teacher, student = policies(1.0)
-    softened = [teacher, student] if settings.temperature == 1.0 else policies(settings.temperature)
+    # Teacher's and student's at every temperature that some term asks for; at 1 the student's is the one that acts.
+    policies = {
+        temperature: [losses.masked_log_softmax(x, avail, temperature) for x in (batch.teacher_logits, logits)]
+        for temperature in {1.0, settings.temperature, settings.ce_temperature}
+    }
+    _, student = policies[1.0]
     log_prob = losses.action_log_prob(student, batch.actions)
     ppo = losses.ppo_clip(log_prob, batch.behaviour_log_prob, advantage, settings.eps_clip)
-    kl = losses.kl_divergence(*softened)
-    ce = losses.cross_entropy(teacher, student, settings.ce_target)  # type: ignore[arg-type]
+    kl = losses.kl_divergence(*policies[settings.temperature])
+    ce = losses.cross_entropy(*policies[settings.ce_temperature], settings.ce_target)  # type: ignore[arg-type]
     structure = losses.structure(batch.teacher_cosines, losses.pairwise_cosines(embedding))
     student_log_roles = losses.role_log_distribution(embedding, student_roles, settings.temperature)
     role = losses.role_divergence(batch.teacher_log_roles, student_log_roles)

@@ -32,6 +32,7 @@ SINCE_ADDED = {
     "personal_coef": 0.0,
     "privileged_coef": 0.0,
     "decay": "linear",
+    "ce_temperature": 1.0,
 }
 
 
