@@ -242,10 +242,16 @@ def _commands(evidence: Evidence) -> str:
 
 
 def _given_besides(evidence: Evidence) -> list[str]:
-    """A sentence for each map whose students are given words of their own."""
+    """A sentence for each map with students that are given words of their own."""
     grid = evidence.grid
-    own = {task: " ".join(words) for task, words in grid.family.task_words.items() if task in grid.tasks}
-    return [f"The students of {task} were also given `{words}`." for task, words in own.items()]
+    settings: dict[tuple[str, str], list[str]] = {}
+    for (task, setting), words in grid.family.task_words.items():
+        if task in grid.tasks and setting in grid.settings:
+            settings.setdefault((task, " ".join(words)), []).append(setting)
+    return [
+        f"The students of {task} under {' and '.join(names)} were also given `{words}`."
+        for (task, words), names in settings.items()
+    ]
 
 
 def _paper_cell(task: str, setting: str) -> str:

@@ -73,16 +73,17 @@ def terms(
     mask, avail = batch.acting, batch.avail
     advantage = standardise(batch.advantage, mask) if settings.standardise_advantage else batch.advantage
 
-    # Teacher's and student's at every temperature that some term asks for; at 1 the student's is the one that acts.
-    policies = {
-        temperature: [losses.masked_log_softmax(x, avail, temperature) for x in (batch.teacher_logits, logits)]
-        for temperature in {1.0, settings.temperature, settings.ce_temperature}
-    }
-    _, student = policies[1.0]
+    def policies(temperature: float) -> tuple[Tensor, Tensor]:
+        teacher = losses.masked_log_softmax(batch.teacher_logits, avail, temperature)
+        return teacher, losses.masked_log_softmax(logits, avail, temperature)
+
+    # Each temperature once, whoever asks for it; at 1 the student's policy is the one that acts.
+    softened = {tau: policies(tau) for tau in {1.0, settings.temperature, settings.ce_temperature}}
+    _, student = softened[1.0]
     log_prob = losses.action_log_prob(student, batch.actions)
     ppo = losses.ppo_clip(log_prob, batch.behaviour_log_prob, advantage, settings.eps_clip)
-    kl = losses.kl_divergence(*policies[settings.temperature])
-    ce = losses.cross_entropy(*policies[settings.ce_temperature], settings.ce_target)  # type: ignore[arg-type]
+    kl = losses.kl_divergence(*softened[settings.temperature])
+    ce = losses.cross_entropy(*softened[settings.ce_temperature], settings.ce_target)  # type: ignore[arg-type]
     structure = losses.structure(batch.teacher_cosines, losses.pairwise_cosines(embedding))
     student_log_roles = losses.role_log_distribution(embedding, student_roles, settings.temperature)
     role = losses.role_divergence(batch.teacher_log_roles, student_log_roles)
