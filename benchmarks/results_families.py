@@ -19,7 +19,6 @@ class Family:
         tasks: the names of its tasks, which are also those of their bundled teachers.
         settings: name -> the words of a run that say who sees what.
         student_words: what every student's run is given besides.
-        task_words: (task, setting) -> what its students alone are given besides, or instead of student_words' value.
         baseline_of: setting -> the setting whose baselines it is compared with; empty: no baselines.
         baseline_words: what every baseline's run is given besides.
     """
@@ -30,14 +29,9 @@ class Family:
     tasks: tuple[str, ...]
     settings: Mapping[str, tuple[str, ...]]
     student_words: tuple[str, ...] = ()
-    task_words: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     baseline_of: Mapping[str, str] = field(default_factory=dict)
     baseline_words: tuple[str, ...] = ()
 
-
-# The hardest map: under limits its students gain from more steps, most of them small, and PPO from a policy that is
-# sharp from early on. Its win rates are the nearest to a half, where a count of 500 says least.
-HARDEST = ("t_max=2000000", "decay=geometric", "ce_temperature=3.0", "entropy_coef=-0.05", "eval_episodes=2000")
 
 SMAX = Family(
     name="smax",
@@ -46,7 +40,6 @@ SMAX = Family(
     tasks=("3m", "8m", "5m_vs_6m", "3s5z"),
     settings={"fo": ("limits=fo", "hidden_dim=16"), "lh": ("limits=lh",), "lha": ("limits=lha",)},
     student_words=("eval_episodes=500",),
-    task_words={("5m_vs_6m", "lh"): HARDEST, ("5m_vs_6m", "lha"): HARDEST},
 )
 
 MPE = Family(

@@ -105,9 +105,7 @@ class Grid:
         family = self.family
         sight = (*family.settings[cell.setting], f"seed={cell.seed}")
         if cell.algorithm == STUDENT:
-            words = (*family.student_words, *family.task_words.get((cell.task, cell.setting), ()))
-            own = {word.partition("=")[0]: word for word in words}
-            return self._line(STUDENT, cell.task, f"teacher={self.zoo / cell.task}", *sight, *own.values())
+            return self._line(STUDENT, cell.task, f"teacher={self.zoo / cell.task}", *sight, *family.student_words)
         return self._line(BASELINE, cell.task, *sight, *family.baseline_words, f"t_max={self.budget(cell.task)}")
 
     def shell_line(self, cell: Cell) -> str:

@@ -30,12 +30,11 @@ def summary(evidence: Evidence) -> str:
             cells.append("-" if kept is None else f"{100 * kept:.1f} %")
             cells.append(shown(evidence.student(task, setting, "flops_ratio"), digits=1))
             rows.append((task, setting, *cells))
-    said = (
+    return (
         f"Battles won by the greedy policies, of {', '.join(map(str, evidence.episodes))}, mean of "
         f"{len(evidence.grid.seeds)} seeds ± 95 % interval over seeds; kept is S / T, as in the paper, which plays "
-        f"SMAC: another game on maps of the same names."
+        f"SMAC: another game on maps of the same names.\n\n{table(head, rows)}"
     )
-    return "\n\n".join([" ".join([said, *_given_besides(evidence)]), table(head, rows)])
 
 
 def section(evidence: Evidence) -> list[str]:
@@ -238,20 +237,7 @@ def _commands(evidence: Evidence) -> str:
     cells = [Cell(STUDENT, grid.tasks[0], setting, grid.seeds[0]) for setting in grid.settings]
     lines = "\n".join(f"- `{grid.shell_line(cell)}`" for cell in cells)
     said = f"The first map's first runs; the others differ in the map, its teacher and the seed:\n\n{lines}"
-    return "\n\n".join([said, *_given_besides(evidence)])
-
-
-def _given_besides(evidence: Evidence) -> list[str]:
-    """A sentence for each map with students that are given words of their own."""
-    grid = evidence.grid
-    settings: dict[tuple[str, str], list[str]] = {}
-    for (task, setting), words in grid.family.task_words.items():
-        if task in grid.tasks and setting in grid.settings:
-            settings.setdefault((task, " ".join(words)), []).append(setting)
-    return [
-        f"The students of {task} under {' and '.join(names)} were also given `{words}`."
-        for (task, words), names in settings.items()
-    ]
+    return said
 
 
 def _paper_cell(task: str, setting: str) -> str:

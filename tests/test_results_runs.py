@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 import time
@@ -228,14 +227,6 @@ def test_smax_command_lines_and_no_baselines(tmp_path, monkeypatch):
     # The environment's YAML and the words are in the configuration that a run on disk is compared with.
     config = grid.config(lines[0])
     assert (config["env_args"]["episode_limit"], config["hidden_dim"], config["eval_episodes"]) == (100, 16, 500)
-
-
-def test_what_one_map_alone_is_given_is_in_its_command_lines_only(tmp_path, monkeypatch):
-    family = dataclasses.replace(SMAX, task_words={("8m", "lh"): ("t_max=7", "eval_episodes=9")})
-    grid = make_grid(tmp_path, monkeypatch, family, ("3m", "8m"), ("lh", "lha"))
-    for cell in (*grid.cells("3m"), *grid.cells("8m")):
-        last = grid.words(cell)[-2:]
-        assert (last == ("eval_episodes=9", "t_max=7")) == ((cell.task, cell.setting) == ("8m", "lh"))
 
 
 def test_families_share_the_command_and_have_folders_of_their_own(tmp_path, capsys):

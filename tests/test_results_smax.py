@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import statistics
 import sys
@@ -87,18 +86,6 @@ def test_targets_say_what_is_met_and_what_is_not(grid):
     )
     assert lines[4].count("**not measured**") == 2 and "at least 90 % of" in lines[4]
     assert len(lines) == 2 + 6
-
-
-def test_what_one_map_alone_is_given_is_said(tmp_path, monkeypatch):
-    own = ("t_max=7", "lr=0.1")
-    family = dataclasses.replace(SMAX, task_words={("8m", "lh"): own, ("8m", "lha"): own, ("3s5z", "lh"): own})
-    grid = make_grid(tmp_path, monkeypatch, family, ("3m", "8m"), ("lh", "lha"), (1,))
-    put_teacher(grid, "3m", **TEACHER)
-    play(grid, "lh", [0.8])
-    evidence = Evidence.collect(grid)
-    for page in (results_page.page([evidence]), smax_page.summary(evidence)):
-        assert "The students of 8m under lh and lha were also given `t_max=7 lr=0.1`." in page
-        assert "The students of 3s5z" not in page
 
 
 @pytest.mark.parametrize(
