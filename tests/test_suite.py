@@ -215,6 +215,13 @@ def test_a_value_that_only_the_run_can_judge_is_left_to_it(write, tmp_path):
     assert value_of(plan.job("spread/kd_student/fo/seed1"), "mac") == "['a']"
 
 
+def test_a_method_under_another_name_is_looked_for_where_the_host_keeps_it(write, tmp_path):
+    text = GOOD.replace("t_max: 700", "t_max: 700, name: mine")
+    job = Plan(HOST, document.load(write(text)), tmp_path).job("spread/kd_student/fo/seed1")
+    assert value_of(job, "name") == "mine"
+    assert job.proof.folder == tmp_path / "sacred" / "kd_student" / SPREAD
+
+
 def test_the_same_method_with_two_teachers_is_two_runs(write, tmp_path):
     text = GOOD.replace("methods:", f"  mine: {{env: mpe, key: {SPREAD}, teacher: train}}\nmethods:")
     text = text.replace("  mappo: {", "  mappo: {tasks: spread, ")

@@ -61,6 +61,11 @@ class Lines:
         added |= self._everywhere(base, method.cpus or self._suite.cpus)
         return self._line(base, method.config, task.env, {**added, "seed": cell.seed})
 
+    def record_folder(self, cell: Cell) -> Path:
+        """Where the host keeps what such runs leave: under the algorithm's own name, whatever ``name`` says."""
+        base = self._base(self._suite.tasks[cell.task], self._suite.methods[cell.method], cell.limits)
+        return self._results / "sacred" / base["name"] / self.cell(cell)[1]["map_name"]
+
     def stage(self, algorithm: str, task: Task, **own: Any) -> Line:
         """The same for a task's teacher or buffer: what means the same to every stage, and what is the stage's own."""
         kept = {

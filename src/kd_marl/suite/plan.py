@@ -140,7 +140,7 @@ class Plan:
             else:
                 own["teacher"], sha256 = teacher.folder, teacher.sha256
         words, config = self._lines.cell(cell, **own)
-        proof = Summary(self.results / "sacred" / config["name"] / config["map_name"], identity(config), sha256)
+        proof = Summary(self._lines.record_folder(cell), identity(config), sha256)
         return self._job(node, words, proof, f"{proof.identity} {sha256}", method.cpus)
 
     def _steps(self, cell: Cell, task: Task, teacher: _Teacher) -> int | None:
