@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 TEACHER = "kd_teacher"
 STUDENT = "kd_student"
+# What a mask costs whatever the student (suites/mask_cost.yaml).
+WIDE = "kd_student_wide"
 BASELINES = ("mappo", "qmix", "vdn")
 COMPARATORS = ("ctds", "offline_kd", "ptde")
 ABLATIONS = ("kd_student_paper", "kd_no_ppo", "kd_no_kl", "kd_no_ce", "kd_no_structure", "kd_no_role")
@@ -26,6 +28,7 @@ class Look:
 _LOOKS = {
     TEACHER: Look("teacher", "#222222"),
     STUDENT: Look("KD-MARL", "#0072b2"),
+    WIDE: Look("KD-MARL, 128 wide, ten times the steps", "#777777"),
     "mappo": Look("MAPPO", "#d55e00"),
     "qmix": Look("QMIX", "#009e73"),
     "vdn": Look("VDN", "#cc79a7"),
@@ -39,7 +42,7 @@ _LOOKS = {
     "kd_no_structure": Look("KD-MARL without structure", "#117733"),
     "kd_no_role": Look("KD-MARL without roles", "#88ccee"),
 }
-ORDER = (*BASELINES, STUDENT, *COMPARATORS, *ABLATIONS)
+ORDER = (*BASELINES, STUDENT, WIDE, *COMPARATORS, *ABLATIONS)
 
 
 def look(method: str) -> Look:
