@@ -232,6 +232,12 @@ def test_the_check_command_exits_with_1_and_one_line(tiny_buffer, tmp_path):
     assert re.fullmatch(r"faulty: shard-00001\.safetensors was altered .*\n", faulty.stderr)
 
 
+@pytest.mark.parametrize(("given", "warned"), [((), True), (("mask_at=environment",), False)])
+def test_a_teacher_says_when_limits_do_not_bind_it(mains, tmp_path, given, warned):
+    teacher = mains.run(*words("kd_teacher", tmp_path, "seed=1", "limits=lh", *given)).check()
+    assert ("this teacher sees everything" in teacher.out + teacher.err) == warned
+
+
 def test_a_buffer_of_another_teacher_or_task_is_refused(mains, tiny_teacher, tiny_buffer, tmp_path):
     buffer = shutil.copytree(tiny_buffer, tmp_path / "buffer")
     edit(buffer / "buffer.json", teacher={"path": "elsewhere", "sha256": {"agent.th": "00"}})

@@ -81,7 +81,13 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
         _choose_checkpoint(args)
     if hasattr(learner_class, "prepare_run"):
         learner_class.prepare_run(args, info["obs_shape"])
-    masked = environments.is_limited(args) and args.mask_at == "environment"
+    limited = environments.is_limited(args)
+    masked = limited and args.mask_at == "environment"
+    if limited and not masked and not hasattr(learner_class, "prepare_run"):
+        logger.console_logger.warning(
+            "limits and masks say what students see; this teacher sees everything. To train it under them: "
+            "mask_at=environment"
+        )
     build = environments.Factory(host, args, masked)
     with (
         replaced(host.envs, args.env, build),
