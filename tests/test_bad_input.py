@@ -232,12 +232,6 @@ def test_the_check_command_exits_with_1_and_one_line(tiny_buffer, tmp_path):
     assert re.fullmatch(r"faulty: shard-00001\.safetensors was altered .*\n", faulty.stderr)
 
 
-@pytest.mark.parametrize(("given", "warned"), [((), True), (("mask_at=environment",), False)])
-def test_a_teacher_says_when_limits_do_not_bind_it(mains, tmp_path, given, warned):
-    teacher = mains.run(*words("kd_teacher", tmp_path, "seed=1", "limits=lh", *given)).check()
-    assert ("this teacher sees everything" in teacher.out + teacher.err) == warned
-
-
 def test_a_buffer_of_another_teacher_or_task_is_refused(mains, tiny_teacher, tiny_buffer, tmp_path):
     buffer = shutil.copytree(tiny_buffer, tmp_path / "buffer")
     edit(buffer / "buffer.json", teacher={"path": "elsewhere", "sha256": {"agent.th": "00"}})
@@ -245,19 +239,6 @@ def test_a_buffer_of_another_teacher_or_task_is_refused(mains, tiny_teacher, tin
     assert "was written by another teacher (elsewhere)" in mains.run(*student).error
     edit(buffer / "buffer.json", task=SPREAD)
     assert f"is of {SPREAD}, this run's task is {TASK}" in mains.run(*student).error
-
-
-def test_a_buffer_of_an_environment_with_other_arguments_is_refused(mains, tiny_teacher, tiny_buffer, tmp_path):
-    buffer = shutil.copytree(tiny_buffer, tmp_path / "buffer")
-    recorded = json.loads((buffer / "buffer.json").read_text())["env_args"]
-    assert "seed" not in recorded
-    edit(buffer / "buffer.json", env_args={**recorded, "time_limit": 7})
-    student = words("kd_student", tmp_path, f"teacher={tiny_teacher}", f"expert_buffer={buffer}")
-    assert (
-        f"was recorded with env_args.time_limit=7, this run has {recorded['time_limit']}: " in mains.run(*student).error
-    )
-    export = words("kd_export", tmp_path, f"teacher={tiny_teacher}", f"expert_buffer={buffer}", "resume=True")
-    assert "cannot continue" in mains.run(*export).error
 
 
 def test_an_export_does_not_write_over_a_buffer(mains, tiny_results, tiny_buffer):

@@ -206,3 +206,9 @@ def test_limits_of_the_run_are_what_the_networks_are_sized_by(tmp_path):
     args = described(stage_args("mappo", tmp_path, limits="lha", masks="0: [3], 1: [0, 1, 2, 3, 4]"))
     assert environments.is_limited(args)
     assert [len(args.observation_mask.indices(agent)) for agent in range(2)] == [1, 5]
+
+
+@pytest.mark.parametrize(("given", "warned"), [((), True), (("mask_at=environment",), False)])
+def test_a_teacher_says_when_limits_do_not_bind_it(mains, tmp_path, given, warned):
+    teacher = mains.run(*words("kd_teacher", tmp_path, "seed=1", "limits=lh", *given)).check()
+    assert ("this teacher sees everything" in teacher.out + teacher.err) == warned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import safetensors.torch
@@ -11,6 +12,7 @@ from kd_marl.artifacts import atomic, shard
 from kd_marl.artifacts.expert_buffer import ExpertBuffer, ExpertBufferWriter, check_buffer
 from kd_marl.cli import main
 from kd_marl.errors import UserError
+from stage_fixtures import words
 from tagged_episodes import assert_holds, episodes, facts, write
 
 FAULTS = {
@@ -144,3 +146,17 @@ def test_command_check_exits_with_1_and_the_first_fault(tmp_path, capsys):
     flip(tmp_path)
     assert main(["buffer", "check", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith("faulty: shard-00000.safetensors was altered")
+
+
+def test_a_buffer_of_an_environment_with_other_arguments_is_refused(mains, tiny_teacher, tiny_buffer, tmp_path):
+    buffer = shutil.copytree(tiny_buffer, tmp_path / "buffer")
+    facts_file = buffer / "buffer.json"
+    recorded = json.loads(facts_file.read_text())["env_args"]
+    assert "seed" not in recorded
+    facts_file.write_text(json.dumps({**json.loads(facts_file.read_text()), "env_args": {**recorded, "time_limit": 7}}))
+    student = words("kd_student", tmp_path, f"teacher={tiny_teacher}", f"expert_buffer={buffer}")
+    assert (
+        f"was recorded with env_args.time_limit=7, this run has {recorded['time_limit']}: " in mains.run(*student).error
+    )
+    export = words("kd_export", tmp_path, f"teacher={tiny_teacher}", f"expert_buffer={buffer}", "resume=True")
+    assert "cannot continue" in mains.run(*export).error
