@@ -236,8 +236,7 @@ def _commands(evidence: Evidence) -> str:
     grid = evidence.grid
     cells = [Cell(STUDENT, grid.tasks[0], setting, grid.seeds[0]) for setting in grid.settings]
     lines = "\n".join(f"- `{grid.shell_line(cell)}`" for cell in cells)
-    said = f"The first map's first runs; the others differ in the map, its teacher and the seed:\n\n{lines}"
-    return said
+    return f"The first map's first runs; the others differ in the map, its teacher and the seed:\n\n{lines}"
 
 
 def _paper_cell(task: str, setting: str) -> str:

@@ -264,6 +264,14 @@ def test_keys_tell_runs_apart_and_not_where_they_are_written(write, tmp_path):
     assert changed == ["/kd_student/" in label for label in labels]
 
 
+def test_what_a_mask_costs_is_planned_beside_our_own_students(root, tmp_path):
+    plan = Plan(HOST, document.load(root / "suites" / "mask_cost.yaml"), tmp_path)
+    assert sum(node.cell is not None for node in plan.nodes.values()) == 3 * 2 * 2 * 3
+    wide, ours = (plan.job(f"spread/{name}/lh_random/seed1") for name in ("kd_student_wide", "kd_student"))
+    assert value_of(wide, "masks_preset") == value_of(ours, "masks_preset") == "random"
+    assert wide.proof.folder == ours.proof.folder and wide.key != ours.key
+
+
 @pytest.mark.parametrize("name", ["smoke", "paper"])
 def test_the_suites_of_the_project_have_every_method_there_is(root, source_root, name):
     suite = document.load(root / "suites" / f"{name}.yaml")

@@ -55,6 +55,8 @@ _VALID: dict[str, Callable[[Any], bool]] = {
     "steps": _count,
     "return_mean": lambda value: value is None or _number(value),
     "shards": lambda value: isinstance(value, list),
+    # Buffers of earlier versions do not say.
+    "env_args": lambda value: isinstance(value, dict),
 }
 _VALID_IN_SHARD: dict[str, Callable[[Any], bool]] = {
     "file": _text,
@@ -86,10 +88,7 @@ def read_facts(folder: Path | str) -> dict[str, Any]:
     missing = [key for key in (*REQUIRED_FACTS, *_TOTALS) if key not in facts]
     if missing:
         raise UserError(f"{path} is damaged: it lacks {', '.join(missing)}")
-    # Later than the others: buffers of earlier versions do not say.
-    optional = {"env_args": lambda value: isinstance(value, dict)}
-    valid = {**_VALID, **{key: rule for key, rule in optional.items() if key in facts}}
-    if wrong := [key for key, rule in valid.items() if not rule(facts[key])]:
+    if wrong := [key for key, valid in _VALID.items() if key in facts and not valid(facts[key])]:
         raise UserError(f"{path} is damaged: {wrong[0]} has no valid value")
     shards = facts["shards"]
     for entry in shards:

@@ -138,8 +138,9 @@ class ExpertBufferWriter:
                 f"{self.folder} already holds {self.facts['episodes']} episodes: "
                 "continue it with resume=True or give another folder"
             )
-        for key in (*_IDENTITY, *(("env_args",) if "env_args" in self.facts and "env_args" in facts else ())):
-            if self.facts[key] != facts[key]:
+        for key in (*_IDENTITY, "env_args"):
+            # Buffers of earlier versions do not say env_args.
+            if key in self.facts and key in facts and self.facts[key] != facts[key]:
                 raise UserError(
                     f"cannot continue {self.folder}: its {key} is {self.facts[key]}, this run's is {facts[key]}; "
                     "give another folder"
