@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.hetero_mask.mask import ObservationMask
+from envs.hetero_mask.mask import ObservationMask, before
 from envs.hetero_mask.presets import default_widths, scaled_widths
 from kd_controllers.policy_mac import PolicyMAC
 from kd_controllers.student_net import HeteroStudent
@@ -67,7 +67,11 @@ class HeteroMAC(PolicyMAC):
     def step(self, ep_batch: Any, t: int, hidden: Tensor, bs: Any) -> tuple[Tensor, Tensor]:
         """One step of the episodes ``bs``; see :class:`PolicyMAC`."""
         visible = None if self.visible is None else self.visible[bs]
-        return self.agent.advance(self._seen(ep_batch["obs"][:, t : t + 1][bs], visible), hidden)
+        obs = ep_batch["obs"][:, t : t + 1][bs]
+        last_actions = None
+        if self.mask.own_actions and self.masks_here:
+            last_actions = ep_batch["actions"][:, t - 1 : t][bs].squeeze(-1) if t else torch.full(obs.shape[:3], -1)
+        return self.agent.advance(self._seen(obs, visible, last_actions), hidden)
 
     def forward_episodes(self, ep_batch: Any, steps: int) -> Tensor:
         """What :meth:`forward` gives at times ``0..steps-1`` from the start of the episodes, in one call.
@@ -77,26 +81,28 @@ class HeteroMAC(PolicyMAC):
         Returns:
             ``(batch, steps, agents, actions)``.
         """
-        logits, _ = self.unroll(ep_batch["obs"][:, :steps], self.visible)
+        last_actions = before(ep_batch["actions"][:, :steps].squeeze(-1))
+        logits, _ = self.unroll(ep_batch["obs"][:, :steps], self.visible, last_actions)
         return self.outputs(logits, ep_batch["avail_actions"][:, :steps])
 
-    def unroll(self, obs: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor]:
+    def unroll(self, obs: Tensor, visible: Tensor | None, last_actions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run the students along whole episodes from their start.
 
         Args:
             obs: ``(batch, time, agents, obs_size)`` as the run's environments give it.
             visible: ``(batch, agents, features)``, the masks of the episodes, or None for the mask's own.
+            last_actions: ``(batch, time, agents)``, -1 before the first; read where this controller adds them.
 
         Returns:
             Logits ``(batch, time, agents, actions)`` and embeddings ``(batch, time, agents, max_width)``.
         """
-        return self.agent.unroll(self._seen(obs, visible))
+        return self.agent.unroll(self._seen(obs, visible, last_actions))
 
-    def _seen(self, obs: Tensor, visible: Tensor | None) -> Tensor:
+    def _seen(self, obs: Tensor, visible: Tensor | None, last_actions: Tensor | None) -> Tensor:
         """What the students' networks take of observations ``(batch, time, agents, obs_size)``."""
         if self.masks_here:
             # A mask that is the same in every episode hides nothing here: the aligners read visible features only.
-            obs = self.mask.extend(obs)
+            obs = self.mask.extend(obs, last_actions)
             obs = obs if visible is None else obs.masked_fill(visible.unsqueeze(1) == 0, 0.0)
         return obs
 

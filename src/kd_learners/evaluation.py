@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from envs.hetero_mask.mask import before
 from kd_controllers.hetero_mac import HeteroMAC
 from kd_controllers.host_policy import HostPolicyMAC
 from kd_controllers.policy_mac import PolicyMAC
@@ -298,7 +299,7 @@ def _agreement(
         episodes = batches.from_host(batch)
         steps = {"obs": episodes.obs[:, :-1], "state": episodes.state[:, :-1], "actions": episodes.actions}
         expert, _ = teacher.label(steps, episodes.length)
-        logits, _ = mac.unroll(episodes.obs[:, :-1], mac.visible)
+        logits, _ = mac.unroll(episodes.obs[:, :-1], mac.visible, before(episodes.actions))
         avail = episodes.avail_actions[:, :-1]
         acting = acting_mask(episodes.filled.squeeze(-1), avail)
         shares = [

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from envs.hetero_mask.mask import before
 from kd_controllers.hetero_mac import HeteroMAC, student_widths
 from kd_controllers.student_net import check_sharing
 from kd_controllers.students import check_agent
@@ -178,7 +179,7 @@ class StudentLearner:
         if visible is None:
             fixed = torch.from_numpy(self.mac.mask.visible.astype(np.float32))
             visible = fixed.expand(len(episodes.actions), -1, -1)
-        logits, _ = self.mac.unroll(episodes.obs[:, :-1], visible)
+        logits, _ = self.mac.unroll(episodes.obs[:, :-1], visible, before(episodes.actions))
         log_probs = masked_log_softmax(logits, episodes.avail_actions[:, :-1])
         log_prob = action_log_prob(log_probs, episodes.actions)
         self.recent.add(self.labeller(episodes, log_prob, visible))
@@ -196,7 +197,7 @@ class StudentLearner:
 
     def _update(self, batch: LabelledEpisodes, with_diagnostics: bool) -> dict[str, Tensor]:
         """One gradient step; returns what is logged."""
-        logits, embedding = self.mac.unroll(batch.obs, batch.visible)
+        logits, embedding = self.mac.unroll(batch.obs, batch.visible, before(batch.actions))
         steps = (batch.acting > 0).any(dim=-1)
         batch, logits, embedding = batch.at(steps), logits[steps].unsqueeze(0), embedding[steps].unsqueeze(0)
         parts = objective.terms(batch, logits, embedding, self.student_roles, self.weights)

@@ -115,14 +115,15 @@ def describe(env: Any) -> dict[str, Any]:
 
 
 def task_mask(args: Any, info: dict[str, Any]) -> ObservationMask:
-    """The mask that the run's keys ``limits``, ``masks_preset`` and ``masks`` mean for its task.
+    """The mask that the run's keys ``limits``, ``masks_preset``, ``masks`` and ``own_action`` mean for its task.
 
     Args:
         args: the run's namespace.
         info: what `probe` or `describe` said of its environment.
     """
     layout = layout_for(args.map_name, info["n_agents"], info["obs_shape"], info)
-    return mask_for(layout, args.limits, args.masks_preset, args.masks)
+    own_actions = info["n_actions"] if args.own_action and is_limited(args) else 0
+    return mask_for(layout, args.limits, args.masks_preset, args.masks, own_actions)
 
 
 class Factory:

@@ -33,6 +33,7 @@ SINCE_ADDED = {
     "privileged_coef": 0.0,
     "decay": "linear",
     "ce_temperature": 1.0,
+    "own_action": False,
 }
 
 

@@ -19,7 +19,9 @@ from kd_marl.launch import plugin_keys
 
 ZOO = SOURCE_ROOT / "zoo"
 # Keys of ours that mean something to one stage only.
-_OWN_TO_A_STAGE = frozenset({"resume", "teacher", "expert_buffer", "limits", "masks", "masks_preset", "mask_at"})
+_OWN_TO_A_STAGE = frozenset(
+    {"resume", "teacher", "expert_buffer", "limits", "masks", "masks_preset", "own_action", "mask_at"}
+)
 
 _log = logging.getLogger(__name__)
 

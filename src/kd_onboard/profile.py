@@ -28,7 +28,7 @@ class Task:
         name: the task, such as ``pz-mpe-simple-spread-v3``.
         env: name of the environment in the host's registry.
         obs_size: length of an agent's padded observation as the environment gives it.
-        extended_size: with the derived features that follow it.
+        extended_size: with the derived features and the own last action that follow it.
         episode_limit: steps after which an episode is cut.
     """
 
@@ -50,6 +50,7 @@ class Feature:
         unit: of its value, or None where the environment names none.
         block: the group of features that it belongs to, or None.
         derived_from: the elements of the padded observation whose Euclidean norm it is; None where it is measured.
+        own_action: the action of which it says whether the agent took it last, 1 or 0; None for anything else.
     """
 
     index: int
@@ -57,6 +58,7 @@ class Feature:
     unit: str | None
     block: str | None
     derived_from: tuple[int, ...] | None
+    own_action: int | None = None
 
 
 @dataclass(frozen=True)
@@ -250,8 +252,12 @@ def _agent(fields: Fields, index: int, task: Task) -> AgentProfile:
 
 def _feature(fields: Fields, task: Task) -> Feature:
     index = fields.whole("index", 0, task.extended_size - 1)
+    # Only the rows that are one have this field.
+    own_action = fields.whole("own_action", 0, task.n_actions - 1) if "own_action" in fields.values else None
+    if own_action is not None and index != (place := task.extended_size - task.n_actions + own_action):
+        fields.fail("index", f"{place}, as the own last action comes last")
     sources = _optional(fields, "derived_from", lambda: tuple(fields.items("derived_from", most=100)))
-    if (sources is None) != (index < task.obs_size):
+    if (sources is None) != (index < task.obs_size or own_action is not None):
         fields.fail("derived_from", f"null for the environment's own {task.obs_size} elements, else their list")
     if sources is not None and not (
         sources and all(type(source) is int and 0 <= source < task.obs_size for source in sources)
@@ -263,6 +269,7 @@ def _feature(fields: Fields, task: Task) -> Feature:
         unit=_optional(fields, "unit", lambda: fields.text("unit")),
         block=_optional(fields, "block", lambda: fields.text("block")),
         derived_from=sources,
+        own_action=own_action,
     )
 
 

@@ -6,15 +6,20 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from envs.hetero_mask.layouts import FeatureLayout, Rows
 from kd_marl.errors import UserError
 
+if TYPE_CHECKING:
+    import torch
+
 FORMAT = "kd-marl/mask"
 VERSION = 1
+# The name of an own last action, before its index.
+OWN_ACTION = "own_action."
 
 
 class ObservationMask:
@@ -24,8 +29,12 @@ class ObservationMask:
     extension is dropped: `obs_size`, the width of `visible`, and what `extend` returns then are those of the padded
     observation. Derived features come last, so an index means the same either way.
 
+    With ``own_actions`` the extension stays, and the agent's own last action follows it, one-hot, all zeros before its
+    first: what it did it knows without a sensor, so no mask hides it and none is drawn for it.
+
     Attributes:
         layout: the features' names and blocks.
+        own_actions: how many actions the own last action is one of; 0 where agents are not given it.
         visible: ``(agents, obs_size)`` bool: the features an agent may ever see.
         draw_sizes: per agent the fewest and the most features drawn in an episode; None for a fixed mask.
         origin: where the mask comes from: "fo", a preset's name, or "user".
@@ -37,6 +46,7 @@ class ObservationMask:
         visible: np.ndarray,
         draw_sizes: Sequence[tuple[int, int]] | None = None,
         origin: str = "user",
+        own_actions: int = 0,
     ) -> None:
         """Check and freeze a mask.
 
@@ -45,6 +55,7 @@ class ObservationMask:
             visible: ``(agents, n_features)`` of the layout, bool; or ``(agents, layout.obs_size)``.
             draw_sizes: per agent (low, high): each episode shows between low and high of its visible features.
             origin: "fo", a preset's name, or "user".
+            own_actions: number of actions, for agents that are given their own last one; else 0.
 
         Raises:
             UserError: everything is hidden from an agent, or something visible does not exist.
@@ -58,12 +69,14 @@ class ObservationMask:
             _check_row(layout, agent, row)
         self.layout = layout
         self.origin = origin
-        uses_derived = bool(full[:, layout.obs_size :].any())
-        self.visible = full if uses_derived else full[:, : layout.obs_size].copy()
+        extended = own_actions > 0 or bool(full[:, layout.obs_size :].any())
+        sensed = full if extended else full[:, : layout.obs_size]
+        self.own_actions, self.sensed_size = own_actions, sensed.shape[1]
+        self.visible = np.concatenate([sensed, np.ones((layout.n_agents, own_actions), bool)], axis=1)
         self.visible.setflags(write=False)
         self.draw_sizes = None if draw_sizes is None else tuple((int(low), int(high)) for low, high in draw_sizes)
         if self.draw_sizes is not None:
-            counts = self.visible.sum(1)
+            counts = self._sensed.sum(1)
             assert len(self.draw_sizes) == layout.n_agents, "one range of draw sizes an agent"
             assert all(1 <= low <= high <= n for (low, high), n in zip(self.draw_sizes, counts, strict=True)), (
                 f"draw sizes {self.draw_sizes} do not fit {counts.tolist()} features"
@@ -76,8 +89,13 @@ class ObservationMask:
 
     @property
     def obs_size(self) -> int:
-        """Length of the observation that the mask applies to: extended if an agent sees a derived feature."""
+        """Length of what the mask applies to: extended if an agent sees a derived feature, and the own last action."""
         return int(self.visible.shape[1])
+
+    @property
+    def _sensed(self) -> np.ndarray:
+        """The columns of `visible` that are observed: all but the own last action."""
+        return self.visible[:, : self.sensed_size]
 
     @property
     def draw_per_episode(self) -> bool:
@@ -86,9 +104,9 @@ class ObservationMask:
 
     @cached_property
     def counts(self) -> tuple[float, ...]:
-        """Number of features each agent sees in an episode (the middle of the range where it is drawn)."""
+        """Features each agent observes in an episode (the middle of the range where it is drawn)."""
         if self.draw_sizes is None:
-            return tuple(float(n) for n in self.visible.sum(1))
+            return tuple(float(n) for n in self._sensed.sum(1))
         return tuple((low + high) / 2 for low, high in self.draw_sizes)
 
     def indices(self, agent: int) -> tuple[int, ...]:
@@ -101,11 +119,25 @@ class ObservationMask:
     def names(self, agent: int) -> tuple[str, ...]:
         """Names of the features at `indices`."""
         names = self.layout.feature_names[agent]
-        return tuple(str(names[i]) for i in self.indices(agent))
+        observed = tuple(str(names[i]) for i in self.indices(agent) if i < self.sensed_size)
+        return observed + tuple(f"{OWN_ACTION}{action}" for action in range(self.own_actions))
 
-    def extend(self, obs: Rows) -> Rows:
-        """Observations ``(..., agents, layout.obs_size)`` as the mask sees them: ``(..., agents, obs_size)``."""
-        return self.layout.extend(obs) if self.obs_size > self.layout.obs_size else obs
+    def extend(self, obs: Rows, last_actions: Rows | None = None) -> Rows:
+        """Observations as the mask sees them.
+
+        Args:
+            obs: ``(..., agents, layout.obs_size)``.
+            last_actions: ``(..., agents)``, each agent's last action, -1 before its first; read with ``own_actions``.
+
+        Returns:
+            ``(..., agents, obs_size)``.
+        """
+        if self.sensed_size > self.layout.obs_size:
+            obs = self.layout.extend(obs)
+        if not self.own_actions:
+            return obs
+        assert last_actions is not None, "this mask gives agents their own last actions"
+        return _joined(obs, last_actions, self.own_actions)
 
     def draw(self, seed: int, episode: int) -> np.ndarray:
         """The mask of one episode.
@@ -123,9 +155,10 @@ class ObservationMask:
             raise UserError(f"masks are drawn from a seed and an episode of at least 0, not {seed} and {episode}")
         rng = np.random.default_rng([seed, episode])
         drawn = np.zeros_like(self.visible)
+        drawn[:, self.sensed_size :] = True
         for agent, (low, high) in enumerate(self.draw_sizes):
             size = rng.integers(low, high, endpoint=True)
-            drawn[agent, rng.choice(np.flatnonzero(self.visible[agent]), size, replace=False)] = True
+            drawn[agent, rng.choice(np.flatnonzero(self._sensed[agent]), size, replace=False)] = True
         return drawn
 
     def sample(self, rng: np.random.Generator, count: int) -> np.ndarray:
@@ -139,9 +172,11 @@ class ObservationMask:
         low, high = np.array(self.draw_sizes).T
         sizes = rng.integers(low, high, size=(count, self.n_agents), endpoint=True)
         # The features with the smallest of independent keys are a uniformly drawn subset; hidden ones come last.
-        keys = np.where(self.visible, rng.random((count, *self.visible.shape)), 2.0)
+        sensed = self._sensed
+        keys = np.where(sensed, rng.random((count, *sensed.shape)), 2.0)
         ranks = keys.argsort(-1).argsort(-1)
-        return ranks < sizes[..., None]
+        always = np.ones((count, self.n_agents, self.own_actions), bool)
+        return np.concatenate([ranks < sizes[..., None], always], axis=-1)
 
     def signature(self) -> str:
         """Sha256 of all that decides what is seen: layout, visible features and draw sizes (not `origin`)."""
@@ -154,9 +189,11 @@ class ObservationMask:
             "format": FORMAT,
             "version": VERSION,
             "layout": self.layout.to_dict(),
-            "visible": [list(self.indices(agent)) for agent in range(self.n_agents)],
+            "visible": [np.flatnonzero(row).tolist() for row in self._sensed],
             "draw_sizes": None if self.draw_sizes is None else [list(size) for size in self.draw_sizes],
             "origin": self.origin,
+            # Masks without it say nothing of it, as those written before there was such a thing.
+            **({"own_actions": self.own_actions} if self.own_actions else {}),
         }
 
     @classmethod
@@ -176,7 +213,26 @@ class ObservationMask:
         for agent, indices in enumerate(data["visible"]):
             visible[agent, indices] = True
         sizes = data["draw_sizes"]
-        return cls(layout, visible, None if sizes is None else [(low, high) for low, high in sizes], data["origin"])
+        drawn = None if sizes is None else [(low, high) for low, high in sizes]
+        return cls(layout, visible, drawn, data["origin"], data.get("own_actions", 0))
+
+
+def before(actions: torch.Tensor) -> torch.Tensor:
+    """Each agent's last action at every step of ``actions`` ``(batch, time, agents)``, -1 at the first."""
+    import torch
+
+    return torch.cat([torch.full_like(actions[:, :1], -1), actions[:, :-1]], dim=1)
+
+
+def _joined(obs: Rows, last_actions: Rows, n_actions: int) -> Rows:
+    """Observations ``(..., features)`` followed by the last actions ``(...)`` one-hot; -1 is none."""
+    if isinstance(obs, np.ndarray):
+        one_hot = np.asarray(last_actions)[..., None] == np.arange(n_actions)
+        return np.concatenate([obs, one_hot.astype(obs.dtype)], axis=-1)
+    import torch
+
+    one_hot = last_actions.unsqueeze(-1) == torch.arange(n_actions, device=obs.device)
+    return torch.cat([obs, one_hot.to(obs.dtype)], dim=-1)
 
 
 def _check_row(layout: FeatureLayout, agent: int, row: np.ndarray) -> None:

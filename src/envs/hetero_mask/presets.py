@@ -38,6 +38,7 @@ def mask_for(
     limits: str,
     preset: str = "paper",
     masks: Mapping[Any, Any] | str | None = None,
+    own_actions: int = 0,
 ) -> ObservationMask:
     """The mask that a run's keys ask for.
 
@@ -47,6 +48,7 @@ def mask_for(
         preset: "paper" or "random"; not read under "fo".
         masks: agent index or name -> features, in place of what limits and preset say. Agents that are not named keep
             the preset's. A mapping, or text or the path of a file for `read_masks`.
+        own_actions: number of actions, for agents that are given their own last one; else 0.
 
     Returns:
         The mask.
@@ -78,7 +80,8 @@ def mask_for(
             sizes.append((len(chosen), len(chosen)) if agent in rows else random_sizes(len(chosen)))
     # A mask written for every agent draws nothing, whatever the preset.
     drawn = sizes if len(rows) < layout.n_agents else None
-    return ObservationMask(layout, visible, drawn, "user" if rows else "fo" if limits == "fo" else preset)
+    origin = "user" if rows else "fo" if limits == "fo" else preset
+    return ObservationMask(layout, visible, drawn, origin, own_actions)
 
 
 def read_masks(value: Mapping[Any, Any] | str | None) -> dict[Any, Any]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from envs.hetero_mask.layouts import ranges
-from envs.hetero_mask.mask import ObservationMask
+from envs.hetero_mask.mask import OWN_ACTION, ObservationMask
 
 # What is known of a unit is listed up to so many features; more, if all are seen, go by the unit's name.
 _LONGEST_LISTED = 3
@@ -72,9 +72,11 @@ def _features(mask: ObservationMask, agent: int) -> str:
     """Names of the features, units seen whole by theirs; for a plain layout the ranges of their indices."""
     layout = mask.layout.agents[agent]
     if not layout.blocks:
-        return ranges(mask.indices(agent))
+        sensed = ranges(tuple(index for index in mask.indices(agent) if index < mask.sensed_size))
+        return f"{sensed}, {OWN_ACTION.rstrip('.')}" if mask.own_actions else sensed
     names = mask.names(agent)
-    whole = Counter(name.partition(".")[0] for name in layout.features if name is not None)
+    own_actions = names[len(names) - mask.own_actions :]
+    whole = Counter(name.partition(".")[0] for name in (*layout.features, *own_actions) if name is not None)
     seen = Counter(name.partition(".")[0] for name in names)
     units = {stem for stem, count in seen.items() if _LONGEST_LISTED < count == whole[stem]}
     stems = [name.partition(".")[0] if name.partition(".")[0] in units else name for name in names]
@@ -96,7 +98,7 @@ def _in_a_row(names: Iterable[str]) -> list[str]:
 def _count(mask: ObservationMask, agent: int) -> str:
     """How many features an agent sees, of how many it has."""
     total = len(mask.layout.real(agent))
-    seen = str(len(mask.indices(agent)))
+    seen = str(len(mask.indices(agent)) - mask.own_actions)
     if mask.draw_sizes is not None:
         low, high = mask.draw_sizes[agent]
         seen = str(low) if low == high else f"{low}-{high}"

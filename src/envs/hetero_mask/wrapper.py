@@ -41,6 +41,7 @@ class MaskedEnv:
         # Counts the calls of reset: the first begins episode 0.
         self.episode = -1
         self.visible = mask.draw(seed, 0)
+        self.last_actions = np.full(agents, -1)
 
     def __getattr__(self, name: str) -> Any:
         """Everything that is not about observations is the environment's."""
@@ -58,6 +59,7 @@ class MaskedEnv:
         result = self.env.reset(*args, **kwargs)
         self.episode += 1
         self.visible = self.mask.draw(self.mask_seed, self.episode)
+        self.last_actions.fill(-1)
         # Hosts' environments disagree about what reset returns; they agree about get_obs.
         info = result[1] if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict) else {}
         return self.get_obs(), info
@@ -71,6 +73,7 @@ class MaskedEnv:
         Returns:
             Masked observations, reward, terminated, truncated and info.
         """
+        self.last_actions[:] = [int(action) for action in actions]
         rows, reward, terminated, truncated, info = self.env.step(actions)
         return self._masked(rows), reward, terminated, truncated, info
 
@@ -83,7 +86,7 @@ class MaskedEnv:
         return self.get_obs()[agent_id]
 
     def get_obs_size(self) -> int:
-        """Length of an observation: with derived features if the mask shows any."""
+        """Length of an observation: with derived features and own last actions if the mask shows any."""
         return self.mask.obs_size
 
     def get_env_info(self) -> dict[str, Any]:
@@ -91,7 +94,7 @@ class MaskedEnv:
         return {**self.env.get_env_info(), "obs_shape": self.mask.obs_size}
 
     def _masked(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
-        obs = self.mask.extend(np.asarray(rows, np.float32))
+        obs = self.mask.extend(np.asarray(rows, np.float32), self.last_actions)
         # Not a product: a hidden NaN or infinity must not get through.
         return list(np.where(self.visible, obs, np.float32(0)))
 
@@ -109,17 +112,20 @@ class MaskedBatch:
         self.envs, self.mask, self.size = envs, mask, envs.size
         self._seed, self._episode = seed, -1
         self.visible = self._draw(0)
+        self.last_actions = np.full((self.size, mask.n_agents), -1)
 
     def reset(self) -> Any:
         """Begin an episode in each row, with masks of its own if they are drawn per episode."""
         self._episode += 1
         if self.mask.draw_per_episode:
             self.visible = self._draw(self._episode)
+        self.last_actions.fill(-1)
         return self._masked(self.envs.reset(), slice(None))
 
     def step(self, rows: Sequence[int], actions: np.ndarray) -> Any:
         """Step the environments ``rows`` with ``actions`` (k, agents)."""
         outcome = self.envs.step(rows, actions)
+        self.last_actions[np.asarray(rows)] = actions
         return outcome._replace(views=self._masked(outcome.views, np.asarray(rows)))
 
     def call(self, method: str) -> list[Any]:
@@ -138,4 +144,5 @@ class MaskedBatch:
 
     def _masked(self, views: Any, rows: Any) -> Any:
         # Not a product: a hidden NaN or infinity must not get through.
-        return views._replace(obs=np.where(self.visible[rows], self.mask.extend(views.obs), np.float32(0)))
+        obs = self.mask.extend(views.obs, self.last_actions[rows])
+        return views._replace(obs=np.where(self.visible[rows], obs, np.float32(0)))

@@ -33,7 +33,8 @@ def features(mask: ObservationMask, agent: int) -> list[dict[str, Any]]:
 
     Returns:
         For each: ``index`` in the extended observation, ``name``, ``unit`` and ``block`` (None where the layout does
-        not know them) and ``derived_from``, None or the observation's elements whose Euclidean norm it is.
+        not know them) and ``derived_from``, None or the observation's elements whose Euclidean norm it is; where the
+        agent is given its own last action also ``own_action``, which of them it stands for.
     """
     layout = mask.layout.agents[agent]
     blocks = {name: letter for letter, names in layout.blocks.items() for name in names}
@@ -42,15 +43,15 @@ def features(mask: ObservationMask, agent: int) -> list[dict[str, Any]]:
     for index, name in zip(mask.indices(agent), mask.names(agent), strict=True):
         block = blocks.get(name)
         source = layout.derived.get(name)
-        rows.append(
-            {
-                "index": index,
-                "name": name,
-                "unit": units.get(block) if block else None,
-                "block": block,
-                "derived_from": None if source is None else list(source),
-            }
-        )
+        row = {
+            "index": index,
+            "name": name,
+            "unit": units.get(block) if block else None,
+            "block": block,
+            "derived_from": None if source is None else list(source),
+        }
+        own_action = index - mask.sensed_size
+        rows.append(row if own_action < 0 else {**row, "unit": _NUMBER, "own_action": own_action})
     return rows
 
 

@@ -127,9 +127,13 @@ def bundle_mask(bundle: Bundle, info: Mapping[str, Any]) -> ObservationMask:
     task = bundle.task
     layout = layout_for(task.name, task.n_agents, task.obs_size, info)
     visible = np.zeros((task.n_agents, max(layout.n_features, task.extended_size)), bool)
+    own_actions = 0
     for agent in bundle.agents:
         names = layout.feature_names[agent.index]
         for feature in agent.features:
+            if feature.own_action is not None:
+                own_actions = task.n_actions
+                continue
             here = names[feature.index] if feature.index < len(names) else None
             if here != feature.name:
                 raise UserError(
@@ -139,6 +143,5 @@ def bundle_mask(bundle: Bundle, info: Mapping[str, Any]) -> ObservationMask:
             visible[agent.index, feature.index] = True
     sizes = [agent.draw_sizes for agent in bundle.agents]
     drawn = [size for size in sizes if size is not None]
-    return ObservationMask(
-        layout, visible[:, : layout.n_features], drawn if len(drawn) == len(sizes) else None, "bundle"
-    )
+    draw_sizes = drawn if len(drawn) == len(sizes) else None
+    return ObservationMask(layout, visible[:, : layout.n_features], draw_sizes, "bundle", own_actions)

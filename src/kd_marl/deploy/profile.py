@@ -76,7 +76,7 @@ def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mappi
             "n_agents": layout.n_agents,
             "n_actions": run.network.n_actions,
             "obs_size": layout.obs_size,
-            "extended_size": layout.n_features,
+            "extended_size": layout.n_features + run.mask.own_actions,
             "episode_limit": episode_limit,
         },
         "on_fault": on_fault,

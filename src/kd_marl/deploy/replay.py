@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from envs.hetero_mask.mask import ObservationMask
+from envs.hetero_mask.mask import ObservationMask, before
 from kd_marl.artifacts.expert_buffer import ExpertBuffer
 
 # Logits (batch, actions), action (batch,), next state (batch, width).
@@ -67,8 +67,8 @@ def from_buffer(buffer: ExpertBuffer, mask: ObservationMask, episodes: int, seed
     """
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(buffer.episodes)[:episodes])
-    batch = buffer.gather(chosen, ("obs", "avail_actions", "length"))
-    obs = mask.extend(batch["obs"][:, :-1]).numpy()
+    batch = buffer.gather(chosen, ("obs", "avail_actions", "actions", "length"))
+    obs = mask.extend(batch["obs"][:, :-1], before(batch["actions"])).numpy()
     visible = mask.sample(rng, len(chosen))[:, None]
     available = batch["avail_actions"][:, :-1].numpy() > 0
     taken = np.arange(obs.shape[1]) < batch["length"].numpy()[:, None]
