@@ -182,8 +182,9 @@ def differences(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
     """What makes two configurations compute different things, a line for each key; empty if they are the same."""
     absent = "(absent)"
     lines = []
+    config, wanted = resume.telling(config), resume.telling(wanted)
     for key in sorted((set(config) | set(wanted)) - NOT_COMPARED):
-        had, has = config.get(key, resume.SINCE_ADDED.get(key, absent)), wanted.get(key, absent)
+        had, has = (settings.get(key, resume.SINCE_ADDED.get(key, absent)) for settings in (config, wanted))
         if key == "env_args":
             had, has = ({name: value for name, value in args.items() if name != "seed"} for args in (had, has))
         if had != has:

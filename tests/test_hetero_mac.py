@@ -58,6 +58,11 @@ CASES = {
     "adversary, lha paper with derived distances": (ADVERSARY, {"limits": "lha"}),
     "adversary, lh random": (ADVERSARY, {"limits": "lh", "masks_preset": "random"}),
     "spread, lh random, shared": (SPREAD, {"limits": "lh", "masks_preset": "random", "sharing": "all"}),
+    "adversary, lh random, own action": (
+        ADVERSARY,
+        {"limits": "lh", "masks_preset": "random", "own_action": True},
+    ),
+    "spread, lha paper, own action": (SPREAD, {"limits": "lha", "own_action": True}),
     "speaker and listener, user's masks": (SPEAKER, {"limits": "fo", "masks": "1: [V, 3, 9]", "widths": [8, 16]}),
     "spread, one agent's mask and the rest random": (
         SPREAD,

@@ -27,6 +27,7 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--limits", default="lh", help="fo (all), lh (limited) or lha (limited, various widths)")
     parser.add_argument("--masks-preset", default="paper", help="paper or random")
     parser.add_argument("--masks", default="{}", metavar="YAML", help="your own limits, e.g. '{0: [L], 1: [V.x, V.y]}'")
+    parser.add_argument("--own-action", action="store_true", help="with own_action=True, as students of battles are")
     parser.add_argument("--width", type=int, default=32, help="hidden width of a student under fo and lh")
     parser.set_defaults(run=_masks)
 
@@ -52,6 +53,7 @@ def _masks(args: argparse.Namespace) -> int:
         key, value = update.removeprefix("env_args.").split("=", 1)
         config["env_args"][key] = value
     config.update(limits=args.limits, masks_preset=args.masks_preset, masks=read_masks(args.masks))
+    config["own_action"] = args.own_action
     settings = SimpleNamespace(**config)
     info = _described(host, settings) if args.n_agents is None else _sized(args, settings)
     mask = environments.task_mask(settings, info)
@@ -79,7 +81,7 @@ def _sized(args: argparse.Namespace, settings: Any) -> dict[str, Any]:
     Raises:
         UserError: the environment is another, or the sizes are none.
     """
-    from envs.smax.simulator import OBS_OWN, OBS_UNIT
+    from envs.smax.simulator import MOVES, OBS_OWN, OBS_UNIT
 
     if settings.env != "smax":
         raise UserError(f"--n-agents is for --env-config smax; {args.env_config} says its sizes itself: leave it out")
@@ -87,4 +89,5 @@ def _sized(args: argparse.Namespace, settings: Any) -> dict[str, Any]:
         raise UserError("a battle's sizes are two numbers of at least 1: give --n-agents 5 --n-enemies 6, for example")
     others = args.n_agents - 1 + args.n_enemies
     size = OBS_UNIT * others + OBS_OWN
-    return {"n_agents": args.n_agents, "n_enemies": args.n_enemies, "obs_shape": size, "family": "smax"}
+    sizes = {"n_agents": args.n_agents, "n_enemies": args.n_enemies, "n_actions": MOVES + args.n_enemies}
+    return {**sizes, "obs_shape": size, "family": "smax"}

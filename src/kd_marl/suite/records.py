@@ -28,11 +28,7 @@ NOT_COMPARED = frozenset(
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a configuration decides what a run computes, as JSON has it."""
-    kept = {
-        key: value
-        for key, value in config.items()
-        if key not in NOT_COMPARED and not (key in resume.SINCE_ADDED and value == resume.SINCE_ADDED[key])
-    }
+    kept = {key: value for key, value in resume.telling(config).items() if key not in NOT_COMPARED}
     kept["env_args"] = resume.unseeded(config["env_args"])
     return json.loads(json.dumps(kept, sort_keys=True, default=str))
 
