@@ -27,7 +27,7 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--limits", default="lh", help="fo (all), lh (limited) or lha (limited, various widths)")
     parser.add_argument("--masks-preset", default="paper", help="paper or random")
     parser.add_argument("--masks", default="{}", metavar="YAML", help="your own limits, e.g. '{0: [L], 1: [V.x, V.y]}'")
-    parser.add_argument("--own-action", action="store_true", help="with own_action=True, as students of battles are")
+    parser.add_argument("--own-action", action="store_true", help="as with own_action=True")
     parser.add_argument("--width", type=int, default=32, help="hidden width of a student under fo and lh")
     parser.set_defaults(run=_masks)
 
