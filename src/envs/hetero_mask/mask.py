@@ -219,9 +219,9 @@ class ObservationMask:
 
 def before(actions: torch.Tensor) -> torch.Tensor:
     """Each agent's last action at every step of ``actions`` ``(batch, time, agents)``, -1 at the first."""
-    import torch
-
-    return torch.cat([torch.full_like(actions[:, :1], -1), actions[:, :-1]], dim=1)
+    shifted = actions.roll(1, dims=1)
+    shifted[:, 0] = -1
+    return shifted
 
 
 def _joined(obs: Rows, last_actions: Rows, n_actions: int) -> Rows:
