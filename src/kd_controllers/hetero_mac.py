@@ -70,7 +70,8 @@ class HeteroMAC(PolicyMAC):
         obs = ep_batch["obs"][:, t : t + 1][bs]
         last_actions = None
         if self.mask.own_actions and self.masks_here:
-            last_actions = ep_batch["actions"][:, t - 1 : t][bs].squeeze(-1) if t else torch.full(obs.shape[:3], -1)
+            taken = ep_batch["actions"][:, max(t - 1, 0)][bs].squeeze(-1).unsqueeze(1)
+            last_actions = taken if t else torch.full_like(taken, -1)
         return self.agent.advance(self._seen(obs, visible, last_actions), hidden)
 
     def forward_episodes(self, ep_batch: Any, steps: int) -> Tensor:

@@ -18,6 +18,7 @@ from envs.hetero_mask.wrapper import MaskedBatch, MaskedEnv
 from envs.mpe import batched_mpe
 from envs.smax import SmaxBatch
 from epymarl_lite.envs.starcraft import missing_starcraft
+from kd_marl import resume
 from kd_marl.errors import UserError, nearest
 from kd_marl.host import Host
 
@@ -66,7 +67,7 @@ def _installed(package: str) -> bool:
 
 def is_limited(args: Any) -> bool:
     """Whether some agent of the run sees less than everything."""
-    return args.limits != "fo" or bool(args.masks)
+    return resume.hides(vars(args))
 
 
 def probe(host: Host, args: Any) -> dict[str, Any]:

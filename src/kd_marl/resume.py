@@ -63,10 +63,15 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def hides(config: Mapping[str, Any]) -> bool:
+    """Whether some agent of a run of this configuration sees less than everything."""
+    return config.get("limits", "fo") != "fo" or bool(config.get("masks"))
+
+
 def telling(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration without the keys that say nothing: at what was meant before they came, or without effect."""
     # Who sees everything is given nothing else.
-    silent = {"own_action"} if config.get("limits", "fo") == "fo" and not config.get("masks") else set()
+    silent = set() if hides(config) else {"own_action"}
     return {
         key: value
         for key, value in config.items()

@@ -120,7 +120,7 @@ class ObservationMask:
         """Names of the features at `indices`."""
         names = self.layout.feature_names[agent]
         observed = tuple(str(names[i]) for i in self.indices(agent) if i < self.sensed_size)
-        return observed + tuple(f"{OWN_ACTION}{action}" for action in range(self.own_actions))
+        return observed + own_action_names(self.own_actions)
 
     def extend(self, obs: Rows, last_actions: Rows | None = None) -> Rows:
         """Observations as the mask sees them.
@@ -215,6 +215,11 @@ class ObservationMask:
         sizes = data["draw_sizes"]
         drawn = None if sizes is None else [(low, high) for low, high in sizes]
         return cls(layout, visible, drawn, data["origin"], data.get("own_actions", 0))
+
+
+def own_action_names(n_actions: int) -> tuple[str, ...]:
+    """Names of the own last action's features, one an action."""
+    return tuple(f"{OWN_ACTION}{action}" for action in range(n_actions))
 
 
 def before(actions: torch.Tensor) -> torch.Tensor:

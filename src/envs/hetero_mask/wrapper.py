@@ -73,7 +73,7 @@ class MaskedEnv:
         Returns:
             Masked observations, reward, terminated, truncated and info.
         """
-        self.last_actions[:] = [int(action) for action in actions]
+        self.last_actions[:] = np.asarray(actions).reshape(-1)
         rows, reward, terminated, truncated, info = self.env.step(actions)
         return self._masked(rows), reward, terminated, truncated, info
 

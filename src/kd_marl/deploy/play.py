@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.hetero_mask.layouts import layout_for
-from envs.hetero_mask.mask import ObservationMask
+from envs.hetero_mask.mask import ObservationMask, own_action_names
 from kd_controllers.policy_mac import PolicyMAC
 from kd_learners.evaluation import Arena, Played
 from kd_marl import environments, lifecycle
@@ -127,13 +127,9 @@ def bundle_mask(bundle: Bundle, info: Mapping[str, Any]) -> ObservationMask:
     task = bundle.task
     layout = layout_for(task.name, task.n_agents, task.obs_size, info)
     visible = np.zeros((task.n_agents, max(layout.n_features, task.extended_size)), bool)
-    own_actions = 0
     for agent in bundle.agents:
-        names = layout.feature_names[agent.index]
+        names = layout.feature_names[agent.index] + own_action_names(task.n_actions)
         for feature in agent.features:
-            if feature.own_action is not None:
-                own_actions = task.n_actions
-                continue
             here = names[feature.index] if feature.index < len(names) else None
             if here != feature.name:
                 raise UserError(
@@ -144,4 +140,5 @@ def bundle_mask(bundle: Bundle, info: Mapping[str, Any]) -> ObservationMask:
     sizes = [agent.draw_sizes for agent in bundle.agents]
     drawn = [size for size in sizes if size is not None]
     draw_sizes = drawn if len(drawn) == len(sizes) else None
+    own_actions = task.n_actions if visible[:, layout.n_features :].any() else 0
     return ObservationMask(layout, visible[:, : layout.n_features], draw_sizes, "bundle", own_actions)
