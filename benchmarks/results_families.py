@@ -39,7 +39,7 @@ SMAX = Family(
     task_key="env_args.map_name",
     tasks=("3m", "8m", "5m_vs_6m", "3s5z"),
     settings={"fo": ("limits=fo", "hidden_dim=16"), "lh": ("limits=lh",), "lha": ("limits=lha",)},
-    student_words=("eval_episodes=500",),
+    student_words=("eval_episodes=2000",),
 )
 
 MPE = Family(
@@ -63,7 +63,7 @@ MPE = Family(
         "lha-random": "lh-random",
     },
     # A baseline's network is as wide as the widest student.
-    baseline_words=("hidden_dim=32", "final_evaluation=True", "use_cuda=False"),
+    baseline_words=("hidden_dim=32", "own_action=True", "final_evaluation=True", "use_cuda=False"),
 )
 
 # In the order of the page.

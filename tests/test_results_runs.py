@@ -219,14 +219,14 @@ def test_smax_command_lines_and_no_baselines(tmp_path, monkeypatch):
     begin = ("--config=kd_student", "--env-config=smax", "with", "env_args.map_name=3m")
     begin += (f"local_results_path={grid.results}", f"teacher={grid.zoo / '3m'}")
     assert lines == [
-        (*begin, "limits=fo", "hidden_dim=16", "seed=1", "eval_episodes=500"),
-        (*begin, "limits=fo", "hidden_dim=16", "seed=2", "eval_episodes=500"),
-        (*begin, "limits=lha", "seed=1", "eval_episodes=500"),
-        (*begin, "limits=lha", "seed=2", "eval_episodes=500"),
+        (*begin, "limits=fo", "hidden_dim=16", "seed=1", "eval_episodes=2000"),
+        (*begin, "limits=fo", "hidden_dim=16", "seed=2", "eval_episodes=2000"),
+        (*begin, "limits=lha", "seed=1", "eval_episodes=2000"),
+        (*begin, "limits=lha", "seed=2", "eval_episodes=2000"),
     ]
     # The environment's YAML and the words are in the configuration that a run on disk is compared with.
     config = grid.config(lines[0])
-    assert (config["env_args"]["episode_limit"], config["hidden_dim"], config["eval_episodes"]) == (100, 16, 500)
+    assert (config["env_args"]["episode_limit"], config["hidden_dim"], config["eval_episodes"]) == (100, 16, 2000)
 
 
 def test_families_share_the_command_and_have_folders_of_their_own(tmp_path, capsys):
