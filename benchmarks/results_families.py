@@ -63,7 +63,7 @@ MPE = Family(
         "lha-random": "lh-random",
     },
     # A baseline's network is as wide as the widest student.
-    baseline_words=("hidden_dim=32", "own_action=True", "final_evaluation=True", "use_cuda=False"),
+    baseline_words=("hidden_dim=32", "final_evaluation=True", "use_cuda=False"),
 )
 
 # In the order of the page.

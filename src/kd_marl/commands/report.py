@@ -23,13 +23,21 @@ def add(subparsers: Subparsers) -> None:
         "report",
         "Write the paper's tables and figures from finished runs, the paper's numbers beside ours: one HTML page that "
         "needs nothing else, and the same as Markdown with its figures.",
-        "kd-marl report results --to report\n  kd-marl report results/mpe results/smax --to docs/report",
+        "kd-marl report results --to report\n"
+        "  kd-marl report results/mpe results/smax --to docs/report --records docs/report/records",
     )
     parser.add_argument(
         "results", nargs="+", type=Path, metavar="RESULTS", help="results folders, searched for Sacred's run folders"
     )
     parser.add_argument(
         "--to", type=Path, required=True, metavar="DIR", help=f"folder for {PAGE}, {MARKDOWN} and its figures"
+    )
+    parser.add_argument(
+        "--records",
+        type=Path,
+        metavar="DIR",
+        help="folder for a copy of the records that the page is made from, without names and paths of the machine: "
+        "reports can be made from it again when the results are gone",
     )
     parser.set_defaults(run=_report)
 
@@ -41,7 +49,7 @@ def _report(args: argparse.Namespace) -> int:
         raise UserError(f"this needs {error.name}, which is not installed: pip install 'kd-marl[report]'") from error
 
     from kd_marl.artifacts import atomic
-    from kd_marl.report import groups, html, page, runs
+    from kd_marl.report import groups, html, keep, page, runs
 
     found = runs.find(args.results)
     for line in found.passed_over:
@@ -55,6 +63,8 @@ def _report(args: argparse.Namespace) -> int:
     for line in grouped.left_out:
         print(f"left out: {line}", file=sys.stderr)
     built = page.build(grouped, found.passed_over, _facts(args, found.runs))
+    if args.records is not None:
+        print(f"records of {keep.keep(found.runs, args.results, args.records)} runs kept in {args.records}")
     try:
         os.makedirs(args.to, exist_ok=True)
     except OSError as error:
@@ -74,7 +84,8 @@ def _facts(args: argparse.Namespace, found: list) -> list[tuple[str, str]]:
     from kd_marl.deploy.interface import package_version
     from kd_marl.report import provenance
 
-    command = shlex.join(["kd-marl", "report", *map(str, args.results), "--to", str(args.to)])
+    kept = [] if args.records is None else ["--records", str(args.records)]
+    command = shlex.join(["kd-marl", "report", *map(str, args.results), "--to", str(args.to), *kept])
     return [
         ("page made by", f"`{command}`"),
         ("on", f"{datetime.now(timezone.utc):%Y-%m-%d}"),
