@@ -158,6 +158,19 @@ def test_the_other_figures_have_titles_axes_and_units(report):
         assert set(wanted) <= {*words}, (name, words)
 
 
+def test_agents_that_are_told_what_they_did_last_are_marked(tmp_path):
+    pytest.importorskip("matplotlib")
+    put(tmp_path / "results", 1, settings={"own_action": True})
+    put(tmp_path / "results", 2, limits="fo", settings={"own_action": True})
+    put(tmp_path / "results", 3, limits="lha", settings={"own_action": False})
+    assert cli.main(["report", str(tmp_path / "results"), "--to", str(tmp_path / "to")]) == 0
+    shown = texts((tmp_path / "to" / "sight-3m-smax.svg").read_text())
+    assert {"LH, paper + own last action", "LH+A, paper"} <= {*shown}
+    section = (tmp_path / "to" / "report.md").read_text().split("## What was run", 1)[1]
+    limits = [line.split("|")[3].strip() for line in section.splitlines() if line.startswith("| 3m (SMAX)")]
+    assert limits == ["FO", "LH, paper + own last action", "LH+A, paper"]
+
+
 def test_the_same_runs_give_the_same_figure(report):
     from kd_marl.report import figure_costs
 

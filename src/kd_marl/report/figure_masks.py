@@ -97,7 +97,7 @@ def who_sees_what(groups: Groups, task: Task) -> Picture | None:
             ticks = MaxNLocator(5, integer=True).tick_values(0, _most(rows))
             axes.set_xticks([tick for tick in ticks if 0 <= tick <= _most(rows)])
             axes.set_xlabel("features of the observation")
-            axes.set_title(group.cell.setting)
+            axes.set_title(group.inputs_title)
             axes.spines[["top", "right"]].set_visible(False)
         for axes in flat[len(able) :]:
             axes.set_visible(False)
@@ -117,7 +117,7 @@ def sight_table(groups: Groups, task: Task) -> tuple[list[str], list[list[str]]]
     for group in shown_groups(groups, task):
         summary = group.runs[0].summary
         if summary.get("inputs") and not summary.get("sees"):
-            rows.append([group.cell.setting, *(", ".join(map(str, summary[key])) for key in ("inputs", "widths"))])
+            rows.append([group.inputs_title, *(", ".join(map(str, summary[key])) for key in ("inputs", "widths"))])
     return (["limits", "inputs of agents 0, 1, ...", "their widths"], rows) if rows else None
 
 

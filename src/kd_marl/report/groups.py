@@ -68,6 +68,12 @@ class Group:
         """Each agent's hidden width; None where it was not recorded."""
         return self.runs[0].summary.get("widths")
 
+    @property
+    def inputs_title(self) -> str:
+        """Its limits and mask, and whether its agents are given their own last action besides (docs/masks.md)."""
+        told = self.cell.limits != "fo" and self.runs[0].config.get("own_action")
+        return self.cell.setting + (" + own last action" if told else "")
+
 
 @dataclass
 class Groups:

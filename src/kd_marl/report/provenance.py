@@ -53,7 +53,7 @@ def _row(group: Group) -> list[str]:
     return [
         task_title(group.cell.task),
         group.cell.method,
-        group.cell.setting,
+        group.inputs_title,
         str(widths[0]) if len(set(widths)) == 1 else ", ".join(map(str, widths)),
         ", ".join(map(str, group.seeds)),
         ", ".join(map(str, episodes)) + (" (shared)" if any(run.shares_episodes for run in group.runs) else ""),
