@@ -8,6 +8,7 @@ import torch
 
 from kd_controllers.attention_net import FEED_FORWARD, AttentionStep, AttentionStudent
 from kd_controllers.personal_net import PersonalStep, PersonalStudent
+from kd_controllers.student_net import HeteroStudent
 from kd_marl.metrics.flops import agent_flops, attention_formula, closed_formula, personal_formula
 from tiny_stages import ACTIONS
 
@@ -79,6 +80,26 @@ def test_attention_equals_a_slow_float64_answer():
         np.testing.assert_allclose(logits[0, t, 0], linear("fc2", h), atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [HeteroStudent, AttentionStudent, PersonalStudent])
+@pytest.mark.parametrize("sharing", ["none", "all"])
+def test_packed_episodes_are_unrolled_like_each_alone(kind, sharing):
+    student, length = team(kind, sharing), [3, 1, 6, 6, 2]
+    obs = torch.randn(sum(length), len(WIDTHS), FEATURES)
+    weights = [torch.randn(sum(length), len(WIDTHS), size) for size in (ACTIONS, max(WIDTHS))]
+    found = []
+    for packed in (True, False):
+        if packed:
+            outputs = student.unroll_packed(obs, torch.tensor(length))
+        else:
+            parts = [student.unroll(one.unsqueeze(0)) for one in obs.split(length)]
+            outputs = tuple(torch.cat([x[0] for x in kinds]) for kinds in zip(*parts, strict=True))
+        student.zero_grad()
+        sum((x * w).sum() for x, w in zip(outputs, weights, strict=True)).backward()
+        found.append([*outputs, *(parameter.grad.clone() for parameter in student.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 @torch.no_grad()
 def test_attention_sees_neither_the_future_nor_what_has_left_the_window():
     student, obs = team(AttentionStudent, "none", window=2), torch.randn(1, 6, len(WIDTHS), FEATURES)
@@ -95,9 +116,9 @@ def test_attention_sees_neither_the_future_nor_what_has_left_the_window():
 @torch.no_grad()
 def test_an_agent_that_guesses_right_decides_as_one_that_knows():
     student, obs = team(PersonalStudent, "none"), torch.randn(2, 4, len(WIDTHS), FEATURES)
-    logits, embedding = student.unroll(obs)
+    logits, embedding = (x.flatten(0, 1) for x in student.unroll(obs))
     guess = student.guess(embedding)
-    assert guess[:, :, 1, 5:].abs().sum() == 0, "the narrow agent guesses five numbers"
+    assert guess[:, 1, 5:].abs().sum() == 0, "the narrow agent guesses five numbers"
     torch.testing.assert_close(student.decide_with(embedding, guess), logits, rtol=0, atol=1e-6)
     assert (student.decide_with(embedding, -guess) - logits).abs().max() > 1e-3
 

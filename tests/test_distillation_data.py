@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
 
 from kd_learners import losses
-from kd_learners.labelled import LabelledEpisodes, RecentEpisodes
+from kd_learners.labelled import LabelledSteps, RecentEpisodes
 from kd_marl.artifacts.expert_buffer import ExpertBuffer
 from tiny_stages import AGENTS, LIMIT, OBS
 from tiny_students import make_learner
+
+# What decides where an episode ends.
+ENDS = ("length", "acting")
 
 
 # ----------------------------------------------------------------------------------------------------- the expert data
@@ -55,17 +58,29 @@ def test_another_discount_is_used_where_it_is_asked_for(results, tmp_path):
     np.testing.assert_allclose(learner.expert._labels[0].numpy(), expected, atol=5e-6)
 
 
+def up_to_the_last_decision(acting):
+    """Steps of each episode up to its last decision, and where they are, of ``(batch, time, agents)``."""
+    length = [max([t + 1 for t in range(len(rows)) if rows[t].any()], default=1) for rows in acting]
+    kept = torch.zeros(acting.shape[:2], dtype=torch.bool)
+    for row, steps in enumerate(length):
+        kept[row, :steps] = True
+    return torch.tensor(length), kept
+
+
 def test_a_sample_holds_different_episodes_with_their_own_labels(learner):
     expert, teacher = learner.expert, learner.teacher
     sample = expert.sample(10, np.random.default_rng(3))
     chosen = np.random.default_rng(3).choice(expert.buffer.episodes, size=10, replace=False)
     assert len(set(chosen)) == len(sample) == 10
     data = expert.buffer.gather(chosen)
-    assert torch.equal(sample.obs, data["obs"][:, :-1])
-    assert torch.equal(sample.advantage, expert._labels[0][torch.from_numpy(chosen)])
-    logits, embedding = teacher.label(
-        {"obs": sample.obs, "state": data["state"][:, :-1], "actions": sample.actions}, data["length"]
-    )
+    several = data["avail_actions"][:, :-1].sum(-1) > 1
+    within = torch.arange(LIMIT) < data["length"].unsqueeze(1)
+    length, kept = up_to_the_last_decision(several & within.unsqueeze(-1))
+    assert torch.equal(sample.length, length)
+    assert torch.equal(sample.obs, data["obs"][:, :-1][kept])
+    assert torch.equal(sample.advantage, expert._labels[0][torch.from_numpy(chosen)][kept])
+    steps = {"obs": data["obs"][:, :-1], "state": data["state"][:, :-1], "actions": data["actions"].long()}
+    logits, embedding = (x[kept] for x in teacher.label(steps, data["length"]))
     log_prob = losses.action_log_prob(losses.masked_log_softmax(logits, sample.avail), sample.actions)
     inside = sample.acting > 0
     torch.testing.assert_close(sample.teacher_logits[inside], logits[inside], rtol=0, atol=1e-5)
@@ -74,10 +89,8 @@ def test_a_sample_holds_different_episodes_with_their_own_labels(learner):
     pairs = sample.acting_pairs > 0
     cosines = losses.pairwise_cosines(embedding)
     torch.testing.assert_close(sample.teacher_cosines[pairs], cosines[pairs], rtol=0, atol=2e-3)
-    steps = torch.arange(LIMIT) < data["length"].unsqueeze(1)
-    several = data["avail_actions"][:, :-1].sum(-1) > 1
-    assert torch.equal(inside, steps.unsqueeze(-1) & several)
-    assert not bool(several[steps].all()), "the toy task has dead agents"
+    assert torch.equal(inside, several[kept])
+    assert not bool(several[within].all()), "the toy task has dead agents"
 
 
 def test_a_sample_larger_than_the_buffer_is_the_whole_buffer(learner):
@@ -86,10 +99,12 @@ def test_a_sample_larger_than_the_buffer_is_the_whole_buffer(learner):
 
 def test_every_sampled_episode_has_a_mask_of_its_own_where_masks_are_drawn(results, tmp_path):
     learner = make_learner(results, tmp_path, limits="lh", masks="", masks_preset="random")
-    visible = learner.expert.sample(20, np.random.default_rng(0)).visible
-    assert visible.shape == (20, AGENTS, OBS)
-    assert bool((visible.sum(-1) == 3).all())
-    assert len({tuple(v.flatten().tolist()) for v in visible}) > 10
+    sample = learner.expert.sample(20, np.random.default_rng(0))
+    assert sample.obs.shape[1:] == (AGENTS, OBS)
+    seen = [(steps != 0).any(dim=0) for steps in sample.obs.split(sample.length.tolist())]
+    assert all(bool((one.sum(-1) <= 3).all()) for one in seen)
+    assert max(int(one.sum(-1).max()) for one in seen) == 3
+    assert len({tuple(one.flatten().tolist()) for one in seen}) > 10
 
 
 def test_the_students_own_episodes_carry_their_masks_and_log_probabilities(results, tmp_path):
@@ -112,44 +127,51 @@ def test_the_students_own_episodes_carry_their_masks_and_log_probabilities(resul
     learner.mac.init_hidden(4)
     learner._add_recent(episodes)
     (block,) = learner.recent._blocks
-    assert torch.equal(block.visible, learner.mac.visible)
+    several = (data["avail_actions"][:, :-1].sum(-1) > 1) & (filled > 0)
+    length, kept = up_to_the_last_decision(several)
+    assert torch.equal(block.length, length)
+    hidden = data["obs"][:, :-1] * learner.mac.visible.unsqueeze(1)
+    assert torch.equal(block.obs, hidden[kept])
+    log_probs = block.behaviour_log_prob.split(length.tolist())
     for row in range(4):
         for agent in range(AGENTS):
             network, state = learner.mac.agent.agent_network(agent), torch.zeros(1, 8)
-            for t in range(int(data["length"][row])):
-                seen = (data["obs"][row, t, agent] * block.visible[row, agent])[list(learner.mac.mask.indices(agent))]
+            for t in range(int(length[row])):
+                seen = hidden[row, t, agent, list(learner.mac.mask.indices(agent))]
                 with torch.no_grad():
                     logits, state = network(seen.unsqueeze(0), state)
                 open_logits = logits[0].masked_fill(data["avail_actions"][row, t, agent] == 0, -torch.inf)
                 expected = open_logits.log_softmax(-1)[data["actions"][row, t, agent]]
-                torch.testing.assert_close(block.behaviour_log_prob[row, t, agent], expected, rtol=0, atol=2e-6)
+                torch.testing.assert_close(log_probs[row][t, agent], expected, rtol=0, atol=2e-6)
     # The same episodes by the same teacher: the same labels as the buffer's.
     inside = block.acting > 0
-    torch.testing.assert_close(block.teacher_logits[inside], data["teacher_logits"][inside], rtol=0, atol=1e-5)
-    torch.testing.assert_close(block.advantage, learner.expert._labels[0][:4], rtol=0, atol=1e-5)
+    stored = data["teacher_logits"][kept]
+    torch.testing.assert_close(block.teacher_logits[inside], stored[inside], rtol=0, atol=1e-5)
+    torch.testing.assert_close(block.advantage, learner.expert._labels[0][:4][kept], rtol=0, atol=1e-5)
 
 
 # --------------------------------------------------------------------------------------------------- recent episodes
-def tagged(first, count, time=2):
+def tagged(first, count, time=2, lengths=None):
     """Episodes first, first + 1, ...: every number of an episode is its own number."""
+    lengths = torch.tensor(lengths or [time] * count)
+    acting = (torch.arange(max(lengths)) < lengths.unsqueeze(1)).float().unsqueeze(-1).expand(-1, -1, 2)
 
     def block(*shape, dtype=torch.float32):
-        numbers = torch.arange(first, first + count).view(-1, *[1] * len(shape))
-        return numbers.expand(count, *shape).to(dtype)
+        numbers = torch.arange(first, first + count).view(-1, 1, *[1] * len(shape))
+        return numbers.expand(count, int(max(lengths)), *shape).to(dtype)
 
-    return LabelledEpisodes(
-        obs=block(time, 2, 3),
-        avail=block(time, 2, 4, dtype=torch.uint8),
-        actions=block(time, 2, dtype=torch.int64),
-        behaviour_log_prob=block(time, 2),
-        teacher_logits=block(time, 2, 4),
-        teacher_cosines=block(time, 1),
-        teacher_log_roles=block(time, 2, 2),
-        advantage=block(time, 2),
-        acting=block(time, 2),
-        visible=block(2, 3),
-        teacher_embedding=block(time, 2, 6),
-        state=block(time, 5),
+    return LabelledSteps.of(
+        acting,
+        obs=block(2, 3),
+        avail=block(2, 4, dtype=torch.uint8),
+        actions=block(2, dtype=torch.int64),
+        behaviour_log_prob=block(2),
+        teacher_logits=block(2, 4),
+        teacher_cosines=block(1),
+        teacher_log_roles=block(2, 2),
+        advantage=block(2),
+        teacher_embedding=block(2, 6),
+        state=block(5),
     )
 
 
@@ -163,44 +185,42 @@ def test_the_oldest_episodes_are_forgotten_beyond_the_capacity(capacity, kept):
     # Whole blocks are dropped, and never so many that fewer than the capacity are left.
     assert held == [min(4 * blocks, kept) for blocks in range(1, 9)]
     drawn = recent.sample(400)
-    assert set(drawn.visible[:, 0, 0].tolist()) == set(range(33 - kept, 33))
+    assert set(drawn.state[:, 0].tolist()) == set(range(33 - kept, 33))
 
 
 def test_sampling_draws_every_episode_alike_and_keeps_its_numbers_together():
-    recent = RecentEpisodes(capacity=100)
-    for start, count, time in ((1, 2, 2), (3, 5, 5), (8, 1, 3)):
-        recent.add(tagged(start, count, time))
+    recent, steps = RecentEpisodes(capacity=100), [2, 1, 5, 3, 5, 1, 4, 3]
+    for start, count in ((1, 2), (3, 5), (8, 1)):
+        recent.add(tagged(start, count, lengths=steps[start - 1 : start - 1 + count]))
     drawn = recent.sample(8000)
-    numbers = drawn.visible[:, 0, 0]
-    share = torch.bincount(numbers.long(), minlength=9)[1:] / 8000
+    begins = drawn.length.cumsum(0) - drawn.length
+    numbers = drawn.state[begins, 0].long()
+    share = torch.bincount(numbers, minlength=9)[1:] / 8000
     torch.testing.assert_close(share, torch.full((8,), 0.125), rtol=0, atol=0.02)
+    assert torch.equal(drawn.length, torch.tensor(steps)[numbers - 1])
+    expected = numbers.repeat_interleave(drawn.length).double().unsqueeze(1)
     for item in fields(drawn):
-        value = getattr(drawn, item.name).double().flatten(1) if item.name == "visible" else None
-        if value is None:
-            whole = getattr(drawn, item.name).double()
-            assert whole.shape[1] == 5
-            assert whole[numbers < 3, 2:].abs().sum() == 0, "padded with zeros"
-            value = whole[:, :2].flatten(1)
-        assert bool((value == numbers.double().unsqueeze(1)).all()), item.name
+        if item.name not in ENDS:
+            value = getattr(drawn, item.name).double().flatten(1)
+            assert bool((value == expected).all()), item.name
+    assert bool((drawn.acting == 1).all())
 
 
-def test_trimming_leaves_out_the_steps_after_the_last_decision_and_nothing_else():
-    block = tagged(1, 3, time=4)
-    acting = torch.zeros_like(block.acting)
-    acting[1, 1, 0] = 1
-    short = replace(block, acting=acting).trimmed()
-    for item in fields(short):
-        whole, got = getattr(block, item.name), getattr(short, item.name)
-        expected = acting[:, :2] if item.name == "acting" else whole if item.name == "visible" else whole[:, :2]
-        assert torch.equal(got, expected), item.name
-    nobody = replace(block, acting=torch.zeros_like(acting)).trimmed()
-    assert nobody.actions.shape[1] == 1
+def test_an_episode_ends_with_its_last_decision():
+    block = torch.arange(24.0).view(3, 4, 2)
+    acting = torch.zeros(3, 4, 2)
+    acting[0, 3, 1] = acting[1, 1, 0] = acting[1, 0, 1] = 1
+    found = LabelledSteps.of(acting, **{item.name: block for item in fields(LabelledSteps) if item.name not in ENDS})
+    # The last episode has no decision at all: one step of it stays, which counts nowhere.
+    assert found.length.tolist() == [4, 2, 1]
+    expected = torch.cat([block[0], block[1, :2], block[2, :1]])
+    assert torch.equal(found.obs, expected) and torch.equal(found.state, expected)
+    assert torch.equal(found.acting, torch.cat([acting[0], acting[1, :2], acting[2, :1]]))
 
 
 def test_what_is_kept_is_a_copy():
-    recent, block = RecentEpisodes(capacity=10), tagged(1, 2)
-    source = replace(block, **{item.name: getattr(block, item.name).clone() for item in fields(block)})
-    recent.add(source)
-    for item in fields(source):
-        getattr(source, item.name).fill_(0)
+    recent, source = RecentEpisodes(capacity=10), torch.arange(1.0, 3.0).view(2, 1, 1)
+    named = {item.name: source for item in fields(LabelledSteps) if item.name not in ENDS}
+    recent.add(LabelledSteps.of(torch.ones(2, 1, 1), **named))
+    source.fill_(0)
     assert set(recent.sample(50).obs.unique().tolist()) == {1.0, 2.0}

@@ -10,7 +10,7 @@ import torch
 
 import loss_batch
 from kd_learners import losses, objective
-from kd_learners.labelled import LabelledEpisodes
+from kd_learners.labelled import LabelledSteps
 
 SETTINGS = objective.ObjectiveSettings(
     ppo_coef=0.7,
@@ -28,9 +28,10 @@ SETTINGS = objective.ObjectiveSettings(
 
 
 def labelled(b):
-    """`loss_batch`'s numbers as the learner holds them."""
+    """`loss_batch`'s numbers as the learner holds them, but for their first two axes, batch and time."""
     log_roles = losses.role_log_distribution(b.teacher_embedding, b.teacher_roles, SETTINGS.temperature)
-    return LabelledEpisodes(
+    return LabelledSteps(
+        length=torch.full((len(b.actions),), b.actions.shape[1]),
         obs=torch.zeros(*b.actions.shape, 1),
         avail=b.avail,
         actions=b.actions,
@@ -40,7 +41,6 @@ def labelled(b):
         teacher_log_roles=log_roles,
         advantage=b.advantage,
         acting=b.mask,
-        visible=torch.ones(len(b.actions), b.actions.shape[2], 1),
     )
 
 
@@ -99,9 +99,8 @@ def padded(batch, episodes, steps):
 
     def grow(name, value):
         junk = 0 if name in ("avail", "acting", "actions") else 7.5
-        time = 0 if name == "visible" else steps
         shape = list(value.shape)
-        shape[0], shape[1] = shape[0] + episodes, shape[1] + time
+        shape[0], shape[1] = shape[0] + episodes, shape[1] + steps
         grown = torch.full(shape, junk, dtype=value.dtype)
         grown[: value.shape[0], : value.shape[1]] = value
         return grown
@@ -117,7 +116,7 @@ def test_padding_episodes_and_steps_change_neither_loss_nor_gradient():
         batch = padded(labelled(b), episodes, steps)
         outputs = []
         for value in (b.student_logits, b.student_embedding):
-            grown = torch.full((len(batch), batch.actions.shape[1], *value.shape[2:]), 3.0, dtype=value.dtype)
+            grown = torch.full((*batch.actions.shape[:2], *value.shape[2:]), 3.0, dtype=value.dtype)
             grown[: value.shape[0], : value.shape[1]] = value
             outputs.append(grown.requires_grad_())
         loss = objective.total(objective.terms(batch, *outputs, b.student_roles, settings), settings)

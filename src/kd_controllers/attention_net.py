@@ -139,7 +139,7 @@ class AttentionGroup(WidthGroup):
         members, batch = state.shape[:2]
         past, width = self.window - 1, self.width
         memory, keys, values, been = _split(state.flatten(0, 1), width, past)
-        aligned = self.align(obs)
+        aligned = self.align(obs[:, 0])
         query, key, value = (x.reshape(-1, 1, width) for x in self._projected(aligned))
         keys, values = torch.cat([keys, key], 1), torch.cat([values, value], 1)
         been = torch.cat([been, been.new_ones(len(been), 1)], 1)

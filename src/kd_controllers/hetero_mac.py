@@ -101,11 +101,7 @@ class HeteroMAC(PolicyMAC):
 
     def _seen(self, obs: Tensor, visible: Tensor | None, last_actions: Tensor | None) -> Tensor:
         """What the students' networks take of observations ``(batch, time, agents, obs_size)``."""
-        if self.masks_here:
-            # A mask that is the same in every episode hides nothing here: the aligners read visible features only.
-            obs = self.mask.extend(obs, last_actions)
-            obs = obs if visible is None else obs.masked_fill(visible.unsqueeze(1) == 0, 0.0)
-        return obs
+        return self.mask.shown(obs, last_actions, visible) if self.masks_here else obs
 
     def load_models(self, path: str) -> None:
         """Read ``agent.th`` from the folder ``path``.

@@ -98,25 +98,23 @@ class PersonalStudent(HeteroStudent):
         return PersonalGroup(width, members, visible, sets, self.n_actions)
 
     def guess(self, embedding: Tensor) -> Tensor:
-        """The agents' own z^ from their embeddings; both ``(batch, time, agents, max_width)``, padded with zeros."""
+        """The agents' own z^ from their embeddings; both ``(steps, agents, max_width)``, padded with zeros."""
         found = self._by_group(lambda group, own: group.guess(own), embedding)
-        return torch.stack([nn.functional.pad(x, (0, self.max_width - x.shape[-1])) for x in found], dim=2)
+        return torch.stack([nn.functional.pad(x, (0, self.max_width - x.shape[-1])) for x in found], dim=1)
 
     def decide_with(self, embedding: Tensor, personal: Tensor) -> Tensor:
-        """Logits ``(batch, time, agents, actions)`` given z: what an agent would do if it knew.
+        """Logits ``(steps, agents, actions)`` given z: what an agent would do if it knew.
 
         Args:
-            embedding: ``(batch, time, agents, max_width)``.
-            personal: ``(batch, time, agents, max_width)``; an agent reads the first of them, as many as it is wide.
+            embedding: ``(steps, agents, max_width)``.
+            personal: ``(steps, agents, max_width)``; an agent reads the first of them, as many as it is wide.
         """
-        return torch.stack(self._by_group(PersonalGroup.decide_with, embedding, personal), dim=2)
+        return torch.stack(self._by_group(PersonalGroup.decide_with, embedding, personal), dim=1)
 
     def _by_group(self, function: Callable[..., Tensor], *padded: Tensor) -> list[Tensor]:
-        """``function(group, its members' rows of each argument)``, by agent; each ``(batch, time, out)``."""
-        batch, time = padded[0].shape[:2]
+        """``function(group, its members' rows of each argument)``, by agent; each ``(steps, out)``."""
         found: dict[int, Tensor] = {}
         for group in self.groups:
-            rows = [x[:, :, group.members, : group.width].permute(2, 0, 1, 3).flatten(1, 2) for x in padded]
-            for agent, own in zip(group.members, function(group, *rows), strict=True):
-                found[agent] = own.unflatten(0, (batch, time))
+            rows = [x[:, group.members, : group.width].transpose(0, 1) for x in padded]
+            found |= zip(group.members, function(group, *rows), strict=True)
         return [found[agent] for agent in range(self.n_agents)]

@@ -72,6 +72,7 @@ class WidthGroup(nn.Module):
         for row, indices in enumerate(visible):
             padded[row, : len(indices)] = torch.tensor(indices)
             absent[row, : len(indices)] = False
+        self.has_padding = bool(absent.any())
         self.register_buffer("inputs", padded, persistent=False)
         self.register_buffer("absent", absent, persistent=False)
         self.register_buffer("set_of", torch.tensor(sets), persistent=False)
@@ -112,8 +113,27 @@ class WidthGroup(nn.Module):
             Logits ``(members, batch, time, actions)`` and embeddings ``(members, batch, time, width)``.
         """
         batch, time = obs.shape[:2]
-        embedding = self.recur(self.context(self.align(obs), time), time, hidden)
+        aligned = self.align(obs.transpose(0, 1).flatten(0, 1))
+        embedding = self.recur(self.context(aligned, time), time, hidden)
         return self.decide(embedding.flatten(1, 2)).view(len(self.members), batch, time, -1), embedding
+
+    def forward_packed(self, obs: Tensor, place: Tensor, batch: int, time: int) -> tuple[Tensor, Tensor]:
+        """Run whole sequences of different lengths from their start, with padding for the recurrent part alone.
+
+        Args:
+            obs: ``(steps, agents, features)`` of all agents, float32.
+            place: where each step belongs among the ``time * batch`` of the padded sequences, time first.
+            batch: number of sequences.
+            time: steps of the longest.
+
+        Returns:
+            Logits ``(members, steps, actions)`` and embeddings ``(members, steps, width)``.
+        """
+        aligned = self.align(obs)
+        padded = aligned.new_zeros(len(self.members), time * batch, self.width).index_copy(1, place, aligned)
+        states = self.recur(self.context(padded, time), time, None)
+        embedding = states.transpose(1, 2).flatten(1, 2).index_select(1, place)
+        return self.decide(embedding), embedding
 
     def step(self, obs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run one step.
@@ -129,13 +149,13 @@ class WidthGroup(nn.Module):
         return logits[:, :, 0], embedding[:, :, 0]
 
     def align(self, obs: Tensor) -> Tensor:
-        """relu(g_i(o_i)) of ``(batch, time, agents, features)``: ``(members, time * batch, width)``, time first."""
-        batch, time = obs.shape[:2]
-        mine = obs[:, :, self.members]
-        # Not a product: the padding reads some feature, and a hidden NaN must not get through.
-        seen = mine.gather(-1, self.inputs.expand(batch, time, -1, -1)).masked_fill(self.absent, 0.0)
-        rows = seen.permute(2, 1, 0, 3).reshape(len(self.members), time * batch, -1)
-        return torch.relu(torch.baddbmm(self.aligner_bias, rows, self.aligner_weight))
+        """relu(g_i(o_i)) of ``(rows, agents, features)``: ``(members, rows, width)``."""
+        mine = obs if self.members == list(range(obs.shape[1])) else obs[:, self.members]
+        seen = mine.gather(-1, self.inputs.expand(len(obs), -1, -1))
+        if self.has_padding:
+            # Not a product: the padding reads some feature, and a hidden NaN must not get through.
+            seen = seen.masked_fill_(self.absent, 0.0)
+        return torch.relu(torch.baddbmm(self.aligner_bias, seen.transpose(0, 1), self.aligner_weight))
 
     def context(self, aligned: Tensor, time: int) -> Tensor:
         """What the GRU reads of an episode's aligned observations, in their shape: here themselves."""
@@ -242,12 +262,28 @@ class HeteroStudent(nn.Module):
                 start = hidden[:, group.members, : group.width].transpose(0, 1).contiguous()
             group_logits, states = group(obs, start)
             logits.append(group_logits)
-            embeddings.append(nn.functional.pad(states, (0, self.max_width - group.width)))
-        order = self._agent_order
-        return (
-            torch.cat(logits)[order].permute(1, 2, 0, 3),
-            torch.cat(embeddings)[order].permute(1, 2, 0, 3),
-        )
+            embeddings.append(_widened(states, self.max_width))
+        return self._by_agent(logits).permute(1, 2, 0, 3), self._by_agent(embeddings).permute(1, 2, 0, 3)
+
+    def unroll_packed(self, obs: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """Run every agent along whole episodes of different lengths, from their start.
+
+        Args:
+            obs: ``(steps, agents, features)``, the episodes one behind the other, hidden features zero; float32.
+            length: steps of each episode, int64 ``(episodes,)``.
+
+        Returns:
+            Logits ``(steps, agents, actions)`` and embeddings ``(steps, agents, max_width)``.
+        """
+        batch, time = len(length), int(length.max())
+        step = torch.arange(len(obs)) - (length.cumsum(0) - length).repeat_interleave(length)
+        place = step * batch + torch.arange(batch).repeat_interleave(length)
+        logits, embeddings = [], []
+        for group in self.groups:
+            group_logits, states = group.forward_packed(obs, place, batch, time)
+            logits.append(group_logits)
+            embeddings.append(_widened(states, self.max_width))
+        return self._by_agent(logits).transpose(0, 1), self._by_agent(embeddings).transpose(0, 1)
 
     def advance(self, obs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run every agent for one step, as it plays.
@@ -264,9 +300,12 @@ class HeteroStudent(nn.Module):
             own = state[:, group.members, : group.state_size].transpose(0, 1).contiguous()
             group_logits, following = group.step(obs, own)
             logits.append(group_logits)
-            states.append(nn.functional.pad(following, (0, self.state_size - group.state_size)))
-        order = self._agent_order
-        return torch.cat(logits)[order].transpose(0, 1), torch.cat(states)[order].transpose(0, 1)
+            states.append(_widened(following, self.state_size))
+        return self._by_agent(logits).transpose(0, 1), self._by_agent(states).transpose(0, 1)
+
+    def _by_agent(self, parts: Sequence[Tensor]) -> Tensor:
+        """The groups' results, members first, in the order of the agents."""
+        return parts[0] if len(parts) == 1 else torch.cat(list(parts))[self._agent_order]
 
     def agent_network(self, agent: int) -> nn.Module:
         """A copy of one agent's network as its board runs it: the parameters it needs and no others."""
@@ -274,3 +313,9 @@ class HeteroStudent(nn.Module):
             if agent in group.members:
                 return group.extract(group.members.index(agent))
         raise IndexError(f"there is no agent {agent}: agents are 0 to {self.n_agents - 1}")
+
+
+def _widened(values: Tensor, size: int) -> Tensor:
+    """With zeros behind the last axis up to ``size``."""
+    missing = size - values.shape[-1]
+    return nn.functional.pad(values, (0, missing)) if missing else values

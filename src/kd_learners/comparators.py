@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kd_controllers.personal_net import PersonalStudent
 from kd_controllers.student_net import HeteroStudent
 from kd_learners import losses
-from kd_learners.labelled import LabelledEpisodes
+from kd_learners.labelled import LabelledSteps
 from kd_learners.objective import ObjectiveSettings
 from kd_marl.errors import UserError
 
@@ -24,11 +24,11 @@ def feature_regression(teacher_embedding: Tensor, projected: Tensor) -> Tensor:
     """The feature term of Tseng et al.: mean over units of (phi_T - P phi_S)^2.
 
     Args:
-        teacher_embedding: phi_T, ``(batch, time, agents, hidden)``; detached.
+        teacher_embedding: phi_T, ``(steps, agents, hidden)``; detached.
         projected: P phi_S, of the same shape.
 
     Returns:
-        ``(batch, time, agents)``.
+        ``(steps, agents)``.
     """
     return (teacher_embedding.detach() - projected).square().mean(-1)
 
@@ -37,12 +37,12 @@ def personal_regression(personal: Tensor, guess: Tensor, own: Tensor) -> Tensor:
     """PTDE's second stage: mean over an agent's own units of (z - z^)^2.
 
     Args:
-        personal: z, ``(batch, time, agents, units)``, what the hyper-network made of the state; detached.
+        personal: z, ``(steps, agents, units)``, what the hyper-network made of the state; detached.
         guess: z^, of the same shape, the agents' own.
         own: ``(agents, units)``, 1 where an agent has the unit: narrower agents have fewer.
 
     Returns:
-        ``(batch, time, agents)``.
+        ``(steps, agents)``.
     """
     return ((personal.detach() - guess).square() * own).sum(-1) / own.sum(-1)
 
@@ -68,13 +68,13 @@ class GlobalPersonalisation(nn.Module):
         """Personalise the state.
 
         Args:
-            state: ``(batch, time, state_size)``.
-            embedding: phi, ``(batch, time, agents, units)``.
+            state: ``(steps, state_size)``.
+            embedding: phi, ``(steps, agents, units)``.
 
         Returns:
-            z, ``(batch, time, agents, units)``, between -1 and 1.
+            z, ``(steps, agents, units)``, between -1 and 1.
         """
-        encoded = torch.relu(self.encoder(state)).unsqueeze(2)
+        encoded = torch.relu(self.encoder(state)).unsqueeze(-2)
         units = embedding.shape[-1]
         weights = self.weights(embedding).unflatten(-1, (units, units))
         return torch.tanh((weights @ encoded.unsqueeze(-1)).squeeze(-1) + self.bias(embedding))
@@ -84,7 +84,7 @@ class ComparatorTerms(nn.Module):
     """The comparators' terms that a run's weights ask for, with the networks that compute them; none for kd_student.
 
     Attributes:
-        wanted: what they read of labelled episodes beyond the rest.
+        wanted: what they read of labelled steps beyond the rest.
     """
 
     own: Tensor
@@ -114,13 +114,13 @@ class ComparatorTerms(nn.Module):
         self.wanted = frozenset(name for name, network in named.items() if network is not None)
 
     def forward(
-        self, batch: LabelledEpisodes, embedding: Tensor, agent: HeteroStudent, temperature: float
+        self, batch: LabelledSteps, embedding: Tensor, agent: HeteroStudent, temperature: float
     ) -> dict[str, Tensor]:
         """Every term asked for, averaged over the decisions that carry information.
 
         Args:
-            batch: labelled episodes.
-            embedding: the students', ``(batch, time, agents, max_width)``.
+            batch: labelled steps.
+            embedding: the students', ``(steps, agents, max_width)``.
             agent: the students.
             temperature: tau of the soft targets.
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.hetero_mask.mask import ObservationMask
+from envs.hetero_mask.mask import ObservationMask, before
 from kd_learners.batches import Episodes
 from kd_learners.frozen_teacher import FrozenTeacher
-from kd_learners.labelled import LabelledEpisodes, Labeller
+from kd_learners.labelled import LabelledSteps, Labeller
 from kd_learners.losses import acting_mask
 from kd_marl.artifacts.expert_buffer import ExpertBuffer
 
@@ -74,7 +74,7 @@ class ExpertData:
         advantages, cosines, log_roles = (torch.cat(part) for part in zip(*found, strict=True))
         return advantages, cosines, log_roles
 
-    def sample(self, count: int, generator: np.random.Generator) -> LabelledEpisodes:
+    def sample(self, count: int, generator: np.random.Generator) -> LabelledSteps:
         """``count`` different episodes (all, if there are fewer), each under a mask of its own if masks are drawn."""
         chosen = generator.choice(self.buffer.episodes, size=min(count, self.buffer.episodes), replace=False)
         wanted = self.labeller.wanted
@@ -84,8 +84,12 @@ class ExpertData:
         steps = torch.arange(part["actions"].shape[1])
         filled = (steps < part["length"].unsqueeze(1)).float()
         advantage, cosines, log_roles = (part[torch.from_numpy(chosen)] for part in self._labels)
-        return LabelledEpisodes(
-            obs=part["obs"][:, :-1],
+        visible = None
+        if self.mask.draw_per_episode:
+            visible = torch.from_numpy(self.mask.sample(generator, len(chosen)).astype(np.float32))
+        return LabelledSteps.of(
+            acting_mask(filled, avail),
+            obs=self.mask.shown(part["obs"][:, :-1], before(part["actions"]), visible),
             avail=avail,
             actions=part["actions"],
             behaviour_log_prob=part["behaviour_log_prob"],
@@ -93,8 +97,6 @@ class ExpertData:
             teacher_cosines=cosines,
             teacher_log_roles=log_roles,
             advantage=advantage,
-            acting=acting_mask(filled, avail),
-            visible=torch.from_numpy(self.mask.sample(generator, len(chosen)).astype(np.float32)),
             teacher_embedding=part["embedding"].float() if "embedding" in extra else None,
             state=part["state"][:, :-1] if "state" in extra else None,
         )

@@ -14,24 +14,27 @@ from kd_learners.losses import acting_mask, pair_mask, pairwise_cosines, role_lo
 
 
 @dataclass(frozen=True)
-class LabelledEpisodes:
-    """Axes ``(batch, time, ...)``; ``pairs`` counts pairs of agents.
+class LabelledSteps:
+    """The steps of whole episodes, one episode behind the other, without padding; ``pairs`` counts pairs of agents.
+
+    An episode ends with its last decision: what follows teaches nothing.
 
     Attributes:
-        obs: ``(batch, time, agents, obs_size)`` float32, unmasked.
-        avail: ``(batch, time, agents, actions)``, 1 where available.
-        actions: ``(batch, time, agents)`` int64, those taken.
-        behaviour_log_prob: ``(batch, time, agents)``, of the policy that took them.
-        teacher_logits: ``(batch, time, agents, actions)``.
-        teacher_cosines: ``(batch, time, pairs)``, cosines of the teacher's embeddings (Eq. 9).
-        teacher_log_roles: ``(batch, time, agents, roles)`` (Eq. 11).
-        advantage: ``(batch, time, agents)``, A^GAE_T (Eq. 2), not standardised.
-        acting: ``(batch, time, agents)``, 1 where a step was taken and the agent had a choice.
-        visible: ``(batch, agents, features)``, what the student may see in this episode.
-        teacher_embedding: ``(batch, time, agents, hidden_dim)``, or None where no term reads it.
-        state: ``(batch, time, state_size)``, or None where no term reads it.
+        length: steps of each episode, at least 1, int64 ``(episodes,)``.
+        obs: ``(steps, agents, features)`` float32, what the students' networks are given.
+        avail: ``(steps, agents, actions)``, 1 where available.
+        actions: ``(steps, agents)`` int64, those taken.
+        behaviour_log_prob: ``(steps, agents)``, of the policy that took them.
+        teacher_logits: ``(steps, agents, actions)``.
+        teacher_cosines: ``(steps, pairs)``, cosines of the teacher's embeddings (Eq. 9).
+        teacher_log_roles: ``(steps, agents, roles)`` (Eq. 11).
+        advantage: ``(steps, agents)``, A^GAE_T (Eq. 2), not standardised.
+        acting: ``(steps, agents)``, 1 where a step was taken and the agent had a choice.
+        teacher_embedding: ``(steps, agents, hidden_dim)``, or None where no term reads it.
+        state: ``(steps, state_size)``, or None where no term reads it.
     """
 
+    length: Tensor
     obs: Tensor
     avail: Tensor
     actions: Tensor
@@ -41,59 +44,55 @@ class LabelledEpisodes:
     teacher_log_roles: Tensor
     advantage: Tensor
     acting: Tensor
-    visible: Tensor
     teacher_embedding: Tensor | None = None
     state: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.actions)
+        return len(self.length)
 
     @property
     def acting_pairs(self) -> Tensor:
-        """Pairs of agents that both act, ``(batch, time, pairs)``."""
+        """Pairs of agents that both act, ``(steps, pairs)``."""
         return pair_mask(self.acting)
 
-    def rows(self, index: Tensor) -> LabelledEpisodes:
-        """The episodes at these positions."""
-        return self.each(lambda name, x: x[index])
-
-    def each(self, change: Callable[[str, Tensor], Tensor]) -> LabelledEpisodes:
-        """The same with every tensor that is there replaced by ``change(its name, it)``."""
-        present = {item.name: getattr(self, item.name) for item in fields(self)}
-        return replace(self, **{name: change(name, x) for name, x in present.items() if x is not None})
-
-    @property
-    def last_decision(self) -> Tensor:
-        """Steps of each episode until nobody decides anything any more, at least 1; int64 ``(batch,)``."""
-        steps = torch.arange(1, self.acting.shape[1] + 1)
-        return ((self.acting > 0).any(dim=-1) * steps).amax(dim=1).clamp(min=1)
-
-    def first(self, time: int) -> LabelledEpisodes:
-        """The first ``time`` steps of every episode."""
-        return self.each(lambda name, x: x if name == "visible" else x[:, :time])
-
-    def trimmed(self) -> LabelledEpisodes:
-        """The same without the steps at the end at which nobody decides anything."""
-        return self.first(int(self.last_decision.max()))
-
-    def at(self, steps: Tensor) -> LabelledEpisodes:
-        """Some steps alone, as one long episode: what a loss per step needs, without padding.
+    @staticmethod
+    def of(acting: Tensor, **padded: Tensor | None) -> LabelledSteps:
+        """A copy of the steps of padded episodes.
 
         Args:
-            steps: bool ``(batch, time)``.
+            acting: ``(batch, time, agents)``.
+            padded: every other tensor, ``(batch, time, ...)``, or None.
         """
-        return self.each(lambda name, x: x if name == "visible" else x[steps].unsqueeze(0))
+        steps = torch.arange(1, acting.shape[1] + 1)
+        length = ((acting > 0).any(dim=-1) * steps).amax(dim=1).clamp(min=1)
+        chosen = (steps <= length.unsqueeze(1)).nonzero(as_tuple=True)
+        every = {"acting": acting, **padded}
+        return LabelledSteps(length=length, **{name: x if x is None else x[chosen] for name, x in every.items()})  # type: ignore[arg-type]
+
+    def episodes(self, index: Tensor) -> LabelledSteps:
+        """The episodes at these positions, int64 ``(episodes,)``."""
+        length = self.length[index]
+        before = self.length.cumsum(0)[index] - length.cumsum(0)
+        steps = torch.arange(int(length.sum())) + before.repeat_interleave(length)
+        return replace(self.each(lambda name, x: x.index_select(0, steps)), length=length)
+
+    def each(self, change: Callable[[str, Tensor], Tensor]) -> LabelledSteps:
+        """The same with every tensor of steps that is there replaced by ``change(its name, it)``."""
+        present = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "length"}
+        return replace(self, **{name: change(name, x) for name, x in present.items() if x is not None})
 
     @staticmethod
-    def join(parts: Sequence[LabelledEpisodes]) -> LabelledEpisodes:
-        """One block from several, each padded with zero steps to the longest."""
-        time = max(part.actions.shape[1] for part in parts)
-        return parts[0].each(lambda name, _: torch.cat([_padded(getattr(part, name), name, time) for part in parts]))
+    def join(parts: Sequence[LabelledSteps]) -> LabelledSteps:
+        """The episodes of several, in their order."""
+        if len(parts) == 1:
+            return parts[0]
+        joined = parts[0].each(lambda name, _: torch.cat([getattr(part, name) for part in parts]))
+        return replace(joined, length=torch.cat([part.length for part in parts]))
 
 
 @dataclass(frozen=True)
 class Labeller:
-    """Turns episodes that anybody played into :class:`LabelledEpisodes`.
+    """Turns episodes that anybody played into :class:`LabelledSteps`.
 
     Attributes:
         teacher: the frozen teacher.
@@ -113,21 +112,22 @@ class Labeller:
         return pairwise_cosines(embedding), role_log_distribution(embedding, self.teacher_roles, self.temperature)
 
     @torch.no_grad()
-    def __call__(self, episodes: Episodes, behaviour_log_prob: Tensor, visible: Tensor) -> LabelledEpisodes:
+    def __call__(self, episodes: Episodes, behaviour_log_prob: Tensor, seen: Tensor) -> LabelledSteps:
         """Label episodes.
 
         Args:
             episodes: what was played, unmasked.
             behaviour_log_prob: ``(batch, time, agents)``, of who played.
-            visible: ``(batch, agents, features)``, the student's masks.
+            seen: ``(batch, time, agents, features)``, what the students' networks were given.
         """
         every = vars(episodes)
         steps = {name: every[name][:, :-1] for name in ("obs", "state")} | {"actions": episodes.actions}
         logits, embedding = self.teacher.label(steps, episodes.length)
         cosines, log_roles = self.relations(embedding)
         avail = episodes.avail_actions[:, :-1]
-        return LabelledEpisodes(
-            obs=episodes.obs[:, :-1],
+        return LabelledSteps.of(
+            acting_mask(episodes.filled.squeeze(-1), avail),
+            obs=seen,
             avail=avail.to(torch.uint8),
             actions=episodes.actions,
             behaviour_log_prob=behaviour_log_prob,
@@ -135,8 +135,6 @@ class Labeller:
             teacher_cosines=cosines,
             teacher_log_roles=log_roles,
             advantage=self.teacher.advantages(episodes, self.gamma, self.gae_lambda),
-            acting=acting_mask(episodes.filled.squeeze(-1), avail),
-            visible=visible,
             teacher_embedding=embedding if "teacher_embedding" in self.wanted else None,
             state=steps["state"] if "state" in self.wanted else None,
         )
@@ -147,40 +145,25 @@ class RecentEpisodes:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._blocks: list[LabelledEpisodes] = []
-        self._lengths: list[Tensor] = []
+        self._blocks: list[LabelledSteps] = []
 
     def __len__(self) -> int:
         return sum(len(block) for block in self._blocks)
 
-    def add(self, block: LabelledEpisodes) -> None:
-        """Append a copy of a block, and drop the oldest blocks beyond the capacity.
-
-        A copy, because the host's buffer hands out views that its next episodes overwrite.
-        """
-        self._blocks.append(block.each(lambda name, x: x.clone()))
-        self._lengths.append(block.last_decision)
+    def add(self, block: LabelledSteps) -> None:
+        """Append a block, and drop the oldest blocks beyond the capacity."""
+        self._blocks.append(block)
         while len(self) - len(self._blocks[0]) >= self.capacity:
             self._blocks.pop(0)
-            self._lengths.pop(0)
 
-    def sample(self, count: int) -> LabelledEpisodes:
+    def sample(self, count: int) -> LabelledSteps:
         """``count`` episodes drawn with replacement."""
         sizes = torch.tensor([len(block) for block in self._blocks])
         ends = sizes.cumsum(0)
         drawn = torch.randint(int(ends[-1]), (count,)).sort().values
         owner = torch.searchsorted(ends, drawn, right=True)
-        parts = []
-        for block in owner.unique().tolist():
-            inside = drawn[owner == block] - (ends[block] - sizes[block])
-            time = int(self._lengths[block][inside].max())
-            parts.append(self._blocks[block].first(time).rows(inside))
-        return LabelledEpisodes.join(parts)
-
-
-def _padded(values: Tensor, name: str, time: int) -> Tensor:
-    """With zero steps up to ``time``; masks of episodes have no time axis."""
-    missing = time - values.shape[1]
-    if name == "visible" or missing <= 0:
-        return values
-    return torch.nn.functional.pad(values, (0, 0) * (values.dim() - 2) + (0, missing))
+        parts = [
+            self._blocks[block].episodes(drawn[owner == block] - (ends[block] - sizes[block]))
+            for block in owner.unique().tolist()
+        ]
+        return LabelledSteps.join(parts)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kd_learners import losses
 from kd_learners.advantages import standardise
-from kd_learners.labelled import LabelledEpisodes
+from kd_learners.labelled import LabelledSteps
 from kd_marl.errors import UserError
 
 CE_TARGETS = ("hard", "soft")
@@ -56,14 +56,14 @@ def with_distillation(settings: ObjectiveSettings, share: float) -> ObjectiveSet
 
 
 def terms(
-    batch: LabelledEpisodes, logits: Tensor, embedding: Tensor, student_roles: Tensor, settings: ObjectiveSettings
+    batch: LabelledSteps, logits: Tensor, embedding: Tensor, student_roles: Tensor, settings: ObjectiveSettings
 ) -> dict[str, Tensor]:
     """Every term, averaged over the decisions (or pairs) that carry information.
 
     Args:
-        batch: labelled episodes.
-        logits: the student's, ``(batch, time, agents, actions)``.
-        embedding: the student's, ``(batch, time, agents, max_width)``, narrower ones padded with zeros.
+        batch: labelled steps.
+        logits: the student's, ``(steps, agents, actions)``.
+        embedding: the student's, ``(steps, agents, max_width)``, narrower ones padded with zeros.
         student_roles: U_S, ``(roles, max_width)``.
         settings: weights and temperatures.
 
@@ -107,7 +107,7 @@ def total(parts: dict[str, Tensor], settings: ObjectiveSettings) -> Tensor:
 
 
 @torch.no_grad()
-def diagnostics(batch: LabelledEpisodes, logits: Tensor, eps_clip: float) -> dict[str, Tensor]:
+def diagnostics(batch: LabelledSteps, logits: Tensor, eps_clip: float) -> dict[str, Tensor]:
     """What is logged beside the terms: ``clip_fraction``, ``effective_sample_size``, ``agreement``."""
     log_prob = losses.action_log_prob(losses.masked_log_softmax(logits, batch.avail), batch.actions)
     return {

@@ -22,7 +22,7 @@ from kd_controllers.students import check_agent
 from kd_learners import batches, evaluation, expert_data, objective, roles
 from kd_learners.comparators import ComparatorTerms
 from kd_learners.frozen_teacher import FrozenTeacher
-from kd_learners.labelled import LabelledEpisodes, Labeller, RecentEpisodes
+from kd_learners.labelled import LabelledSteps, Labeller, RecentEpisodes
 from kd_learners.losses import action_log_prob, masked_log_softmax
 from kd_learners.settings import read_settings
 from kd_marl import progress, resume, stages
@@ -175,16 +175,13 @@ class StudentLearner:
 
     @torch.no_grad()
     def _add_recent(self, episodes: batches.Episodes) -> None:
-        visible = self.mac.visible
-        if visible is None:
-            fixed = torch.from_numpy(self.mac.mask.visible.astype(np.float32))
-            visible = fixed.expand(len(episodes.actions), -1, -1)
-        logits, _ = self.mac.unroll(episodes.obs[:, :-1], visible, before(episodes.actions))
+        seen = self.mac.mask.shown(episodes.obs[:, :-1], before(episodes.actions), self.mac.visible)
+        logits, _ = self.mac.agent.unroll(seen)
         log_probs = masked_log_softmax(logits, episodes.avail_actions[:, :-1])
         log_prob = action_log_prob(log_probs, episodes.actions)
-        self.recent.add(self.labeller(episodes, log_prob, visible))
+        self.recent.add(self.labeller(episodes, log_prob, seen))
 
-    def _minibatch(self) -> LabelledEpisodes:
+    def _minibatch(self) -> LabelledSteps:
         settings = self.settings
         share = {"expert": 0.0, "student": 1.0, "mixed": settings.student_share}[settings.distill_on]
         from_student = round(share * settings.minibatch_episodes)
@@ -193,13 +190,11 @@ class StudentLearner:
             parts.append(self.expert.sample(settings.minibatch_episodes - from_student, self.rng))
         if from_student:
             parts.append(self.recent.sample(from_student))
-        return (parts[0] if len(parts) == 1 else LabelledEpisodes.join(parts)).trimmed()
+        return LabelledSteps.join(parts)
 
-    def _update(self, batch: LabelledEpisodes, with_diagnostics: bool) -> dict[str, Tensor]:
+    def _update(self, batch: LabelledSteps, with_diagnostics: bool) -> dict[str, Tensor]:
         """One gradient step; returns what is logged."""
-        logits, embedding = self.mac.unroll(batch.obs, batch.visible, before(batch.actions))
-        steps = (batch.acting > 0).any(dim=-1)
-        batch, logits, embedding = batch.at(steps), logits[steps].unsqueeze(0), embedding[steps].unsqueeze(0)
+        logits, embedding = self.mac.agent.unroll_packed(batch.obs, batch.length)
         parts = objective.terms(batch, logits, embedding, self.student_roles, self.weights)
         parts |= self.comparators(batch, embedding, self.mac.agent, self.weights.temperature)
         loss = objective.total(parts, self.weights)

@@ -139,6 +139,21 @@ class ObservationMask:
         assert last_actions is not None, "this mask gives agents their own last actions"
         return _joined(obs, last_actions, self.own_actions)
 
+    def shown(self, obs: torch.Tensor, last_actions: torch.Tensor | None, visible: torch.Tensor | None) -> torch.Tensor:
+        """What students are given of whole episodes.
+
+        Args:
+            obs: ``(batch, time, agents, layout.obs_size)``.
+            last_actions: ``(batch, time, agents)``, as for `extend`.
+            visible: ``(batch, agents, obs_size)``, the masks of the episodes; None where they are all the same: then
+                nothing is hidden here, since the students' networks read visible features only.
+
+        Returns:
+            ``(batch, time, agents, obs_size)``.
+        """
+        obs = self.extend(obs, last_actions)
+        return obs if visible is None else obs.masked_fill(visible.unsqueeze(1) == 0, 0.0)
+
     def draw(self, seed: int, episode: int) -> np.ndarray:
         """The mask of one episode.
 
