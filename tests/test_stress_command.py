@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 import shutil
+import signal
 import sys
 import xml.etree.ElementTree as ET
 from types import SimpleNamespace
@@ -18,6 +21,7 @@ from kd_marl.host import get_host
 
 HOST = get_host()  # before anything of ours asks the host for its classes
 
+from epymarl_lite.runners.worker_pool import WorkerPool  # noqa: E402
 from kd_marl import environments  # noqa: E402
 from kd_marl.commands.common import ZOO  # noqa: E402
 from kd_marl.errors import UserError  # noqa: E402
@@ -178,6 +182,21 @@ def stress(run, *options):
 
 def content(student):
     return json.loads((student / "stress.json").read_text())
+
+
+@pytest.mark.skipif(not HOST.is_bundled, reason="a checkout has runners of its own")
+def test_a_worker_that_is_killed_is_one_line(student, capsys, monkeypatch):
+    whole = WorkerPool.reset
+
+    def reset(pool, *arguments):
+        os.kill(pool.processes[0].pid, signal.SIGKILL)
+        return whole(pool, *arguments)
+
+    monkeypatch.setattr(WorkerPool, "reset", reset)
+    assert stress(student, "with", "batch_size_run=3") == 2
+    _, err = capsys.readouterr()
+    assert re.search(r"^error: the worker of environments? 0.* ended by signal 9", err, re.MULTILINE)
+    assert not (student / "stress.json").exists()
 
 
 def test_the_command_writes_the_result_the_page_and_the_figure(student, capsys):

@@ -36,8 +36,8 @@ class Host:
         config_path: the host's ``config`` folder (``default.yaml``, ``algs/``, ``envs/``).
         results_path: where the host keeps ``sacred/``.
         main: module with ``ex``, ``my_main``, ``recursive_dict_update``, ``config_copy``.
-        config_errors: what the host raises for a user's mistake, with a message of one line; a checkout has no such
-            class.
+        plain_errors: what the host raises where the user can mend it, with a message of one line that says all; a
+            checkout has no such class.
         run: module with ``run``, ``run_sequential``, ``args_sanity_check``.
     """
 
@@ -59,7 +59,7 @@ class Host:
     OneHot: type
     MultiAgentEnv: type
     Logger: type
-    config_errors: tuple[type[Exception], ...]
+    plain_errors: tuple[type[Exception], ...]
 
     @property
     def is_bundled(self) -> bool:
@@ -141,6 +141,7 @@ def _collect(name: str, commit: str | None, config_path: Path, main: ModuleType,
     def module(path: str) -> Any:
         return importlib.import_module(prefix + path)
 
+    errors = module("utils.errors") if name == "epymarl_lite" else None
     return Host(
         name=name,
         commit=commit,
@@ -160,7 +161,7 @@ def _collect(name: str, commit: str | None, config_path: Path, main: ModuleType,
         OneHot=module("components.transforms").OneHot,
         MultiAgentEnv=module("envs").MultiAgentEnv,
         Logger=module("utils.logging").Logger,
-        config_errors=(module("utils.errors").ConfigError,) if name == "epymarl_lite" else (),
+        plain_errors=(errors.ConfigError, errors.WorkerDiedError) if errors else (),
     )
 
 

@@ -26,7 +26,7 @@ from sacred.utils import SacredError
 
 from kd_marl import environments, resume
 from kd_marl.errors import UserError, nearest
-from kd_marl.host import Host
+from kd_marl.host import Host, get_host
 
 
 class OneLineError(SacredError):
@@ -46,7 +46,7 @@ def install(host: Host) -> None:
     host.run.run_sequential = lambda args, logger: run_sequential(host, sequential, args, logger)
     # A checkout's main module holds its own reference to run.
     owner = host.main if callable(getattr(host.main, "run", None)) else host.run
-    owner.run = _in_one_line(owner.run, (UserError, *host.config_errors))
+    owner.run = _in_one_line(owner.run, (UserError, *host.plain_errors))
 
 
 def _in_one_line(run: Callable[..., None], mistakes: tuple[type[Exception], ...]) -> Callable[..., None]:
@@ -198,6 +198,9 @@ def workers_watched() -> Iterator[None]:
     """End the run when an environment worker dies: EPyMARL's parallel runner would wait for it for ever.
 
     A signal of our own, because only a real one ends the main thread's wait for a pipe.
+
+    Raises:
+        UserError: a worker died.
     """
     stop = threading.Event()
     dead: list[str] = []
@@ -215,12 +218,14 @@ def workers_watched() -> Iterator[None]:
                 return
 
     def give_up(*_: Any) -> None:
-        raise RuntimeError(f"environment worker {dead[0]} died; its own error is printed above")
+        raise UserError(f"environment worker {dead[0]} died; its own error, if it had one, is printed above")
 
     before = signal.signal(signal.SIGUSR1, give_up)
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
+    except get_host().plain_errors as error:
+        raise UserError(str(error)) from None
     finally:
         stop.set()
         signal.signal(signal.SIGUSR1, before)

@@ -19,7 +19,7 @@ import torch as th
 
 from epymarl_lite.runners.env_group import EnvFactory, EnvGroup, Outcome, Views
 from epymarl_lite.runners.shared_arrays import Layout, SharedArrays
-from epymarl_lite.utils.errors import ConfigError
+from epymarl_lite.utils.errors import ConfigError, WorkerDiedError
 
 _CLOSE_SECONDS = 5.0
 _WATCH_SECONDS = 1.0
@@ -145,7 +145,7 @@ class WorkerPool:
         self.processes[worker].join(_CLOSE_SECONDS)
         code = self.processes[worker].exitcode
         how = f"by signal {-code}" if code is not None and code < 0 else f"with exit status {code}"
-        raise WorkerError(f"{self._name(worker)} ended {how}, without a word: was it killed, or out of memory?")
+        raise WorkerDiedError(f"{self._name(worker)} ended {how}, without a word: was it killed, or out of memory?")
 
     def _name(self, worker: int) -> str:
         low, high = self._blocks[worker]

@@ -1,4 +1,4 @@
-"""Mistakes in a configuration, told apart from faults of the program: their message is one line for the user."""
+"""What is no fault of the program, and can be mended by the user: its message is one line that says all."""
 
 from __future__ import annotations
 
@@ -13,3 +13,7 @@ class MissingPackageError(ConfigError, ImportError):
 
 class MissingFolderError(ConfigError, FileNotFoundError):
     """A key names a folder that is not there."""
+
+
+class WorkerDiedError(RuntimeError):
+    """A worker process was ended from outside, or ran out of memory."""
