@@ -208,6 +208,13 @@ def test_limits_of_the_run_are_what_the_networks_are_sized_by(tmp_path):
     assert [len(args.observation_mask.indices(agent)) for agent in range(2)] == [1, 5]
 
 
+@pytest.mark.parametrize("limits", ["fo", "lh"])
+def test_an_export_says_that_limits_do_not_bind_it(mains, tiny_teacher, tmp_path, limits):
+    line = words("kd_export", tmp_path, f"teacher={tiny_teacher}", f"limits={limits}", "buffer_episodes=4")
+    export = mains.run(*line).check()
+    assert ("the buffer records everything" in export.out + export.err) == (limits == "lh")
+
+
 @pytest.mark.parametrize(("given", "warned"), [((), True), (("mask_at=environment",), False)])
 def test_a_teacher_says_when_limits_do_not_bind_it(mains, tmp_path, given, warned):
     teacher = mains.run(*words("kd_teacher", tmp_path, "seed=1", "limits=lh", *given)).check()

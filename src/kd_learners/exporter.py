@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -10,10 +11,12 @@ from kd_controllers.teacher_mac import TeacherMAC
 from kd_learners import batches
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.losses import action_log_prob, masked_log_softmax
-from kd_marl import progress, resume, stages
+from kd_marl import environments, progress, resume, stages
 from kd_marl.artifacts.expert_buffer import ExpertBufferWriter
 from kd_marl.errors import UserError
 from kd_marl.host import get_host
+
+_log = logging.getLogger(__name__)
 
 
 class BufferExporter:
@@ -60,6 +63,10 @@ class BufferExporter:
         The environments of a continued export are seeded past all those that played for a shard already there, which
         would otherwise be played again. Files count, not facts: the last shard may have lost its writer unnamed.
         """
+        if environments.is_limited(args):
+            _log.warning(
+                "limits say what students see: the buffer records everything, for students of any limits"
+            )
         args.teacher_artifact = stages.locate_teacher(args, obs_size)
         args.buffer_folder = stages.buffer_folder(args, args.teacher_artifact)
         shards = len(list(args.buffer_folder.glob("shard-*.safetensors"))) if args.resume else 0
