@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -80,3 +82,11 @@ def test_results_folders_of_one_name_are_refused_before_anything_is_written(tmp_
 
 def test_an_account_of_an_older_run_may_lack_any_part():
     assert keep.account({}) == {"experiment": {"repositories": []}, "host": {}}
+
+
+def test_the_project_s_own_records_make_a_report(tmp_path, capsys):
+    folders = sorted(folder for folder in (Path(__file__).parents[1] / "docs" / "records").iterdir() if folder.is_dir())
+    assert cli.main(["report", *map(str, folders), "--to", str(tmp_path / "to")]) == 0
+    out, err = capsys.readouterr()
+    shown = re.search(r"^(\d+) runs of (\d+) with a result", out, re.MULTILINE)
+    assert shown and shown[1] == shown[2] and not err

@@ -6,6 +6,7 @@ import math
 import statistics
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import smax_page
 from results_evidence import Estimate, Evidence
 from smax_notes import PAPER
 
-from result_runs import SMAX, STUDENT, T2, Cell, make_grid, put, put_teacher, row_of, squeezed
+from result_runs import MPE, SMAX, STUDENT, T2, Cell, make_grid, put, put_teacher, row_of, squeezed
 
 SPACE = "{http://www.w3.org/2000/svg}"
 TEST = {"episodes": 500, "greedy": {"win_rate": 0.85}, "sampled": {"win_rate": 0.92}}
@@ -166,12 +167,22 @@ def test_the_papers_students_keep_what_its_table_says(task, lh, lha):
     assert [round(100 * value, 1) for value in kept[1:]] == [lh, lha]
 
 
-def test_the_readme_has_a_table_for_each_family_with_runs(grid, tmp_path):
+def test_a_family_without_runs_keeps_its_section_and_its_table(grid, tmp_path):
     play(grid, "fo", [0.9, 0.9, 0.9])
-    (tmp_path / "README.md").write_text("# x\n<!-- results:begin -->\nold\n<!-- results:end -->\nrest\n")
-    results_page.write([grid], tmp_path / "docs")
+    marks = [
+        "<!-- results:{}:begin -->\n{} of old\n<!-- results:{}:end -->".format(*[name] * 3) for name in ("smax", "mpe")
+    ]
+    (tmp_path / "README.md").write_text("# x\n" + "\n\n".join(marks) + "\nrest\n")
+    others = f"## {MPE.title}\n\n### A part\n\nwhat stood there"
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "results.md").write_text(f"# Results\n\n## {SMAX.title}\n\nof old\n\n{others}\n")
+    nobody = replace(grid, family=MPE, tasks=())
+    results_page.write([grid, nobody], tmp_path / "docs")
+    page = (tmp_path / "docs" / "results.md").read_text()
+    assert page.endswith(f"\n\n{others}\n") and "of old" not in page and page.count("\n## ") == 2
+    assert page.index(f"## {SMAX.title}") < page.index("### Students") < page.index(f"## {MPE.title}")
     readme = squeezed((tmp_path / "README.md").read_text())
-    assert "old" not in readme and readme.startswith("# x\n<!--") and readme.endswith("-->\nrest\n")
+    assert readme.startswith("# x\n<!--") and readme.endswith(f"\n\n{marks[1]}\nrest\n") and "smax of old" not in readme
     assert "**StarCraft maps (SMAX).**" in readme and "**Particle" not in readme
     assert "| 3m | fo | 90.0 ± 0.0 % | 90.0 ± 0.0 % | 100.0 ± 0.0 % | - | 40.0 ± 0.0 |" in readme
     assert "| 3m | lh | - | - | - | 96.6 % | - |" in readme
