@@ -64,9 +64,7 @@ class BufferExporter:
         would otherwise be played again. Files count, not facts: the last shard may have lost its writer unnamed.
         """
         if environments.is_limited(args):
-            _log.warning(
-                "limits say what students see: the buffer records everything, for students of any limits"
-            )
+            _log.warning("limits say what students see: the buffer records everything, for students of any limits")
         args.teacher_artifact = stages.locate_teacher(args, obs_size)
         args.buffer_folder = stages.buffer_folder(args, args.teacher_artifact)
         shards = len(list(args.buffer_folder.glob("shard-*.safetensors"))) if args.resume else 0
