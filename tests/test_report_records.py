@@ -33,7 +33,7 @@ def test_the_same_page_can_be_made_from_the_records_alone(tmp_path):
     assert f"--records {records}`" in (tmp_path / "a" / "report.md").read_text()
 
 
-def test_records_name_neither_the_machine_nor_where_things_lie_on_it(tmp_path):
+def test_records_leave_out_what_sacred_notes_of_the_machine_and_its_paths(tmp_path):
     folder = put(tmp_path / "battles", 1)
     record = json.loads((folder / "run.json").read_text())
     record["host"] |= {"hostname": "secret-host", "ENV": {"USER": "secret-user"}}

@@ -269,7 +269,8 @@ class HeteroStudent(nn.Module):
         """Run every agent along whole episodes of different lengths, from their start.
 
         Args:
-            obs: ``(steps, agents, features)``, the episodes one behind the other, hidden features zero; float32.
+            obs: ``(steps, agents, features)``, the episodes one behind the other; float32. What a mask that is the same
+                in every episode hides is not read; what a drawn one hides is zero.
             length: steps of each episode, int64 ``(episodes,)``.
 
         Returns:

@@ -36,8 +36,8 @@ def add(subparsers: Subparsers) -> None:
         "--records",
         type=Path,
         metavar="DIR",
-        help="folder for a copy of the records that the page is made from, without names and paths of the machine: "
-        "reports can be made from it again when the results are gone",
+        help="folder for a copy of the records that the page is made from, without the machine's names and paths "
+        "that Sacred notes: reports can be made from it again when the results are gone",
     )
     parser.set_defaults(run=_report)
 

@@ -60,7 +60,7 @@ def _write(run: Run, place: Path) -> None:
         os.makedirs(place, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {place}: {error.strerror or error}") from error
-    # Without the hours that Sacred notes for every value: a third of the size, and nothing reads them.
+    # Without the time that Sacred notes for every value: nothing reads it.
     metrics = {name: {"steps": list(steps), "values": list(values)} for name, (steps, values) in run.metrics.items()}
     for name, content in (("config", run.config), ("metrics", metrics), ("run", account(run.record))):
         atomic.write_bytes(place / f"{name}.json", (json.dumps(content, separators=(",", ":")) + "\n").encode())
