@@ -63,9 +63,7 @@ class LabelledSteps:
             acting: ``(batch, time, agents)``.
             padded: every other tensor, ``(batch, time, ...)``, or None.
         """
-        steps = torch.arange(1, acting.shape[1] + 1)
-        length = ((acting > 0).any(dim=-1) * steps).amax(dim=1).clamp(min=1)
-        chosen = (steps <= length.unsqueeze(1)).nonzero(as_tuple=True)
+        length, chosen = until_last_decision(acting)
         every = {"acting": acting, **padded}
         return LabelledSteps(length=length, **{name: x if x is None else x[chosen] for name, x in every.items()})  # type: ignore[arg-type]
 
@@ -88,6 +86,21 @@ class LabelledSteps:
             return parts[0]
         joined = parts[0].each(lambda name, _: torch.cat([getattr(part, name) for part in parts]))
         return replace(joined, length=torch.cat([part.length for part in parts]))
+
+
+def until_last_decision(acting: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The steps of padded episodes that are worth learning from.
+
+    Args:
+        acting: ``(batch, time, agents)``, 1 where an agent had a choice.
+
+    Returns:
+        Steps of each episode up to its last decision, at least 1, int64 ``(batch,)``; and the index that takes these
+        steps, episode after episode, out of ``(batch, time, ...)``.
+    """
+    steps = torch.arange(1, acting.shape[1] + 1)
+    length = ((acting > 0).any(dim=-1) * steps).amax(dim=1).clamp(min=1)
+    return length, (steps <= length.unsqueeze(1)).nonzero(as_tuple=True)
 
 
 @dataclass(frozen=True)

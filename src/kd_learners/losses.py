@@ -121,12 +121,24 @@ def kl_divergence(teacher_log_probs: Tensor, student_log_probs: Tensor) -> Tenso
     Returns:
         ``(batch, time, agents)``, in nats.
     """
-    return _divergence(teacher_log_probs, student_log_probs)
+    return _divergence(teacher_log_probs.detach(), student_log_probs)
+
+
+def imitation_gap(teacher_log_probs: Tensor, follower_log_probs: Tensor) -> Tensor:
+    """KL(pi_T || pi_F), what a teacher in training pays for doing what a follower cannot guess (`follower`).
+
+    Args:
+        teacher_log_probs: ``(batch, time, agents, actions)``, of `masked_log_softmax`; the gradient reaches it.
+        follower_log_probs: the same of the follower, detached here.
+
+    Returns:
+        ``(batch, time, agents)``, in nats.
+    """
+    return _divergence(teacher_log_probs, follower_log_probs.detach())
 
 
 def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q) over the last axis, with p detached."""
-    log_p = log_p.detach()
+    """KL(p || q) over the last axis."""
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
@@ -237,7 +249,7 @@ def role_divergence(teacher_log_roles: Tensor, student_log_roles: Tensor) -> Ten
     Returns:
         ``(batch, time, agents)``, in nats.
     """
-    return _divergence(teacher_log_roles, student_log_roles)
+    return _divergence(teacher_log_roles.detach(), student_log_roles)
 
 
 # ----------------------------------------------------------------------------------------------------------- Eq. 5

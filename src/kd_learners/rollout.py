@@ -23,6 +23,7 @@ class Sequences:
         inputs: of the policy network ``(rows, length, input_size)``.
         hidden: its recurrent state before each row ``(rows, hidden_dim)``.
         avail: ``(rows, length, actions)``.
+        follower_log_probs: ``(rows, length, actions)``, or None where nobody follows.
     """
 
     inputs: Tensor
@@ -32,6 +33,7 @@ class Sequences:
     log_prob: Tensor
     advantage: Tensor
     acting: Tensor
+    follower_log_probs: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,6 @@ def starts(embedding: Tensor, length: int) -> Tensor:
 
 
 def _parts(rows: Any, count: int) -> list[Any]:
-    fields = vars(rows)
+    fields = {name: value for name, value in vars(rows).items() if value is not None}
     order = torch.randperm(len(next(iter(fields.values()))))
     return [type(rows)(**{name: value[part] for name, value in fields.items()}) for part in order.tensor_split(count)]

@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from kd_controllers.teacher_mac import TeacherMAC, unroll_ragged
 from kd_learners import batches, central_critic, evaluation
 from kd_learners.advantages import gae, standardise, td_residual
+from kd_learners.follower import Follower
 from kd_learners.losses import (
     acting_mask,
     action_log_prob,
     clip_fraction,
     entropy,
+    imitation_gap,
     masked_log_softmax,
     masked_mean,
     ppo_clip,
@@ -34,6 +36,7 @@ from kd_learners.shaping import training_reward
 from kd_marl import progress, resume, threads
 from kd_marl.artifacts import atomic
 from kd_marl.artifacts import teacher as artifact
+from kd_marl.environments import is_limited
 from kd_marl.errors import UserError
 from kd_marl.host import get_host
 
@@ -53,6 +56,10 @@ class TeacherSettings:
     gae_lambda: float
     eps_clip: float
     entropy_coef: float
+    imitation_gap_coef: float
+    imitation_gap_from: float
+    follower_width: int
+    follower_lr: float
     shaping: float
     grad_norm_clip: float
     patience: float
@@ -67,6 +74,12 @@ class TeacherSettings:
             raise UserError(f"torch_threads is {self.torch_threads!r}: expected 0 (every core) or a number of threads")
         if type(self.chunk_length) is not int or self.chunk_length < 1:
             raise UserError(f"chunk_length is {self.chunk_length!r}: expected a number of steps of at least 1")
+        if self.imitation_gap_coef < 0.0:
+            raise UserError(f"imitation_gap_coef is {self.imitation_gap_coef}: expected 0 (nobody follows) or more")
+        if not 0.0 <= self.imitation_gap_from <= 1.0:
+            raise UserError(f"imitation_gap_from is {self.imitation_gap_from}: it must lie between 0 and 1")
+        if self.follower_width < 1:
+            raise UserError(f"follower_width is {self.follower_width}: expected a number of units of at least 1")
 
     @property
     def half_precision(self) -> bool:
@@ -132,6 +145,7 @@ class TeacherLearner:
         ]
         self.optimiser = torch.optim.Adam(groups, eps=self.settings.optim_eps)
         self.initial_lr = [group["lr"] for group in self.optimiser.param_groups]
+        self.follower = self._make_follower()
         threads.use(self.settings.torch_threads)
         mac.half_precision = self.settings.half_precision
         self.returns = RunningMoments()
@@ -145,18 +159,37 @@ class TeacherLearner:
         self.last_log = -args.learner_log_interval - 1
         self.started = time.monotonic()
 
+    def _make_follower(self) -> Follower | None:
+        """The students' stand-in, where the teacher pays for what it cannot follow.
+
+        Raises:
+            UserError: the run's students would see all that the teacher sees.
+        """
+        settings, args = self.settings, self.args
+        if settings.imitation_gap_coef == 0.0:
+            return None
+        if not is_limited(args) or args.mask_at != "controller":
+            raise UserError(
+                "imitation_gap_coef is for a teacher that sees more than its students: set limits=lh and "
+                "mask_at=controller, or imitation_gap_coef=0"
+            )
+        mask = args.observation_mask
+        return Follower(mask, args.n_actions, settings.follower_width, settings.follower_lr, args.seed)
+
     def train(self, batch: Any, t_env: int, episode_num: int) -> None:
         """One update on the episodes just played."""
         self._watch_tests(t_env)
         self.bar.update(t_env - self.bar.n)
         settings = self.settings
         left = max(0.0, 1.0 - t_env / settings.t_max)
+        lr_share = settings.lr_final_share + (1.0 - settings.lr_final_share) * left
         for group, lr in zip(self.optimiser.param_groups, self.initial_lr, strict=True):
-            group["lr"] = lr * (settings.lr_final_share + (1.0 - settings.lr_final_share) * left)
-        rollout = self._prepare(batches.from_host(batch))
+            group["lr"] = lr * lr_share
+        gap_coef = settings.imitation_gap_coef if t_env >= settings.imitation_gap_from * settings.t_max else 0.0
+        rollout = self._prepare(batches.from_host(batch), lr_share)
         stats: list[dict[str, Tensor]] = []
         for _ in range(settings.epochs):
-            stats.extend(self._step(*part) for part in rollout.minibatches(settings.minibatches))
+            stats.extend(self._step(*part, gap_coef) for part in rollout.minibatches(settings.minibatches))
         self.steps = t_env
         if t_env - self.last_log >= self.args.learner_log_interval:
             self.last_log = t_env
@@ -167,8 +200,11 @@ class TeacherLearner:
             self.logger.log_stat("steps_per_second", (t_env - self.first_step) / seconds, t_env)
 
     @torch.no_grad()
-    def _prepare(self, episodes: batches.Episodes) -> Rollout:
-        """Everything that stays fixed during the epochs: old log-probabilities, advantages, value targets."""
+    def _prepare(self, episodes: batches.Episodes, lr_share: float = 1.0) -> Rollout:
+        """Everything that stays fixed during the epochs: old log-probabilities, advantages, value targets.
+
+        And the follower, fitted to these episodes with ``lr_share`` of its learning rate.
+        """
         settings, every = self.settings, vars(episodes)
         policy_inputs = self.mac.episode_inputs(every)[:, :-1]
         critic_inputs = self.critic_sizes.inputs(every)
@@ -185,14 +221,17 @@ class TeacherLearner:
         acting = acting_mask(episodes.filled.squeeze(-1), avail)
         length = settings.chunk_length
         kept = cut(acting, length).any(dim=1)
+        log_probs = masked_log_softmax(logits.float(), avail)
         decisions = {
             "inputs": policy_inputs,
             "avail": avail,
             "actions": episodes.actions,
-            "log_prob": action_log_prob(masked_log_softmax(logits.float(), avail), episodes.actions),
+            "log_prob": action_log_prob(log_probs, episodes.actions),
             "advantage": standardise(advantage, acting),
             "acting": acting,
         }
+        if self.follower is not None:
+            decisions["follower_log_probs"] = self.follower.fit(episodes, log_probs, acting, lr_share)
         sequences = {name: cut(value, length)[kept] for name, value in decisions.items()}
         taken = episodes.filled.squeeze(-1) > 0
         target = (returns - self.returns.mean) / self.returns.std
@@ -205,8 +244,8 @@ class TeacherLearner:
         """The precision of the update's matrix products."""
         return torch.autocast(self.args.device, dtype=torch.bfloat16, enabled=self.settings.half_precision)
 
-    def _step(self, part: Sequences, states: States) -> dict[str, Tensor]:
-        """One gradient step on a minibatch; returns what is logged."""
+    def _step(self, part: Sequences, states: States, gap_coef: float) -> dict[str, Tensor]:
+        """One gradient step on a minibatch, ``gap_coef`` the price of the imitation gap; returns what is logged."""
         settings = self.settings
         with self._precision():
             logits, _ = self.mac.unroll_inputs(part.inputs.unsqueeze(2), part.hidden.unsqueeze(1))
@@ -217,8 +256,15 @@ class TeacherLearner:
         surrogate = masked_mean(ppo_clip(log_prob, part.log_prob, part.advantage, settings.eps_clip), part.acting)
         bonus = masked_mean(entropy(log_probs), part.acting)
         critic_loss = (value - states.target).square().mean()
+        loss = critic_loss - surrogate - settings.entropy_coef * bonus
+        followed: dict[str, Tensor] = {}
+        if part.follower_log_probs is not None:
+            gap = masked_mean(imitation_gap(log_probs, part.follower_log_probs), part.acting)
+            loss = loss + gap_coef * gap
+            agrees = (log_probs.argmax(-1) == part.follower_log_probs.argmax(-1)).float()
+            followed = {"imitation_gap": gap.detach(), "follower_agreement": masked_mean(agrees, part.acting)}
         self.optimiser.zero_grad()
-        (critic_loss - surrogate - settings.entropy_coef * bonus).backward()
+        loss.backward()
         agent_norm = nn.utils.clip_grad_norm_(list(self.mac.parameters()), settings.grad_norm_clip)
         critic_norm = nn.utils.clip_grad_norm_(self.critic.parameters(), settings.grad_norm_clip)
         self.optimiser.step()
@@ -229,6 +275,7 @@ class TeacherLearner:
             "agent_grad_norm": agent_norm,
             "critic_grad_norm": critic_norm,
             "clip_fraction": clip_fraction(log_prob.detach(), part.log_prob, settings.eps_clip, part.acting),
+            **followed,
         }
 
     def _watch_tests(self, t_env: int) -> None:
@@ -240,13 +287,17 @@ class TeacherLearner:
             self.args.t_max = min(self.args.t_max, t_env - 1)
 
     def _offer_test(self) -> bool:
-        """Remember the weights if the latest test is the best: by its win rate where there is one, then its return."""
+        """Remember the weights if the latest test is the best: by its win rate where there is one, then its return.
+
+        With a follower the latest is the best: a test does not tell how well it can be followed.
+        """
         tests = self.logger.stats.get("test_return_mean", [])
         wins = self.logger.stats.get("test_battle_won_mean", [])
         if tests:
             step, value = tests[-1]
             won = wins[-1][1] if wins else 0.0
-            self.best.offer(step, (float(won), float(value)), self._weights)
+            rank = (float(won), float(value)) if self.follower is None else (float(step),)
+            self.best.offer(step, rank, self._weights)
         return bool(tests)
 
     def _weights(self) -> dict[str, Any]:
@@ -302,6 +353,7 @@ class TeacherLearner:
             "gamma": self.settings.gamma,
             "gae_lambda": self.settings.gae_lambda,
             "shaping": self.settings.shaping,
+            "imitation_gap_coef": self.settings.imitation_gap_coef,
             "normalisers": {
                 "reward": {"mean": [0.0], "std": [1.0]},
                 "value": {"mean": [self.returns.mean], "std": [self.returns.std]},
@@ -336,6 +388,8 @@ class TeacherLearner:
             "best": vars(self.best),
             "torch_rng": torch.get_rng_state(),
         }
+        if self.follower is not None:
+            state["follower"] = self.follower.state_dict()
         atomic.save_torch(os.path.join(path, "training.th"), state)
         resume.write_checkpoint(path, self.args, self.steps, self.finished)
 
@@ -348,6 +402,8 @@ class TeacherLearner:
         self.optimiser.load_state_dict(state["optimiser"])
         vars(self.returns).update(state["returns"])
         vars(self.best).update(state["best"])
+        if self.follower is not None:
+            self.follower.load_state_dict(state["follower"])
         torch.set_rng_state(state["torch_rng"])
         self.past_tests = loaded.facts.get("tests", [])
         self.past_seconds = loaded.facts.get("train_seconds", 0.0)
@@ -358,12 +414,12 @@ class BestWeights:
     """The best test so far, a tuple that is compared, when it was reached, and the weights that reached it."""
 
     def __init__(self) -> None:
-        self.value = (float("-inf"), float("-inf"))
+        self.value: tuple[float, ...] = (float("-inf"), float("-inf"))
         self.step, self.tests = 0, 0
         self.weights: dict[str, Any] | None = None
         self._last_step = -1
 
-    def offer(self, step: int, value: tuple[float, float], weights: Any) -> None:
+    def offer(self, step: int, value: tuple[float, ...], weights: Any) -> None:
         """Record the test at ``step``; ``weights()`` is called only if it is the best."""
         if step == self._last_step:
             return

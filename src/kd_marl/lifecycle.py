@@ -83,7 +83,8 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
         learner_class.prepare_run(args, info["obs_shape"])
     limited = environments.is_limited(args)
     masked = limited and args.mask_at == "environment"
-    if limited and not masked and not hasattr(learner_class, "prepare_run"):
+    followed = getattr(args, "imitation_gap_coef", 0.0) != 0.0
+    if limited and not masked and not followed and not hasattr(learner_class, "prepare_run"):
         logger.console_logger.warning(
             "limits and masks say what students see; this teacher sees everything. To train it under them: "
             "mask_at=environment"

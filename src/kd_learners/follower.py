@@ -1,0 +1,100 @@
+"""What students could make of the teacher while it still learns: their stand-in, and a price on what it cannot follow.
+
+A teacher that sees everything comes to depend on what its students will not see, and no distillation brings that back
+(the imitation gap). So a follower, which sees what the run's limits leave, is fitted to every block that the teacher
+plays, and the teacher pays for its distance from it (`losses.imitation_gap`). Where the follower guesses right, this
+costs nothing and moves nothing; elsewhere the teacher looks for a way to win that can be guessed. After Messikommer et
+al., arXiv 2412.09149, who put the distance into the reward.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from envs.hetero_mask.mask import ObservationMask, before
+from kd_controllers.student_net import HeteroStudent
+from kd_learners.batches import Episodes
+from kd_learners.labelled import until_last_decision
+from kd_learners.losses import kl_divergence, masked_log_softmax, masked_mean
+
+# As for students, whose settings these are (kd_student.yaml).
+MINIBATCH_EPISODES = 64
+GRAD_NORM_CLIP = 10.0
+
+
+class Follower:
+    """Students of one width that imitate the teacher on the teacher's own episodes.
+
+    Attributes:
+        network: their policies.
+        blocks: how many blocks of episodes they have been fitted to.
+    """
+
+    def __init__(self, mask: ObservationMask, n_actions: int, width: int, lr: float, seed: int) -> None:
+        """Begin with random networks.
+
+        Args:
+            mask: who sees what.
+            n_actions: size of the action space.
+            width: hidden units of every student.
+            lr: Adam's learning rate at the start of training.
+            seed: of the masks that are drawn, where they are drawn for each episode.
+        """
+        self.mask, self.seed, self.lr = mask, seed, lr
+        visible = [mask.indices(agent) for agent in range(mask.n_agents)]
+        self.network = HeteroStudent([width] * mask.n_agents, visible, n_actions)
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=lr)
+        self.blocks = 0
+
+    def fit(self, episodes: Episodes, teacher_log_probs: Tensor, acting: Tensor, lr_share: float) -> Tensor:
+        """Imitate one block of episodes: one pass over it.
+
+        Args:
+            episodes: what the teacher played, unmasked.
+            teacher_log_probs: ``(batch, time, agents, actions)``.
+            acting: ``(batch, time, agents)``, 1 where a decision was made.
+            lr_share: what is left of the learning rate.
+
+        Returns:
+            The follower's log-probabilities there after it, ``(batch, time, agents, actions)``, without gradient.
+        """
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.lr * lr_share
+        seen, avail = self._seen(episodes), episodes.avail_actions[:, :-1]
+        length, _ = until_last_decision(acting)
+        with torch.enable_grad():
+            for rows in torch.randperm(len(seen)).split(MINIBATCH_EPISODES):
+                _, steps = until_last_decision(acting[rows])
+                logits, _ = self.network.unroll_packed(seen[rows][steps], length[rows])
+                log_probs = masked_log_softmax(logits, avail[rows][steps])
+                loss = masked_mean(kl_divergence(teacher_log_probs[rows][steps], log_probs), acting[rows][steps])
+                self.optimiser.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(self.network.parameters(), GRAD_NORM_CLIP)
+                self.optimiser.step()
+        self.blocks += 1
+        with torch.no_grad():
+            logits, _ = self.network.unroll(seen)
+        return masked_log_softmax(logits, avail)
+
+    def _seen(self, episodes: Episodes) -> Tensor:
+        """What the follower is given of a block, ``(batch, time, agents, features)``."""
+        visible = None
+        if self.mask.draw_per_episode:
+            drawn = self.mask.sample(np.random.default_rng([self.seed, self.blocks]), len(episodes.obs))
+            visible = torch.from_numpy(drawn.astype(np.float32))
+        return self.mask.shown(episodes.obs[:, :-1], before(episodes.actions), visible)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that :meth:`load_state_dict` needs to go on."""
+        return {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(), "blocks": self.blocks}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.blocks = state["blocks"]
