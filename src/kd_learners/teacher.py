@@ -279,8 +279,11 @@ class TeacherLearner:
         }
 
     def _watch_tests(self, t_env: int) -> None:
-        """Keep the weights of the best test so far; end the run once none was better for ``patience * t_max`` steps."""
-        if not self._offer_test():
+        """Keep the weights of the best test so far; end the run once none was better for ``patience * t_max`` steps.
+
+        With a follower the run takes all its steps: the teacher still comes closer to it where tests stay the same.
+        """
+        if not self._offer_test() or self.follower is not None:
             return
         if t_env - self.best.step > self.settings.patience * self.settings.t_max:
             # The loop of either host reads args.t_max before every block of episodes.
