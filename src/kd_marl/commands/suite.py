@@ -34,7 +34,7 @@ def add(subparsers: Subparsers) -> None:
         actions,
         "run",
         "Make what is missing; stop it at any time, the same command goes on.",
-        "kd-marl suite run suites/paper.yaml --jobs 8 with eval_episodes=500",
+        "kd-marl suite run suites/paper.yaml --tasks 3m 3s5z --seeds 1 2 3 --jobs 8 with eval_episodes=500",
     )
     run.add_argument("--jobs", type=int, help="processors to use at most (default: all)")
     run.add_argument(
@@ -50,6 +50,10 @@ def add(subparsers: Subparsers) -> None:
     for action, function in ((run, _run), (status, _status), (listing, _list)):
         action.add_argument("file", type=Path, metavar="FILE", help="the suite, such as suites/smoke.yaml")
         action.add_argument("--to", type=Path, metavar="DIR", help="folder of the runs (default: results/suites/NAME)")
+        for axis, kind in (("tasks", str), ("methods", str), ("limits", str), ("seeds", int)):
+            action.add_argument(
+                f"--{axis}", nargs="+", type=kind, metavar=axis.rstrip("s").upper(), help=f"only these {axis}"
+            )
         action.usage = f"{action.prog} FILE [options] [with key=value ...]"
         action.set_defaults(run=function, updates=[])
 
@@ -65,7 +69,8 @@ def _plan(args: argparse.Namespace) -> Plan:
     from kd_marl.suite.plan import Plan
 
     register.register(host)
-    suite = document.load(args.file, args.updates)
+    chosen = (getattr(args, axis) for axis in ("tasks", "methods", "limits", "seeds"))
+    suite = document.load(args.file, args.updates, document.Part(*(given and tuple(given) for given in chosen)))
     return Plan(host, suite, args.to or Path("results", "suites", suite.name))
 
 

@@ -72,8 +72,18 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Part:
+    """The part of a grid that is asked for, by names; None: all."""
+
+    tasks: tuple[str, ...] | None = None
+    methods: tuple[str, ...] | None = None
+    limits: tuple[str, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Suite:
-    """A whole file.
+    """A whole file, and which part of its grid is asked for.
 
     Attributes:
         path: the file.
@@ -94,22 +104,30 @@ class Suite:
     updates: Overrides
     cpus: int
     retries: int
+    part: Part = Part()
 
     def cells(self) -> list[Cell]:
-        """Every run, seed after seed: a suite that was stopped early has whole seeds."""
+        """Every run that is asked for, seed after seed: a suite that was stopped early has whole seeds."""
+        part = self.part
         return [
             Cell(task.name, method.name, limits, seed)
             for seed in self.seeds
+            if _among(seed, part.seeds)
             for task in self.tasks.values()
+            if _among(task.name, part.tasks)
             for method in self.methods.values()
-            if method.tasks is None or task.name in method.tasks
+            if _among(method.name, part.methods) and _among(task.name, method.tasks)
             for limits in self.limits
-            if self.allows(task, method, limits)
+            if _among(limits, part.limits) and self.allows(task, method, limits)
         ]
 
     def allows(self, task: Task, method: Method, limits: str) -> bool:
         """Whether a method is run on a task under limits."""
-        return all(only is None or limits in only for only in (task.limits, method.limits))
+        return _among(limits, task.limits) and _among(limits, method.limits)
+
+
+def _among(one: Any, only: tuple[Any, ...] | None) -> bool:
+    return only is None or one in only
 
 
 class _Loader(yaml.SafeLoader):
@@ -126,15 +144,16 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=True)
 
 
-def load(path: Path, updates: Iterable[str] = ()) -> Suite:
+def load(path: Path, updates: Iterable[str] = (), part: Part | None = None) -> Suite:
     """Read a suite.
 
     Args:
         path: the YAML file.
         updates: ``key=value`` words for every run, which win over the file's.
+        part: which of its runs are asked for; None: all.
 
     Raises:
-        UserError: it cannot be read, or the first thing that is wrong in it.
+        UserError: it cannot be read, or the first thing that is wrong in it or in what is asked of it.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
@@ -146,12 +165,12 @@ def load(path: Path, updates: Iterable[str] = ()) -> Suite:
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         raise UserError(f"{path} is no valid YAML{where} ({reason}): correct the file") from None
     try:
-        return _suite(path, content, updates)
+        return _suite(path, content, updates, part or Part())
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
 
-def _suite(path: Path, content: Any, updates: Iterable[str]) -> Suite:
+def _suite(path: Path, content: Any, updates: Iterable[str], part: Part) -> Suite:
     keys = ("name", "tasks", "methods", "limits", "seeds", "with", "cpus", "retries")
     top = _keys(content, "the file", keys, required=("tasks", "methods", "seeds"))
     limits = _limits(top.get("limits", "fo"))
@@ -182,7 +201,17 @@ def _suite(path: Path, content: Any, updates: Iterable[str]) -> Suite:
         updates=_overrides(own, "'with' of the command line"),
         cpus=_count(top.get("cpus", 1), "cpus", least=1),
         retries=_count(top.get("retries", 2), "retries", least=0),
+        part=part,
     )
+    for wanted, there, option in (
+        (part.tasks, tasks, "--tasks"),
+        (part.methods, methods, "--methods"),
+        (part.limits, limits, "--limits"),
+    ):
+        _known(wanted, there, option)
+    for seed in part.seeds or ():
+        if seed not in suite.seeds:
+            raise UserError(f"--seeds: there is no {seed}; the file's seeds are {', '.join(map(str, suite.seeds))}")
     if not suite.cells():
         raise UserError("no task, method and limits go together: see their 'tasks' and 'limits'")
     return suite

@@ -95,7 +95,7 @@ class Plan:
             self.nodes[cell.label] = Node(
                 cell.label, cell.task, cell.method, (f"{cell.task}/{BUFFER}",) if needed else (), cell
             )
-            if cell.seed == self.suite.seeds[0]:
+            if cell.seed == cells[0].seed:
                 self._check(cell, needed, seen)
 
     def _check(self, cell: Cell, needed: bool, seen: dict[str, Cell]) -> None:
