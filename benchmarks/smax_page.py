@@ -49,8 +49,8 @@ def section(evidence: Evidence) -> list[str]:
         "\n".join(f"- {line}" for line in targets(evidence)),
         "### Teachers",
         "Share of battles won with its 95 % interval (Wilson's), acting greedily and sampling. Steps are those of the "
-        "environment, all agents together; the weights are those of the best test on the way. Time is wall-clock, with "
-        "the tests.",
+        "environment, all agents together; the weights are those of the best test on the way, with imitation_gap_coef "
+        "those of the last. Time is wall-clock, with the tests.",
         _teacher_table(teachers),
         "\n".join(f"- {task}: `{facts.get('command')}`" for task, facts in teachers.items()),
         f"![Win rate of the teachers against environment steps]({CURVES})",
