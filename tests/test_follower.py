@@ -34,7 +34,7 @@ def block(seed=0):
 
 
 def following(folder, **updates):
-    return make_learner(folder, **{**BLIND, "imitation_gap_coef": 0.5, "imitation_gap_from": 0.0, **updates})
+    return make_learner(folder, **{**BLIND, "imitation_gap_coef": 0.5, **updates})
 
 
 # -------------------------------------------------------------------------------------------------------- the price
@@ -127,16 +127,6 @@ def weights_after(learner, *t_env):
     return torch.cat([parameter.detach().flatten() for parameter in learner.mac.parameters()])
 
 
-def test_the_teacher_pays_from_the_share_of_the_training_that_is_given(tmp_path):
-    def trained(price, *t_env):
-        torch.manual_seed(0)
-        learner = following(tmp_path, imitation_gap_coef=price, imitation_gap_from=0.5, t_max=100)
-        return weights_after(learner, *t_env)
-
-    assert torch.equal(trained(0.1, 5, 49), trained(5.0, 5, 49))
-    assert not torch.equal(trained(0.1, 5, 49, 50), trained(5.0, 5, 49, 50))
-
-
 def test_a_run_with_a_follower_goes_on_from_a_checkpoint_as_if_never_stopped(tmp_path):
     torch.manual_seed(3)
     learner = following(tmp_path)
@@ -184,7 +174,6 @@ def test_the_price_makes_a_teacher_that_can_be_followed(tmp_path):
         ({"limits": "fo", "masks": ""}, "for a teacher that sees more than its students: set limits=lh"),
         ({"mask_at": "environment"}, "for a teacher that sees more than its students: set limits=lh and mask_at=contr"),
         ({"imitation_gap_coef": -1.0}, "imitation_gap_coef is -1.0: expected 0 .nobody follows. or more"),
-        ({"imitation_gap_from": 2}, "imitation_gap_from is 2.0: it must lie between 0 and 1"),
         ({"follower_width": 0}, "follower_width is 0: expected a number of units of at least 1"),
     ],
 )

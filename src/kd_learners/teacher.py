@@ -33,6 +33,7 @@ from kd_learners.losses import (
 from kd_learners.rollout import Rollout, Sequences, States, cut, starts
 from kd_learners.settings import read_settings
 from kd_learners.shaping import training_reward
+from kd_learners.warm_start import read_first_teacher
 from kd_marl import progress, resume, threads
 from kd_marl.artifacts import atomic
 from kd_marl.artifacts import teacher as artifact
@@ -57,7 +58,6 @@ class TeacherSettings:
     eps_clip: float
     entropy_coef: float
     imitation_gap_coef: float
-    imitation_gap_from: float
     follower_width: int
     follower_lr: float
     shaping: float
@@ -76,8 +76,6 @@ class TeacherSettings:
             raise UserError(f"chunk_length is {self.chunk_length!r}: expected a number of steps of at least 1")
         if self.imitation_gap_coef < 0.0:
             raise UserError(f"imitation_gap_coef is {self.imitation_gap_coef}: expected 0 (nobody follows) or more")
-        if not 0.0 <= self.imitation_gap_from <= 1.0:
-            raise UserError(f"imitation_gap_from is {self.imitation_gap_from}: it must lie between 0 and 1")
         if self.follower_width < 1:
             raise UserError(f"follower_width is {self.follower_width}: expected a number of units of at least 1")
 
@@ -151,13 +149,17 @@ class TeacherLearner:
         self.returns = RunningMoments()
         self.steps = self.first_step = 0
         self.best = BestWeights()
-        # Of the run that this one goes on from.
+        # Of the teacher that it began with, and of the run that this one goes on from.
+        self.begun_with: dict[str, Any] | None = None
+        self.steps_before = 0
         self.past_tests: list[list[float]] = []
         self.past_seconds = 0.0
         self.finished = False
         self.bar = progress.bar("teacher", self.settings.t_max, "step")
         self.last_log = -args.learner_log_interval - 1
         self.started = time.monotonic()
+        if args.begin_with:
+            self._begin_with(args.begin_with)
 
     def _make_follower(self) -> Follower | None:
         """The students' stand-in, where the teacher pays for what it cannot follow.
@@ -176,6 +178,20 @@ class TeacherLearner:
         mask = args.observation_mask
         return Follower(mask, args.n_actions, settings.follower_width, settings.follower_lr, args.seed)
 
+    def _begin_with(self, path: str) -> None:
+        """Take another teacher's networks; its steps, time and tests count as this one's."""
+        first = read_first_teacher(path, self.facts())
+        self.mac.agent.load_state_dict(first.agent_state)
+        self.critic.load_state_dict(first.critic_state)
+        facts = first.facts
+        moments: Any = first.normalisers["value"]
+        self.returns.mean, self.returns.variance = moments["mean"][0], moments["std"][0] ** 2
+        # As many as it has seen, so that what the critic's outputs mean goes on changing as slowly.
+        self.returns.count = float(facts["steps"] * facts["n_agents"])
+        self.begun_with = {"sha256": first.sha256, "command": facts.get("command")}
+        self.steps_before = facts["steps"]
+        self.past_tests, self.past_seconds = facts.get("tests", []), facts.get("train_seconds") or 0.0
+
     def train(self, batch: Any, t_env: int, episode_num: int) -> None:
         """One update on the episodes just played."""
         self._watch_tests(t_env)
@@ -185,11 +201,10 @@ class TeacherLearner:
         lr_share = settings.lr_final_share + (1.0 - settings.lr_final_share) * left
         for group, lr in zip(self.optimiser.param_groups, self.initial_lr, strict=True):
             group["lr"] = lr * lr_share
-        gap_coef = settings.imitation_gap_coef if t_env >= settings.imitation_gap_from * settings.t_max else 0.0
         rollout = self._prepare(batches.from_host(batch), lr_share)
         stats: list[dict[str, Tensor]] = []
         for _ in range(settings.epochs):
-            stats.extend(self._step(*part, gap_coef) for part in rollout.minibatches(settings.minibatches))
+            stats.extend(self._step(*part) for part in rollout.minibatches(settings.minibatches))
         self.steps = t_env
         if t_env - self.last_log >= self.args.learner_log_interval:
             self.last_log = t_env
@@ -244,8 +259,8 @@ class TeacherLearner:
         """The precision of the update's matrix products."""
         return torch.autocast(self.args.device, dtype=torch.bfloat16, enabled=self.settings.half_precision)
 
-    def _step(self, part: Sequences, states: States, gap_coef: float) -> dict[str, Tensor]:
-        """One gradient step on a minibatch, ``gap_coef`` the price of the imitation gap; returns what is logged."""
+    def _step(self, part: Sequences, states: States) -> dict[str, Tensor]:
+        """One gradient step on a minibatch; returns what is logged."""
         settings = self.settings
         with self._precision():
             logits, _ = self.mac.unroll_inputs(part.inputs.unsqueeze(2), part.hidden.unsqueeze(1))
@@ -260,7 +275,7 @@ class TeacherLearner:
         followed: dict[str, Tensor] = {}
         if part.follower_log_probs is not None:
             gap = masked_mean(imitation_gap(log_probs, part.follower_log_probs), part.acting)
-            loss = loss + gap_coef * gap
+            loss = loss + settings.imitation_gap_coef * gap
             agrees = (log_probs.argmax(-1) == part.follower_log_probs.argmax(-1)).float()
             followed = {"imitation_gap": gap.detach(), "follower_agreement": masked_mean(agrees, part.acting)}
         self.optimiser.zero_grad()
@@ -364,9 +379,10 @@ class TeacherLearner:
             "host": host.name,
             "host_commit": host.commit,
             "seed": args.seed,
-            "steps": self.steps,
+            "steps": self.steps_before + self.steps,
+            "begun_with": self.begun_with,
             "finished": self.finished,
-            "best_test_step": self.best.step,
+            "best_test_step": self.steps_before + self.best.step,
             "train_seconds": self.past_seconds + time.monotonic() - self.started,
             "tests": self._tests(),
             "command": args.command,
@@ -378,7 +394,7 @@ class TeacherLearner:
         stats = self.logger.stats
         wins = dict(stats.get("test_battle_won_mean", []))
         return self.past_tests + [
-            [int(step), float(value), *([float(wins[step])] if step in wins else [])]
+            [self.steps_before + int(step), float(value), *([float(wins[step])] if step in wins else [])]
             for step, value in stats.get("test_return_mean", [])
         ]
 
@@ -410,7 +426,7 @@ class TeacherLearner:
         torch.set_rng_state(state["torch_rng"])
         self.past_tests = loaded.facts.get("tests", [])
         self.past_seconds = loaded.facts.get("train_seconds", 0.0)
-        self.steps = self.first_step = loaded.facts["steps"]
+        self.steps = self.first_step = loaded.facts["steps"] - self.steps_before
 
 
 class BestWeights:

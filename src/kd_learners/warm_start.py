@@ -1,0 +1,50 @@
+"""A teacher's training that begins with another teacher instead of random networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kd_marl.artifacts.teacher import TeacherArtifact, load_teacher
+from kd_marl.errors import UserError
+
+# Facts that fix the networks' shapes, and what their inputs mean.
+SHAPES = (
+    "task",
+    "obs_size",
+    "state_size",
+    "n_agents",
+    "n_actions",
+    "hidden_dim",
+    "use_rnn",
+    "obs_agent_id",
+    "obs_last_action",
+    "obs_individual_obs",
+    "critic_type",
+    "teacher_input",
+)
+
+
+def read_first_teacher(path: str, wanted: Mapping[str, Any]) -> TeacherArtifact:
+    """The teacher that a training begins with.
+
+    Args:
+        path: ``begin_with``, a teacher's folder.
+        wanted: facts of the teacher in training (docs/formats.md).
+
+    Raises:
+        UserError: no teacher there, one of another task or with other networks, or one whose critic's unit is unknown.
+    """
+    teacher = load_teacher(path, n_agents=wanted["n_agents"])
+    for name in SHAPES:
+        found = teacher.facts.get(name)
+        if found != wanted[name]:
+            raise UserError(
+                f"begin_with={path}: that teacher has {name} {found}, this run {wanted[name]}: "
+                "set the run's keys as that teacher's command has them"
+            )
+    if teacher.normalisers["value"] is None:
+        raise UserError(
+            f"begin_with={path}: nothing tells the unit of that critic's values; train a teacher here first"
+        )
+    return teacher
