@@ -52,7 +52,7 @@ def section(evidence: Evidence) -> list[str]:
         "environment, all agents together; the weights are those of the best test on the way, with imitation_gap_coef "
         "those of the last. Time is wall-clock, with the tests.",
         _teacher_table(teachers),
-        "\n".join(f"- {task}: `{facts.get('command')}`" for task, facts in teachers.items()),
+        "\n".join(f"- {task}: {_trained_by(facts)}" for task, facts in teachers.items()),
         f"![Win rate of the teachers against environment steps]({CURVES})",
         "### Students",
         f"![Win rate of teacher and students for each map and limit]({WINS})",
@@ -122,6 +122,12 @@ def teacher_verdict(task: str, facts: dict[str, Any] | None) -> tuple[str, str]:
     if not enough or (seconds is not None and seconds > 3600 * TEACHER_HOURS):
         return NOT_MET, numbers
     return (f"{MET} in wins", numbers) if seconds is None else (MET, numbers)
+
+
+def _trained_by(facts: dict[str, Any]) -> str:
+    """The command that trained a teacher, after that of the teacher which it began with."""
+    first = facts.get("begun_with")
+    return (f"`{first['command']}`, then " if first else "") + f"`{facts.get('command')}`"
 
 
 def paper_kept(task: str, setting: str) -> float | None:

@@ -48,6 +48,13 @@ def play(grid, setting, wins, teacher=0.9, flops=40.0, task="3m"):
         put(grid, Cell(STUDENT, task, setting, seed), number, wins=(teacher, won, 0.01), **more)
 
 
+def test_the_command_of_a_teacher_comes_after_that_of_the_one_which_it_began_with(grid):
+    put_teacher(grid, "5m_vs_6m", **TEACHER, begun_with={"sha256": {}, "command": "python first"})
+    page = results_page.page([Evidence.collect(grid)])
+    assert "- 3m: `python src/main.py --config=kd_teacher`\n" in page
+    assert "- 5m_vs_6m: `python first`, then `python src/main.py --config=kd_teacher`\n" in page
+
+
 def test_the_students_table_holds_wins_what_is_kept_and_the_papers_row(grid):
     wins = [0.80, 0.82, 0.90]
     play(grid, "lh", wins)
