@@ -5,24 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kd_marl.artifacts.teacher import TeacherArtifact, load_teacher
+from kd_marl.artifacts.teacher import NETWORK_FACTS, TeacherArtifact, load_teacher
 from kd_marl.errors import UserError
-
-# Facts that fix the networks' shapes, and what their inputs mean.
-SHAPES = (
-    "task",
-    "obs_size",
-    "state_size",
-    "n_agents",
-    "n_actions",
-    "hidden_dim",
-    "use_rnn",
-    "obs_agent_id",
-    "obs_last_action",
-    "obs_individual_obs",
-    "critic_type",
-    "teacher_input",
-)
 
 
 def read_first_teacher(path: str, wanted: Mapping[str, Any]) -> TeacherArtifact:
@@ -36,7 +20,7 @@ def read_first_teacher(path: str, wanted: Mapping[str, Any]) -> TeacherArtifact:
         UserError: no teacher there, one of another task or with other networks, or one whose critic's unit is unknown.
     """
     teacher = load_teacher(path, n_agents=wanted["n_agents"])
-    for name in SHAPES:
+    for name in ("task", *NETWORK_FACTS):
         found = teacher.facts.get(name)
         if found != wanted[name]:
             raise UserError(

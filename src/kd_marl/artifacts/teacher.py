@@ -22,9 +22,8 @@ FORMAT = "kd-marl/teacher"
 VERSION = 1
 FACTS_FILE = "teacher.json"
 WEIGHT_FILES = ("agent.th", "critic.th")
-REQUIRED_FACTS = (
-    "task",
-    "layout",
+# What fixes the networks' shapes, and what their inputs mean.
+NETWORK_FACTS = (
     "obs_size",
     "state_size",
     "n_agents",
@@ -37,6 +36,11 @@ REQUIRED_FACTS = (
     "agent",
     "critic_type",
     "teacher_input",
+)
+REQUIRED_FACTS = (
+    "task",
+    "layout",
+    *NETWORK_FACTS,
     "gamma",
     "normalisers",
     "host",
