@@ -180,3 +180,8 @@ def test_the_price_makes_a_teacher_that_can_be_followed(tmp_path):
 def test_an_impossible_follower_is_one_line(tmp_path, updates, message):
     with pytest.raises(UserError, match=message):
         following(tmp_path, **updates)
+
+
+def test_a_follower_on_a_gpu_is_refused_in_one_line(tmp_path):
+    with pytest.raises(UserError, match="imitation_gap_coef is for the CPU: set use_cuda=False"):
+        following(tmp_path).cuda()

@@ -60,25 +60,31 @@ class Follower:
             lr_share: what is left of the learning rate.
 
         Returns:
-            The follower's log-probabilities there after it, ``(batch, time, agents, actions)``, without gradient.
+            The follower's log-probabilities there after it, ``(batch, time, agents, actions)``, without gradient; zeros
+            after an episode's last decision.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = self.lr * lr_share
         seen, avail = self._seen(episodes), episodes.avail_actions[:, :-1]
-        length, _ = until_last_decision(acting)
         with torch.enable_grad():
             for rows in torch.randperm(len(seen)).split(MINIBATCH_EPISODES):
-                _, steps = until_last_decision(acting[rows])
-                logits, _ = self.network.unroll_packed(seen[rows][steps], length[rows])
-                log_probs = masked_log_softmax(logits, avail[rows][steps])
+                length, steps = until_last_decision(acting[rows])
+                log_probs = self._log_probs(seen[rows][steps], avail[rows][steps], length)
                 loss = masked_mean(kl_divergence(teacher_log_probs[rows][steps], log_probs), acting[rows][steps])
                 self.optimiser.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(self.network.parameters(), GRAD_NORM_CLIP)
                 self.optimiser.step()
         self.blocks += 1
+        length, steps = until_last_decision(acting)
+        after = torch.zeros_like(teacher_log_probs)
         with torch.no_grad():
-            logits, _ = self.network.unroll(seen)
+            after[steps] = self._log_probs(seen[steps], avail[steps], length)
+        return after
+
+    def _log_probs(self, seen: Tensor, avail: Tensor, length: Tensor) -> Tensor:
+        """The follower's log-probabilities ``(steps, agents, actions)`` along packed episodes of these lengths."""
+        logits, _ = self.network.unroll_packed(seen, length)
         return masked_log_softmax(logits, avail)
 
     def _seen(self, episodes: Episodes) -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,10 @@ from kd_learners.losses import (
     ppo_clip,
 )
 from kd_learners.rollout import Rollout, Sequences, States, cut, starts
+from kd_learners.running_moments import RunningMoments
 from kd_learners.settings import read_settings
 from kd_learners.shaping import training_reward
+from kd_learners.teacher_settings import TeacherSettings
 from kd_learners.warm_start import read_first_teacher
 from kd_marl import progress, resume, threads
 from kd_marl.artifacts import atomic
@@ -40,82 +41,6 @@ from kd_marl.artifacts import teacher as artifact
 from kd_marl.environments import is_limited
 from kd_marl.errors import UserError
 from kd_marl.host import get_host
-
-
-@dataclass(frozen=True)
-class TeacherSettings:
-    """Stage 1's keys of ``kd_teacher.yaml``, where each is explained."""
-
-    lr: float
-    critic_lr: float
-    lr_final_share: float
-    optim_eps: float
-    epochs: int
-    minibatches: int
-    chunk_length: int
-    gamma: float
-    gae_lambda: float
-    eps_clip: float
-    entropy_coef: float
-    imitation_gap_coef: float
-    follower_width: int
-    follower_lr: float
-    shaping: float
-    grad_norm_clip: float
-    patience: float
-    t_max: int
-    autocast: str
-    torch_threads: int
-
-    def __post_init__(self) -> None:
-        if self.autocast not in ("none", "bfloat16", "auto"):
-            raise UserError(f"autocast is '{self.autocast}': choose none, bfloat16 or auto")
-        if type(self.torch_threads) is not int or self.torch_threads < 0:
-            raise UserError(f"torch_threads is {self.torch_threads!r}: expected 0 (every core) or a number of threads")
-        if type(self.chunk_length) is not int or self.chunk_length < 1:
-            raise UserError(f"chunk_length is {self.chunk_length!r}: expected a number of steps of at least 1")
-        if self.imitation_gap_coef < 0.0:
-            raise UserError(f"imitation_gap_coef is {self.imitation_gap_coef}: expected 0 (nobody follows) or more")
-        if self.follower_width < 1:
-            raise UserError(f"follower_width is {self.follower_width}: expected a number of units of at least 1")
-
-    @property
-    def half_precision(self) -> bool:
-        """Whether to compute in bfloat16."""
-        return self.autocast == "bfloat16" or (self.autocast == "auto" and multiplies_bfloat16())
-
-
-def multiplies_bfloat16() -> bool:
-    """Whether this CPU has instructions that multiply bfloat16 matrices; elsewhere float32 is faster."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return False
-    return bool(flags & {"amx_bf16", "avx512_bf16"})
-
-
-class RunningMoments:
-    """Mean and variance of everything seen so far, in float64 (parallel update of Chan et al., 1979)."""
-
-    def __init__(self) -> None:
-        self.mean, self.variance, self.count = 0.0, 1.0, 0.0
-
-    @property
-    def std(self) -> float:
-        """Standard deviation, never below 1e-4."""
-        return max(self.variance, 1e-8) ** 0.5
-
-    def update(self, values: Tensor) -> None:
-        """Add a 1-D tensor of values."""
-        values = values.double()
-        count, mean = float(values.numel()), float(values.mean())
-        variance = float(values.var(unbiased=False))
-        total = self.count + count
-        delta = mean - self.mean
-        between = delta**2 * self.count * count / total
-        self.variance = (self.variance * self.count + variance * count + between) / total
-        self.mean += delta * count / total
-        self.count = total
 
 
 class TeacherLearner:
@@ -345,7 +270,13 @@ class TeacherLearner:
             atomic.write_json(folder / artifact.FACTS_FILE, {**artifact.read_facts(folder), "test": test})
 
     def cuda(self) -> None:
-        """Move the networks to the GPU."""
+        """Move the networks to the GPU.
+
+        Raises:
+            UserError: with a follower: students are smaller than the cost of moving their data.
+        """
+        if self.follower is not None:
+            raise UserError("imitation_gap_coef is for the CPU: set use_cuda=False")
         self.mac.cuda()
         self.critic.cuda()
 

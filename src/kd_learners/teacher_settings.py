@@ -1,0 +1,60 @@
+"""Stage 1's keys, checked, and what this CPU makes of one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kd_marl.errors import UserError
+
+
+@dataclass(frozen=True)
+class TeacherSettings:
+    """Stage 1's keys of ``kd_teacher.yaml``, where each is explained."""
+
+    lr: float
+    critic_lr: float
+    lr_final_share: float
+    optim_eps: float
+    epochs: int
+    minibatches: int
+    chunk_length: int
+    gamma: float
+    gae_lambda: float
+    eps_clip: float
+    entropy_coef: float
+    imitation_gap_coef: float
+    follower_width: int
+    follower_lr: float
+    shaping: float
+    grad_norm_clip: float
+    patience: float
+    t_max: int
+    autocast: str
+    torch_threads: int
+
+    def __post_init__(self) -> None:
+        if self.autocast not in ("none", "bfloat16", "auto"):
+            raise UserError(f"autocast is '{self.autocast}': choose none, bfloat16 or auto")
+        if type(self.torch_threads) is not int or self.torch_threads < 0:
+            raise UserError(f"torch_threads is {self.torch_threads!r}: expected 0 (every core) or a number of threads")
+        if type(self.chunk_length) is not int or self.chunk_length < 1:
+            raise UserError(f"chunk_length is {self.chunk_length!r}: expected a number of steps of at least 1")
+        if self.imitation_gap_coef < 0.0:
+            raise UserError(f"imitation_gap_coef is {self.imitation_gap_coef}: expected 0 (nobody follows) or more")
+        if self.follower_width < 1:
+            raise UserError(f"follower_width is {self.follower_width}: expected a number of units of at least 1")
+
+    @property
+    def half_precision(self) -> bool:
+        """Whether to compute in bfloat16."""
+        return self.autocast == "bfloat16" or (self.autocast == "auto" and multiplies_bfloat16())
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions that multiply bfloat16 matrices; elsewhere float32 is faster."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+    return bool(flags & {"amx_bf16", "avx512_bf16"})
