@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kd_learners import batches, central_critic
 from kd_learners.losses import acting_mask, masked_log_softmax
-from kd_learners.rollout import Rollout, Sequences, States, cut, starts
+from kd_learners.rollout import Rollout, Sequences, States, cut, ends, pieces, starts
 from kd_learners.running_moments import RunningMoments
 from kd_learners.teacher import BestWeights
 from kd_marl.artifacts.teacher import load_teacher
@@ -94,14 +94,15 @@ def test_equal_returns_leave_a_small_positive_spread():
 # --------------------------------------------------------------------------------------------- advantages and returns
 @pytest.mark.parametrize("common_reward", [True, False], ids=["common reward", "own rewards"])
 def test_advantages_and_targets_equal_a_slow_loop_that_bootstraps_at_time_limits(tmp_path, common_reward):
-    learner = make_learner(tmp_path, common_reward=common_reward)
+    # Sequences shorter than the episodes, so that some begin in the middle of one.
+    learner = make_learner(tmp_path, common_reward=common_reward, chunk_length=2)
     learner.returns.update(torch.tensor([1.0, 4.0, 9.0]))
     batch = played(common_reward=common_reward)
     scale = learner.returns.std, learner.returns.mean
     with torch.no_grad():
         value = (learner.critic(batch).squeeze(-1) * scale[0] + scale[1]).double().numpy()
         every = {"obs": batch["obs"], "state": batch["state"]}
-        logits, _ = learner.mac.unroll(every)
+        logits, embedding = learner.mac.unroll(every)
     rollout = learner._prepare(batches.from_host(batch))
 
     gamma, lam = learner.settings.gamma, learner.settings.gae_lambda
@@ -127,6 +128,8 @@ def test_advantages_and_targets_equal_a_slow_loop_that_bootstraps_at_time_limits
     log_prob = masked_log_softmax(logits[:, :-1], avail).gather(-1, episodes.actions.unsqueeze(-1)).squeeze(-1)
     got, length = rollout.sequences, learner.settings.chunk_length
     kept = cut(acting, length).any(dim=1)
+    begin = starts(embedding[:, :-1][:, ends(length)], pieces(LIMIT, length))
+    torch.testing.assert_close(got.hidden, begin[kept], rtol=0, atol=1e-6)
     decided = got.acting > 0
     assert decided.sum() == acting.sum()
     torch.testing.assert_close(got.acting, cut(acting, length)[kept], rtol=0, atol=0)
@@ -165,6 +168,8 @@ def test_sequences_hold_every_step_of_every_agent_once_and_in_order(batch, time,
             own = rows.view(batch, agents, pieces * length, 2)[b, agent]
             assert torch.equal(own[:time], x[b, :, agent])
             assert not own[time:].any()
+    some = torch.arange(len(rows)) % 3 != 1
+    assert torch.equal(cut(x, length, some), rows[some])
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 50])
@@ -173,7 +178,8 @@ def test_a_sequence_from_its_starting_state_gives_the_logits_of_the_whole_episod
     inputs = learner.mac.episode_inputs(vars(episodes))
     with torch.no_grad():
         logits, embedding = learner.mac.unroll_inputs(inputs)
-        parts, _ = learner.mac.unroll_inputs(cut(inputs, length).unsqueeze(2), starts(embedding, length).unsqueeze(1))
+        begin = starts(embedding[:, ends(length)], pieces(inputs.shape[1], length))
+        parts, _ = learner.mac.unroll_inputs(cut(inputs, length).unsqueeze(2), begin.unsqueeze(1))
     real = cut(torch.ones_like(logits), length) > 0
     torch.testing.assert_close(parts.squeeze(2)[real], cut(logits, length)[real], rtol=0, atol=1e-6)
 

@@ -100,13 +100,16 @@ def unroll(agent: Any, inputs: Tensor, hidden: Tensor | None = None) -> tuple[Te
     return agent.fc2(embedding), embedding
 
 
-def unroll_ragged(agent: Any, inputs: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+def unroll_ragged(
+    agent: Any, inputs: Tensor, length: Tensor, embedding_steps: slice = slice(None)
+) -> tuple[Tensor, Tensor]:
     """:func:`unroll` from the start of episodes that differ in length, without computing most of their padding.
 
     Args:
         agent: as for :func:`unroll`.
         inputs: ``(batch, time, agents, input_size)`` float32.
         length: steps of each episode, int64 ``(batch,)``.
+        embedding_steps: the steps whose embeddings are returned. All of them are the largest tensor of an update by far.
 
     Returns:
         As :func:`unroll`; zeros after an episode's end, or what the network makes of the padding there.
@@ -117,11 +120,13 @@ def unroll_ragged(agent: Any, inputs: Tensor, length: Tensor) -> tuple[Tensor, T
     groups = 1 if bool((length == time).all()) else min(RAGGED_GROUPS, batch)
     for rows in length.argsort().tensor_split(groups):
         until = max(1, int(length[rows].max()))
-        parts = unroll(agent, inputs[rows, :until])
+        logits, embedding = unroll(agent, inputs[rows, :until])
+        parts = (logits, embedding[:, embedding_steps])
         if not outputs:
-            outputs = [part.new_zeros(batch, time, agents, part.shape[-1]) for part in parts]
+            times = (time, len(range(time)[embedding_steps]))
+            outputs = [part.new_zeros(batch, t, agents, part.shape[-1]) for part, t in zip(parts, times, strict=True)]
         for whole, part in zip(outputs, parts, strict=True):
-            whole[rows, :until] = part
+            whole[rows, : part.shape[1]] = part
     return outputs[0], outputs[1]
 
 

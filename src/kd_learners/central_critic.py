@@ -14,6 +14,9 @@ from kd_marl.errors import UserError
 from kd_marl.host import get_host
 
 CRITIC_TYPES = ("cv_critic", "ac_critic")
+# States whose values are computed in one call where no gradient is needed: enough for fast products, and few enough that
+# what lies between the layers is memory that is used again, which costs less than fresh memory does.
+STATES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def evaluate(critic: Any, inputs: Tensor) -> Tensor:
 
 
 def evaluate_where(critic: Any, inputs: Tensor, where: Tensor) -> Tensor:
-    """:func:`evaluate` at some steps only, 0 at the others.
+    """:func:`evaluate` at some steps only, 0 at the others; a few states at a time.
 
     Args:
         critic: as for :func:`evaluate`.
@@ -109,7 +112,7 @@ def evaluate_where(critic: Any, inputs: Tensor, where: Tensor) -> Tensor:
     Returns:
         ``(batch, time, agents)``.
     """
-    some = evaluate(critic, inputs[where])
+    some = torch.cat([evaluate(critic, part) for part in inputs[where].split(STATES_AT_ONCE)])
     value = some.new_zeros(*where.shape, some.shape[-1])
     value[where] = some
     return value

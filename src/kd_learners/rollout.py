@@ -57,36 +57,50 @@ class Rollout:
         yield from zip(*parts, strict=True)
 
 
-def cut(x: Tensor, length: int) -> Tensor:
+def pieces(time: int, length: int) -> int:
+    """Into how many sequences of ``length`` steps :func:`cut` cuts an agent's episode of ``time`` steps."""
+    return -(-time // length)
+
+
+def cut(x: Tensor, length: int, kept: Tensor | None = None) -> Tensor:
     """Cut whole episodes into sequences of single agents.
 
     Args:
         x: ``(batch, time, agents, ...)``.
         length: steps of a sequence; the last one of an episode is padded with zeros.
+        kept: which sequences, bool ``(batch * agents * pieces,)``; all if it is not given. The others are never copied.
 
     Returns:
-        ``(batch * agents * ceil(time / length), length, ...)``.
+        ``(sequences, length, ...)``, by episode, then agent, then time.
     """
     batch, time, agents = x.shape[:3]
-    pieces = -(-time // length)
-    if pieces * length > time:
-        x = nn.functional.pad(x, (0, 0) * (x.dim() - 2) + (0, pieces * length - time))
-    pieces_first = x.unflatten(1, (pieces, length)).movedim(3, 1)
-    return pieces_first.reshape(batch * agents * pieces, length, *x.shape[3:])
+    count = pieces(time, length)
+    rows = torch.arange(batch * agents * count, device=x.device)
+    rows = (rows if kept is None else rows[kept]).unsqueeze(1)
+    step = rows % count * length + torch.arange(length, device=x.device)
+    found = x[rows // (agents * count), step.clamp(max=time - 1), rows // count % agents]
+    if count * length > time:
+        found[step >= time] = 0
+    return found
 
 
-def starts(embedding: Tensor, length: int) -> Tensor:
+def ends(length: int) -> slice:
+    """The last step of each whole sequence of :func:`cut`: the recurrent state there is what the next one begins with."""
+    return slice(length - 1, None, length)
+
+
+def starts(at_ends: Tensor, count: int) -> Tensor:
     """The recurrent state before each sequence of :func:`cut`.
 
     Args:
-        embedding: state after every step ``(batch, time, agents, hidden_dim)``.
-        length: steps of a sequence.
+        at_ends: state after the steps of :func:`ends` ``(batch, time // length, agents, hidden_dim)``.
+        count: sequences of an agent's episode, as :func:`pieces` counts them.
 
     Returns:
-        ``(rows, hidden_dim)``; zeros where a sequence begins an episode.
+        ``(batch * agents * count, hidden_dim)``; zeros where a sequence begins an episode.
     """
-    before = nn.functional.pad(embedding[:, :-1], (0, 0, 0, 0, 1, 0))
-    return before[:, ::length].movedim(2, 1).reshape(-1, embedding.shape[-1])
+    before = nn.functional.pad(at_ends, (0, 0, 0, 0, 1, 0))[:, :count]
+    return before.movedim(2, 1).reshape(-1, at_ends.shape[-1])
 
 
 def _parts(rows: Any, count: int) -> list[Any]:

@@ -29,7 +29,7 @@ from kd_learners.losses import (
     masked_mean,
     ppo_clip,
 )
-from kd_learners.rollout import Rollout, Sequences, States, cut, starts
+from kd_learners.rollout import Rollout, Sequences, States, cut, ends, pieces, starts
 from kd_learners.running_moments import RunningMoments
 from kd_learners.settings import read_settings
 from kd_learners.shaping import training_reward
@@ -149,8 +149,9 @@ class TeacherLearner:
         policy_inputs = self.mac.episode_inputs(every)[:, :-1]
         critic_inputs = self.critic_sizes.inputs(every)
         avail = episodes.avail_actions[:, :-1]
+        length = settings.chunk_length
         with self._precision():
-            logits, embedding = unroll_ragged(self.mac.agent, policy_inputs, episodes.length)
+            logits, at_ends = unroll_ragged(self.mac.agent, policy_inputs, episodes.length, ends(length))
             value = central_critic.evaluate_where(self.critic, critic_inputs, episodes.shown)
         value = value.float() * self.returns.std + self.returns.mean
         residual = td_residual(self.reward(episodes), value, episodes.terminated, episodes.filled, settings.gamma)
@@ -159,7 +160,6 @@ class TeacherLearner:
         filled = episodes.filled.expand_as(returns)
         self.returns.update(returns[filled > 0])
         acting = acting_mask(episodes.filled.squeeze(-1), avail)
-        length = settings.chunk_length
         kept = cut(acting, length).any(dim=1)
         log_probs = masked_log_softmax(logits.float(), avail)
         decisions = {
@@ -172,11 +172,11 @@ class TeacherLearner:
         }
         if self.follower is not None:
             decisions["follower_log_probs"] = self.follower.fit(episodes, log_probs, acting, lr_share)
-        sequences = {name: cut(value, length)[kept] for name, value in decisions.items()}
+        sequences = {name: cut(value, length, kept) for name, value in decisions.items()}
         taken = episodes.filled.squeeze(-1) > 0
         target = (returns - self.returns.mean) / self.returns.std
         return Rollout(
-            Sequences(**sequences, hidden=starts(embedding.float(), length)[kept]),
+            Sequences(**sequences, hidden=starts(at_ends, pieces(acting.shape[1], length))[kept].float()),
             States(inputs=critic_inputs[:, :-1][taken], target=target[taken]),
         )
 
