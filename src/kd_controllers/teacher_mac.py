@@ -109,7 +109,7 @@ def unroll_ragged(
         agent: as for :func:`unroll`.
         inputs: ``(batch, time, agents, input_size)`` float32.
         length: steps of each episode, int64 ``(batch,)``.
-        embedding_steps: the steps whose embeddings are returned. All of them are the largest tensor of an update by far.
+        embedding_steps: the steps whose embeddings are returned. All of them are by far an update's largest tensor.
 
     Returns:
         As :func:`unroll`; zeros after an episode's end, or what the network makes of the padding there.

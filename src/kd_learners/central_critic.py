@@ -14,8 +14,8 @@ from kd_marl.errors import UserError
 from kd_marl.host import get_host
 
 CRITIC_TYPES = ("cv_critic", "ac_critic")
-# States whose values are computed in one call where no gradient is needed: enough for fast products, and few enough that
-# what lies between the layers is memory that is used again, which costs less than fresh memory does.
+# States whose values are computed in one call where no gradient is needed: enough for fast products, few enough that
+# what lies between the layers is in memory that is used again, which costs less than fresh memory does.
 STATES_AT_ONCE = 1024
 
 

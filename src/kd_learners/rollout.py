@@ -85,7 +85,7 @@ def cut(x: Tensor, length: int, kept: Tensor | None = None) -> Tensor:
 
 
 def ends(length: int) -> slice:
-    """The last step of each whole sequence of :func:`cut`: the recurrent state there is what the next one begins with."""
+    """Last step of each whole sequence of :func:`cut`: the next one begins with the recurrent state there."""
     return slice(length - 1, None, length)
 
 
