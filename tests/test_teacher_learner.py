@@ -161,11 +161,11 @@ def test_every_sequence_and_every_state_is_in_exactly_one_minibatch(learner):
 def test_sequences_hold_every_step_of_every_agent_once_and_in_order(batch, time, agents, length):
     x = torch.arange(1, batch * time * agents * 2 + 1).view(batch, time, agents, 2)
     rows = cut(x, length)
-    pieces = -(-time // length)
-    assert rows.shape == (batch * agents * pieces, length, 2)
+    count = -(-time // length)
+    assert rows.shape == (batch * agents * count, length, 2)
     for b in range(batch):
         for agent in range(agents):
-            own = rows.view(batch, agents, pieces * length, 2)[b, agent]
+            own = rows.view(batch, agents, count * length, 2)[b, agent]
             assert torch.equal(own[:time], x[b, :, agent])
             assert not own[time:].any()
     some = torch.arange(len(rows)) % 3 != 1
