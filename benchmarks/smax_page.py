@@ -52,7 +52,7 @@ def section(evidence: Evidence) -> list[str]:
         "environment, all agents together; the weights are those of the best test on the way, with imitation_gap_coef "
         "those of the last. Time is wall-clock, with the tests.",
         _teacher_table(teachers),
-        "\n".join(f"- {task}: {_trained_by(facts)}" for task, facts in teachers.items()),
+        "\n".join(f"- {task}: {_trained_by(task, facts)}" for task, facts in teachers.items()),
         f"![Win rate of the teachers against environment steps]({CURVES})",
         "### Students",
         f"![Win rate of teacher and students for each map and limit]({WINS})",
@@ -124,10 +124,11 @@ def teacher_verdict(task: str, facts: dict[str, Any] | None) -> tuple[str, str]:
     return (f"{MET} in wins", numbers) if seconds is None else (MET, numbers)
 
 
-def _trained_by(facts: dict[str, Any]) -> str:
+def _trained_by(task: str, facts: dict[str, Any]) -> str:
     """The command that trained a teacher, after that of the teacher which it began with."""
     first = facts.get("begun_with")
-    return (f"`{first['command']}`, then " if first else "") + f"`{facts.get('command')}`"
+    both = f"`kd-marl teachers train {task}` runs `{first['command']}`, then " if first else ""
+    return both + f"`{facts.get('command')}`"
 
 
 def paper_kept(task: str, setting: str) -> float | None:

@@ -20,6 +20,7 @@ COMMANDS = [
     ["teachers"],
     ["teachers", "list"],
     ["teachers", "show"],
+    ["teachers", "train"],
     ["masks"],
     ["doctor"],
 ]

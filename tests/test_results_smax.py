@@ -52,7 +52,8 @@ def test_the_command_of_a_teacher_comes_after_that_of_the_one_which_it_began_wit
     put_teacher(grid, "5m_vs_6m", **TEACHER, begun_with={"sha256": {}, "command": "python first"})
     page = results_page.page([Evidence.collect(grid)])
     assert "- 3m: `python src/main.py --config=kd_teacher`\n" in page
-    assert "- 5m_vs_6m: `python first`, then `python src/main.py --config=kd_teacher`\n" in page
+    both = "`python first`, then `python src/main.py --config=kd_teacher`"
+    assert f"- 5m_vs_6m: `kd-marl teachers train 5m_vs_6m` runs {both}\n" in page
 
 
 def test_the_students_table_holds_wins_what_is_kept_and_the_papers_row(grid):

@@ -43,7 +43,11 @@ def test_the_first_teachers_steps_time_and_tests_count_as_its_own(first, tmp_pat
     assert (facts["steps"], facts["best_test_step"]) == (50, 48)
     assert facts["tests"] == [[4, 2.0], [48, 3.0]]
     assert facts["train_seconds"] >= before["train_seconds"]
-    assert facts["begun_with"] == {"sha256": before["sha256"], "command": "python src/main.py first"}
+    assert facts["begun_with"] == {
+        "sha256": before["sha256"],
+        "command": "python src/main.py first",
+        "begun_with": None,
+    }
 
 
 def test_it_goes_on_from_a_checkpoint_as_if_never_stopped(first, tmp_path):

@@ -113,7 +113,11 @@ class TeacherLearner:
         self.returns.mean, self.returns.variance = moments["mean"][0], moments["std"][0] ** 2
         # As many as it has seen, so that what the critic's outputs mean goes on changing as slowly.
         self.returns.count = float(facts["steps"] * facts["n_agents"])
-        self.begun_with = {"sha256": first.sha256, "command": facts.get("command")}
+        self.begun_with = {
+            "sha256": first.sha256,
+            "command": facts.get("command"),
+            "begun_with": facts.get("begun_with"),
+        }
         self.steps_before = facts["steps"]
         self.past_tests, self.past_seconds = facts.get("tests", []), facts.get("train_seconds") or 0.0
 

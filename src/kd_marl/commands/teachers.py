@@ -1,4 +1,4 @@
-"""`kd-marl teachers`: which teachers there are, and what one was trained on."""
+"""`kd-marl teachers`: which teachers there are, what one was trained on, and training one again."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from kd_marl.errors import UserError
 
 
 def add(subparsers: Subparsers) -> None:
-    """Adds `teachers`, `teachers list` and `teachers show`."""
+    """Adds `teachers`, `teachers list`, `teachers show` and `teachers train`."""
     parser = add_parser(
-        subparsers, "teachers", "List the teachers a run can use, or show one.", "kd-marl teachers show src/zoo/<task>"
+        subparsers,
+        "teachers",
+        "List the teachers a run can use, show one, or train one again.",
+        "kd-marl teachers show src/zoo/<task>",
     )
     parser.set_defaults(run=_list, search=[])
     actions = parser.add_subparsers(metavar="ACTION")
@@ -38,6 +41,19 @@ def add(subparsers: Subparsers) -> None:
     show.add_argument("--config", type=Path, help="EPyMARL checkpoint: config.json of its Sacred run")
     show.add_argument("--n-agents", type=int, help="EPyMARL checkpoint: its number of agents")
     show.set_defaults(run=_show)
+    train = add_parser(
+        actions,
+        "train",
+        "Train a teacher again by the commands of its record, one after the other where it began with another; stop it "
+        "at any time, the same command goes on. The weights are not the same to the digit: rounding differs.",
+        "kd-marl teachers train 5m_vs_6m with seed=3",
+    )
+    train.add_argument("teacher", help="a bundled teacher's task, or a teacher's folder")
+    train.add_argument(
+        "--to", type=Path, default=Path("results"), metavar="DIR", help="results folder (default: results)"
+    )
+    train.usage = f"{train.prog} TEACHER [--to DIR] [with key=value ...]"
+    train.set_defaults(run=_train, updates=[])
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -72,6 +88,22 @@ def _show(args: argparse.Namespace) -> int:
     print_facts([("folder", teacher.folder), *((key, _plain(value)) for key, value in teacher.facts.items())])
     for warning in teacher.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from kd_marl import retrain
+    from kd_marl.artifacts.teacher import checkpoint_folder, read_facts
+
+    bundled = [folder.name for folder in sorted(ZOO.iterdir()) if (folder / "teacher.json").is_file()]
+    if args.teacher not in bundled and not Path(args.teacher).is_dir():
+        raise UserError(f"no teacher {args.teacher}: give a folder, or a bundled teacher's task ({', '.join(bundled)})")
+    folder = ZOO / args.teacher if args.teacher in bundled else checkpoint_folder(Path(args.teacher))
+    try:
+        retrain.train(read_facts(folder), args.to, args.updates)
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on", file=sys.stderr)
+        return 130
     return 0
 
 

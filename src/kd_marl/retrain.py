@@ -1,0 +1,92 @@
+"""A teacher trained again from its record: the commands in its ``teacher.json``, one after the other.
+
+A teacher that began with another (``begin_with``) has that one's command in its record too. The same commands make the
+same kind of teacher, not the same weights: on another processor rounding differs, and a training is chaotic.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kd_marl.artifacts.teacher import read_facts, teacher_folders
+from kd_marl.errors import UserError
+from kd_marl.host import SOURCE_ROOT
+
+_PROGRAM = ["python", "src/main.py"]
+# What a record says of the place where that training was made.
+_PLACES = frozenset({"local_results_path", "begin_with", "resume"})
+
+
+def recorded(facts: Mapping[str, Any]) -> list[list[str]]:
+    """The words behind ``python src/main.py`` of every training that made a teacher, in their order.
+
+    Args:
+        facts: those of ``teacher.json`` (docs/formats.md).
+
+    Raises:
+        UserError: the record lacks a training, or was not made by ``src/main.py``.
+    """
+    earlier = facts.get("begun_with")
+    words = shlex.split(facts["command"] or "")
+    if words[:2] != _PROGRAM:
+        raise UserError(f"the teacher's record has no command of src/main.py to repeat, but {facts['command']!r}")
+    if earlier is None and any(word.startswith("begin_with=") and word != "begin_with=" for word in words):
+        raise UserError(
+            "the teacher began with another (begin_with), and its record does not say how that one was made"
+        )
+    return [*(recorded(earlier) if earlier else []), words[2:]]
+
+
+def train(facts: Mapping[str, Any], results: Path, updates: Sequence[str] = ()) -> Path:
+    """Make every training of a teacher's record that ``results`` does not have yet; one that was cut short goes on.
+
+    Args:
+        facts: those of ``teacher.json``.
+        results: what the runs are given as ``local_results_path``.
+        updates: further ``key=value`` words, for every training; they win over the record's.
+
+    Returns:
+        The folder of the last training's teacher.
+
+    Raises:
+        UserError: the record cannot be repeated, or a training failed; it has said why.
+    """
+    trainings, folder = recorded(facts), None
+    for number, words in enumerate(trainings, start=1):
+        begun: list[str] = [] if folder is None else [f"begin_with={folder}"]
+        words = _merged(words, [*updates, *begun, f"local_results_path={results}"])
+        line = shlex.join([*_PROGRAM, *words])
+        print(f"training {number} of {len(trainings)}: {line}", flush=True)
+        folder = _made_by(line, results)
+        if folder is None:
+            run = [sys.executable, str(SOURCE_ROOT / "main.py"), *words, "resume=True"]
+            if subprocess.run(run, check=False).returncode:
+                raise UserError(f"training {number} of {len(trainings)} failed: its message is above")
+            folder = _made_by(line, results)
+            assert folder is not None, "a run that ends well leaves its teacher"
+        print(f"its teacher: {folder}", flush=True)
+    assert folder is not None, "a record has a training at least"
+    return folder
+
+
+def _merged(words: Sequence[str], updates: Sequence[str]) -> list[str]:
+    """A command line with updates, each key once; what says where the recorded run was is left out."""
+    changed = {word.partition("=")[0] for word in updates} | _PLACES
+    start = words.index("with") + 1 if "with" in words else len(words)
+    kept = [word for word in words[start:] if word.partition("=")[0] not in changed]
+    return [*(word for word in words[:start] if word != "with"), "with", *kept, *updates]
+
+
+def _made_by(line: str, results: Path) -> Path | None:
+    """The finished teacher of a command line in a results folder, the newest if there are several."""
+    for folder in teacher_folders([results / "models"]):
+        facts = read_facts(folder)
+        # Its last test is written after its last weights.
+        if facts.get("finished") and facts["test"] and facts["command"] in (line, f"{line} resume=True"):
+            return folder
+    return None

@@ -1,0 +1,83 @@
+"""A teacher trained again from the commands of its record."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from kd_marl import cli, retrain
+from kd_marl.artifacts.teacher import read_facts
+from kd_marl.commands.common import ZOO
+from kd_marl.errors import UserError
+from stage_fixtures import words
+
+FIRST = "python src/main.py --config=kd_teacher --env-config=mpe with seed=1 t_max=10 local_results_path=/a"
+SECOND = f"{FIRST} begin_with=/a/models/x/10 resume=True"
+
+
+def test_every_bundled_teacher_can_be_trained_again():
+    for folder in sorted(ZOO.iterdir()):
+        trainings = retrain.recorded(read_facts(folder))
+        assert all(words[0] == "--config=kd_teacher" for words in trainings)
+        assert len(trainings) == (2 if folder.name == "5m_vs_6m" else 1)
+
+
+def test_the_trainings_come_oldest_first():
+    third = {"command": FIRST.replace("seed=1", "seed=3")}
+    facts = {"command": SECOND, "begun_with": {"command": FIRST, "begun_with": third}}
+    seeds = [next(word for word in words if word.startswith("seed=")) for words in retrain.recorded(facts)]
+    assert seeds == ["seed=3", "seed=1", "seed=1"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"command": SECOND, "begun_with": None}, "does not say how that one was made"),
+        ({"command": None}, "no command of src/main.py to repeat, but None"),
+        ({"command": "python src/other.py"}, "no command of src/main.py"),
+        ({"command": SECOND, "begun_with": {"command": SECOND}}, "does not say how that one was made"),
+    ],
+)
+def test_a_record_that_cannot_be_repeated_is_refused(facts, message):
+    with pytest.raises(UserError, match=message):
+        retrain.recorded(facts)
+
+
+def test_an_unknown_teacher_is_answered_with_the_bundled_ones(capsys):
+    assert cli.main(["teachers", "train", "5m"]) == 2
+    assert (
+        "error: no teacher 5m: give a folder, or a bundled teacher's task (3m, 3s5z, 5m_vs_6m"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_failed_training_is_said_in_one_line(tmp_path, capfd):
+    command = ["teachers", "train", "pz-mpe-simple-spread-v3", "--to", str(tmp_path), "with", "no_such_key=1"]
+    assert cli.main(command) == 2
+    said = capfd.readouterr().err
+    assert said.splitlines()[-1] == "error: training 1 of 1 failed: its message is above"
+    assert "no_such_key" in said
+
+
+def test_a_teacher_that_began_with_another_is_made_by_one_command_once(mains, tiny_teacher, tmp_path, capfd):
+    mains.run(*words("kd_teacher", tmp_path / "old", "seed=2", f"begin_with={tiny_teacher}")).check()
+    old = max((tmp_path / "old").glob("models/*/*/teacher.json"), key=lambda file: int(file.parent.name)).parent
+    capfd.readouterr()
+
+    command = ["teachers", "train", str(old), "--to", str(tmp_path / "new"), "with", "eval_episodes=4"]
+    assert cli.main(command) == 0
+    said = capfd.readouterr().out
+    made = [line.removeprefix("its teacher: ") for line in said.splitlines() if line.startswith("its teacher: ")]
+    first, second = (read_facts(folder) for folder in made)
+    assert (first["seed"], second["seed"]) == (1, 2)
+    assert second["begun_with"]["sha256"] == first["sha256"]
+    assert second["steps"] > first["steps"] > 0
+    assert first["test"]["episodes"] == second["test"]["episodes"] == 4
+    assert f"begin_with={made[0]}" in shlex.split(second["command"])
+
+    # Nothing is left to do, and nothing is done.
+    assert cli.main(command) == 0
+    assert capfd.readouterr().out == "".join(
+        f"{line}\n" for line in said.splitlines() if line.startswith(("training ", "its teacher: "))
+    )
