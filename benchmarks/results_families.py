@@ -54,6 +54,7 @@ MPE = Family(
         "lha-paper": ("limits=lha", "masks_preset=paper"),
         "lha-random": ("limits=lha", "masks_preset=random"),
     },
+    student_words=("eval_episodes=1000",),
     # lha hides what lh hides, and a baseline has one width, so it shares lh's.
     baseline_of={
         "fo": "fo",
@@ -63,7 +64,7 @@ MPE = Family(
         "lha-random": "lh-random",
     },
     # A baseline's network is as wide as the widest student.
-    baseline_words=("hidden_dim=32", "final_evaluation=True", "use_cuda=False"),
+    baseline_words=("hidden_dim=32", "runner=vector", "eval_episodes=1000", "final_evaluation=True", "use_cuda=False"),
 )
 
 # In the order of the page.

@@ -20,6 +20,8 @@ TINY = {
         *BLOCK,
         *("buffer_episodes=24", "shard_episodes=8", "t_max=400", "save_model_interval=100", "updates_per_train=2"),
         *("minibatch_episodes=8", "test_nepisode=4", "eval_episodes=8"),
+        # Of the particle environments: JAX, with which their default steps them, takes longer to start than such a run.
+        "runner=parallel",
     ],
 }
 

@@ -297,7 +297,7 @@ def test_a_method_runs_on_battles_to_its_result(mains, battle_buffer, tmp_path, 
     run = mains.run(
         *(f"--config={name}", "--env-config=smax", "with", "env_args.map_name=3m", "seed=1", *TINY["kd_student"]),
         *(f"local_results_path={tmp_path}", f"teacher={source_root / 'zoo' / '3m'}", f"expert_buffer={battle_buffer}"),
-        *("t_max=200", "eval_episodes=4", "test_nepisode=4"),
+        *("t_max=200", "eval_episodes=4", "test_nepisode=4", "runner=vector"),
     ).check()
     check_result(run, name, n_actions=8)
     assert run.summary["teacher"]["win_rate"] is not None

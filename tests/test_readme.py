@@ -30,16 +30,26 @@ def test_every_run_of_the_readme_in_its_order(readme, mains, tmp_path):
     lines = commands(readme, "python src/main.py")
     algorithms = [words[0].removeprefix("--config=") for words in lines]
     particles = ["kd_teacher", "kd_export", *["kd_student"] * 2, "qmix", *["kd_student"] * 2]
-    assert algorithms == [*particles, "kd_student", "kd_teacher", "kd_teacher"]
+    assert algorithms == [*particles, "kd_student", "kd_teacher"]
     for algorithm, words in zip(algorithms, lines, strict=True):
         battles = "--env-config=smax" in words
         if battles and importlib.util.find_spec("jaxmarl") is None:
             continue
-        run = mains.run(*words, *TINY.get(algorithm, STOCK), f"local_results_path={tmp_path}", "seed=1").check()
+        tiny = [*TINY.get(algorithm, STOCK), *(["runner=vector"] if battles else [])]
+        run = mains.run(*words, *tiny, f"local_results_path={tmp_path}", "seed=1").check()
         if "resume=True" in words:
             assert "this run has finished already" in run.out + run.err
         elif algorithm == "kd_student":
             assert (run.summary["student"]["return_mean"] > 0.0) == battles
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jaxmarl") is None, reason="battles need the extra smax")
+def test_the_bundled_teacher_that_the_readme_trains_again(readme, tmp_path, capfd):
+    (words,) = commands(readme, "kd-marl")
+    assert cli.main([*words, *TINY["kd_teacher"], f"--to={tmp_path}"]) == 0
+    said = capfd.readouterr().out
+    assert "training 2 of 2: python src/main.py --config=kd_teacher" in said
+    assert re.search(r"its teacher: .*/models/kd_teacher_seed3_5m_vs_6m_.*\n$", said)
 
 
 def test_the_masks_written_in_the_readme_are_masks(readme, capsys):

@@ -31,7 +31,10 @@ from result_runs import (
     row_of,
 )
 
-BASELINE_WORDS = ("hidden_dim=32", "final_evaluation=True", "use_cuda=False")
+BASELINE_WORDS = (
+    *("hidden_dim=32", "runner=vector", "eval_episodes=1000"),
+    *("final_evaluation=True", "use_cuda=False"),
+)
 
 FAKE = """
 import json, os, pathlib, sys
@@ -100,11 +103,11 @@ def test_command_lines_are_the_defaults_under_a_limit(grid):
     assert student == (
         *("--config=kd_student", "--env-config=mpe", "with", f"env_args.key={SPREAD}"),
         *(f"local_results_path={grid.results}", f"teacher={grid.zoo / SPREAD}"),
-        *("limits=lha", "masks_preset=paper", "seed=2"),
+        *("limits=lha", "masks_preset=paper", "seed=2", "eval_episodes=1000"),
     )
     baseline = grid.words(Cell(BASELINE, SPREAD, "lh-random", 1))
     student_steps = grid.config(student)["t_max"]
-    assert baseline[-4:] == (*BASELINE_WORDS, f"t_max={100_000 + student_steps}")
+    assert baseline[-1 - len(BASELINE_WORDS) :] == (*BASELINE_WORDS, f"t_max={100_000 + student_steps}")
     assert "limits=lh" in baseline and "masks_preset=random" in baseline
     assert not any(word.startswith("masks_preset") for word in grid.words(Cell(STUDENT, SPREAD, "fo", 1)))
 

@@ -44,7 +44,7 @@ def doubles(game, monkeypatch):
 
 
 def words(config, results, *updates, env="sc2", task="3m"):
-    own = [f"env_args.map_name={task}", f"local_results_path={results}", *TINY.get(config, [])]
+    own = [f"env_args.map_name={task}", f"local_results_path={results}", *TINY.get(config, []), "runner=vector"]
     return [f"--config={config}", f"--env-config={env}", "with", *own, *updates]
 
 
