@@ -9,7 +9,7 @@ import results_figure
 from mpe_baselines import against_baseline, baseline_table
 from results_evidence import NOT_MEASURED, PERCENT, Evidence, shown, table
 from results_families import MPE, limits_of, preset_of
-from results_grid import BASELINE, STUDENT, Cell
+from results_grid import BASELINE, STUDENT
 
 from kd_marl.metrics.retention import retention
 
@@ -33,7 +33,7 @@ def summary(evidence: Evidence) -> str:
             rows.append(row)
     return (
         f"Returns of the greedy policies over {', '.join(map(str, evidence.episodes))} episodes, mean of "
-        f"{len(evidence.grid.seeds)} seeds ± 95 % interval over seeds; kept is 1 - |S - T| / |T|, as in the paper.\n\n"
+        f"{evidence.seeds} ± 95 % interval over seeds; kept is 1 - |S - T| / |T|, as in the paper.\n\n"
         f"{table(head, rows)}"
     )
 
@@ -87,7 +87,7 @@ def paper_retention(task: str, setting: str) -> float | None:
 def _task(evidence: Evidence, task: str) -> list[str]:
     """The section of one task."""
     grid = evidence.grid
-    example = Cell(STUDENT, task, grid.settings[0], grid.seeds[0])
+    example = grid.first(STUDENT, task, grid.settings[0])
     parts = [f"### {mpe_notes.short(task)}", "#### Teacher, student, random", _results_table(evidence, task)]
     parts.append(f"The first row's first run: `{grid.shell_line(example)}`.")
     if task in mpe_notes.PAPER:
@@ -103,7 +103,7 @@ def _task(evidence: Evidence, task: str) -> list[str]:
         "as Stage 2 used, the expert buffer's and the students' own (the teacher's training is not counted). lha has "
         "lh's baseline. Returns, for both ways of acting:",
         baseline_table(evidence, task),
-        f"The first row's first baseline: `{grid.shell_line(Cell(BASELINE, task, sight, grid.seeds[0]))}`.",
+        f"The first row's first baseline: `{grid.shell_line(grid.first(BASELINE, task, sight))}`.",
         "\n".join(f"- {setting}: {against_baseline(evidence, task, setting)[1]}." for setting in grid.settings),
         "#### Who sees what",
     ]

@@ -33,7 +33,7 @@ sys.path.insert(0, str(SOURCE))
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 import results_page  # noqa: E402
-from results_families import FAMILIES, SEEDS  # noqa: E402
+from results_families import FAMILIES  # noqa: E402
 from results_grid import EXPORT, ROOT, STUDENT, Cell, Grid  # noqa: E402
 
 from kd_marl.errors import UserError, nearest  # noqa: E402
@@ -160,15 +160,19 @@ def _grids(arguments: argparse.Namespace) -> list[Grid]:
         for word in given or ():
             if word not in valid:
                 raise UserError(f"unknown {name} '{word}'; {nearest(word, valid)}")
-    grids = []
+    grids, only = [], arguments.seeds and tuple(arguments.seeds)
     for family in families:
         named = [task for task in family.tasks if task in (arguments.tasks or tasks)]
-        limited = [setting for setting in family.settings if setting in (arguments.settings or settings)]
+        limited = [
+            setting
+            for setting, seeds in family.seeds.items()
+            if setting in (arguments.settings or settings) and (only is None or set(only) & set(seeds))
+        ]
         if named and limited:
             folder = arguments.results / family.name
-            grids.append(Grid(family, tuple(named), tuple(limited), tuple(arguments.seeds), folder))
+            grids.append(Grid(family, tuple(named), tuple(limited), only, folder))
     if not grids:
-        raise UserError("no family has both the tasks and the settings that were named: leave one of the two out")
+        raise UserError("no family has the tasks, settings and seeds that were named together: leave one of them out")
     return grids
 
 
@@ -180,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--family", nargs="+", choices=list(FAMILIES), default=list(FAMILIES), help="all unless given")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help=f"all unless given: {', '.join(tasks)}")
     parser.add_argument("--settings", nargs="+", metavar="SETTING", help=f"all unless given: {', '.join(settings)}")
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="SEED", help="1 2 3 unless given")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="all of a row unless given")
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time; 2 unless given")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the runs, one in it a family")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of results.md and its figures")

@@ -82,7 +82,7 @@ class Evidence:
 
     def summaries(self, algorithm: str, task: str, setting: str) -> list[dict[str, Any]]:
         """The summaries of one row, in the order of the seeds."""
-        cells = [Cell(algorithm, task, setting, seed) for seed in self.grid.seeds]
+        cells = [Cell(algorithm, task, setting, seed) for seed in self.grid.seeds(algorithm, setting)]
         return [self.found[cell].summary for cell in cells if cell in self.found]
 
     def student(self, task: str, setting: str, *path: str) -> Estimate | None:
@@ -95,7 +95,18 @@ class Evidence:
 
     def made(self, algorithm: str, task: str, setting: str) -> str:
         """How many of a row's runs there are: ``2 of 3``."""
-        return f"{len(self.summaries(algorithm, task, setting))} of {len(self.grid.seeds)}"
+        return f"{len(self.summaries(algorithm, task, setting))} of {len(self.grid.seeds(algorithm, setting))}"
+
+    @property
+    def seeds(self) -> str:
+        """How many seeds the students' rows have, in words: ``3 seeds (fo), 5 (lh, lha)``; ``3`` alone if all have."""
+        counts: dict[int, list[str]] = {}
+        for setting in self.grid.settings:
+            counts.setdefault(len(self.grid.seeds(STUDENT, setting)), []).append(setting)
+        if len(counts) == 1:
+            return f"{next(iter(counts))} seeds"
+        first, *others = (f"{count}|({', '.join(settings)})" for count, settings in sorted(counts.items()))
+        return ", ".join([first.replace("|", " seeds "), *(other.replace("|", " ") for other in others)])
 
 
 def over_seeds(summaries: Sequence[dict[str, Any]], *path: str) -> Estimate | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-SEEDS = (1, 2, 3)
+SEEDS, MORE_SEEDS = (1, 2, 3), (1, 2, 3, 4, 5)
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Family:
         task_key: the key that names a task on the command line.
         tasks: the names of its tasks, which are also those of their bundled teachers.
         settings: name -> the words of a run that say who sees what.
+        seeds: setting -> the seeds of its students; a baseline has the first three.
         student_words: what every student's run is given besides.
         baseline_of: setting -> the setting whose baselines it is compared with; empty: no baselines.
         baseline_words: what every baseline's run is given besides.
@@ -28,6 +29,7 @@ class Family:
     task_key: str
     tasks: tuple[str, ...]
     settings: Mapping[str, tuple[str, ...]]
+    seeds: Mapping[str, tuple[int, ...]]
     student_words: tuple[str, ...] = ()
     baseline_of: Mapping[str, str] = field(default_factory=dict)
     baseline_words: tuple[str, ...] = ()
@@ -39,6 +41,7 @@ SMAX = Family(
     task_key="env_args.map_name",
     tasks=("3m", "8m", "5m_vs_6m", "3s5z"),
     settings={"fo": ("limits=fo", "hidden_dim=16"), "lh": ("limits=lh",), "lha": ("limits=lha",)},
+    seeds={"fo": SEEDS, "lh": MORE_SEEDS, "lha": MORE_SEEDS},
     student_words=("eval_episodes=2000",),
 )
 
@@ -54,6 +57,7 @@ MPE = Family(
         "lha-paper": ("limits=lha", "masks_preset=paper"),
         "lha-random": ("limits=lha", "masks_preset=random"),
     },
+    seeds={"fo": SEEDS, "lh-paper": SEEDS, "lh-random": MORE_SEEDS, "lha-paper": SEEDS, "lha-random": MORE_SEEDS},
     student_words=("eval_episodes=1000",),
     # lha hides what lh hides, and a baseline has one width, so it shares lh's.
     baseline_of={

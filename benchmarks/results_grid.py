@@ -55,12 +55,16 @@ class Record:
 
 @dataclass
 class Grid:
-    """What is to be run of a family, where the results are, and which of them count."""
+    """What is to be run of a family, where the results are, and which of them count.
+
+    Attributes:
+        only: of the family's seeds, those that are meant; None: all of them.
+    """
 
     family: Family
     tasks: tuple[str, ...]
     settings: tuple[str, ...]
-    seeds: tuple[int, ...] = SEEDS
+    only: tuple[int, ...] | None = None
     results: Path = Path("results")
     zoo: Path = Path("src/zoo")
     _configs: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
@@ -69,8 +73,21 @@ class Grid:
         """Every run of a task: the students, then the baselines if the family has any."""
         baseline_of = self.family.baseline_of
         sights = dict.fromkeys(baseline_of[setting] for setting in self.settings if setting in baseline_of)
-        students = [Cell(STUDENT, task, setting, seed) for setting in self.settings for seed in self.seeds]
-        return students + [Cell(BASELINE, task, sight, seed) for sight in sights for seed in self.seeds]
+        rows = [(STUDENT, setting) for setting in self.settings] + [(BASELINE, sight) for sight in sights]
+        return [
+            Cell(algorithm, task, setting, seed)
+            for algorithm, setting in rows
+            for seed in self.seeds(algorithm, setting)
+        ]
+
+    def seeds(self, algorithm: str, setting: str) -> tuple[int, ...]:
+        """The seeds of one row of a task."""
+        row = self.family.seeds[setting] if algorithm == STUDENT else SEEDS
+        return tuple(seed for seed in row if self.only is None or seed in self.only)
+
+    def first(self, algorithm: str, task: str, setting: str) -> Cell:
+        """The first run of a row."""
+        return Cell(algorithm, task, setting, self.seeds(algorithm, setting)[0])
 
     def teacher(self, task: str) -> dict[str, Any] | None:
         """The facts of the task's bundled teacher, or None if there is none."""
@@ -94,7 +111,7 @@ class Grid:
         if self.teacher(task) is None or not self.exported(task):
             return None
         facts = json.loads((self.buffer(task) / "buffer.json").read_text(encoding="utf-8"))
-        return facts["steps"] + self.config(self.words(Cell(STUDENT, task, self.settings[0], self.seeds[0])))["t_max"]
+        return facts["steps"] + self.config(self.words(self.first(STUDENT, task, self.settings[0])))["t_max"]
 
     def export_words(self, task: str) -> tuple[str, ...]:
         """The command line that exports a task's buffer, or finishes an interrupted export."""

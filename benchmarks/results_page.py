@@ -115,7 +115,7 @@ def provenance(evidence: Evidence) -> str:
     rows = [
         ("runs", f"{len(records)}, at commit {', '.join(commits)} (+: with local changes)"),
         ("host", get_host().name),
-        ("seeds", ", ".join(map(str, evidence.grid.seeds))),
+        ("students", evidence.seeds),
         ("evaluation", evaluation),
         ("machine", "; ".join(machines)),
         ("written", f"{datetime.now(timezone.utc):%Y-%m-%d}, at commit {_commit()}, on {os.cpu_count()} cores"),

@@ -8,7 +8,7 @@ from typing import Any
 import results_figure
 import smax_notes
 from results_evidence import NOT_MEASURED, PERCENT, Estimate, Evidence, shown, table
-from results_grid import STUDENT, Cell
+from results_grid import STUDENT
 from scipy.stats import binomtest
 from smax_notes import FLOPS_TARGET, KEPT_TARGETS, PAPER, TEACHER_HOURS, TEACHER_TARGETS
 
@@ -32,7 +32,7 @@ def summary(evidence: Evidence) -> str:
             rows.append((task, setting, *cells))
     return (
         f"Battles won by the greedy policies, of {', '.join(map(str, evidence.episodes))}, mean of "
-        f"{len(evidence.grid.seeds)} seeds ± 95 % interval over seeds; kept is S / T, as in the paper, which plays "
+        f"{evidence.seeds} ± 95 % interval over seeds; kept is S / T, as in the paper, which plays "
         f"SMAC: another game on maps of the same names.\n\n{table(head, rows)}"
     )
 
@@ -171,7 +171,8 @@ def _duration(seconds: float | None) -> str:
 
 def _chance(evidence: Evidence) -> str:
     """How uncertain counted battles are, in words."""
-    battles, seeds, rate = min(evidence.episodes, default=500), len(evidence.grid.seeds), 0.9
+    battles, rate = min(evidence.episodes, default=500), 0.9
+    seeds = min(len(evidence.grid.seeds(STUDENT, setting)) for setting in evidence.grid.settings)
     single = 196 * (rate * (1 - rate) / battles) ** 0.5
     ratio = 196 * (2 * (1 - rate) / (rate * battles * seeds)) ** 0.5
     return (
@@ -241,7 +242,7 @@ def _student_table(evidence: Evidence) -> str:
 def _commands(evidence: Evidence) -> str:
     """What runs the first map's students; those of the other maps differ in its name."""
     grid = evidence.grid
-    cells = [Cell(STUDENT, grid.tasks[0], setting, grid.seeds[0]) for setting in grid.settings]
+    cells = [grid.first(STUDENT, grid.tasks[0], setting) for setting in grid.settings]
     lines = "\n".join(f"- `{grid.shell_line(cell)}`" for cell in cells)
     return f"The first map's first runs; the others differ in the map, its teacher and the seed:\n\n{lines}"
 

@@ -25,7 +25,7 @@ T2 = 4.302653
 
 def make_grid(folder, monkeypatch, family=MPE, tasks=tuple(SIZES), settings=("fo", "lha-paper"), seeds=(1, 2)):
     """A grid with a teacher for each task, whose buffers are the files of `put_buffer`."""
-    grid = Grid(family, tasks, settings, seeds, folder / "results", folder / "zoo")
+    grid = Grid(family, tasks, settings, only=seeds, results=folder / "results", zoo=folder / "zoo")
     for task in tasks:
         n_agents, obs_size = SIZES.get(task, (3, 75))
         put_teacher(grid, task, n_agents=n_agents, obs_size=obs_size)

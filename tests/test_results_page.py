@@ -49,7 +49,7 @@ def test_estimate_is_students_interval():
 
 
 def test_the_page_holds_the_runs_numbers(grid):
-    grid.seeds = (1, 2, 3)
+    grid.only = (1, 2, 3)
     put_buffer(grid, LISTENER)
     for number, (seed, value, kept) in enumerate([(1, -20.0, 0.96), (2, -21.0, 0.97), (3, -25.0, 0.98)]):
         put(grid, Cell(STUDENT, LISTENER, "fo", seed), number, student=value, sampled=value - 1, retention=kept)
@@ -97,9 +97,9 @@ def test_the_page_holds_the_runs_numbers(grid):
     ],
 )
 def test_the_comparison_with_mappo_takes_each_at_its_better_way_of_acting(grid, ours, theirs, answer):
-    grid.tasks, grid.seeds, grid.settings = (LISTENER,), (1, 2, 3), ("lha-paper",)
+    grid.tasks, grid.only, grid.settings = (LISTENER,), (1, 2, 3), ("lha-paper",)
     put_buffer(grid, LISTENER)
-    for seed in grid.seeds:
+    for seed in grid.only:
         put(grid, Cell(STUDENT, LISTENER, "lha-paper", seed), seed, student=ours[seed - 1], sampled=-99.0)
         put(grid, Cell(BASELINE, LISTENER, "lh-paper", seed), seed, student=-99.0, sampled=theirs[seed - 1])
     evidence = results_evidence.Evidence.collect(grid)
@@ -111,7 +111,7 @@ def test_the_comparison_with_mappo_takes_each_at_its_better_way_of_acting(grid, 
 def test_a_low_retention_misses_the_target(grid):
     grid.tasks = (LISTENER,)
     put_buffer(grid, LISTENER)
-    for seed in grid.seeds:
+    for seed in grid.only:
         put(grid, Cell(STUDENT, LISTENER, "fo", seed), seed, retention=0.9)
     assert "**no** (90.0 ± 0.0 % at 40.2" in mpe_page.targets(results_evidence.Evidence.collect(grid))[0]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import results
 import results_page
+from results_evidence import Evidence
 
 from result_runs import (
     BASELINE,
@@ -248,9 +250,24 @@ def test_families_share_the_command_and_have_folders_of_their_own(tmp_path, caps
     ]
 
 
-def test_a_task_without_the_settings_of_its_family_is_refused(capsys):
-    assert results.main(["run", "--tasks", "3m", "--settings", "lh-paper"]) == 2
-    assert capsys.readouterr().err.startswith("error: no family has both the tasks and the settings")
+@pytest.mark.parametrize("words", [["--settings", "lh-paper"], ["--settings", "fo", "--seeds", "4"]], ids=" ".join)
+def test_a_task_without_such_runs_in_its_family_is_refused(words, capsys):
+    assert results.main(["run", "--tasks", "3m", *words]) == 2
+    assert capsys.readouterr().err.startswith("error: no family has the tasks, settings and seeds that were named")
+
+
+def test_a_row_has_the_seeds_of_its_family_or_those_that_were_named():
+    named = results._grids(results._parser().parse_args(["table", "--family", "smax", "--seeds", "3", "4"]))[0]
+    every = results._grids(results._parser().parse_args(["table", "--family", "smax"]))[0]
+    found = [(cell.setting, cell.seed) for grid in (named, every) for cell in grid.cells("3m")]
+    five = (1, 2, 3, 4, 5)
+    assert found == [
+        *[("fo", 3), ("lh", 3), ("lh", 4), ("lha", 3), ("lha", 4)],
+        *[("fo", seed) for seed in five[:3]],
+        *[(limits, seed) for limits in ("lh", "lha") for seed in five],
+    ]
+    assert Evidence(every, {}, [], []).seeds == "3 seeds (fo), 5 (lh, lha)"
+    assert Evidence(replace(every, only=(1, 2)), {}, [], []).seeds == "2 seeds"
 
 
 def test_an_unknown_setting_is_refused_in_one_line(capsys):

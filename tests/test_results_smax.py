@@ -42,7 +42,7 @@ def grid(tmp_path, monkeypatch):
 
 def play(grid, setting, wins, teacher=0.9, flops=40.0, task="3m"):
     """Students of one setting that won these shares of their battles."""
-    for seed, won in zip(grid.seeds, wins, strict=True):
+    for seed, won in zip(grid.only, wins, strict=True):
         number = 10 * list(SMAX.settings).index(setting) + seed
         more = {"retention": won / teacher, "episodes": 500, "flops_ratio": flops, "widths": [16] * 3}
         put(grid, Cell(STUDENT, task, setting, seed), number, wins=(teacher, won, 0.01), **more)
