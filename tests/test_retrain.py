@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -81,3 +85,32 @@ def test_a_teacher_that_began_with_another_is_made_by_one_command_once(mains, ti
     assert capfd.readouterr().out == "".join(
         f"{line}\n" for line in said.splitlines() if line.startswith(("training ", "its teacher: "))
     )
+
+
+SLOW_TO_SAVE = """
+import pathlib, sys, time
+print("ready", flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(1)
+    pathlib.Path(sys.argv[1]).write_text("saved")
+    sys.exit(1)
+"""
+
+
+def test_an_interrupted_stage_has_time_to_save(tmp_path):
+    (tmp_path / "main.py").write_text(SLOW_TO_SAVE)
+    here = f"import pathlib, kd_marl.stages as stages; stages.SOURCE_ROOT = pathlib.Path({str(tmp_path)!r}); "
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{here} stages.run_main([{str(tmp_path / 'weights')!r}])"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == b"ready\n"
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert (tmp_path / "weights").read_text() == "saved"
+    assert process.returncode == -signal.SIGINT

@@ -7,7 +7,6 @@ same kind of teacher, not the same weights: on another processor rounding differ
 from __future__ import annotations
 
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from kd_marl.artifacts.teacher import read_facts, teacher_folders
 from kd_marl.errors import UserError
-from kd_marl.host import SOURCE_ROOT
+from kd_marl.stages import run_main
 
 _PROGRAM = ["python", "src/main.py"]
 # What a record says of the place where that training was made.
@@ -64,8 +63,7 @@ def train(facts: Mapping[str, Any], results: Path, updates: Sequence[str] = ()) 
         print(f"training {number} of {len(trainings)}: {line}", flush=True)
         folder = _made_by(line, results)
         if folder is None:
-            run = [sys.executable, str(SOURCE_ROOT / "main.py"), *words, "resume=True"]
-            if subprocess.run(run, check=False).returncode:
+            if run_main([*words, "resume=True"]):
                 raise UserError(f"training {number} of {len(trainings)} failed: its message is above")
             folder = _made_by(line, results)
             assert folder is not None, "a run that ends well leaves its teacher"
@@ -85,7 +83,11 @@ def _merged(words: Sequence[str], updates: Sequence[str]) -> list[str]:
 def _made_by(line: str, results: Path) -> Path | None:
     """The finished teacher of a command line in a results folder, the newest if there are several."""
     for folder in teacher_folders([results / "models"]):
-        facts = read_facts(folder)
+        try:
+            facts = read_facts(folder)
+        except UserError as error:
+            print(f"passing over: {error}", file=sys.stderr)
+            continue
         # Its last test is written after its last weights.
         if facts.get("finished") and facts["test"] and facts["command"] in (line, f"{line} resume=True"):
             return folder

@@ -6,6 +6,7 @@ import logging
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,22 @@ def run_stage(algorithm: str, args: Any, **updates: Any) -> None:
     """
     words = _stage_words(algorithm, args, **updates)
     _log.info("Running python src/main.py %s", shlex.join(words))
-    done = subprocess.run([sys.executable, str(SOURCE_ROOT / "main.py"), *words], check=False)
-    if done.returncode:
+    if run_main(words):
         raise UserError(f"{algorithm}, which this run needs first, failed: its message is above")
+
+
+def run_main(words: Sequence[str]) -> int:
+    """``python src/main.py`` in this terminal; returns its exit status.
+
+    Raises:
+        KeyboardInterrupt: after it has saved what it has, since a terminal's Ctrl-C interrupts it too.
+    """
+    with subprocess.Popen([sys.executable, str(SOURCE_ROOT / "main.py"), *words]) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.wait()
+            raise
 
 
 def is_shared(key: str) -> bool:
