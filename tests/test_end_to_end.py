@@ -71,10 +71,11 @@ def test_teacher_then_export_then_student(mains, tiny_results, tiny_teacher, tin
 # A stage that another run starts is a process with its YAML's sizes: this makes the teacher's tiny.
 TINY_TEACHER = f"""
 import subprocess
-run = subprocess.run
-def run_tiny(command, **options):
-    return run([*command, *({TINY["kd_teacher"]!r} if "--config=kd_teacher" in command else [])], **options)
-subprocess.run = run_tiny
+class Tiny(subprocess.Popen):
+    def __init__(self, command, **options):
+        tiny = {TINY["kd_teacher"]!r} if "--config=kd_teacher" in command else []
+        super().__init__([*command, *tiny] if tiny else command, **options)
+subprocess.Popen = Tiny
 """
 
 
