@@ -83,8 +83,10 @@ def test_a_teacher_that_began_with_another_is_made_by_one_command_once(mains, ti
     # Nothing is left to do, and nothing is done.
     assert cli.main(command) == 0
     assert capfd.readouterr().out == "".join(
-        f"{line}\n" for line in said.splitlines() if line.startswith(("training ", "its teacher: "))
+        f"{line}\n" for line in said.splitlines() if line.startswith(("training ", "its teacher: ", "return, greedy: "))
     )
+    mean, spread = second["test"]["greedy"]["return_mean"], second["test"]["greedy"]["return_std"]
+    assert f"return, greedy: {mean:.2f} ± {spread:.2f}; of the teacher in {old}: -" in said
 
 
 SLOW_TO_SAVE = """

@@ -99,11 +99,13 @@ def _train(args: argparse.Namespace) -> int:
     if args.teacher not in bundled and not Path(args.teacher).is_dir():
         raise UserError(f"no teacher {args.teacher}: give a folder, or a bundled teacher's task ({', '.join(bundled)})")
     folder = ZOO / args.teacher if args.teacher in bundled else checkpoint_folder(Path(args.teacher))
+    recorded = read_facts(folder)
     try:
-        retrain.train(read_facts(folder), args.to, args.updates)
+        made = read_facts(retrain.train(recorded, args.to, args.updates))
     except KeyboardInterrupt:
         print("stopped: the same command goes on", file=sys.stderr)
         return 130
+    print(f"return, greedy: {_greedy(made)}; of the teacher in {folder}: {_greedy(recorded)}")
     return 0
 
 
