@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import results_figure
 import smax_notes
-from results_evidence import NOT_MEASURED, PERCENT, Estimate, Evidence, shown, table
-from results_grid import STUDENT
+from results_evidence import NOT_MEASURED, PERCENT, Estimate, Evidence, estimate, shown, table
+from results_grid import STUDENT, Cell
 from scipy.stats import binomtest
-from smax_notes import FLOPS_TARGET, KEPT_TARGETS, PAPER, TEACHER_HOURS, TEACHER_TARGETS
+from smax_notes import FLOPS_TARGET, KEPT_TARGETS, MEAN_TARGETS, PAPER, TEACHER_HOURS, TEACHER_TARGETS
 
 from kd_marl.metrics.retention import retention
 
@@ -93,7 +94,21 @@ def targets(evidence: Evidence) -> list[str]:
             keeps = _judged(kept, KEPT_TARGETS[setting], **PERCENT)
             costs = f"at least {FLOPS_TARGET} times fewer FLOPs: {_judged(ratio, FLOPS_TARGET, digits=1)}"
             lines.append(f"{task}, {setting}: {target}: {keeps}; {costs}")
+    for setting, share in MEAN_TARGETS.items():
+        if setting in evidence.grid.settings:
+            keeps = _judged(mean_kept(evidence, setting), share, **PERCENT)
+            lines.append(
+                f"mean of the maps, {setting}: at least {100 * share:.0f} % of the teacher's win rate: {keeps}"
+            )
     return lines
+
+
+def mean_kept(evidence: Evidence, setting: str) -> Estimate | None:
+    """What is kept on average over the maps, over the seeds that have a run on each; None if a map has no run."""
+    found = evidence.found
+    seeds = evidence.grid.seeds(STUDENT, setting)
+    rows = [[found.get(Cell(STUDENT, task, setting, seed)) for task in evidence.grid.tasks] for seed in seeds]
+    return estimate([fmean(run.summary["retention"] for run in row) for row in rows if all(row)])
 
 
 def verdict(value: Estimate | None, target: float) -> str:

@@ -94,7 +94,20 @@ def test_targets_say_what_is_met_and_what_is_not(grid):
         f"3m, lh: at least 92 % of the teacher's win rate: **met** (100.0 ± 0.0 %); {fewer}: **met** (28.6 ± 0.0)"
     )
     assert lines[4].count("**not measured**") == 2 and "at least 90 % of" in lines[4]
-    assert len(lines) == 2 + 6
+    # The other map has no students.
+    assert lines[8:] == [
+        "mean of the maps, lh: at least 95 % of the teacher's win rate: **not measured**",
+        "mean of the maps, lha: at least 93 % of the teacher's win rate: **not measured**",
+    ]
+
+
+def test_what_is_kept_on_average_is_the_mean_over_the_maps_of_each_seed(grid):
+    play(grid, "lh", [0.81, 0.81, 0.90])
+    play(grid, "lh", [0.90, 0.81, 0.81], task="5m_vs_6m")
+    # Seed by seed: 0.95, 0.9 and 0.95.
+    kept = smax_page.mean_kept(Evidence.collect(grid), "lh")
+    assert kept.mean == pytest.approx(2.8 / 3)
+    assert kept.half == pytest.approx(T2 * statistics.stdev([0.95, 0.9, 0.95]) / math.sqrt(3))
 
 
 @pytest.mark.parametrize(
