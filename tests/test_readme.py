@@ -49,7 +49,7 @@ def test_the_bundled_teacher_that_the_readme_trains_again(readme, tmp_path, capf
     assert cli.main([*words, *TINY["kd_teacher"], f"--to={tmp_path}"]) == 0
     said = capfd.readouterr().out
     assert "training 2 of 2: python src/main.py --config=kd_teacher" in said
-    assert re.search(r"its teacher: .*/models/kd_teacher_seed3_5m_vs_6m_", said)
+    assert re.search(r"its teacher: .*/models/kd_teacher_seed2_5m_vs_6m_", said)
     assert re.search(r"return, greedy: .* ± .*; of the teacher in .*5m_vs_6m: 1\.73 ± 0\.50\n$", said)
 
 

@@ -46,7 +46,7 @@ def add(subparsers: Subparsers) -> None:
         "train",
         "Train a teacher again by the commands of its record, one after the other where it began with another; stop it "
         "at any time, the same command goes on. The weights are not the same to the digit: rounding differs.",
-        "kd-marl teachers train 5m_vs_6m with seed=3",
+        "kd-marl teachers train 5m_vs_6m with shaping=1.5",
     )
     train.add_argument("teacher", help="a bundled teacher's task, or a teacher's folder")
     train.add_argument(
