@@ -43,7 +43,7 @@ def agents(bundle):
 
 
 def run(folder, *words, task=TASK):
-    return main(["run", str(folder), "--env-config=mpe", *words, "with", f"env_args.key={task}"])
+    return main(["run", str(folder), "--env-config=mpe", *words, "with", f"env_args.key={task}", "runner=parallel"])
 
 
 @pytest.mark.parametrize("backend", ["numpy", "c"])
