@@ -99,14 +99,15 @@ class Evidence:
 
     @property
     def seeds(self) -> str:
-        """How many seeds the students' rows have, in words: ``3 seeds (fo), 5 (lh, lha)``; ``3`` alone if all have."""
+        """How many seeds the students' rows have: ``3 seeds (fo), 5 (lh, lha)``; ``3 seeds`` if all have as many."""
         counts: dict[int, list[str]] = {}
         for setting in self.grid.settings:
             counts.setdefault(len(self.grid.seeds(STUDENT, setting)), []).append(setting)
         if len(counts) == 1:
             return f"{next(iter(counts))} seeds"
-        first, *others = (f"{count}|({', '.join(settings)})" for count, settings in sorted(counts.items()))
-        return ", ".join([first.replace("|", " seeds "), *(other.replace("|", " ") for other in others)])
+        units = [" seeds", *[""] * (len(counts) - 1)]
+        rows = zip(sorted(counts.items()), units, strict=True)
+        return ", ".join(f"{count}{unit} ({', '.join(settings)})" for (count, settings), unit in rows)
 
 
 def over_seeds(summaries: Sequence[dict[str, Any]], *path: str) -> Estimate | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from kd_marl.artifacts.teacher import read_facts, teacher_folders
 from kd_marl.errors import UserError
+from kd_marl.launch import parse_command
 from kd_marl.stages import run_main
 
 _PROGRAM = ["python", "src/main.py"]
@@ -59,7 +60,7 @@ def train(facts: Mapping[str, Any], results: Path, updates: Sequence[str] = ()) 
     for number, words in enumerate(trainings, start=1):
         begun: list[str] = [] if folder is None else [f"begin_with={folder}"]
         words = _merged(words, [*updates, *begun, f"local_results_path={results}"])
-        line = shlex.join([*_PROGRAM, *words])
+        line = parse_command(words).line
         print(f"training {number} of {len(trainings)}: {line}", flush=True)
         folder = _made_by(line, results)
         if folder is None:

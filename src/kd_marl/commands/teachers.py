@@ -45,8 +45,9 @@ def add(subparsers: Subparsers) -> None:
         actions,
         "train",
         "Train a teacher again by the commands of its record, one after the other where it began with another; stop it "
-        "at any time, the same command goes on. The weights are not the same to the digit: rounding differs.",
-        "kd-marl teachers train 5m_vs_6m with shaping=1.5",
+        "at any time, the same command goes on. The weights come out otherwise, since rounding differs, and on a hard "
+        "map that can decide whether it learns to win.",
+        "kd-marl teachers train 8m with seed=2",
     )
     train.add_argument("teacher", help="a bundled teacher's task, or a teacher's folder")
     train.add_argument(
