@@ -91,8 +91,8 @@ def test_a_teacher_that_began_with_another_is_made_by_one_command_once(mains, ti
 
 SLOW_TO_SAVE = """
 import pathlib, sys, time
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     time.sleep(1)
