@@ -73,8 +73,9 @@ format: setup ## rewrite the code in the project's format
 	$(PY) -m ruff format $(CODE)
 
 results: setup ## make the runs behind docs/results.md that are missing (hours), and write it
-	$(PY) benchmarks/results.py run --jobs $(RESULTS_JOBS)
-	$(PY) benchmarks/results.py table
+	$(VENV)/bin/kd-marl suite run suites/results_smax.yaml --to results/smax --jobs $(RESULTS_JOBS)
+	$(VENV)/bin/kd-marl suite run suites/results_mpe.yaml --to results/mpe --jobs $(RESULTS_JOBS)
+	$(PY) benchmarks/results.py
 
 clean: ## remove .venv and caches; results/ stays
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

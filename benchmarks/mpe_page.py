@@ -6,9 +6,9 @@ from typing import Any
 
 import mpe_notes
 import results_figure
-from mpe_baselines import against_baseline, baseline_table
+from mpe_baselines import against_baseline, baseline_table, sight_of
 from results_evidence import NOT_MEASURED, PERCENT, Evidence, shown, table
-from results_families import MPE, limits_of, preset_of
+from results_families import limits_of, preset_of
 from results_grid import BASELINE, STUDENT
 
 from kd_marl.metrics.retention import retention
@@ -47,8 +47,7 @@ def section(evidence: Evidence) -> list[str]:
         "\n".join(f"- {line}" for line in targets(evidence)),
     ]
     for task in evidence.grid.tasks:
-        if evidence.grid.teacher(task) is not None:
-            parts += _task(evidence, task)
+        parts += _task(evidence, task)
     return parts
 
 
@@ -87,23 +86,22 @@ def paper_retention(task: str, setting: str) -> float | None:
 def _task(evidence: Evidence, task: str) -> list[str]:
     """The section of one task."""
     grid = evidence.grid
-    example = grid.first(STUDENT, task, grid.settings[0])
+    example = grid.row(STUDENT, task, grid.settings[0])[0]
     parts = [f"### {mpe_notes.short(task)}", "#### Teacher, student, random", _results_table(evidence, task)]
     parts.append(f"The first row's first run: `{grid.shell_line(example)}`.")
     if task in mpe_notes.PAPER:
         parts += ["#### The paper's Table II", _paper_table(task)]
         if task in mpe_notes.PAPER_REMARKS:
             parts.append(mpe_notes.PAPER_REMARKS[task])
-    budget = grid.budget(task)
-    steps = "an unknown number of" if budget is None else f"{budget:,}"
-    sight = MPE.baseline_of[grid.settings[0]]
+    sight = sight_of(grid.settings[0])
+    steps = grid.steps(task, sight)
     parts += [
         "#### Against MAPPO trained directly under the same limit",
-        f"The host's `mappo` with a central critic and hidden width 32, trained for {steps} environment steps: as many "
-        "as Stage 2 used, the expert buffer's and the students' own (the teacher's training is not counted). lha has "
-        "lh's baseline. Returns, for both ways of acting:",
+        "The host's recurrent `mappo` with a central critic and agents 32 wide, trained for "
+        f"{'an unknown number of' if steps is None else f'{steps:,}'} environment steps: as many as the teacher, the "
+        "expert buffer and the students took together. lha has lh's baseline. Returns, for both ways of acting:",
         baseline_table(evidence, task),
-        f"The first row's first baseline: `{grid.shell_line(grid.first(BASELINE, task, sight))}`.",
+        f"The first row's first baseline: `{grid.shell_line(grid.row(BASELINE, task, sight)[0])}`.",
         "\n".join(f"- {setting}: {against_baseline(evidence, task, setting)[1]}." for setting in grid.settings),
         "#### Who sees what",
     ]

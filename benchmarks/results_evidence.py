@@ -8,8 +8,10 @@ from statistics import mean, stdev
 from typing import Any
 
 import speed_page
-from results_grid import STUDENT, Cell, Grid, Record
+from results_grid import STUDENT, Grid, Record
 from scipy.stats import t as student_t
+
+from kd_marl.suite.document import Cell
 
 NOT_MEASURED = "not measured"
 PERCENT: dict[str, Any] = {"scale": 100.0, "digits": 1, "unit": " %"}
@@ -56,21 +58,16 @@ class Evidence:
     grid: Grid
     found: dict[Cell, Record]
     missing: list[str]
-    passed_over: list[str]
 
     @classmethod
     def collect(cls, grid: Grid) -> Evidence:
         """Read every summary that counts."""
-        evidence = cls(grid, {}, [], [])
+        evidence = cls(grid, {}, [])
         for task in grid.tasks:
-            if grid.teacher(task) is None:
-                evidence.missing.append(f"all of {task}: there is no teacher in {grid.zoo / task}")
-                continue
             for cell in grid.cells(task):
-                record, reasons = grid.find(cell)
-                evidence.passed_over += reasons
+                record = grid.find(cell)
                 if record is None:
-                    evidence.missing.append(f"{cell.algorithm} on {task}, {cell.setting}, seed {cell.seed}")
+                    evidence.missing.append(f"{grid.algorithm(cell)} on {task}, {cell.limits}, seed {cell.seed}")
                 else:
                     evidence.found[cell] = record
         return evidence
@@ -82,8 +79,7 @@ class Evidence:
 
     def summaries(self, algorithm: str, task: str, setting: str) -> list[dict[str, Any]]:
         """The summaries of one row, in the order of the seeds."""
-        cells = [Cell(algorithm, task, setting, seed) for seed in self.grid.seeds(algorithm, setting)]
-        return [self.found[cell].summary for cell in cells if cell in self.found]
+        return [self.found[cell].summary for cell in self.grid.row(algorithm, task, setting) if cell in self.found]
 
     def student(self, task: str, setting: str, *path: str) -> Estimate | None:
         """Over the seeds, the number at ``path`` of the students' summaries."""
@@ -95,7 +91,7 @@ class Evidence:
 
     def made(self, algorithm: str, task: str, setting: str) -> str:
         """How many of a row's runs there are: ``2 of 3``."""
-        return f"{len(self.summaries(algorithm, task, setting))} of {len(self.grid.seeds(algorithm, setting))}"
+        return f"{len(self.summaries(algorithm, task, setting))} of {len(self.grid.row(algorithm, task, setting))}"
 
     @property
     def seeds(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import results_figure
 import smax_notes
 from results_evidence import NOT_MEASURED, PERCENT, Estimate, Evidence, estimate, shown, table
-from results_grid import STUDENT, Cell
+from results_grid import STUDENT
 from scipy.stats import binomtest
 from smax_notes import FLOPS_TARGET, KEPT_TARGETS, MEAN_TARGETS, PAPER, TEACHER_HOURS, TEACHER_TARGETS
 
@@ -105,9 +105,8 @@ def targets(evidence: Evidence) -> list[str]:
 
 def mean_kept(evidence: Evidence, setting: str) -> Estimate | None:
     """What is kept on average over the maps, over the seeds that have a run on each; None if a map has no run."""
-    found = evidence.found
-    seeds = evidence.grid.seeds(STUDENT, setting)
-    rows = [[found.get(Cell(STUDENT, task, setting, seed)) for task in evidence.grid.tasks] for seed in seeds]
+    maps = [evidence.grid.row(STUDENT, task, setting) for task in evidence.grid.tasks]
+    rows = [[evidence.found.get(cell) for cell in cells] for cells in zip(*maps, strict=True)]
     return estimate([fmean(run.summary["retention"] for run in row) for row in rows if all(row)])
 
 
@@ -257,9 +256,9 @@ def _student_table(evidence: Evidence) -> str:
 def _commands(evidence: Evidence) -> str:
     """What runs the first map's students; those of the other maps differ in its name."""
     grid = evidence.grid
-    cells = [grid.first(STUDENT, grid.tasks[0], setting) for setting in grid.settings]
+    cells = [grid.row(STUDENT, grid.tasks[0], setting)[0] for setting in grid.settings]
     lines = "\n".join(f"- `{grid.shell_line(cell)}`" for cell in cells)
-    return f"The first map's first runs; the others differ in the map, its teacher and the seed:\n\n{lines}"
+    return f"The first map's first runs; the others differ in the map and the seed:\n\n{lines}"
 
 
 def _paper_cell(task: str, setting: str) -> str:

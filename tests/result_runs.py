@@ -1,61 +1,83 @@
-"""Made-up runs on disk, and a program that makes them, for the tests of the results page."""
+"""Made-up runs on disk, for the tests of the results page."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
+
+import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 from results_families import MPE, SMAX
-from results_grid import BASELINE, EXPORT, STUDENT, Cell, Grid
+from results_grid import BASELINE, STUDENT, Grid
+from sacred.arg_parser import get_config_updates
 
 from kd_marl import stages
+from kd_marl.artifacts.teacher import REQUIRED_FACTS
+from kd_marl.host import get_host
+from kd_marl.launch import assemble, parse_command
 
-__all__ = ["BASELINE", "EXPORT", "LISTENER", "MPE", "SMAX", "SPREAD", "STUDENT", "T2", "Cell", "Grid"]
+__all__ = ["BASELINE", "LISTENER", "MPE", "SMAX", "SPREAD", "STUDENT", "T2", "Grid"]
 
 LISTENER, SPREAD = "pz-mpe-simple-speaker-listener-v4", "pz-mpe-simple-spread-v3"
-SIZES = {LISTENER: (2, 11), SPREAD: (3, 18)}
 SHA = "ab" * 32
 # Student's t at 0.975 with two degrees of freedom, from a printed table.
 T2 = 4.302653
 
 
-def make_grid(folder, monkeypatch, family=MPE, tasks=tuple(SIZES), settings=("fo", "lha-paper"), seeds=(1, 2)):
-    """A grid with a teacher for each task, whose buffers are the files of `put_buffer`."""
-    grid = Grid(family, tasks, settings, only=seeds, results=folder / "results", zoo=folder / "zoo")
+def make_grid(
+    folder, monkeypatch, family=MPE, tasks=(LISTENER, SPREAD), settings=("fo", "lh-paper", "lha-paper"), seeds=(1, 2)
+):
+    """A grid of a part of a family's suite, with teachers of its own, whose buffers are the files of `put_buffer`."""
+    suite = yaml.safe_load(family.suite.read_text())
+    suite["limits"] = {name: suite["limits"][name] for name in settings}
+    suite["seeds"] = list(seeds)
+    suite["tasks"] = {task: {**suite["tasks"][task], "teacher": str(folder / "zoo" / task)} for task in tasks}
+    # One method for all students, whatever their seeds.
+    methods = {STUDENT: None}
+    if BASELINE in suite["methods"]:
+        baseline = suite["methods"][BASELINE]
+        named = [limits for limits in baseline["limits"] if limits in settings]
+        methods[BASELINE] = {**baseline, "limits": named, "seeds": list(seeds)}
+    suite["methods"] = methods
+    file = folder / f"{family.name}.yaml"
+    file.write_text(yaml.safe_dump(suite))
     for task in tasks:
-        n_agents, obs_size = SIZES.get(task, (3, 75))
-        put_teacher(grid, task, n_agents=n_agents, obs_size=obs_size)
+        put_teacher(folder / "zoo" / task)
 
     def stored(folder):
         file = folder / "buffer.json"
         return json.loads(file.read_text())["episodes"] if file.is_file() else 0
 
     monkeypatch.setattr(stages, "stored_episodes", stored)
-    return grid
+    return Grid(replace(family, suite=file), folder / "results")
 
 
-def put_teacher(grid, task, **facts):
-    """Write a teacher's facts; without its weights, which nothing here reads."""
-    (grid.zoo / task).mkdir(parents=True, exist_ok=True)
-    (grid.zoo / task / "teacher.json").write_text(json.dumps({"sha256": {"agent.th": SHA}, **facts}))
+def put_teacher(folder, **facts):
+    """Write the facts of a task's bundled teacher but for its tests, or others; nothing here reads its weights."""
+    bundled = json.loads((stages.ZOO / folder.name / "teacher.json").read_text())
+    needed = {key: value for key, value in bundled.items() if key in {*REQUIRED_FACTS, "format", "version"}}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "teacher.json").write_text(json.dumps({**needed, "test": {}, "sha256": {"agent.th": SHA}, **facts}))
 
 
-def put_buffer(grid, task):
-    grid.buffer(task).mkdir(parents=True, exist_ok=True)
-    (grid.buffer(task) / "buffer.json").write_text(json.dumps({"episodes": 4000, "steps": 100_000}))
+def put_buffer(grid, task, steps=100_000):
+    folder = grid.plan.job(f"{task}/buffer").proof.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "buffer.json").write_text(json.dumps({"episodes": 4000, "steps": steps}))
 
 
-def summary(cell, teacher=-20.0, student=-25.0, sampled=-24.0, random=-60.0, retention=0.75, wins=None, **more):
+def summary(algorithm, teacher=-20.0, student=-25.0, sampled=-24.0, random=-60.0, retention=0.75, wins=None, **more):
     """What a run reports; `wins`: the win rates of teacher, student and random."""
     score = {"return_std": 1.0, "win_rate": None}
     won = dict(zip(("teacher", "student", "random"), wins or (None,) * 3, strict=True))
-    common = {"task": cell.task, "seed": cell.seed, "episodes": 200, **more}
+    common = {"episodes": 200, **more}
     ours = {"return_mean": student, **score, "sampled": {"return_mean": sampled, **score}}
-    if cell.algorithm == BASELINE:
+    if algorithm == BASELINE:
         return {**common, "algorithm": BASELINE, "policy": ours}
     return {
         "retention_normalised": 0.875,
@@ -71,20 +93,26 @@ def summary(cell, teacher=-20.0, student=-25.0, sampled=-24.0, random=-60.0, ret
     }
 
 
-def files(grid, cell, number, **numbers):
-    """File name -> content of a finished run."""
-    folder = grid.results / "sacred" / cell.algorithm / cell.task / str(number)
-    return {
-        str(folder / "config.json"): {**grid.config(grid.words(cell)), "seed": cell.seed},
-        str(folder / "run.json"): {"experiment": {"repositories": [{"commit": "0123456789", "dirty": False}]}},
-        str(folder / "summary.json"): summary(cell, **numbers),
+def config_of(words):
+    """The whole configuration that a command line means."""
+    host = get_host()
+    updates, _ = get_config_updates(list(words[words.index("with") + 1 :]))
+    return host.main.recursive_dict_update(assemble(host, parse_command(list(words))), updates)
+
+
+def put(grid, algorithm, task, setting, seed, number, **numbers):
+    """Write a finished run, and return its folder."""
+    cell = next(cell for cell in grid.row(algorithm, task, setting) if cell.seed == seed)
+    folder = grid.results / "sacred" / algorithm / task / str(number)
+    contents = {
+        "config": config_of(grid.plan.job(cell.label).words),
+        "run": {"experiment": {"repositories": [{"commit": "0123456789", "dirty": False}]}},
+        "summary": {**summary(algorithm, **numbers), "task": task, "seed": seed},
     }
-
-
-def put(grid, cell, number, **numbers):
-    for name, content in files(grid, cell, number, **numbers).items():
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_text(json.dumps(content))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
 
 
 def squeezed(page):

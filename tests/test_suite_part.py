@@ -82,7 +82,7 @@ def test_two_cells_that_are_one_run_are_refused_in_a_part_without_the_first_seed
         (["--methods", "ctds", "mapo"], "--methods: there is no 'mapo'; did you mean 'mappo'?"),
         (["--limits", "lha"], "--limits: there is no 'lha'"),
         (["--seeds", "1", "3"], "--seeds: there is no 3; the file's seeds are 1, 2"),
-        (["--methods", "mappo", "--limits", "fo"], "no task, method and limits go together"),
+        (["--methods", "mappo", "--limits", "fo"], "no task, method, limits and seed go together"),
     ],
 )
 def test_a_part_that_is_not_there_is_one_line(grid, capsys, words, message):

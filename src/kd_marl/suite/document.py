@@ -52,6 +52,7 @@ class Method:
     overrides: Overrides = field(default_factory=dict)
     tasks: tuple[str, ...] | None = None
     limits: tuple[str, ...] | None = None
+    seeds: tuple[int, ...] | None = None
     steps_of: str = ""
     cpus: int | None = None
 
@@ -116,7 +117,7 @@ class Suite:
             for task in self.tasks.values()
             if _among(task.name, part.tasks)
             for method in self.methods.values()
-            if _among(method.name, part.methods) and _among(task.name, method.tasks)
+            if _among(method.name, part.methods) and _among(task.name, method.tasks) and _among(seed, method.seeds)
             for limits in self.limits
             if _among(limits, part.limits) and self.allows(task, method, limits)
         ]
@@ -173,6 +174,7 @@ def load(path: Path, updates: Iterable[str] = (), part: Part | None = None) -> S
 def _suite(path: Path, content: Any, updates: Iterable[str], part: Part) -> Suite:
     keys = ("name", "tasks", "methods", "limits", "seeds", "with", "cpus", "retries")
     top = _keys(content, "the file", keys, required=("tasks", "methods", "seeds"))
+    seeds = _seeds(top["seeds"], "seeds")
     limits = _limits(top.get("limits", "fo"))
     tasks = {name: _task(name, value) for name, value in _named(top["tasks"], "tasks").items()}
     methods = {name: _method(name, value) for name, value in _named(top["methods"], "methods").items()}
@@ -181,6 +183,7 @@ def _suite(path: Path, content: Any, updates: Iterable[str], part: Part) -> Suit
     for method in methods.values():
         _known(method.tasks, tasks, f"methods.{method.name}.tasks")
         _known(method.limits, limits, f"methods.{method.name}.limits")
+        _among_seeds(method.seeds, seeds, f"methods.{method.name}.seeds")
         _known([method.steps_of] if method.steps_of else None, methods, f"methods.{method.name}.steps_of")
         if method.steps_of and methods[method.steps_of].steps_of:
             raise UserError(f"methods.{method.name}.steps_of: {method.steps_of} has a steps_of itself; name a student")
@@ -196,7 +199,7 @@ def _suite(path: Path, content: Any, updates: Iterable[str], part: Part) -> Suit
         tasks=tasks,
         methods=methods,
         limits=limits,
-        seeds=_seeds(top["seeds"]),
+        seeds=seeds,
         overrides=_overrides(top.get("with"), "with"),
         updates=_overrides(own, "'with' of the command line"),
         cpus=_count(top.get("cpus", 1), "cpus", least=1),
@@ -209,11 +212,9 @@ def _suite(path: Path, content: Any, updates: Iterable[str], part: Part) -> Suit
         (part.limits, limits, "--limits"),
     ):
         _known(wanted, there, option)
-    for seed in part.seeds or ():
-        if seed not in suite.seeds:
-            raise UserError(f"--seeds: there is no {seed}; the file's seeds are {', '.join(map(str, suite.seeds))}")
+    _among_seeds(part.seeds, seeds, "--seeds")
     if not suite.cells():
-        raise UserError("no task, method and limits go together: see their 'tasks' and 'limits'")
+        raise UserError("no task, method, limits and seed go together: see their 'tasks', 'limits' and 'seeds'")
     return suite
 
 
@@ -236,13 +237,15 @@ def _task(name: str, value: Any) -> Task:
 
 def _method(name: str, value: Any) -> Method:
     where = f"methods.{name}"
-    given = _keys({} if value is None else value, where, ("config", "with", "tasks", "limits", "steps_of", "cpus"))
+    keys = ("config", "with", "tasks", "limits", "seeds", "steps_of", "cpus")
+    given = _keys({} if value is None else value, where, keys)
     return Method(
         name=name,
         config=_text(given.get("config", name), f"{where}.config"),
         overrides=_overrides(given.get("with"), f"{where}.with"),
         tasks=_names(given.get("tasks"), f"{where}.tasks"),
         limits=_names(given.get("limits"), f"{where}.limits"),
+        seeds=_seeds(given["seeds"], f"{where}.seeds") if "seeds" in given else None,
         steps_of=_text(given.get("steps_of", ""), f"{where}.steps_of"),
         cpus=_count(given["cpus"], f"{where}.cpus", least=1) if "cpus" in given else None,
     )
@@ -257,10 +260,10 @@ def _limits(value: Any) -> dict[str, Overrides]:
     return {name: {"limits": name} for name in names}
 
 
-def _seeds(value: Any) -> tuple[int, ...]:
+def _seeds(value: Any, where: str) -> tuple[int, ...]:
     seeds = value if isinstance(value, list) else [value]
     if not seeds or any(type(seed) is not int or seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
-        raise UserError(f"seeds is {value!r}: expected different whole numbers of at least 0, such as [1, 2, 3]")
+        raise UserError(f"{where} is {value!r}: expected different whole numbers of at least 0, such as [1, 2, 3]")
     return tuple(seeds)
 
 
@@ -328,6 +331,12 @@ def _known(names: Iterable[str] | None, valid: Iterable[str], where: str) -> Non
     for name in names or ():
         if name not in valid:
             raise UserError(f"{where}: there is no '{name}'; {nearest(name, valid)}")
+
+
+def _among_seeds(named: Iterable[int] | None, seeds: tuple[int, ...], where: str) -> None:
+    for seed in named or ():
+        if seed not in seeds:
+            raise UserError(f"{where}: there is no {seed}; the file's seeds are {', '.join(map(str, seeds))}")
 
 
 def _text(value: Any, where: str) -> str:

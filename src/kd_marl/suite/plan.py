@@ -68,6 +68,11 @@ class Plan:
         except UserError as error:
             raise UserError(f"{suite.path}: {error}") from None
 
+    def teacher(self, task: str) -> Path | None:
+        """The folder of the one teacher of a task's students; None if it is yet to be trained."""
+        found = self._teacher(self.suite.tasks[task])
+        return None if found is None else found.folder
+
     def job(self, label: str) -> Job | None:
         """The job of a name; None until what it needs is made."""
         node = self.nodes[label]
@@ -89,26 +94,32 @@ class Plan:
                 self._lines.stage("kd_teacher", task)
             label = f"{task.name}/{BUFFER}"
             self.nodes[label] = Node(label, task.name, BUFFER, needs)
-        seen: dict[str, Cell] = {}
+        rows: dict[tuple[str, str, str], list[Cell]] = {}
         for cell in cells:
             needed = self._needs_buffer(self.suite.tasks[cell.task], cell.method)
             self.nodes[cell.label] = Node(
                 cell.label, cell.task, cell.method, (f"{cell.task}/{BUFFER}",) if needed else (), cell
             )
-            if cell.seed == cells[0].seed:
-                self._check(cell, needed, seen)
+            rows.setdefault((cell.task, cell.method, cell.limits), []).append(cell)
+        seen: dict[str, dict[int, Cell]] = {}
+        for row in rows.values():
+            self._check(row, seen)
 
-    def _check(self, cell: Cell, needed: bool, seen: dict[str, Cell]) -> None:
-        """Refuse a cell that would fail only after others have been made, or that is the same run as one ``seen``."""
-        student = self._student(cell)
+    def _check(self, row: list[Cell], seen: dict[str, dict[int, Cell]]) -> None:
+        """Refuse cells, alike but for the seed, that would fail only after others have been made, or were ``seen``."""
+        cell = row[0]
+        needed, student = bool(self.nodes[cell.label].needs), self._student(cell)
         for key in ("t_max", "buffer_episodes") if needed else ("t_max",):
             self._count(student, key)
         if student != cell:
             # Its own length is known once there is a buffer.
             return
-        twin = seen.setdefault(f"{identity(self._lines.cell(cell)[1])} {self._teacher_mark(cell)}", cell)
-        if twin is not cell:
-            raise UserError(f"{twin.label} and {cell.label} are the same run: leave one of the two out")
+        config = self._lines.cell(replace(cell, seed=0))[1]
+        taken = seen.setdefault(f"{identity(config)} {self._teacher_mark(cell)}", {})
+        for cell in row:
+            twin = taken.setdefault(cell.seed, cell)
+            if twin is not cell:
+                raise UserError(f"{twin.label} and {cell.label} are the same run: leave one of the two out")
 
     def _needs_buffer(self, task: Task, name: str) -> bool:
         method = self.suite.methods[name]
