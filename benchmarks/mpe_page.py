@@ -57,7 +57,6 @@ def figures(evidence: Evidence) -> dict[str, str]:
         title="How much of the teacher's return the students keep",
         axis="retention 1 - |S-T|/|T|, per cent",
         paper="the paper, Table II (LH, LH+A)",
-        note="each panel has a scale of its own",
     )
     return {FIGURE: results_figure.panels(_panels(evidence), words, shows=(90.0, 100.0))}
 

@@ -74,7 +74,7 @@ def figures(evidence: Evidence) -> dict[str, str]:
     )
     return {
         CURVES: results_figure.curves(_curves(evidence), "Learning curves of the SMAX teachers (greedy tests)"),
-        WINS: results_figure.panels(_panels(evidence), words, shows=(0.0, 100.0)),
+        WINS: results_figure.panels(_panels(evidence), words, shows=(60.0, 100.0)),
     }
 
 

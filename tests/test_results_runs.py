@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytest.importorskip("matplotlib", reason="the figures need the extra report")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import results
