@@ -41,11 +41,19 @@ def test_records_leave_out_what_sacred_notes_of_the_machine_and_its_paths(tmp_pa
     record["experiment"]["repositories"] = [{"url": "/home/secret", "commit": "0123456789", "dirty": True}] * 3
     record["meta"] = {"options": {"--file_storage": "/home/secret"}}
     (folder / "run.json").write_text(json.dumps(record))
+    results, zoo = tmp_path / "secret" / "battles", tmp_path / "secret" / "src" / "zoo" / "3m"
+    places = {"local_results_path": str(results), "teacher": str(zoo)}
+    for name, facts in (("config", places), ("summary", {"command": f"python src/main.py with {places['teacher']}"})):
+        file = folder / f"{name}.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **facts}))
     kept = tmp_path / "records"
     assert cli.main(["report", str(tmp_path / "battles"), "--to", str(tmp_path / "a"), "--records", str(kept)]) == 0
     copy = kept / "battles" / folder.relative_to(tmp_path / "battles")
     assert sorted(file.name for file in copy.iterdir()) == sorted(file.name for file in folder.iterdir())
     assert not any(b"secret" in file.read_bytes() for file in copy.iterdir())
+    config = json.loads((copy / "config.json").read_text())
+    assert (config["local_results_path"], config["teacher"]) == ("battles", "src/zoo/3m")
+    assert "secret" not in (tmp_path / "a" / "report.md").read_text()
     left = json.loads((copy / "run.json").read_text())
     assert left["experiment"]["repositories"] == [{"commit": "0123456789", "dirty": True}]
     assert left["host"] == {"cpu": "A processor", "python_version": "3.11.7"} and left["status"] == "COMPLETED"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,8 @@ from kd_marl.report.methods import OTHER_STAGES
 # Folders below a results folder that hold no records, and much else.
 _NO_RECORDS = frozenset({"_sources", "buffers", "models", "logs", "bundles"})
 ACTIONS_FILE = "actions.safetensors"
+# An absolute path to a bundled teacher, and what of it is the same on every machine.
+_BUNDLED = re.compile(r"/[^\s'\"=]*/(src/zoo/)")
 
 Curve = tuple[np.ndarray, np.ndarray]
 
@@ -30,7 +33,7 @@ class Run:
 
     Attributes:
         folder: its Sacred folder.
-        config: ``config.json``.
+        config: ``config.json``; here and in the summary without where its results and the checkout lie.
         summary: ``summary.json``.
         record: ``run.json``, Sacred's own account.
     """
@@ -215,12 +218,32 @@ def _read(folder: Path) -> Run | str:
         return f"{name} has no result, its status is {status}"
     if config.get("evaluate"):
         return f"{name} evaluated again what another run had trained: that run counts"
-    run = Run(folder, config, atomic.read_json(folder / "summary.json"), record)
+    summary = atomic.read_json(folder / "summary.json")
+    results = str(config.get("local_results_path", ""))
+    run = Run(folder, placeless(config, results), placeless(summary, results), record)
     try:
         _check(run)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"its record lacks what a result has ({type(error).__name__}: {error})") from error
     return run
+
+
+def placeless(facts: Any, results: str) -> Any:
+    """Facts of a run without the absolute paths that a suite's command lines have.
+
+    Args:
+        facts: JSON data.
+        results: the run's ``local_results_path``, of which the last name is left if it is absolute.
+    """
+    if isinstance(facts, dict):
+        return {key: placeless(value, results) for key, value in facts.items()}
+    if isinstance(facts, list):
+        return [placeless(value, results) for value in facts]
+    if not isinstance(facts, str):
+        return facts
+    if os.path.isabs(results):
+        facts = facts.replace(results, Path(results).name)
+    return _BUNDLED.sub(r"\1", facts)
 
 
 def _check(run: Run) -> None:
