@@ -315,7 +315,7 @@ def test_mpe_without_its_package_says_what_to_install(mains, tmp_path):
 @pytest.mark.parametrize(
     ("updates", "message"),
     [
-        ([], "evaluate=True found no checkpoint of this configuration: give checkpoint_path="),
+        ([], "evaluate=True found no checkpoint of this configuration and teacher: give checkpoint_path="),
         (["checkpoint_path=/no/such"], r"checkpoint_path=/no/such holds no saved steps \(folders such as 50000\)"),
     ],
 )

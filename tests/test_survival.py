@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -233,6 +234,25 @@ def test_a_run_goes_on_from_its_own_checkpoints_only(distil):
         assert "nothing to go on from" in distil(*other, "resume=True").check().err
     found = distil("resume=True", "kl_coef=0.5").check()
     assert "finished already" in found.err
+
+
+def test_the_same_command_is_another_run_once_its_teacher_is_another(mains, tiny_teacher, tmp_path):
+    teacher = tmp_path / "teacher"
+    shutil.copytree(tiny_teacher, teacher)
+    command = words("kd_student", tmp_path, f"teacher={teacher}", "eval_episodes=4", "seed=1")
+    mains.run(*command).check()
+    weights = torch.load(teacher / "agent.th", weights_only=True)
+    torch.save({name: 2 * value for name, value in weights.items()}, teacher / "agent.th")
+    facts = json.loads((teacher / "teacher.json").read_text())
+    facts["sha256"]["agent.th"] = hashlib.sha256((teacher / "agent.th").read_bytes()).hexdigest()
+    (teacher / "teacher.json").write_text(json.dumps(facts))
+
+    assert "found no checkpoint of this configuration and teacher" in mains.run(*command, "evaluate=True").error
+    again = mains.run(*command, "resume=True").check()
+    assert "nothing to go on from" in again.err
+    students = {found["teacher"]["sha256"]["agent.th"] for found in checkpoints(tmp_path)}
+    assert len(students) == 2 and facts["sha256"]["agent.th"] in students
+    assert "finished already" in mains.run(*command, "resume=True").check().err
 
 
 def test_a_checkpoint_of_another_version_is_refused_in_one_line(distil):

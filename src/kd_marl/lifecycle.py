@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from sacred.utils import SacredError
 
-from kd_marl import environments, resume
+from kd_marl import environments, resume, stages
 from kd_marl.errors import UserError, nearest
 from kd_marl.host import Host, get_host
 
@@ -74,11 +74,13 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
     args.n_agents, args.n_actions, args.state_shape = info["n_agents"], info["n_actions"], info["state_shape"]
     args.env_episode_limit = info["episode_limit"]
     args.observation_mask = environments.task_mask(args, info)
-    if args.resume and not args.evaluate and _go_on(args, logger):
-        return
     learner_class = host.learners[args.learner]
+    # The same command means another run once its teacher is another.
+    teacher = stages.teacher_weights(args) if hasattr(learner_class, "prepare_run") else ""
+    if args.resume and not args.evaluate and _go_on(args, logger, teacher):
+        return
     if args.evaluate and hasattr(learner_class, "report_run"):
-        _choose_checkpoint(args)
+        _choose_checkpoint(args, teacher)
     if hasattr(learner_class, "prepare_run"):
         learner_class.prepare_run(args, info["obs_shape"])
     limited = environments.is_limited(args)
@@ -120,10 +122,10 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
         evaluation.report(args, evaluation.evaluate_alone(args, learner.mac, runner.t_env, masked=True))
 
 
-def _go_on(args: Any, logger: Any) -> bool:
+def _go_on(args: Any, logger: Any, teacher: str) -> bool:
     """Point the host's own loading at the checkpoint to go on from; True if that run has already finished."""
     given = [word for word in shlex.split(args.command) if word.startswith("seed=")]
-    point = resume.newest(args, args.seed if given else None)
+    point = resume.newest(args, args.seed if given else None, teacher)
     say = logger.console_logger.info
     if point is None:
         say("resume=True: nothing to go on from, starting from the beginning")
@@ -144,8 +146,8 @@ def _go_on(args: Any, logger: Any) -> bool:
     return False
 
 
-def _choose_checkpoint(args: Any) -> None:
-    """``evaluate=True`` without ``checkpoint_path``: the newest checkpoint of the same configuration."""
+def _choose_checkpoint(args: Any, teacher: str) -> None:
+    """``evaluate=True`` without ``checkpoint_path``: the newest checkpoint of the same configuration and teacher."""
     # The host's own evaluation comes first and cannot be skipped: the least that it can play.
     args.test_nepisode = 1
     if args.checkpoint_path:
@@ -154,10 +156,11 @@ def _choose_checkpoint(args: Any) -> None:
             raise UserError(f"checkpoint_path={args.checkpoint_path} holds no saved steps (folders such as 50000)")
         args.load_step = min(steps, key=lambda step: abs(step - (args.load_step or max(steps))))
         return
-    point = resume.newest(args, None)
+    point = resume.newest(args, None, teacher)
     if point is None:
         raise UserError(
-            "evaluate=True found no checkpoint of this configuration: give checkpoint_path=<folder with saved steps>"
+            "evaluate=True found no checkpoint of this configuration and teacher: "
+            "give checkpoint_path=<folder with saved steps>"
         )
     args.checkpoint_path, args.load_step = str(point.folder.parent), point.t_env
 

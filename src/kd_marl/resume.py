@@ -128,18 +128,25 @@ def mark_reported(path: Path | None, eval_episodes: int) -> None:
             atomic.write_json(path / FACTS_FILE, {**facts, "reported": True, "eval_episodes": eval_episodes})
 
 
-def newest(args: Any, seed: int | None) -> Checkpoint | None:
+def _had(facts: Mapping[str, Any], teacher: str) -> bool:
+    """Whether a checkpoint's student had this teacher; a teacher's own checkpoint has none."""
+    had = facts.get("teacher", {}).get("sha256", {}).get("agent.th", "")
+    return not (teacher and had) or had == teacher
+
+
+def newest(args: Any, seed: int | None, teacher: str = "") -> Checkpoint | None:
     """The furthest checkpoint of the newest run of the same command.
 
     Args:
         args: the run's namespace: ``local_results_path``, ``name``, ``fingerprint``; without ``eval_episodes`` a result
             over any number of them counts as reported.
         seed: the seed it must have; None: any.
+        teacher: sha256 of the weights of the teacher that a student must have had; "": any.
     """
     runs: dict[Path, list[Checkpoint]] = {}
     for file in (Path(args.local_results_path) / "models").glob(f"{args.name}_seed*/*/{FACTS_FILE}"):
         facts = read_checkpoint(file.parent)
-        if facts["fingerprint"] == args.fingerprint and seed in (None, facts["seed"]):
+        if facts["fingerprint"] == args.fingerprint and seed in (None, facts["seed"]) and _had(facts, teacher):
             over = facts.get("eval_episodes")
             reported = facts.get("reported", False) and over in (None, getattr(args, "eval_episodes", over))
             found = Checkpoint(file.parent, facts["t_env"], facts["seed"], facts["finished"], reported)

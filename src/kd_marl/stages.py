@@ -39,10 +39,8 @@ def locate_teacher(args: Any, obs_size: int) -> TeacherArtifact:
     """
     if args.teacher == "train":
         run_stage("kd_teacher", args)
-    models = [Path(args.local_results_path) / "models", get_host().results_path / "models"]
     command = shlex.join(["python", "src/main.py", *_stage_words("kd_teacher", args)])
-    spec = "" if args.teacher == "train" else args.teacher
-    folder = artifacts.find_teacher(spec, args.map_name, models, ZOO, command, args.env)
+    folder = _find_teacher(args, command)
     teacher = artifacts.load_teacher(
         folder,
         config=args.teacher_config or None,
@@ -54,6 +52,27 @@ def locate_teacher(args: Any, obs_size: int) -> TeacherArtifact:
     artifacts.check_compatible(teacher, args.map_name, obs_size, args.state_shape, args.n_agents, args.n_actions)
     _log.info("Teacher: %s", folder)
     return teacher
+
+
+def _find_teacher(args: Any, train_command: str = "") -> Path:
+    models = [Path(args.local_results_path) / "models", get_host().results_path / "models"]
+    spec = "" if args.teacher == "train" else args.teacher
+    return artifacts.find_teacher(spec, args.map_name, models, ZOO, train_command, args.env)
+
+
+def teacher_weights(args: Any) -> str:
+    """Sha256 of the weights of the teacher that a student's run would have now; "" where there is none yet.
+
+    Args:
+        args: the run's namespace, or that of its configuration.
+    """
+    if args.teacher == "train":
+        return ""
+    try:
+        return artifacts.weights_sha256(_find_teacher(args))
+    except UserError:
+        # The run itself says what is wrong.
+        return ""
 
 
 def buffer_folder(args: Any, teacher: TeacherArtifact) -> Path:

@@ -220,6 +220,13 @@ def checkpoint_folder(folder: Path) -> Path:
     return max(usable, key=lambda child: int(child.name))
 
 
+def weights_sha256(folder: Path) -> str:
+    """Sha256 of a teacher's ``agent.th``: as ``teacher.json`` has it, or of the file where there are no facts."""
+    if (folder / FACTS_FILE).is_file():
+        return read_facts(folder)["sha256"]["agent.th"]
+    return atomic.file_sha256(folder / WEIGHT_FILES[0])
+
+
 def check_compatible(
     teacher: TeacherArtifact, task: str, obs_size: int, state_size: int, n_agents: int, n_actions: int
 ) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from kd_marl import progress, resume
+from kd_marl import progress, resume, stages
 from kd_marl.deploy import bundle, check
 from kd_marl.deploy.source import StudentRun, load_student
 from kd_marl.errors import UserError
@@ -118,10 +118,8 @@ class Sweep:
         config = assemble(self._host, parse_command(words))
         updates, _ = get_config_updates(words[words.index("with") + 1 :])
         config = self._host.main.recursive_dict_update(config, updates)
-        run = SimpleNamespace(
-            local_results_path=self.results, name=config["name"], fingerprint=resume.fingerprint(config)
-        )
-        point = resume.newest(run, cell.seed)
+        run = SimpleNamespace(**{**config, "fingerprint": resume.fingerprint(config)})
+        point = resume.newest(run, cell.seed, stages.teacher_weights(run))
         return point.folder if point is not None and point.reported else None
 
     def make(self, jobs: int) -> None:

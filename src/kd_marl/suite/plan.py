@@ -259,7 +259,7 @@ class Plan:
 
 def _read_teacher(folder: Path) -> _Teacher:
     """What a suite must know of a teacher; EPyMARL's own checkpoints have no facts, and a folder named by its steps."""
+    sha256 = artifacts.weights_sha256(folder)
     if (folder / artifacts.FACTS_FILE).is_file():
-        facts = artifacts.read_facts(folder)
-        return _Teacher(folder, facts["sha256"]["agent.th"], facts["steps"])
-    return _Teacher(folder, atomic.file_sha256(folder / "agent.th"), int(folder.name) if folder.name.isdigit() else 0)
+        return _Teacher(folder, sha256, artifacts.read_facts(folder)["steps"])
+    return _Teacher(folder, sha256, int(folder.name) if folder.name.isdigit() else 0)
