@@ -198,7 +198,7 @@ def test_stress_tests_beside_the_runs_are_in_the_page(tmp_path):
         folder = put(tmp_path / "results", seed, seed=seed)
         stressed = {"name": "dropout 0.2", "teacher_mean": 0.8, "student_mean": left, "retention_teacher": 0.9}
         stressed |= {"retention_undisturbed": left / 0.9, "retention_disturbed": left / 0.8}
-        facts = {"format": "kd-marl/stress", "version": 1, "command": "kd-marl stress x", "episodes": 100}
+        facts = {"format": "kd-marl/stress", "version": 1, "commands": ["kd-marl stress x"], "episodes": 100}
         (folder / "stress.json").write_text(json.dumps({**facts, "measures": "win rate", "rows": [stressed]}))
     assert cli.main(["report", str(tmp_path / "results"), "--to", str(tmp_path / "to")]) == 0
     section = (tmp_path / "to" / "report.md").read_text().split("## Robustness", 1)[1]

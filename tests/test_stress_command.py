@@ -206,7 +206,8 @@ def test_the_command_writes_the_result_the_page_and_the_figure(student, capsys):
     rows = {entry["name"]: entry for entry in found["rows"]}
     assert list(rows) == NAMES
     assert (found["measures"], found["episodes"], found["batch"]) == ("return", 6, 3)
-    assert found["command"].startswith("kd-marl stress ") and found["command"].endswith("with batch_size_run=3")
+    (line,) = found["commands"]
+    assert line.startswith("kd-marl stress ") and line.endswith("with batch_size_run=3")
     same = {"name", "kind", "level"}
     for name in ("dropout 0", "noise 0", "delay 0"):
         assert {k: v for k, v in rows[name].items() if k not in same} == {
@@ -244,6 +245,21 @@ def test_without_a_drawing_package_the_result_is_there_and_a_line_says_why_no_fi
     assert capsys.readouterr().err == "no figure: matplotlib is not installed: pip install 'kd-marl[report]'\n"
     assert not (student / "stress.svg").exists()
     assert "![" not in (student / "stress.md").read_text()
+
+
+def test_every_command_that_added_a_disturbance_is_named(student, capsys):
+    lines = []
+    for options in (NOTHING, [*NOTHING, "--delay", "1"], [*NOTHING, "--delay", "1"]):
+        assert main(["stress", str(student), "--episodes", "2", *options]) == 0
+        lines.append(content(student)["commands"])
+    assert len(lines[0]) == 1 and lines[1] == lines[2] == [lines[0][0], lines[0][0].replace("--delay", "--delay 1")]
+    page = (student / "stress.md").read_text()
+    assert page.count("`kd-marl stress ") == 2
+    # As earlier versions wrote it.
+    facts = {key: value for key, value in content(student).items() if key != "commands"}
+    (student / "stress.json").write_text(json.dumps({**facts, "command": "kd-marl stress of old"}))
+    assert main(["stress", str(student), "--episodes", "2", *NOTHING, "--delay", "2"]) == 0
+    assert content(student)["commands"][0] == "kd-marl stress of old" and len(content(student)["commands"]) == 2
 
 
 def test_an_interrupted_measurement_goes_on_where_it_stopped(student, capsys, monkeypatch):

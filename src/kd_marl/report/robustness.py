@@ -11,6 +11,7 @@ from kd_marl.report.groups import Group, Groups
 from kd_marl.report.markdown import table
 from kd_marl.report.methods import task_title
 from kd_marl.report.tables import percent
+from kd_marl.stress.page import commands
 
 FILE = "stress.json"
 HEAD = ["disturbance", "teacher", "student", "teacher keeps of itself", "student keeps of the undisturbed teacher"]
@@ -59,4 +60,5 @@ def _table(tested: list[dict[str, Any]]) -> str:
 def _said(group: Group, tested: list[dict[str, Any]]) -> str:
     left = len(group.runs) - len(tested)
     missing = f" {left} of its {len(group.runs)} runs have not been tested." if left else ""
-    return f"`{tested[0]['command']}`, {tested[0]['episodes']} episodes of each policy and disturbance.{missing}"
+    lines = ", then ".join(f"`{line}`" for line in commands(tested[0]))
+    return f"{lines}, {tested[0]['episodes']} episodes of each policy and disturbance.{missing}"

@@ -28,6 +28,7 @@ from kd_marl.errors import UserError
 from kd_marl.host import Host
 from kd_marl.stress import plan
 from kd_marl.stress.envs import RUNNER, Trouble, disturbing
+from kd_marl.stress.page import commands
 from kd_marl.stress.plan import Trial
 from kd_marl.stress.scores import Scores, row
 
@@ -221,7 +222,7 @@ def measure(match: Match, trials: Sequence[Trial], notes: Sequence[str], command
         match: who plays.
         trials: all that is wanted, without the undisturbed one.
         notes: remarks for the reader.
-        command: what makes this again.
+        command: what makes the missing ones.
 
     Returns:
         The content of ``stress.json``, see docs/formats.md.
@@ -234,10 +235,11 @@ def measure(match: Match, trials: Sequence[Trial], notes: Sequence[str], command
     start = plan.undisturbed(match.args.map_name)
     order = {trial.name: trial.order for trial in (start, *trials)}
     summary = match.run.summary
+    complete = start.name in present and not missing
     result = {
         "format": FORMAT,
         "version": VERSION,
-        "command": command,
+        "commands": list(dict.fromkeys([*commands(found), *([] if complete else [command])])),
         **facts,
         "limits": summary["limits"],
         "masks_preset": summary["masks_preset"],
@@ -249,7 +251,7 @@ def measure(match: Match, trials: Sequence[Trial], notes: Sequence[str], command
         "notes": list(dict.fromkeys([*found.get("notes", []), *notes])),
         "rows": rows,
     }
-    if start.name in present and not missing:
+    if complete:
         return result
     done = len(trials) - len(missing)
     with progress.bar("disturbances", 1 + len(trials), "disturbance", done=done) as bar:

@@ -11,6 +11,11 @@ _KEPT = {
 }
 
 
+def commands(facts: Mapping[str, Any]) -> list[str]:
+    """The command lines that made a ``stress.json``, in their order; earlier versions kept the last alone."""
+    return facts.get("commands") or [facts[key] for key in ("command",) if key in facts]
+
+
 def page(facts: Mapping[str, Any], figure: str | None) -> str:
     """The page.
 
@@ -22,7 +27,7 @@ def page(facts: Mapping[str, Any], figure: str | None) -> str:
     lines = [
         f"# {facts['task']}: what disturbances leave of teacher and student",
         "",
-        f"Written by `{facts['command']}`.",
+        f"Written by {', then '.join(f'`{line}`' for line in commands(facts))}.",
         "",
         f"Limits {facts['limits']}{preset}; seed {facts['seed']}; {facts['episodes']} greedy episodes of each policy "
         f"under each disturbance. Random play has a {facts['measures']} of {score(facts, facts['random_mean'])}.",
