@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -12,7 +13,14 @@ import torch
 from torch import nn
 
 from kd_marl.artifacts import teacher as teacher_module
-from kd_marl.artifacts.teacher import check_compatible, find_teacher, load_teacher, save_teacher, teacher_folders
+from kd_marl.artifacts.teacher import (
+    check_compatible,
+    find_teacher,
+    load_teacher,
+    save_teacher,
+    teacher_folders,
+    weights_sha256,
+)
 from kd_marl.cli import main
 from kd_marl.errors import UserError
 
@@ -79,6 +87,18 @@ def test_what_was_saved_is_loaded_bit_for_bit(tmp_path):
         assert all(torch.equal(loaded[key], saved[key]) for key in saved)
     assert teacher.warnings == ()
     fits(teacher)
+
+
+def test_weights_are_told_apart_by_their_hash_with_and_without_facts(tmp_path):
+    save(tmp_path)
+    written = hashlib.sha256((tmp_path / "agent.th").read_bytes()).hexdigest()
+    assert weights_sha256(tmp_path) == written
+    edited = json.loads((tmp_path / "teacher.json").read_text())
+    (tmp_path / "teacher.json").write_text(json.dumps({**edited, "sha256": {}}))
+    with pytest.raises(UserError, match=r"teacher\.json is damaged: it lacks the sha256 of agent\.th"):
+        weights_sha256(tmp_path)
+    (tmp_path / "teacher.json").unlink()
+    assert weights_sha256(tmp_path) == written
 
 
 def test_the_weights_are_files_that_epymarl_reads(tmp_path):

@@ -57,6 +57,7 @@ _KINDS: dict[str, tuple[Any, str]] = {
     **dict.fromkeys(("obs_size", "state_size", "n_agents", "n_actions", "hidden_dim"), _WHOLE),
     **dict.fromkeys(("use_rnn", "obs_agent_id", "obs_last_action", "obs_individual_obs"), _SWITCH),
     **dict.fromkeys(("gamma", "shaping"), _NUMBER),
+    "sha256": (dict, "an object with the hash of each file of weights"),
 }
 
 _log = logging.getLogger(__name__)
@@ -221,10 +222,18 @@ def checkpoint_folder(folder: Path) -> Path:
 
 
 def weights_sha256(folder: Path) -> str:
-    """Sha256 of a teacher's ``agent.th``: as ``teacher.json`` has it, or of the file where there are no facts."""
-    if (folder / FACTS_FILE).is_file():
-        return read_facts(folder)["sha256"]["agent.th"]
-    return atomic.file_sha256(folder / WEIGHT_FILES[0])
+    """Sha256 of a teacher's ``agent.th``: as ``teacher.json`` has it, or of the file where there are no facts.
+
+    Raises:
+        UserError: the facts are damaged.
+    """
+    name = WEIGHT_FILES[0]
+    if not (folder / FACTS_FILE).is_file():
+        return atomic.file_sha256(folder / name)
+    sha256 = read_facts(folder)["sha256"].get(name)
+    if not isinstance(sha256, str):
+        raise UserError(f"{folder / FACTS_FILE} is damaged: it lacks the sha256 of {name}")
+    return sha256
 
 
 def check_compatible(
