@@ -87,6 +87,9 @@ def test_a_student_alone_has_everything_made_that_it_needs(mains, tmp_path):
     assert made == {"kd_teacher", "kd_export", "kd_student"}
     buffer = ExpertBuffer.open(next(tmp_path.glob("buffers/*/*/buffer.json")).parent, check=True)
     assert buffer.episodes == 24
+    again = mains.run(*words("kd_student", tmp_path, "teacher=train", "seed=3", "evaluate=True"), before=TINY_TEACHER)
+    assert_is_the_result_of_a_student(again, episodes=8)
+    assert len(list(tmp_path.glob("models/kd_teacher*"))) == 1
 
 
 @pytest.mark.parametrize("episodes", [8, 7])

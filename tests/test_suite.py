@@ -62,8 +62,6 @@ WRONG = {
     "steps_of: mappo has a steps_of itself": ("steps_of: kd_student", "steps_of: mappo"),
     "grid.yaml: seeds is 'many': expected different whole numbers": ("[1, 2]", "many"),
     "grid.yaml: seeds is [1, 1]": ("[1, 2]", "[1, 1]"),
-    "grid.yaml: methods.mappo.seeds: there is no 3; the file's seeds are 1, 2": ("limits: lh}", "seeds: [1, 3]}"),
-    "grid.yaml: methods.mappo.seeds is []: expected different whole numbers": ("limits: lh}", "seeds: []}"),
     "grid.yaml: seeds is missing": ("seeds: [1, 2]", ""),
     "grid.yaml: tasks.spread.env is missing": ("env: mpe, ", ""),
     "grid.yaml: methods.kd_student.with.seed: the suite sets it itself; instead use the file's 'seeds'": (
@@ -159,17 +157,6 @@ def test_the_grid_is_every_combination_that_is_not_excluded_seed_after_seed(writ
         if (method, limits) != ("mappo", "fo")
     ]
     assert [cell.label for cell in cells] == expected
-
-
-def test_a_method_is_run_with_its_own_seeds_and_may_be_another_where_they_differ(write, tmp_path):
-    text = GOOD.replace("limits: lh}", "limits: lh, seeds: 2}")
-    text = text.replace(
-        "  kd_student: {with:", "  second: {config: kd_student, seeds: 2}\n  kd_student: {seeds: 1, with:"
-    )
-    plan = Plan(HOST, document.load(write(text.replace("{t_max: 700, buffer_episodes: 40}", "{}"))), tmp_path)
-    kinds = [("second", 2), ("kd_student", 1)]
-    expected = {f"spread/{method}/{limits}/seed{seed}" for method, seed in kinds for limits in ("fo", "lh")}
-    assert {label for label, node in plan.nodes.items() if node.cell} == expected | {"spread/mappo/lh/seed2"}
 
 
 @pytest.mark.parametrize("action", ["run", "status", "list"])

@@ -66,6 +66,21 @@ def test_a_run_of_a_part_is_the_run_of_the_whole(grid, tmp_path):
     assert "buffer_episodes=60" in whole.job("spread/buffer").line
 
 
+def test_a_method_is_run_with_its_own_seeds_and_may_be_another_where_they_differ(grid, tmp_path):
+    grid.write_text(
+        GRID.replace(
+            "  kd_student: {with: {t_max: 700, buffer_episodes: 40}}",
+            "  first: {config: kd_student, seeds: 1}\n  kd_student: {seeds: [2]}",
+        )
+    )
+    plan = Plan(HOST, document.load(grid, part=document.Part(tasks=("spread",), limits=("fo",))), tmp_path)
+    made = {(node.method, node.cell.seed) for node in plan.nodes.values() if node.cell is not None}
+    assert {("first", 1), ("kd_student", 2)} == {
+        (method, seed) for method, seed in made if method in ("first", "kd_student")
+    }
+    assert {("ctds", 1), ("ctds", 2)} <= made
+
+
 def test_two_cells_that_are_one_run_are_refused_in_a_part_without_the_first_seed_too(grid):
     grid.write_text(
         GRID.replace("  ctds: {with: {buffer_episodes: 60}}", "  twin: {config: kd_student, with: {t_max: 700}}")

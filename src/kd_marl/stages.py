@@ -38,7 +38,9 @@ def locate_teacher(args: Any, obs_size: int) -> TeacherArtifact:
         UserError: none is found, it is damaged, or it was trained on something else.
     """
     if args.teacher == "train":
-        run_stage("kd_teacher", args)
+        # Where the student is not made anew, neither is its teacher.
+        again = {"resume": True} if args.resume or args.evaluate else {}
+        run_stage("kd_teacher", args, **again)
     command = shlex.join(["python", "src/main.py", *_stage_words("kd_teacher", args)])
     folder = _find_teacher(args, command)
     teacher = artifacts.load_teacher(
