@@ -8,9 +8,10 @@ from statistics import mean, stdev
 from typing import Any
 
 import speed_page
-from results_grid import STUDENT, Grid, Record
+from results_grid import STUDENT, Grid
 from scipy.stats import t as student_t
 
+from kd_marl.report.runs import Run
 from kd_marl.suite.document import Cell
 
 NOT_MEASURED = "not measured"
@@ -56,7 +57,7 @@ class Evidence:
     """The finished runs of a grid, by cell, and what is missing."""
 
     grid: Grid
-    found: dict[Cell, Record]
+    found: dict[Cell, Run]
     missing: list[str]
 
     @classmethod

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,10 @@ from typing import Any
 from results_families import Family
 
 from kd_marl import register
+from kd_marl.artifacts import atomic
 from kd_marl.artifacts.teacher import read_facts
 from kd_marl.host import get_host
+from kd_marl.report.runs import Run
 from kd_marl.suite import document
 from kd_marl.suite.document import Cell
 from kd_marl.suite.plan import Plan
@@ -21,21 +21,6 @@ from kd_marl.suite.plan import Plan
 STUDENT, BASELINE = "kd_student", "mappo"
 # Words of a run that say where it is made, and not what.
 _PLACES = frozenset({"local_results_path", "teacher", "resume", "runner_processes"})
-
-
-@dataclass(frozen=True)
-class Record:
-    """A finished run on disk."""
-
-    folder: Path
-    summary: dict[str, Any]
-    commit: str | None
-    machine: str
-
-    @property
-    def shares_episodes(self) -> bool:
-        """Whether it was evaluated in nearly the same episodes as runs with other seeds, as earlier versions did."""
-        return "length_mean" not in self.summary.get("student", self.summary.get("policy", {}))
 
 
 class Grid:
@@ -106,24 +91,11 @@ class Grid:
             return "known once there is an expert buffer"
         return " ".join(["python src/main.py", *(word for word in job.words if word.partition("=")[0] not in _PLACES)])
 
-    def find(self, cell: Cell) -> Record | None:
+    def find(self, cell: Cell) -> Run | None:
         """The newest finished run of a cell."""
         job = self.plan.job(cell.label)
         folder = None if job is None else job.proof.found()
-        return None if folder is None else _record(folder)
-
-
-def _record(folder: Path) -> Record:
-    summary, run = (json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("summary", "run"))
-    return Record(folder, summary, *_provenance(run))
-
-
-def _provenance(run: Mapping[str, Any]) -> tuple[str | None, str]:
-    """What Sacred noted of a run's source (``+``: with local changes) and machine."""
-    experiment, host = run.get("experiment", {}), run.get("host", {})
-    repositories = experiment.get("repositories", [])
-    commit = repositories[0]["commit"][:7] + ("+" if repositories[0]["dirty"] else "") if repositories else None
-    torch = [
-        package.replace("==", " ") for package in experiment.get("dependencies", []) if package.startswith("torch=")
-    ]
-    return commit, ", ".join([host.get("cpu") or "unknown", f"Python {host.get('python_version', 'unknown')}", *torch])
+        if folder is None:
+            return None
+        config, summary, record = (atomic.read_json(folder / f"{name}.json") for name in ("config", "summary", "run"))
+        return Run(folder, config, summary, record)

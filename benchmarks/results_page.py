@@ -107,7 +107,7 @@ def maker(grid: Grid) -> str:
 def provenance(evidence: Evidence) -> str:
     """Where a family's numbers come from."""
     records = evidence.found.values()
-    commits = sorted({record.commit or "unknown" for record in records})
+    commits = sorted({record.commit for record in records})
     machines = sorted({record.machine for record in records})
     shared = sum(record.shares_episodes for record in records)
     evaluation = f"{', '.join(map(str, evidence.episodes))} episodes for each policy and seed"

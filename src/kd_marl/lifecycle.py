@@ -76,7 +76,8 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
     args.observation_mask = environments.task_mask(args, info)
     learner_class = host.learners[args.learner]
     # The same command means another run once its teacher is another.
-    teacher = stages.teacher_weights(args) if hasattr(learner_class, "prepare_run") else ""
+    again = (args.resume or args.evaluate) and hasattr(learner_class, "prepare_run")
+    teacher = stages.teacher_weights(args) if again else ""
     if args.resume and not args.evaluate and _go_on(args, logger, teacher):
         return
     if args.evaluate and hasattr(learner_class, "report_run"):

@@ -11,7 +11,7 @@ from kd_marl.report.groups import Group, Groups
 from kd_marl.report.markdown import table
 from kd_marl.report.methods import task_title
 from kd_marl.report.tables import percent
-from kd_marl.stress.page import commands
+from kd_marl.stress.page import made_by
 
 FILE = "stress.json"
 HEAD = ["disturbance", "teacher", "student", "teacher keeps of itself", "student keeps of the undisturbed teacher"]
@@ -60,5 +60,4 @@ def _table(tested: list[dict[str, Any]]) -> str:
 def _said(group: Group, tested: list[dict[str, Any]]) -> str:
     left = len(group.runs) - len(tested)
     missing = f" {left} of its {len(group.runs)} runs have not been tested." if left else ""
-    lines = ", then ".join(f"`{line}`" for line in commands(tested[0]))
-    return f"{lines}, {tested[0]['episodes']} episodes of each policy and disturbance.{missing}"
+    return f"{made_by(tested[0])}, {tested[0]['episodes']} episodes of each policy and disturbance.{missing}"

@@ -16,6 +16,11 @@ def commands(facts: Mapping[str, Any]) -> list[str]:
     return facts.get("commands") or [facts[key] for key in ("command",) if key in facts]
 
 
+def made_by(facts: Mapping[str, Any]) -> str:
+    """Those command lines in a sentence."""
+    return ", then ".join(f"`{line}`" for line in commands(facts))
+
+
 def page(facts: Mapping[str, Any], figure: str | None) -> str:
     """The page.
 
@@ -27,7 +32,7 @@ def page(facts: Mapping[str, Any], figure: str | None) -> str:
     lines = [
         f"# {facts['task']}: what disturbances leave of teacher and student",
         "",
-        f"Written by {', then '.join(f'`{line}`' for line in commands(facts))}.",
+        f"Written by {made_by(facts)}.",
         "",
         f"Limits {facts['limits']}{preset}; seed {facts['seed']}; {facts['episodes']} greedy episodes of each policy "
         f"under each disturbance. Random play has a {facts['measures']} of {score(facts, facts['random_mean'])}.",
