@@ -165,18 +165,16 @@ def test_it_says_nothing_where_nothing_is_hidden():
 
 
 @pytest.fixture(scope="module")
-def told(mains, tiny_teacher, tiny_buffer, tmp_path_factory):
-    """A tiny student that knows its last action, and its bundle."""
-    results = tmp_path_factory.mktemp("told")
-    updates = [f"teacher={tiny_teacher}", f"expert_buffer={tiny_buffer}", "limits=lh", "own_action=True", "seed=1"]
-    run = mains.run(*words("kd_student", results, *updates)).check()
-    record = Path(run.out.rsplit("written to ")[-1].strip()).parent
-    assert main(["export", str(record), "--to", str(results / "bundle"), "--no-latency"]) == 0
-    return record, results / "bundle"
+def told(tiny_student, tmp_path_factory):
+    """A tiny student, which knows its last action by default, and its bundle."""
+    bundle = tmp_path_factory.mktemp("told") / "bundle"
+    assert main(["export", str(tiny_student.record), "--to", str(bundle), "--no-latency"]) == 0
+    return tiny_student.record, bundle
 
 
-def test_it_is_part_of_what_a_student_costs(told, tiny_student):
-    plain = json.loads((tiny_student.record / "summary.json").read_text())
+def test_it_is_part_of_what_a_student_costs(mains, told, tiny_teacher, tiny_buffer, tmp_path):
+    updates = [f"teacher={tiny_teacher}", f"expert_buffer={tiny_buffer}", "limits=lh", "own_action=False", "seed=1"]
+    plain = mains.run(*words("kd_student", tmp_path, *updates)).check().summary
     summary = json.loads((told[0] / "summary.json").read_text())
     assert [a - b for a, b in zip(summary["inputs"], plain["inputs"], strict=True)] == [ACTIONS, ACTIONS]
 
