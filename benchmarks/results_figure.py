@@ -12,7 +12,7 @@ from kd_marl.report.drawing import INK, Sheet, tidy
 
 OURS, PAPER = "#0b62a4", "#c2500a"
 # Colours that the colour-blind can tell apart, and a dash pattern each.
-LINES = (("#0072b2", "-"), ("#d55e00", "--"), ("#009e73", ":"), ("#aa4499", "-."))
+LINES = (("#0072b2", "-"), ("#d55e00", "--"), ("#009e73", ":"), ("#aa4499", "-."), ("#e69f00", (0, (5, 1, 1, 1, 1, 1))))
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def draw_panel(axes: Axes, panel: Panel, shows: tuple[float, float]) -> None:
 
 
 def curves(lines: Sequence[Curve], title: str) -> str:
-    """Win rate against environment steps as SVG, a line for each task."""
+    """Win rate against environment steps as SVG, a line for each teacher."""
     with Sheet("curves", 1, 1, (9.6, 3.6)) as sheet:
         draw_curves(sheet.axes[0][0], lines)
         shown = [Line2D([], [], color=LINES[n][0], ls=LINES[n][1], label=line.name) for n, line in enumerate(lines)]

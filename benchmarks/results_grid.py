@@ -11,7 +11,7 @@ from results_families import Family
 
 from kd_marl import register
 from kd_marl.artifacts import atomic
-from kd_marl.artifacts.teacher import read_facts
+from kd_marl.artifacts.teacher import read_facts, teacher_folders
 from kd_marl.host import get_host
 from kd_marl.report.runs import Run
 from kd_marl.suite import document
@@ -78,6 +78,17 @@ class Grid:
         """The facts of the teacher of a task; None if it has none yet."""
         folder = self.plan.teacher(task)
         return None if folder is None else read_facts(folder)
+
+    def teachers(self) -> dict[str, dict[str, Any]]:
+        """Folder's name -> facts: the teacher of each task, then the others of that task which lie beside it."""
+        found: dict[str, dict[str, Any]] = {}
+        for task in self.tasks:
+            own = self.plan.teacher(task)
+            for folder in [] if own is None else [own, *sorted(teacher_folders([own.parent]))]:
+                facts = read_facts(folder)
+                if facts["task"] == task:
+                    found.setdefault(folder.name, facts)
+        return found
 
     def steps(self, task: str, setting: str) -> int | None:
         """How many environment steps a task's baselines are trained for; None before there is an expert buffer."""

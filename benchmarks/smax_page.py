@@ -41,7 +41,7 @@ def summary(evidence: Evidence) -> str:
 def section(evidence: Evidence) -> list[str]:
     """The paragraphs below the family's heading."""
     grid = evidence.grid
-    teachers = {task: facts for task in grid.tasks if (facts := grid.teacher(task)) is not None}
+    teachers = grid.teachers()
     return [
         smax_notes.NOT_SMAC,
         smax_notes.HOW_TO_READ,
@@ -53,7 +53,7 @@ def section(evidence: Evidence) -> list[str]:
         "environment, all agents together; the weights are those of the best test on the way, with imitation_gap_coef "
         "those of the last. Time is wall-clock, with the tests.",
         _teacher_table(teachers),
-        "\n".join(f"- {task}: {_trained_by(task, facts)}" for task, facts in teachers.items()),
+        "\n".join(f"- {name}: {_trained_by(name, facts)}" for name, facts in teachers.items()),
         f"![Win rate of the teachers against environment steps]({CURVES})",
         "### Students",
         f"![Win rate of teacher and students for each map and limit]({WINS})",
@@ -138,10 +138,10 @@ def teacher_verdict(task: str, facts: dict[str, Any] | None) -> tuple[str, str]:
     return (f"{MET} in wins", numbers) if seconds is None else (MET, numbers)
 
 
-def _trained_by(task: str, facts: dict[str, Any]) -> str:
+def _trained_by(name: str, facts: dict[str, Any]) -> str:
     """The command that trained a teacher, after that of the teacher which it began with."""
     first = facts.get("begun_with")
-    both = f"`kd-marl teachers train {task}` runs `{first['command']}`, then " if first else ""
+    both = f"`kd-marl teachers train {name}` runs `{first['command']}`, then " if first else ""
     return both + f"`{facts.get('command')}`"
 
 
@@ -152,16 +152,16 @@ def paper_kept(task: str, setting: str) -> float | None:
 
 
 def _teacher_table(teachers: dict[str, dict[str, Any]]) -> str:
-    head = ("map", "greedy", "sampled", "battles", "steps", "weights of step", "time", "target", "reached?")
+    head = ("teacher", "greedy", "sampled", "battles", "steps", "weights of step", "time", "target", "reached?")
     rows = []
-    for task, facts in teachers.items():
-        test = facts.get("test") or {}
+    for name, facts in teachers.items():
+        task, test = facts["task"], facts.get("test") or {}
         ways = [_wins(test[way]["win_rate"], test["episodes"]) if test else "-" for way in ("greedy", "sampled")]
-        steps = [f"{facts[name]:,}" if name in facts else "-" for name in ("steps", "best_test_step")]
+        steps = [f"{facts[key]:,}" if key in facts else "-" for key in ("steps", "best_test_step")]
         target = f"{100 * TEACHER_TARGETS[task]:.0f} %"
         answer = teacher_verdict(task, facts)[0]
         row = (
-            task,
+            name,
             *ways,
             str(test.get("episodes", "-")),
             *steps,
@@ -199,12 +199,11 @@ def _chance(evidence: Evidence) -> str:
 
 def _curves(evidence: Evidence) -> list[results_figure.Curve]:
     lines = []
-    for task in evidence.grid.tasks:
-        facts = evidence.grid.teacher(task) or {}
+    for name, facts in evidence.grid.teachers().items():
         # A test is [steps, return] or, where battles are won, [steps, return, win rate].
         points = [(test[0], test[2]) for test in facts.get("tests", []) if len(test) > 2]
         if points:
-            lines.append(results_figure.Curve(task, points, facts.get("best_test_step")))
+            lines.append(results_figure.Curve(name, points, facts.get("best_test_step")))
     return lines
 
 

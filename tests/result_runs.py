@@ -57,9 +57,9 @@ def make_grid(
     return Grid(replace(family, suite=file), folder / "results")
 
 
-def put_teacher(folder, **facts):
+def put_teacher(folder, like="", **facts):
     """Write the facts of a task's bundled teacher but for its tests, or others; nothing here reads its weights."""
-    bundled = json.loads((stages.ZOO / folder.name / "teacher.json").read_text())
+    bundled = json.loads((stages.ZOO / (like or folder.name) / "teacher.json").read_text())
     needed = {key: value for key, value in bundled.items() if key in {*REQUIRED_FACTS, "format", "version"}}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "teacher.json").write_text(json.dumps({**needed, "test": {}, "sha256": {"agent.th": SHA}, **facts}))

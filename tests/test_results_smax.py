@@ -56,6 +56,19 @@ def test_the_command_of_a_teacher_comes_after_that_of_the_one_which_it_began_wit
     assert f"- 5m_vs_6m: `kd-marl teachers train 5m_vs_6m` runs {both}\n" in page
 
 
+def test_other_teachers_of_a_map_stand_below_the_one_that_its_students_have(grid, tmp_path):
+    stronger = {**TEST, "greedy": {"win_rate": 0.95}}
+    others = {"3m_strong": "3m", "8m_strong": "8m"}
+    for name, task in others.items():
+        put_teacher(tmp_path / "zoo" / name, like=task, **{**TEACHER, "test": stronger, "command": "python stronger"})
+    evidence = Evidence.collect(grid)
+    page = results_page.page([evidence])
+    assert row_of(page, "Teachers", "3m", "teacher")[1][:4] == "85.0"
+    assert row_of(page, "Teachers", "3m_strong", "teacher")[1][:4] == "95.0"
+    assert "- 3m_strong: `python stronger`\n" in page and "8m_strong" not in page
+    assert "3m_strong" in texts(smax_page.figures(evidence)[smax_page.CURVES])
+
+
 def test_the_students_table_holds_wins_what_is_kept_and_the_papers_row(grid):
     wins = [0.80, 0.82, 0.90]
     play(grid, "lh", wins)
@@ -143,7 +156,7 @@ def test_a_teacher_without_a_recorded_time_meets_its_target_in_wins_alone(grid, 
 
 def test_the_teachers_table_counts_battles(grid):
     page = results_page.page([Evidence.collect(grid)])
-    row = row_of(page, "Teachers", "3m", "map")
+    row = row_of(page, "Teachers", "3m", "teacher")
     # Wilson's interval by hand: 460 of 500 battles.
     z, n, p = 1.959964, 500, 0.92
     middle, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -232,6 +233,16 @@ def test_a_damaged_teacher_is_passed_over_with_a_warning(places, caplog):
 def test_then_the_zoo(places):
     shutil.rmtree(places / "results")
     assert search(places) == places / "zoo" / TASK
+
+
+def test_a_name_is_a_bundled_teacher_s_where_there_is_no_such_folder(places, monkeypatch):
+    save(places / "zoo" / "strong")
+    assert search(places, spec="strong") == places / "zoo" / "strong"
+    with pytest.raises(UserError, match="no teacher at weak: there is no such folder"):
+        search(places, spec="weak")
+    monkeypatch.chdir(places)
+    shutil.copytree(places / "zoo" / "strong", places / "strong")
+    assert search(places, spec="strong") == Path("strong")
 
 
 def test_a_teacher_of_another_environments_map_of_the_same_name_is_passed_over(places):

@@ -275,6 +275,16 @@ def teacher_folders(search_dirs: Iterable[Path | str]) -> list[Path]:
     return sorted(found, key=lambda folder: (found[folder], str(folder)), reverse=True)
 
 
+def named_teacher(spec: str, zoo_dir: Path | str) -> Path:
+    """The teacher in the folder `spec`, or if there is no such folder the bundled one of that name.
+
+    Raises:
+        UserError: there is neither.
+    """
+    folder, bundled = Path(spec).expanduser(), Path(zoo_dir) / spec
+    return bundled if not folder.exists() and (bundled / FACTS_FILE).is_file() else checkpoint_folder(folder)
+
+
 def find_teacher(
     spec: str,
     task: str,
@@ -286,7 +296,7 @@ def find_teacher(
     """Chooses the teacher of a run: the one named, else the newest for the task in the results, else the zoo's.
 
     Args:
-        spec: what the user wrote in `teacher=`; empty to search.
+        spec: what the user wrote in `teacher=`, a folder or a bundled teacher's name; empty to search.
         task: the run's task.
         search_dirs: folders searched for `teacher.json`, e.g. `results/models`.
         zoo_dir: the bundled teachers, one folder a task.
@@ -297,7 +307,7 @@ def find_teacher(
         UserError: nothing found; the message names the command that trains one.
     """
     if spec:
-        return checkpoint_folder(Path(spec).expanduser())
+        return named_teacher(spec, zoo_dir)
     for folder in teacher_folders(search_dirs):
         try:
             facts = read_facts(folder)

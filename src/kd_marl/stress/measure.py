@@ -166,7 +166,7 @@ def find_teacher(run: StudentRun, given: Path | None, results: Sequence[Path]) -
     if given is not None:
         places = [artifacts.checkpoint_folder(given.expanduser())]
     else:
-        places = [was, ZOO / run.task, *artifacts.teacher_folders(folder / "models" for folder in results)]
+        places = [was, *artifacts.teacher_folders([ZOO, *(folder / "models" for folder in results)])]
     folder = next((place for place in places if fits(place)), None)
     if folder is None:
         where = f"{places[0]} is another teacher" if given is not None else f"the teacher is no longer in {was}"

@@ -190,8 +190,7 @@ class Plan:
         where = f"tasks.{task.name}.teacher"
         try:
             if task.teacher not in ("", "zoo"):
-                path = Path(task.teacher).expanduser()
-                return _read_teacher(artifacts.checkpoint_folder(path if path.is_absolute() else path.absolute()))
+                return _read_teacher(artifacts.named_teacher(task.teacher, stages.ZOO).absolute())
             return _read_teacher(artifacts.find_teacher("", name, [], stages.ZOO, env=env))
         except UserError as error:
             if not task.teacher:
