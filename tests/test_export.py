@@ -50,11 +50,12 @@ def test_the_profile_repeats_what_the_run_recorded(tiny_student, tiny_bundle):
 
 def test_the_profile_names_what_each_agent_sees_and_does(tiny_bundle):
     speaker, listener = read_bundle(tiny_bundle).agents
-    assert [feature.name for feature in speaker.features] == ["G.red", "G.green", "G.blue"]
+    own = [f"own_action.{action}" for action in range(5)]
+    assert [feature.name for feature in speaker.features] == ["G.red", "G.green", "G.blue", *own]
     assert speaker.actions == ("say_0", "say_1", "say_2", None, None) and speaker.noop_action is None
-    assert [feature.name for feature in listener.features] == ["V.x", "V.y", "M0.0", "M0.1", "M0.2"]
-    assert [feature.index for feature in listener.features] == [0, 1, 8, 9, 10]
-    assert [feature.unit for feature in listener.features] == ["world units/s"] * 2 + ["1"] * 3
+    assert [feature.name for feature in listener.features] == ["V.x", "V.y", "M0.0", "M0.1", "M0.2", *own]
+    assert [feature.index for feature in listener.features] == [0, 1, 8, 9, 10, *range(11, 16)]
+    assert [feature.unit for feature in listener.features] == ["world units/s"] * 2 + ["1"] * 8
     assert listener.actions[listener.noop_action] == "no_action"
     assert speaker.role.endswith("of 2") and listener.role.endswith("of 2")
 

@@ -40,7 +40,7 @@ def test_every_run_of_the_readme_in_its_order(readme, mains, tmp_path):
         if "resume=True" in words:
             assert "this run has finished already" in run.out + run.err
         elif algorithm == "kd_student":
-            assert (run.summary["student"]["return_mean"] > 0.0) == battles
+            assert (run.summary["student"]["return_mean"] >= 0.0) == battles
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jaxmarl") is None, reason="battles need the extra smax")

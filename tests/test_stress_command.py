@@ -341,7 +341,7 @@ def test_what_is_no_student_and_what_is_no_result_is_one_line(student, tiny_stud
     assert "move it away" in lines[2]
 
 
-def test_another_teacher_is_refused_and_a_moved_one_is_found(student, tiny_student, tmp_path):
+def test_another_teacher_is_refused_and_a_moved_one_is_found(student, tiny_student, tmp_path, monkeypatch):
     from kd_marl.deploy.source import load_student
 
     run = load_student(student)
@@ -352,7 +352,7 @@ def test_another_teacher_is_refused_and_a_moved_one_is_found(student, tiny_stude
         measure.find_teacher(run, tiny_student.teacher, [])
     run.facts["teacher"]["path"] = str(tmp_path / "gone")
     assert measure.find_teacher(run, None, []).folder == ZOO / run.task
-    run.facts["task"] = "task-without-a-bundled-teacher"
+    monkeypatch.setattr(measure, "ZOO", tmp_path / "nothing-bundled")
     assert measure.find_teacher(run, None, [tmp_path / "other"]).folder == moved
     with pytest.raises(UserError, match=r"no longer in .*gone.*--teacher DIR"):
         measure.find_teacher(run, None, [tmp_path / "empty"])

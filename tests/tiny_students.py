@@ -34,6 +34,7 @@ def student_args(results, folder, **updates):
         "expert_buffer": str(results / "buffer"),
         "limits": "fo",
         "masks": MASKS,
+        "own_action": False,
         "widths": [8, 12],
         "minibatch_episodes": 8,
         "updates_per_train": 4,
