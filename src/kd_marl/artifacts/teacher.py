@@ -299,7 +299,7 @@ def find_teacher(
         spec: what the user wrote in `teacher=`, a folder or a bundled teacher's name; empty to search.
         task: the run's task.
         search_dirs: folders searched for `teacher.json`, e.g. `results/models`.
-        zoo_dir: the bundled teachers, one folder a task.
+        zoo_dir: the bundled teachers, a folder each; the one that a task gets unasked has its name.
         train_command: the command that trains a teacher for this task, for the message.
         env: the run's environment: SMAC and SMAX have maps of the same name. A teacher that does not say its own fits.
 

@@ -94,12 +94,12 @@ def _show(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     from kd_marl import retrain
-    from kd_marl.artifacts.teacher import named_teacher, read_facts
+    from kd_marl.artifacts.teacher import checkpoint_folder, read_facts
 
     bundled = [folder.name for folder in sorted(ZOO.iterdir()) if (folder / "teacher.json").is_file()]
     if args.teacher not in bundled and not Path(args.teacher).is_dir():
         raise UserError(f"no teacher {args.teacher}: give a folder, or a bundled teacher's name ({', '.join(bundled)})")
-    folder = named_teacher(args.teacher, ZOO)
+    folder = ZOO / args.teacher if args.teacher in bundled else checkpoint_folder(Path(args.teacher))
     recorded = read_facts(folder)
     try:
         made = read_facts(retrain.train(recorded, args.to, args.updates))
