@@ -82,6 +82,10 @@ WRONG = {
         f"key: {SPREAD}",
         "key: pz-mpe-simple-tag-v3, teacher: zoo",
     ),
+    "tasks.spread.teacher: the zoo has no teacher for 5m_vs_7m; did you mean '5m_vs_6m'?": (
+        f"env: mpe, key: {SPREAD}",
+        "env: smax, map_name: 5m_vs_7m, teacher: zoo",
+    ),
     "tasks.spread.teacher: no teacher at": ("env: mpe", "teacher: nowhere, env: mpe"),
     "methods.kd_teacher: the suite makes teachers and buffers itself": (
         "  kd_student:",

@@ -197,7 +197,8 @@ class Plan:
                 return None
             if task.teacher != "zoo":
                 raise UserError(f"{where}: {error}") from None
-            hint = nearest(name, [facts.parent.name for facts in stages.ZOO.glob("*/teacher.json")])
+            tasks = {artifacts.read_facts(folder)["task"] for folder in artifacts.teacher_folders([stages.ZOO])}
+            hint = nearest(name, sorted(tasks))
             raise UserError(f"{where}: the zoo has no teacher for {name}; {hint}") from None
 
     def _teacher(self, task: Task) -> _Teacher | None:
