@@ -40,6 +40,19 @@ def test_shards_yields_every_episode_once_in_order_and_the_last_shard_may_be_par
     assert torch.cat([block["state"] for block in blocks])[:, 0, 0].tolist() == [100.0 * i for i in range(10)]
 
 
+@pytest.mark.parametrize("count", [1, 4, 6, 10, 99])
+def test_the_first_episodes_are_the_buffer_as_it_was_when_it_held_no_more(tmp_path, count):
+    write(tmp_path / "grown", 10)
+    first = ExpertBuffer.open(tmp_path / "grown").first(count)
+    then = ExpertBuffer.open(write(tmp_path / "then", min(count, 10)))
+    assert (first.episodes, first.steps) == (then.episodes, then.steps)
+    assert torch.equal(first.lengths, then.lengths)
+    for ours, theirs in zip(first.shards(("state", "length")), then.shards(("state", "length")), strict=True):
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    with pytest.raises(IndexError):
+        first.gather([first.episodes])
+
+
 @pytest.mark.parametrize("rewards", [1, AGENTS])
 def test_totals_are_sums_over_episodes(tmp_path, rewards):
     with ExpertBufferWriter(tmp_path, facts(reward_size=rewards), shard_episodes=4) as writer:

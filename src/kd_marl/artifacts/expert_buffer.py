@@ -24,12 +24,19 @@ _MAPPED_SHARDS = 128
 
 
 class ExpertBuffer:
-    """A buffer opened for reading. Its size on disk does not matter for memory: shards are mapped as needed."""
+    """A buffer opened for reading. Its size on disk does not matter for memory: shards are mapped as needed.
 
-    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
-        """Use `open`."""
+    Attributes:
+        folder: where it is.
+        facts: its `buffer.json`.
+        episodes: how many there are to read.
+    """
+
+    def __init__(self, folder: Path, facts: dict[str, Any], episodes: int) -> None:
+        """Use `open`, and `first` of what that gives."""
         self.folder = folder
         self.facts = facts
+        self.episodes = episodes
         self._starts = np.cumsum([0, *(entry["episodes"] for entry in facts["shards"])])
         self._maps: OrderedDict[int, shard.MappedShard] = OrderedDict()
 
@@ -45,7 +52,8 @@ class ExpertBuffer:
             UserError: the first fault, in one line.
         """
         folder = Path(folder).expanduser()
-        buffer = cls(folder, read_facts(folder))
+        facts = read_facts(folder)
+        buffer = cls(folder, facts, facts["episodes"])
         for index, entry in enumerate(buffer.facts["shards"]):
             buffer._check_size(index, entry)
             buffer._shard(index)
@@ -53,15 +61,15 @@ class ExpertBuffer:
             raise UserError(f"the expert buffer in {folder} is faulty: {fault}")
         return buffer
 
-    @property
-    def episodes(self) -> int:
-        """Number of episodes."""
-        return self.facts["episodes"]
+    def first(self, episodes: int) -> ExpertBuffer:
+        """The buffer as it was when it held so many episodes: later ones come after them. As it is, if it has fewer."""
+        return ExpertBuffer(self.folder, self.facts, min(episodes, self.episodes))
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Number of environment steps, all episodes together."""
-        return self.facts["steps"]
+        whole = self.episodes == self.facts["episodes"]
+        return self.facts["steps"] if whole else int(self.lengths.sum())
 
     @cached_property
     def lengths(self) -> torch.Tensor:
@@ -77,9 +85,9 @@ class ExpertBuffer:
         Yields:
             Copies of the shard's tensors, shapes as in `shard.AXES`.
         """
-        for index in range(len(self.facts["shards"])):
-            arrays = self._shard(index).arrays
-            yield {key: torch.from_numpy(arrays[key].copy()) for key in keys}
+        for index in range(int(np.searchsorted(self._starts, self.episodes))):
+            arrays, left = self._shard(index).arrays, self.episodes - int(self._starts[index])
+            yield {key: torch.from_numpy(arrays[key][:left].copy()) for key in keys}
 
     def gather(
         self, episode_indices: Sequence[int] | np.ndarray | torch.Tensor, keys: Sequence[str] = shard.KEYS

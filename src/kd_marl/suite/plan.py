@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from kd_marl import resume, stages
 from kd_marl.artifacts import atomic
 from kd_marl.artifacts import teacher as artifacts
+from kd_marl.artifacts.expert_buffer import ExpertBuffer
 from kd_marl.errors import UserError, nearest
 from kd_marl.host import Host
 from kd_marl.suite.document import Cell, Suite, Task
@@ -62,6 +63,7 @@ class Plan:
         self._lines = Lines(host, suite, self.results)
         self._given: dict[str, _Teacher | None] = {}
         self._episodes: dict[str, int] = {}
+        self._buffer_steps: dict[tuple[Path, int], int] = {}
         self.nodes: dict[str, Node] = {}
         try:
             self._add_nodes(suite.cells())
@@ -159,9 +161,14 @@ class Plan:
         if self._export(task, teacher)[1].found() is None:
             return None
         student = self._student(cell)
-        buffer = atomic.read_json(self._buffer_folder(task, teacher) / "buffer.json")
-        share = min(1.0, self._count(student, "buffer_episodes") / buffer["episodes"])
-        return teacher.steps + round(share * buffer["steps"]) + self._count(student, "t_max")
+        folder, episodes = self._buffer_folder(task, teacher), self._count(student, "buffer_episodes")
+        buffer = atomic.read_json(folder / "buffer.json")
+        steps = buffer["steps"]
+        if buffer["episodes"] > episodes:
+            if (folder, episodes) not in self._buffer_steps:
+                self._buffer_steps[folder, episodes] = ExpertBuffer.open(folder).first(episodes).steps
+            steps = self._buffer_steps[folder, episodes]
+        return teacher.steps + steps + self._count(student, "t_max")
 
     def _student(self, cell: Cell) -> Cell:
         """The student whose steps a cell takes; itself, if it takes nobody's."""
