@@ -171,6 +171,50 @@ def test_agents_that_are_told_what_they_did_last_are_marked(tmp_path):
     assert limits == ["FO", "LH, paper + own last action", "LH+A, paper"]
 
 
+def test_masks_of_the_users_own_are_told_from_full_observation(tmp_path):
+    pytest.importorskip("matplotlib")
+    put(tmp_path / "results", 1, limits="fo")
+    put(tmp_path / "results", 2, limits="fo", settings={"masks": "0: [V]"})
+    assert cli.main(["report", str(tmp_path / "results"), "--to", str(tmp_path / "to")]) == 0
+    section = (tmp_path / "to" / "report.md").read_text().split("## What was run", 1)[1]
+    limits = [line.split("|")[3].strip() for line in section.splitlines() if line.startswith("| 3m (SMAX)")]
+    assert limits == ["FO", "FO, own"]
+    assert "FO, own" in texts((tmp_path / "to" / "sight-3m-smax.svg").read_text())
+
+
+def test_the_curve_of_a_run_that_was_gone_on_with_begins_where_its_tests_do(tmp_path):
+    from kd_marl.report import figure_curves
+
+    tests = {"steps": list(range(0, 1000, 100)), "values": [step / 1000 for step in range(0, 1000, 100)]}
+    for seed in (1, 2, 3):
+        folder = put(tmp_path, seed, seed=seed)
+        kept = {key: values[6 if seed == 2 else 0 :] for key, values in tests.items()}
+        (folder / "metrics.json").write_text(json.dumps({"test_battle_won_mean": kept}))
+    found = grouped(tmp_path)
+    steps, centre, low, high = figure_curves._curve(found, next(iter(found.main.values())))
+    assert steps.tolist() == [600, 700, 800, 900]
+    for line in (centre, low, high):
+        assert line.tolist() == pytest.approx([0.6, 0.7, 0.8, 0.9])
+
+
+def test_widths_of_a_baseline_are_its_own_or_not_told(tmp_path):
+    pytest.importorskip("matplotlib")
+    wide = {"mac": "hetero_mac", "hidden_dim": 32}
+    put(tmp_path / "results", 1, method="mappo", limits="lha", settings=wide, summary={"widths": [16, 24, 32]})
+    put(tmp_path / "results", 2, method="qmix", limits="lha", settings=wide)
+    put(tmp_path / "results", 3, method="vdn", limits="lh", settings={"hidden_dim": 32})
+    put(tmp_path / "results", 4)
+    assert cli.main(["report", str(tmp_path / "results"), "--to", str(tmp_path / "to")]) == 0
+    section = (tmp_path / "to" / "report.md").read_text().split("## What was run", 1)[1]
+    rows = [line.split("|") for line in section.splitlines() if line.startswith("| 3m (SMAX)")]
+    widths = {row[2].strip(): row[4].strip() for row in rows}
+    assert {name: widths[name] for name in ("mappo", "qmix", "vdn")} == {
+        "mappo": "16, 24, 32",
+        "qmix": "-",
+        "vdn": "32",
+    }
+
+
 def test_the_same_runs_give_the_same_figure(report):
     from kd_marl.report import figure_costs
 
@@ -198,12 +242,13 @@ def test_stress_tests_beside_the_runs_are_in_the_page(tmp_path):
         folder = put(tmp_path / "results", seed, seed=seed)
         stressed = {"name": "dropout 0.2", "teacher_mean": 0.8, "student_mean": left, "retention_teacher": 0.9}
         stressed |= {"retention_undisturbed": left / 0.9, "retention_disturbed": left / 0.8}
-        facts = {"format": "kd-marl/stress", "version": 1, "commands": ["kd-marl stress x"], "episodes": 100}
+        facts = {"format": "kd-marl/stress", "version": 1, "commands": ["kd-marl stress x"], "episodes": 100 * seed}
         (folder / "stress.json").write_text(json.dumps({**facts, "measures": "win rate", "rows": [stressed]}))
     assert cli.main(["report", str(tmp_path / "results"), "--to", str(tmp_path / "to")]) == 0
     section = (tmp_path / "to" / "report.md").read_text().split("## Robustness", 1)[1]
     (line,) = [line for line in section.splitlines() if line.startswith("| dropout 0.2")]
     assert [cell.strip() for cell in line.strip("|").split("|")][1:3] == ["80.0 % [80.0, 80.0]", "60.0 % [50.0, 70.0]"]
+    assert "for the first seed, 100 to 200 episodes of each policy and disturbance" in section
 
 
 def test_without_its_extra_the_command_says_what_to_install(tmp_path, monkeypatch, capsys):

@@ -137,8 +137,8 @@ class Arena:
         returns, lengths, wins, actions = [], [], [], []
         for batch, _, logged in self.blocks(make_mac, masked, label):
             episodes = batches.from_host(batch)
-            returns.append((episodes.reward * episodes.filled).sum(dim=(1, 2)).numpy())
-            lengths.append(episodes.length.numpy())
+            returns.append((episodes.reward * episodes.filled).sum(dim=(1, 2)).cpu().numpy())
+            lengths.append(episodes.length.cpu().numpy())
             wins.append(logged.get("test_battle_won_mean"))
             actions.append(evaluation_record.count_actions(episodes))
         known = [win for win in wins if win is not None]
@@ -241,6 +241,7 @@ def evaluate_alone(args: Any, mac: Any, t_env: int, masked: bool) -> dict[str, A
         "policy": {**greedy.score(), "sampled": sampled.score()},
         **evaluation_costs.policy_costs(mac, args.n_agents, float(greedy.lengths.mean())),
         **({"sees": evaluation_record.sight(args.observation_mask)} if masked else {}),
+        **({"widths": list(mac.agent.widths)} if isinstance(mac, HeteroMAC) else {}),
         "actions": evaluation_record.names_of_actions(args, args.observation_mask, args.n_actions),
         "counts": {"policy": greedy.actions},
     }

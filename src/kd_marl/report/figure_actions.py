@@ -12,7 +12,7 @@ from kd_marl.report.concentration import Concentration, added, concentration, ki
 from kd_marl.report.drawing import INK, Picture, Sheet
 from kd_marl.report.estimates import estimate
 from kd_marl.report.groups import Group, Groups, Task
-from kd_marl.report.methods import TEACHER, look, setting_title, short_task, task_title
+from kd_marl.report.methods import TEACHER, file_name, look, setting_title, short_task, task_title
 from kd_marl.report.tables import Rows, percent, seeds_and_episodes
 
 # Panels side by side that a page has room for.
@@ -47,7 +47,7 @@ def action_frequencies(groups: Groups, task: Task, limits: str, sight: str) -> P
     last = max(int(np.flatnonzero(~np.isnan(shares(counts)[0]))[-1]) for _, counts in panels) + 1
     columns = min(_MOST_PANELS, len(panels))
     each = -(-len(panels) // columns)
-    name = f"actions-{short_task(task[1])}-{task[0]}-{limits}{'-' + sight if sight else ''}".replace("_", "-")
+    name = file_name("actions", short_task(task[1]), task[0], limits, sight)
     title = f"Action frequencies over time: {task_title(task)}, {setting_title(limits, sight)}"
     most = max(len(_labels(names[agents[0]])) for agents in alike)
     top = max(float(np.nanmax(shares(counts[:, agents]))) for _, counts in panels for agents in alike)

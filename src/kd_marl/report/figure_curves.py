@@ -168,11 +168,15 @@ def _curve(groups: Groups, group: Group) -> tuple[np.ndarray, np.ndarray, np.nda
     curves = [run.metrics[name] for run in group.runs if name in run.metrics]
     if len(curves) < len(group.runs):
         return None
-    shared = min(len(steps) for steps, _ in curves)
+    # A run that was gone on with has no tests from before that.
+    begin = max(steps[0] for steps, _ in curves)
+    first = [int(np.abs(np.asarray(steps) - begin).argmin()) for steps, _ in curves]
+    shared = min(len(steps) - skipped for (steps, _), skipped in zip(curves, first, strict=True))
     if shared < 2:
         return None
-    steps = np.mean([steps[:shared] for steps, _ in curves], axis=0)
-    found = [estimate([float(values[test]) for _, values in curves]) for test in range(shared)]
+    kept = [(steps[skipped:], values[skipped:]) for (steps, values), skipped in zip(curves, first, strict=True)]
+    steps = np.mean([steps[:shared] for steps, _ in kept], axis=0)
+    found = [estimate([float(values[test]) for _, values in kept]) for test in range(shared)]
     if any(value is None for value in found):
         return None
     centre = [value.centre for value in found if value]

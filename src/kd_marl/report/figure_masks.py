@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from kd_marl.report.drawing import INK, Picture, Sheet
 from kd_marl.report.groups import Group, Groups, Task
-from kd_marl.report.methods import LIMITS, STUDENT, short_task, task_title
+from kd_marl.report.methods import LIMITS, STUDENT, file_name, short_task, task_title
 
 # Own, allies, enemies; and the particles' blocks. What is in no block is grey.
 _COLOURS = {
@@ -48,7 +48,9 @@ def shown_groups(groups: Groups, task: Task) -> list[Group]:
     """A group for each limit and mask of a task, KD-MARL's where there is one; full observation is left out."""
     chosen: dict[tuple[str, str], Group] = {}
     for group in groups.of_task(task):
-        if group.cell.limits != "fo" and (group.cell[2:] not in chosen or group.cell.method == STUDENT):
+        if (group.cell.limits != "fo" or group.cell.sight) and (
+            group.cell[2:] not in chosen or group.cell.method == STUDENT
+        ):
             chosen[group.cell[2:]] = group
     return [chosen[key] for key in sorted(chosen, key=lambda key: (LIMITS.index(key[0]), key[1]))]
 
@@ -59,7 +61,7 @@ def who_sees_what(groups: Groups, task: Task) -> Picture | None:
     if not able:
         return None
     agents = len(able[0].runs[0].summary["sees"])
-    name = f"sight-{short_task(task[1])}-{task[0]}".replace("_", "-")
+    name = file_name("sight", short_task(task[1]), task[0])
     title = f"Who sees what: {task_title(task)}"
     columns = min(2, len(able))
     used: dict[str, None] = {}

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from kd_marl.report.methods import place, setting_title, task_title
 from kd_marl.report.runs import Run
+from kd_marl.resume import hides
 from kd_marl.suite.records import comparable
 
 # Beside what does not count for `comparable`: how a finished policy was measured, and where it ran.
@@ -71,7 +72,7 @@ class Group:
     @property
     def inputs_title(self) -> str:
         """Its limits and mask, and whether its agents are given their own last action besides (docs/masks.md)."""
-        told = self.cell.limits != "fo" and self.runs[0].config.get("own_action")
+        told = hides(self.runs[0].config) and self.runs[0].config.get("own_action")
         return self.cell.setting + (" + own last action" if told else "")
 
 

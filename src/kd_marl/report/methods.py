@@ -58,7 +58,7 @@ def place(method: str) -> tuple[int, str]:
 def setting_title(limits: str, sight: str) -> str:
     """Limits and masks as a table shows them, e.g. ``LH+A, random``."""
     title = LIMITS_TITLES.get(limits, limits)
-    return title if limits == "fo" or not sight else f"{title}, {sight}"
+    return f"{title}, {sight}" if sight else title
 
 
 def short_task(task: str) -> str:
@@ -66,6 +66,11 @@ def short_task(task: str) -> str:
     if not task.startswith("pz-mpe-"):
         return task
     return task.removeprefix("pz-mpe-").rsplit("-v", 1)[0].replace("-", "_")
+
+
+def file_name(*parts: str) -> str:
+    """A figure's file name, without its ending, of what it shows; empty parts are left out."""
+    return "-".join(part for part in parts if part).replace("_", "-").replace("/", "-")
 
 
 _ENVIRONMENTS = {"smax": "SMAX", "sc2": "SMAC", "sc2v2": "SMACv2", "smaclite": "SMAClite", "gymma": "MPE", "mpe": "MPE"}

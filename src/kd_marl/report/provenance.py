@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 from kd_marl.report.groups import Group, Groups
 from kd_marl.report.markdown import bullets, table
@@ -49,7 +50,9 @@ def _runs(count: int) -> str:
 
 def _row(group: Group) -> list[str]:
     episodes = sorted({run.summary["episodes"] for run in group.runs})
-    widths = group.widths or [group.runs[0].config.get("hidden_dim", "-")]
+    config = group.runs[0].config
+    # Baselines with a width for each agent have not always recorded them.
+    widths: list[Any] = group.widths or ["-" if config.get("mac") == "hetero_mac" else config.get("hidden_dim", "-")]
     return [
         task_title(group.cell.task),
         group.cell.method,

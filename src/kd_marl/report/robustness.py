@@ -60,4 +60,7 @@ def _table(tested: list[dict[str, Any]]) -> str:
 def _said(group: Group, tested: list[dict[str, Any]]) -> str:
     left = len(group.runs) - len(tested)
     missing = f" {left} of its {len(group.runs)} runs have not been tested." if left else ""
-    return f"{made_by(tested[0])}, {tested[0]['episodes']} episodes of each policy and disturbance.{missing}"
+    counts = sorted({int(facts["episodes"]) for facts in tested})
+    episodes = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    whose = " for the first seed" if len(tested) > 1 else ""
+    return f"{made_by(tested[0])}{whose}, {episodes} episodes of each policy and disturbance.{missing}"

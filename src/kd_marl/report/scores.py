@@ -83,7 +83,9 @@ class TaskScores:
         """``teacher.json`` of the task's teacher; empty where its folder is gone or holds other weights now."""
         for group in self.groups.students(self.task):
             path = Path(group.runs[0].summary["teacher_artifact"]["path"])
-            for folder in (path, SOURCE_ROOT.parent / path):
+            # One that a suite trained is named from the folder that its results folder is in.
+            around = [parent.parent.parent for parent in group.runs[0].folder.parents if parent.name == "sacred"]
+            for folder in (path, SOURCE_ROOT.parent / path, *(place / path for place in around)):
                 try:
                     facts = atomic.read_json(folder / "teacher.json")
                 except UserError:
