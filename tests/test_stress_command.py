@@ -173,7 +173,10 @@ def student(tiny_student, tmp_path, monkeypatch):
     facts, zoo = json.loads((checkpoint / "checkpoint.json").read_text()), ZOO / tiny_student.record.parent.name
     facts["teacher"] = {"path": str(zoo), "sha256": json.loads((zoo / "teacher.json").read_text())["sha256"]}
     (checkpoint / "checkpoint.json").write_text(json.dumps(facts))
-    return tmp_path / tiny_student.record.relative_to(tiny_student.results)
+    record = tmp_path / tiny_student.record.relative_to(tiny_student.results)
+    summary = json.loads((record / "summary.json").read_text())
+    (record / "summary.json").write_text(json.dumps({**summary, "teacher_artifact": facts["teacher"]}))
+    return record
 
 
 def stress(run, *options):

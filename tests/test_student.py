@@ -162,6 +162,9 @@ def test_a_foreign_teacher_with_lost_return_statistics_is_refused(results, tmp_p
         ({"sharing": "some"}, "sharing is 'some'"),
         ({"mask_at": "environment"}, "needs mac=hetero_mac and mask_at=controller"),
         ({"batch_size": 2}, "set batch_size, buffer_size and batch_size_run to the same number"),
+        ({"updates_per_train": 0}, "updates_per_train is 0: expected a whole number of at least 1"),
+        ({"student_episodes": 0}, "student_episodes is 0: expected a whole number of at least 1"),
+        ({"minibatch_episodes": 0}, "minibatch_episodes is 0: expected a whole number of at least 1"),
         ({"eval_episodes": 0}, "eval_episodes is 0: expected a number of episodes of at least 1"),
     ],
 )

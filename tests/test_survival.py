@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from kd_marl.artifacts.expert_buffer import ExpertBuffer, check_buffer
+from kd_marl.deploy.source import load_student
 from stage_fixtures import words
 
 # Ends the process at the count-th time that ``os.<call>`` is given a path which contains ``part``; before the call, or
@@ -253,6 +254,64 @@ def test_the_same_command_is_another_run_once_its_teacher_is_another(mains, tiny
     students = {found["teacher"]["sha256"]["agent.th"] for found in checkpoints(tmp_path)}
     assert len(students) == 2 and facts["sha256"]["agent.th"] in students
     assert "finished already" in mains.run(*command, "resume=True").check().err
+    # Each record goes with its own weights.
+    records = [file.parent for file in tmp_path.glob("sacred/kd_student/*/*/summary.json")]
+    assert len(records) == 2
+    for record in records:
+        had = json.loads((record / "summary.json").read_text())["teacher_artifact"]["sha256"]
+        found = load_student(record)
+        assert found.facts["teacher"]["sha256"] == had
+        assert load_student(found.checkpoint).record == found.record
+
+
+def test_an_evaluation_is_of_the_seed_that_is_asked_for_or_says_whose_it_is(distil):
+    for seed in (1, 2):
+        distil(f"seed={seed}").check()
+    assert distil("evaluate=True", "seed=1").check().summary["seed"] == 1
+    newest = distil("evaluate=True").check()
+    assert newest.summary["seed"] == 2
+    folder = checkpoints(distil.results)[-1]["folder"].parent
+    assert distil("evaluate=True", f"checkpoint_path={folder}").check().summary["seed"] == 2
+    refused = distil("evaluate=True", "seed=1", f"checkpoint_path={folder}").error
+    assert "was trained with seed=2, not 1: leave seed out" in refused
+    # The record of an evaluation without a seed has a random one in its configuration.
+    record = Path(newest.out.rsplit("written to ")[-1].strip()).parent
+    assert load_student(record).facts["seed"] == 2
+    assert load_student(folder).summary["seed"] == 2
+
+
+def test_a_result_that_somebody_removed_is_made_again(distil):
+    first = distil("seed=1").check()
+    record = Path(first.out.rsplit("written to ")[-1].strip()).parent
+    shutil.rmtree(record)
+    again = distil("seed=1", "resume=True").check()
+    assert "only its evaluation is left" in again.err and again.summary == {
+        **first.summary,
+        **{key: again.summary[key] for key in ("command", "decision_us_teacher", "decision_us_student")},
+    }
+    assert "finished already" in distil("seed=1", "resume=True").check().err
+
+
+def test_weights_are_not_fed_other_features_after_a_mask_file_changed(distil, tmp_path):
+    masks = tmp_path / "masks.yaml"
+    masks.write_text("listener_0: [V]")
+    distil("seed=1", f"masks={masks}").check()
+    masks.write_text("listener_0: [L0]")
+    for again in ("resume=True", "evaluate=True"):
+        assert "was trained to see other features" in distil("seed=1", f"masks={masks}", again, "eval_episodes=6").error
+
+
+def test_a_folder_without_checkpoints_is_refused_before_anything_is_trained(distil, tmp_path):
+    refused = distil("seed=1", f"checkpoint_path={tmp_path / 'typo'}").error
+    assert "holds no saved steps" in refused and not checkpoints(distil.results)
+
+
+def test_playing_a_replay_leaves_no_checkpoint(distil):
+    distil("seed=1").check()
+    before = checkpoints(distil.results)
+    folder = before[0]["folder"].parent
+    distil("seed=1", f"checkpoint_path={folder}", f"load_step={before[0]['t_env']}", "save_replay=True").check()
+    assert checkpoints(distil.results) == before
 
 
 def test_a_checkpoint_of_another_version_is_refused_in_one_line(distil):

@@ -230,6 +230,14 @@ def test_a_damaged_teacher_is_passed_over_with_a_warning(places, caplog):
     assert "Passing over a teacher" in caplog.text
 
 
+def test_a_teacher_that_learnt_under_limits_is_passed_over_and_refused(places):
+    path = places / "results/models/new/1000/teacher.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "masked": True}))
+    assert search(places) == places / "results/models/old/1000"
+    with pytest.raises(UserError, match=r"was trained under limits .*give another with teacher=PATH"):
+        fits(load_teacher(path.parent))
+
+
 def test_then_the_zoo(places):
     shutil.rmtree(places / "results")
     assert search(places) == places / "zoo" / TASK

@@ -157,6 +157,13 @@ def test_every_sequence_and_every_state_is_in_exactly_one_minibatch(learner):
     assert not torch.equal(*orders)
 
 
+def test_no_minibatch_is_empty_however_many_are_asked_for(learner):
+    rollout = learner._prepare(batches.from_host(played()))
+    parts = list(rollout.minibatches(10_000))
+    assert len(parts) == min(len(rollout.sequences.acting), len(rollout.states.target))
+    assert all(len(part.acting) and len(rows.target) for part, rows in parts)
+
+
 @given(batch=st.integers(1, 3), time=st.integers(1, 9), agents=st.integers(1, 3), length=st.integers(1, 11))
 def test_sequences_hold_every_step_of_every_agent_once_and_in_order(batch, time, agents, length):
     x = torch.arange(1, batch * time * agents * 2 + 1).view(batch, time, agents, 2)
@@ -238,6 +245,25 @@ def test_only_a_better_test_replaces_the_best_weights():
     assert (best.step, best.value, best.weights, best.tests) == (30, (0.5, -4.0), {"name": "c"}, 4)
 
 
+def test_a_test_that_is_followed_by_a_save_counts_in_it(learner, tmp_path):
+    learner.train(played(), t_env=5, episode_num=0)
+    learner.logger.log_stat("test_return_mean", 3.0, 5)
+    learner.save_models(str(tmp_path / "5"))
+    tested = {name: value.clone() for name, value in learner.mac.agent.state_dict().items()}
+    again = make_learner(tmp_path)
+    again.load_models(str(tmp_path / "5"))
+    again.train(played(seed=1), t_env=10, episode_num=0)
+    again.finish_run()
+    assert again.best.step == 5
+    assert all(torch.equal(value, tested[name]) for name, value in again.mac.agent.state_dict().items())
+
+
+def test_a_test_counts_where_every_agent_has_its_own_reward(learner):
+    learner.logger.log_stat("test_total_return_mean", 3.0, 5)
+    learner.train(played(), t_env=10, episode_num=0)
+    assert learner.best.step == 5 and learner.facts()["tests"] == [[5, 3.0]]
+
+
 def test_the_run_ends_once_no_test_was_better_for_the_share_patience(tmp_path):
     learner = make_learner(tmp_path, t_max=1000, patience=0.2)
     for t_env, test in ((0, 1.0), (100, 2.0), (250, 1.5), (300, 1.9)):
@@ -298,6 +324,9 @@ def test_training_goes_on_from_a_checkpoint_as_if_never_stopped(tmp_path):
         ("torch_threads", -1, "torch_threads is -1: expected 0"),
         ("autocast", "float16", "autocast is 'float16': choose none, bfloat16 or auto"),
         ("epochs", 2.5, "epochs is 2.5: expected a value of type int"),
+        ("epochs", 0, "epochs is 0: expected a whole number of at least 1"),
+        ("minibatches", 0, "minibatches is 0: expected a whole number of at least 1"),
+        ("batch_size_run", 64, "kd_mappo_teacher takes the episodes just played: set batch_size, buffer_size and"),
         ("eps_clip", "wide", "eps_clip is 'wide': expected a value of type float"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,12 +12,28 @@ from kd_controllers.teacher_mac import TeacherMAC
 from kd_learners import batches
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.losses import action_log_prob, masked_log_softmax
+from kd_learners.settings import check_blocks, check_counts, read_settings
 from kd_marl import environments, progress, resume, stages
 from kd_marl.artifacts.expert_buffer import ExpertBufferWriter
+from kd_marl.artifacts.shard import EMBEDDING_DTYPES
 from kd_marl.errors import UserError
 from kd_marl.host import get_host
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """The exporter's keys of ``kd_marl.yaml``, where each is explained."""
+
+    buffer_episodes: int
+    shard_episodes: int
+    embedding_dtype: str
+
+    def __post_init__(self) -> None:
+        check_counts(self, "buffer_episodes", "shard_episodes")
+        if self.embedding_dtype not in EMBEDDING_DTYPES:
+            raise UserError(f"embedding_dtype is '{self.embedding_dtype}': choose one of {', '.join(EMBEDDING_DTYPES)}")
 
 
 class BufferExporter:
@@ -62,7 +79,14 @@ class BufferExporter:
 
         The environments of a continued export are seeded past all those that played for a shard already there, which
         would otherwise be played again. Files count, not facts: the last shard may have lost its writer unnamed.
+
+        Raises:
+            UserError: a key has an impossible value, or no teacher is found.
         """
+        check_blocks(args)
+        read_settings(ExportSettings, args)
+        if environments.is_limited(args) and args.mask_at == "environment":
+            raise UserError("kd_export records everything, for students of any limits: set mask_at=controller")
         if environments.is_limited(args):
             _log.warning("limits say what students see: the buffer records everything, for students of any limits")
         args.teacher_artifact = stages.locate_teacher(args, obs_size)
@@ -127,7 +151,8 @@ class BufferExporter:
         )
 
     def cuda(self) -> None:
-        """Nothing to move: labelling is cheap on the CPU."""
+        """Refuse: labelling is cheap on the CPU, and the teacher is not moved."""
+        raise UserError("kd_buffer_export runs on the CPU: set use_cuda=False")
 
     def save_models(self, path: str) -> None:
         """Nothing is learnt."""

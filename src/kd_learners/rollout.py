@@ -52,7 +52,8 @@ class Rollout:
     states: States
 
     def minibatches(self, count: int) -> Iterator[tuple[Sequences, States]]:
-        """Random parts of about equal size; every row is in exactly one."""
+        """Random parts of about equal size, at most ``count``; every row is in exactly one, and none is empty."""
+        count = min(count, len(self.sequences.acting), len(self.states.target))
         parts = [_parts(self.sequences, count), _parts(self.states, count)]
         yield from zip(*parts, strict=True)
 

@@ -6,6 +6,7 @@ the expert buffer; the student's own, labelled by the teacher as they come; or b
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from kd_learners.comparators import ComparatorTerms
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.labelled import LabelledSteps, Labeller, RecentEpisodes
 from kd_learners.losses import action_log_prob, masked_log_softmax
-from kd_learners.settings import read_settings
+from kd_learners.settings import check_blocks, check_counts, read_settings
 from kd_marl import progress, resume, stages
 from kd_marl.artifacts import atomic
 from kd_marl.artifacts.expert_buffer import ExpertBuffer
@@ -70,6 +71,7 @@ class StudentSettings:
     def __post_init__(self) -> None:
         if self.distill_on not in SOURCES:
             raise UserError(f"distill_on is '{self.distill_on}': choose one of {', '.join(SOURCES)}")
+        check_counts(self, "updates_per_train", "minibatch_episodes", "student_episodes")
         if not 0.0 <= self.student_share <= 1.0:
             raise UserError(f"student_share is {self.student_share}: it must lie between 0 and 1")
         if self.decay not in DECAYS:
@@ -94,11 +96,7 @@ def check_keys(args: Any) -> None:
     controller = get_host().controllers[args.mac]
     if not (isinstance(controller, type) and issubclass(controller, HeteroMAC)) or args.mask_at != "controller":
         raise UserError("kd_mappo_student needs mac=hetero_mac and mask_at=controller: the teacher must see it all")
-    if not args.batch_size == args.buffer_size == args.batch_size_run:
-        raise UserError(
-            "kd_mappo_student labels the episodes just played: set batch_size, buffer_size and "
-            "batch_size_run to the same number"
-        )
+    check_blocks(args)
     read_settings(StudentSettings, args)
     read_settings(objective.ObjectiveSettings, args)
     student_widths(args)
@@ -122,7 +120,11 @@ class StudentLearner:
         self.learnt = [*mac.parameters(), self.student_roles, *self.comparators.parameters()]
         self.recent = RecentEpisodes(self.settings.student_episodes)
         if not args.evaluate:
-            self.labeller, self.expert = self._expert(ExpertBuffer.open(args.buffer_folder))
+            buffer = ExpertBuffer.open(args.buffer_folder)
+            # Another run may have asked for more of the same buffer; what this one learns must not depend on that.
+            self.labeller, self.expert = self._expert(
+                buffer if args.expert_buffer else buffer.first(args.buffer_episodes)
+            )
         self.optimiser = torch.optim.Adam(self.learnt, lr=self.settings.lr)
         self.updates = 0
         self.t_env = 0
@@ -250,8 +252,18 @@ class StudentLearner:
         )
 
     def load_models(self, path: str) -> None:
-        """Go on from :meth:`save_models`."""
+        """Go on from :meth:`save_models`.
+
+        Raises:
+            UserError: the checkpoint's student sees something else than this run's.
+        """
         facts = resume.read_checkpoint(path)
+        # What a file in masks= says may have changed since, and the weights would fit all the same.
+        if facts["mask"] != json.loads(json.dumps(self.mac.mask.to_dict())):
+            raise UserError(
+                f"the student in {path} was trained to see other features than limits, masks_preset and masks give it "
+                "now: restore them, or train anew with resume=False"
+            )
         self.mac.load_models(path)
         state = torch.load(os.path.join(path, "training.th"), map_location="cpu", weights_only=True)
         self.optimiser.load_state_dict(state["optimiser"])

@@ -1,7 +1,8 @@
 """Stage 1: the teacher, recurrent MAPPO on full observations (Yu et al., arXiv 2103.01955; the paper's Section III.B).
 
 One call of ``train`` per block of fresh episodes: GAE on the central critic's values (time limits bootstrap), returns
-normalised by running statistics that the artifact keeps, then several epochs over minibatches of whole episodes.
+normalised by running statistics that the artifact keeps, then several epochs over minibatches of short sequences of
+single agents for the policy and of single steps for the critic.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from kd_learners.losses import (
 )
 from kd_learners.rollout import Rollout, Sequences, States, cut, ends, pieces, starts
 from kd_learners.running_moments import RunningMoments
-from kd_learners.settings import read_settings
+from kd_learners.settings import check_blocks, read_settings
 from kd_learners.shaping import training_reward
 from kd_learners.teacher_settings import TeacherSettings
 from kd_learners.warm_start import read_first_teacher
@@ -48,6 +49,7 @@ class TeacherLearner:
 
     def __init__(self, mac: TeacherMAC, scheme: dict[str, Any], logger: Any, args: Any) -> None:
         self.mac, self.logger, self.args = mac, logger, args
+        check_blocks(args)
         self.settings = read_settings(TeacherSettings, args)
         sizes = mac.sizes
         self.critic_sizes = central_critic.CriticSizes(
@@ -238,7 +240,7 @@ class TeacherLearner:
 
         With a follower the latest is the best: a test does not tell how well it can be followed.
         """
-        tests = self.logger.stats.get("test_return_mean", [])
+        tests = self._test_returns()
         wins = self.logger.stats.get("test_battle_won_mean", [])
         if tests:
             step, value = tests[-1]
@@ -255,7 +257,6 @@ class TeacherLearner:
     def finish_run(self) -> None:
         """Take the weights of the best test: what the artifact of a finished run holds."""
         self.finished = True
-        self.mac.half_precision = False
         self.bar.close()
         self._offer_test()
         if self.best.weights is not None:
@@ -265,7 +266,9 @@ class TeacherLearner:
 
     def report_run(self, folder: Path | None) -> None:
         """Measure the teacher, greedy and sampled, and write what it scores into ``teacher.json``."""
-        scores = evaluation.evaluate_alone(self.args, self.mac, self.steps, masked=False)
+        # Students will take its float32 choices as their labels.
+        self.mac.half_precision = False
+        scores = evaluation.evaluate_alone(self.args, self.mac, self.steps, masked=self.args.mask_at == "environment")
         policy = scores["policy"]
         evaluation.report(self.args, scores)
         if folder is not None:
@@ -307,6 +310,7 @@ class TeacherLearner:
             "gae_lambda": self.settings.gae_lambda,
             "shaping": self.settings.shaping,
             "imitation_gap_coef": self.settings.imitation_gap_coef,
+            "masked": is_limited(args) and args.mask_at == "environment",
             "normalisers": {
                 "reward": {"mean": [0.0], "std": [1.0]},
                 "value": {"mean": [self.returns.mean], "std": [self.returns.std]},
@@ -330,11 +334,18 @@ class TeacherLearner:
         wins = dict(stats.get("test_battle_won_mean", []))
         return self.past_tests + [
             [self.steps_before + int(step), float(value), *([float(wins[step])] if step in wins else [])]
-            for step, value in stats.get("test_return_mean", [])
+            for step, value in self._test_returns()
         ]
+
+    def _test_returns(self) -> list[tuple[int, float]]:
+        """Step and return of every test of this run, whether or not agents have rewards of their own."""
+        stats = self.logger.stats
+        return stats.get("test_return_mean") or stats.get("test_total_return_mean", [])
 
     def save_models(self, path: str) -> None:
         """Write the teacher artifact and all that resumes its training into ``path``; ``checkpoint.json`` last."""
+        # The host's loop tests, saves and only then trains: the test just made is of these weights.
+        self._offer_test()
         artifact.save_teacher(path, self.mac.agent.state_dict(), self.critic.state_dict(), self.facts())
         state = {
             "optimiser": self.optimiser.state_dict(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from kd_learners.settings import check_counts
 from kd_marl.errors import UserError
 
 
@@ -38,12 +39,9 @@ class TeacherSettings:
             raise UserError(f"autocast is '{self.autocast}': choose none, bfloat16 or auto")
         if type(self.torch_threads) is not int or self.torch_threads < 0:
             raise UserError(f"torch_threads is {self.torch_threads!r}: expected 0 (every core) or a number of threads")
-        if type(self.chunk_length) is not int or self.chunk_length < 1:
-            raise UserError(f"chunk_length is {self.chunk_length!r}: expected a number of steps of at least 1")
+        check_counts(self, "epochs", "minibatches", "chunk_length", "follower_width")
         if self.imitation_gap_coef < 0.0:
             raise UserError(f"imitation_gap_coef is {self.imitation_gap_coef}: expected 0 (nobody follows) or more")
-        if self.follower_width < 1:
-            raise UserError(f"follower_width is {self.follower_width}: expected a number of units of at least 1")
 
     @property
     def half_precision(self) -> bool:

@@ -74,6 +74,9 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
     args.n_agents, args.n_actions, args.state_shape = info["n_agents"], info["n_actions"], info["state_shape"]
     args.env_episode_limit = info["episode_limit"]
     args.observation_mask = environments.task_mask(args, info)
+    if args.checkpoint_path:
+        # A checkout's loop would say so in its log and end as if it had run.
+        _saved_steps(args.checkpoint_path)
     learner_class = host.learners[args.learner]
     # The same command means another run once its teacher is another.
     again = (args.resume or args.evaluate) and hasattr(learner_class, "prepare_run")
@@ -89,8 +92,8 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
     followed = getattr(args, "imitation_gap_coef", 0.0) != 0.0
     if limited and not masked and not followed and not hasattr(learner_class, "prepare_run"):
         logger.console_logger.warning(
-            "limits and masks say what students see; this teacher sees everything. To train it under them: "
-            "mask_at=environment"
+            "limits and masks say what students see; this teacher sees everything. To train one under them, which no "
+            "student will take: mask_at=environment"
         )
     build = environments.Factory(host, args, masked)
     with (
@@ -106,6 +109,9 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
                 with contextlib.suppress(Exception):
                     runner.close_env()
             raise
+    if args.save_replay and args.checkpoint_path and not args.evaluate:
+        # The host's loop has only played what it loaded.
+        return
     learner, runner = learners[0], runners[0]
     folder = Path(args.checkpoint_path, str(args.load_step)) if args.evaluate else None
     if not args.evaluate:
@@ -115,7 +121,7 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
             folder = save(learner, args, runner.t_env)
     if hasattr(learner, "report_run"):
         learner.report_run(folder)
-        resume.mark_reported(folder, args.eval_episodes)
+        resume.mark_reported(folder, args)
     elif args.final_evaluation:
         # Imported late: it needs the host's packages, which a module of kd_marl must not load by itself.
         from kd_learners import evaluation
@@ -125,8 +131,7 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
 
 def _go_on(args: Any, logger: Any, teacher: str) -> bool:
     """Point the host's own loading at the checkpoint to go on from; True if that run has already finished."""
-    given = [word for word in shlex.split(args.command) if word.startswith("seed=")]
-    point = resume.newest(args, args.seed if given else None, teacher)
+    point = resume.newest(args, _seed_asked_for(args), teacher)
     say = logger.console_logger.info
     if point is None:
         say("resume=True: nothing to go on from, starting from the beginning")
@@ -134,35 +139,70 @@ def _go_on(args: Any, logger: Any, teacher: str) -> bool:
     if point.reported:
         say(f"resume=True: this run has finished already, its result is {point.folder}")
         return True
-    if point.seed != args.seed:
-        args.seed = args.env_args["seed"] = point.seed
-        np.random.seed(point.seed)
-        torch.manual_seed(point.seed)
+    _take_seed(args, point.seed)
     args.checkpoint_path, args.load_step = str(point.folder.parent), point.t_env
     if point.finished:
         say(f"resume=True: this run is trained, only its evaluation is left: {point.folder}")
         args.evaluate = True
         return False
     say(f"resume=True: going on from {point.folder}")
+    # The environments and masks of the run's first episodes would otherwise come again.
+    args.env_args["seed"] = (point.seed + point.t_env) % 2**31
     return False
 
 
+def _seed_asked_for(args: Any) -> int | None:
+    """The seed that the command line names; None if it names none and Sacred drew one."""
+    return args.seed if any(word.startswith("seed=") for word in shlex.split(args.command)) else None
+
+
+def _take_seed(args: Any, seed: int) -> None:
+    """Make ``seed`` the run's, as the host's main module did with the one that the run was given."""
+    if seed != args.seed:
+        args.seed = args.env_args["seed"] = seed
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+
+
+def _saved_steps(folder: str) -> list[int]:
+    """The steps that a folder of checkpoints has one of.
+
+    Raises:
+        UserError: it has none.
+    """
+    steps = [int(path.name) for path in Path(folder).glob("*") if path.name.isdigit()]
+    if not steps:
+        raise UserError(f"checkpoint_path={folder} holds no saved steps (folders such as 50000)")
+    return steps
+
+
 def _choose_checkpoint(args: Any, teacher: str) -> None:
-    """``evaluate=True`` without ``checkpoint_path``: the newest checkpoint of the same configuration and teacher."""
+    """``evaluate=True``: the step to load, and where no ``checkpoint_path`` is given, the newest of the same command.
+
+    The checkpoint's seed is the run's, so that the result is known to be its own.
+
+    Raises:
+        UserError: there is none, or it is of another seed than the one asked for.
+    """
     # The host's own evaluation comes first and cannot be skipped: the least that it can play.
     args.test_nepisode = 1
     if args.checkpoint_path:
-        steps = [int(path.name) for path in Path(args.checkpoint_path).glob("*") if path.name.isdigit()]
-        if not steps:
-            raise UserError(f"checkpoint_path={args.checkpoint_path} holds no saved steps (folders such as 50000)")
+        steps = _saved_steps(args.checkpoint_path)
         args.load_step = min(steps, key=lambda step: abs(step - (args.load_step or max(steps))))
+        folder, asked = Path(args.checkpoint_path, str(args.load_step)), _seed_asked_for(args)
+        if (folder / resume.FACTS_FILE).is_file():
+            seed = resume.read_checkpoint(folder)["seed"]
+            if asked not in (None, seed):
+                raise UserError(f"{folder} was trained with seed={seed}, not {asked}: leave seed out")
+            _take_seed(args, seed)
         return
-    point = resume.newest(args, None, teacher)
+    point = resume.newest(args, _seed_asked_for(args), teacher)
     if point is None:
         raise UserError(
             "evaluate=True found no checkpoint of this configuration and teacher: "
             "give checkpoint_path=<folder with saved steps>"
         )
+    _take_seed(args, point.seed)
     args.checkpoint_path, args.load_step = str(point.folder.parent), point.t_env
 
 

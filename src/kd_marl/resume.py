@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,15 +118,28 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return facts
 
 
-def mark_reported(path: Path | None, eval_episodes: int) -> None:
-    """Note in a finished checkpoint that its run's result is written, and over how many episodes.
+def mark_reported(path: Path | None, args: Any) -> None:
+    """Note in a finished checkpoint that its run's result is written, over how many episodes, and where.
 
     A folder that is no checkpoint stays as it is.
     """
     if path is not None and (path / FACTS_FILE).is_file():
         facts = read_checkpoint(path)
         if facts["finished"]:
-            atomic.write_json(path / FACTS_FILE, {**facts, "reported": True, "eval_episodes": eval_episodes})
+            noted = {"reported": True, "eval_episodes": args.eval_episodes}
+            if args.run_folder:
+                noted["record"] = os.path.relpath(args.run_folder, args.local_results_path)
+            atomic.write_json(path / FACTS_FILE, {**facts, **noted})
+
+
+def _reported(facts: Mapping[str, Any], args: Any) -> bool:
+    """Whether a checkpoint's run has a result over as many episodes as are asked for, and nobody has removed it."""
+    over = facts.get("eval_episodes")
+    if not facts.get("reported", False) or over not in (None, getattr(args, "eval_episodes", over)):
+        return False
+    # Checkpoints of earlier versions do not say where.
+    record = facts.get("record")
+    return record is None or (Path(args.local_results_path) / record / "summary.json").is_file()
 
 
 def _had(facts: Mapping[str, Any], teacher: str) -> bool:
@@ -144,12 +158,10 @@ def newest(args: Any, seed: int | None, teacher: str = "") -> Checkpoint | None:
         teacher: sha256 of the weights of the teacher that a student must have had; "": any.
     """
     runs: dict[Path, list[Checkpoint]] = {}
-    for file in (Path(args.local_results_path) / "models").glob(f"{args.name}_seed*/*/{FACTS_FILE}"):
+    for file in (Path(args.local_results_path) / "models").glob(f"{args.name}_seed*/**/{FACTS_FILE}"):
         facts = read_checkpoint(file.parent)
         if facts["fingerprint"] == args.fingerprint and seed in (None, facts["seed"]) and _had(facts, teacher):
-            over = facts.get("eval_episodes")
-            reported = facts.get("reported", False) and over in (None, getattr(args, "eval_episodes", over))
-            found = Checkpoint(file.parent, facts["t_env"], facts["seed"], facts["finished"], reported)
+            found = Checkpoint(file.parent, facts["t_env"], facts["seed"], facts["finished"], _reported(facts, args))
             runs.setdefault(file.parent.parent, []).append(found)
     if not runs:
         return None

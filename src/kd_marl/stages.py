@@ -143,8 +143,8 @@ def run_main(words: Sequence[str]) -> int:
 
 def is_shared(key: str) -> bool:
     """Whether a key of a run means the same to the stages before it."""
-    common = key.startswith("env_args.") or key in ("local_results_path", "use_cuda")
-    return common or key in plugin_keys() - _OWN_TO_A_STAGE
+    common = ("local_results_path", "use_cuda", "common_reward", "reward_scalarisation")
+    return key.startswith("env_args.") or key in common or key in plugin_keys() - _OWN_TO_A_STAGE
 
 
 def _stage_words(algorithm: str, args: Any, **updates: Any) -> list[str]:
@@ -152,6 +152,8 @@ def _stage_words(algorithm: str, args: Any, **updates: Any) -> list[str]:
     given = shlex.split(args.command)[2:]
     environment = next(word for word in given if word.startswith("--env-config="))
     kept = [word for word in given if "=" in word and is_shared(word.split("=", 1)[0])]
+    # It plays one episode at a time, and other stages have blocks of their own.
+    kept = [word for word in kept if word != "runner=episode"]
     kept.append(f"seed={args.seed}")
     return [f"--config={algorithm}", environment, "with", *kept, *(f"{key}={value}" for key, value in updates.items())]
 

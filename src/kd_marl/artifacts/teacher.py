@@ -55,7 +55,7 @@ REQUIRED_FACTS = (
 _WHOLE, _SWITCH, _NUMBER = (int, "a whole number"), (bool, "true or false"), ((int, float), "a number")
 _KINDS: dict[str, tuple[Any, str]] = {
     **dict.fromkeys(("obs_size", "state_size", "n_agents", "n_actions", "hidden_dim"), _WHOLE),
-    **dict.fromkeys(("use_rnn", "obs_agent_id", "obs_last_action", "obs_individual_obs"), _SWITCH),
+    **dict.fromkeys(("use_rnn", "obs_agent_id", "obs_last_action", "obs_individual_obs", "masked"), _SWITCH),
     **dict.fromkeys(("gamma", "shaping"), _NUMBER),
     "sha256": (dict, "an object with the hash of each file of weights"),
 }
@@ -250,8 +250,13 @@ def check_compatible(
         n_actions: number of actions.
 
     Raises:
-        UserError: the first fact that differs, with both values.
+        UserError: the first fact that differs, with both values; or the teacher learnt under limits.
     """
+    if teacher.facts.get("masked", False):
+        raise UserError(
+            f"the teacher in {teacher.folder} was trained under limits (mask_at=environment), and students learn from "
+            "one that sees everything: give another with teacher=PATH"
+        )
     wanted = {
         "task": (task, "task"),
         "n_agents": (n_agents, "number of agents"),
@@ -295,6 +300,8 @@ def find_teacher(
 ) -> Path:
     """Chooses the teacher of a run: the one named, else the newest for the task in the results, else the zoo's.
 
+    One that learnt under limits is found by its name alone.
+
     Args:
         spec: what the user wrote in `teacher=`, a folder or a bundled teacher's name; empty to search.
         task: the run's task.
@@ -312,7 +319,8 @@ def find_teacher(
         try:
             facts = read_facts(folder)
             # A training that still runs, or was interrupted, has left checkpoints too; name such a folder to use it.
-            if facts["task"] == task and facts.get("env", env) == env and facts.get("finished", True):
+            mine = facts["task"] == task and facts.get("env", env) == env
+            if mine and facts.get("finished", True) and not facts.get("masked", False):
                 return folder
         except UserError as error:
             _log.warning("Passing over a teacher: %s", error)

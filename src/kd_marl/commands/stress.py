@@ -79,7 +79,7 @@ def _stress(args: argparse.Namespace) -> int:
     progress.remember_terminal()
     run = load_student(args.student)
     batch, run = _updated(run, args.updates)
-    results = [run.checkpoint.parents[2], *results_folders()]
+    results = [run.results, *results_folders()]
     teacher = stress.find_teacher(run, args.teacher, results)
     settings = arguments(host, run)
     match = stress.Match(host, run, settings, teacher, args.episodes, batch)

@@ -1,7 +1,7 @@
 """What an export starts from: the newest whole checkpoint of a student, its run's configuration and its result.
 
 A run leaves them in two places, ``sacred/<name>/<task>/<id>/`` and ``models/<token>/<steps>/`` of its results folder;
-the configuration's fingerprint and the seed say which belong together. Any of these folders names the run.
+the configuration's fingerprint, the seed and the teacher say which belong together. Any of these folders names the run.
 """
 
 from __future__ import annotations
@@ -57,6 +57,11 @@ class StudentRun:
         """The task, e.g. ``pz-mpe-simple-spread-v3``."""
         return str(self.facts["task"])
 
+    @property
+    def results(self) -> Path:
+        """The results folder that holds its checkpoint and its record."""
+        return _above(self.checkpoint, "models")
+
     def find_buffer(self, given: Path | None = None) -> ExpertBuffer | None:
         """The expert buffer that the student was distilled from, or None if it is not where the run left it.
 
@@ -68,7 +73,7 @@ class StudentRun:
         """
         teacher = self.facts["teacher"]["sha256"]["agent.th"]
         named = self.config["expert_buffer"]
-        usual = Path(named).expanduser() if named else self.checkpoint.parents[2] / "buffers" / self.task / teacher[:12]
+        usual = Path(named).expanduser() if named else self.results / "buffers" / self.task / teacher[:12]
         folder = usual if given is None else given
         if given is None and not (folder / "buffer.json").is_file():
             return None
@@ -118,7 +123,7 @@ def load_student(run: Path | str) -> StudentRun:
         config=config,
         summary=atomic.read_json(record / SUMMARY_FILE),
         commit=_commit(record),
-        record="/".join(record.parts[-3:]),
+        record="/".join(record.relative_to(_above(record, "sacred") / "sacred").parts),
         network=_network(checkpoint / "agent.th", facts["widths"], visible, config["sharing"]),
         mask=mask,
         roles=_read_th(checkpoint / "training.th")["student_roles"],
@@ -146,34 +151,48 @@ def _checkpoint_of(record: Path) -> Path:
     config = atomic.read_json(record / CONFIG_FILE)
     if config.get("learner") != "kd_mappo_student":
         raise UserError(f"{record} is a run of {config.get('name')}, and only students of kd_student are exported")
-    wanted = (resume.fingerprint(config), config["seed"])
+    summary, models = atomic.read_json(record / SUMMARY_FILE), _above(record, "sacred") / "models"
     found: dict[Path, Any] = {}
-    for file in record.parents[3].glob(f"models/*/*/{resume.FACTS_FILE}"):
+    for file in models.glob(f"**/{resume.FACTS_FILE}"):
         facts = resume.read_checkpoint(file.parent)
-        if (facts["fingerprint"], facts["seed"]) == wanted:
+        if _belong_together(facts, config, summary):
             found[file.parent] = (facts["finished"], facts["t_env"], file.stat().st_mtime)
     if not found:
         raise UserError(
-            f"the weights of {record} are not in {record.parents[3] / 'models'}: run it with save_model=True, or give "
-            "the models folder itself"
+            f"the weights of {record} are not in {models}: run it with save_model=True, or give the models folder "
+            "itself"
         )
     return max(found, key=lambda folder: found[folder])
 
 
 def _record_of(checkpoint: Path) -> Path:
-    """The newest Sacred run with a result that has the checkpoint's configuration and seed."""
+    """The newest Sacred run whose result is the checkpoint's."""
     facts = resume.read_checkpoint(checkpoint)
-    sacred = checkpoint.parents[2] / "sacred"
     found = []
-    for file in sacred.glob(f"*/*/*/{SUMMARY_FILE}"):
+    for file in (_above(checkpoint, "models") / "sacred").glob(f"**/{SUMMARY_FILE}"):
         config = atomic.read_json(file.parent / CONFIG_FILE)
-        if (config.get("seed"), config.get("learner")) != (facts["seed"], "kd_mappo_student"):
-            continue
-        if resume.fingerprint(config) == facts["fingerprint"]:
+        is_student = config.get("learner") == "kd_mappo_student"
+        if is_student and _belong_together(facts, config, atomic.read_json(file)):
             found.append(file)
     if not found:
         raise _no_result(checkpoint)
     return max(found, key=lambda file: file.stat().st_mtime).parent
+
+
+def _above(folder: Path, name: str) -> Path:
+    """The results folder: what the nearest folder called ``name`` around ``folder`` is in; a task may have slashes."""
+    return next((parent.parent for parent in folder.parents if parent.name == name), folder)
+
+
+def _belong_together(facts: dict[str, Any], config: dict[str, Any], summary: dict[str, Any]) -> bool:
+    """Whether a checkpoint and a run's result are of one student: the same configuration, seed and teacher.
+
+    The seed is the result's: an evaluation that was given none has one of its own in its configuration.
+    """
+    if resume.fingerprint(config) != facts["fingerprint"] or summary.get("seed") != facts["seed"]:
+        return False
+    teacher = summary["teacher_artifact"]["sha256"]["agent.th"]
+    return teacher == facts["teacher"]["sha256"]["agent.th"]
 
 
 def _no_result(folder: Path) -> UserError:

@@ -180,7 +180,7 @@ def find_teacher(run: StudentRun, given: Path | None, results: Sequence[Path]) -
 
 def record_folder(run: StudentRun) -> Path:
     """The run's Sacred folder, beside its models."""
-    return run.checkpoint.parents[2] / "sacred" / run.record
+    return run.results / "sacred" / run.record
 
 
 def identity(match: Match) -> dict[str, Any]:
