@@ -102,6 +102,10 @@ WRONG = {
     "tasks.spread.key is ['a']: expected a word": (f"key: {SPREAD}", "key: [a]"),
     "methods.kd_student on tasks.spread under fo: t_max is 'many': expected a whole number": ("700", "many"),
     "methods.kd_student on tasks.spread under fo: buffer_episodes is 0: expected a whole number": (": 40", ": 0"),
+    "tasks spread and short have one teacher, and so one expert buffer, but other env_args: put them into two files": (
+        "methods:",
+        f"  short: {{env: mpe, key: {SPREAD}, env_args: {{time_limit: 9}}}}\nmethods:",
+    ),
     "retries is -1: expected a whole number of at least 0": ("limits: [", "retries: -1\nlimits: ["),
     "cpus is 0: expected a whole number of at least 1": ("limits: [", "cpus: 0\nlimits: ["),
 }

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from kd_marl import resume, stages
 from kd_marl.artifacts import atomic
@@ -64,6 +65,8 @@ class Plan:
         self._given: dict[str, _Teacher | None] = {}
         self._episodes: dict[str, int] = {}
         self._buffer_steps: dict[tuple[Path, int], int] = {}
+        # Folder of a buffer -> the task that it is recorded for, and its environment's arguments.
+        self._recorded: dict[Path, tuple[str, dict[str, Any]]] = {}
         self.nodes: dict[str, Node] = {}
         try:
             self._add_nodes(suite.cells())
@@ -233,7 +236,11 @@ class Plan:
         return self._job(self.nodes[f"{task.name}/{BUFFER}"], words, proof, key)
 
     def _export(self, task: Task, teacher: _Teacher) -> tuple[tuple[str, ...], Exported]:
-        """The command line of a task's export, and its proof: enough episodes for every student."""
+        """The command line of a task's export, and its proof: enough episodes for every student.
+
+        Raises:
+            UserError: the buffer's folder is that of a task whose environment has other arguments.
+        """
         if task.name not in self._episodes:
             students = {
                 replace(self._student(node.cell), seed=0)
@@ -243,7 +250,15 @@ class Plan:
             self._episodes[task.name] = max(self._count(cell, "buffer_episodes") for cell in students)
         episodes = self._episodes[task.name]
         own = {"teacher": teacher.folder, "buffer_episodes": episodes}
-        return self._lines.stage("kd_export", task, **own)[0], Exported(self._buffer_folder(task, teacher), episodes)
+        words, config = self._lines.stage("kd_export", task, **own)
+        folder, arguments = self._buffer_folder(task, teacher), resume.unseeded(config["env_args"])
+        other, others = self._recorded.setdefault(folder, (task.name, arguments))
+        if others != arguments:
+            raise UserError(
+                f"tasks {other} and {task.name} have one teacher, and so one expert buffer, but other env_args: put "
+                "them into two files"
+            )
+        return words, Exported(folder, episodes)
 
     def _buffer_folder(self, task: Task, teacher: _Teacher) -> Path:
         run = SimpleNamespace(
