@@ -190,6 +190,15 @@ def test_a_run_without_a_budget_is_the_run_that_it_was_before_there_were_any():
     assert resume.fingerprint({**config, "budget": ""}) == before != resume.fingerprint({**config, "budget": "pico2"})
 
 
+def test_what_only_reports_or_hurries_a_run_does_not_make_it_another():
+    config = {"lr": 0.1, "env_args": {"key": "x"}, "log_interval": 5, "local_results_path": "results"}
+    moved = {**config, "log_interval": 50, "local_results_path": "/elsewhere", "runner_processes": 4}
+    assert resume.fingerprint(config) == resume.fingerprint(moved) != resume.fingerprint({**config, "lr": 0.2})
+    # Checkpoints of earlier versions, whose fingerprint had all of it, are found by the same command.
+    new, before = resume.fingerprints(config)
+    assert new == resume.fingerprint(config) and before not in (new, resume.fingerprints(moved)[1])
+
+
 @pytest.fixture(scope="module")
 def fitted(mains, tiny_teacher, tiny_buffer, tmp_path_factory):
     """The command, budget file, result and bundle of a student whose two agents have different boards."""

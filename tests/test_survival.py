@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from kd_marl import resume
 from kd_marl.artifacts.expert_buffer import ExpertBuffer, check_buffer
 from kd_marl.deploy.source import load_student
 from stage_fixtures import words
@@ -205,8 +206,13 @@ def test_a_checkpoint_that_was_cut_short_is_passed_over(distil, file):
 def test_a_finished_run_is_not_repeated(distil):
     distil("seed=1").check()
     before = [found["folder"] for found in checkpoints(distil.results)]
-    again = distil("seed=1", "resume=True").check()
-    assert f"resume=True: this run has finished already, its result is {before[-1]}" in again.err
+    # How often it logs does not make it another run, nor where its results lie now.
+    moved = distil.results / "moved"
+    shutil.copytree(distil.results, moved)
+    for place in (distil.results, moved):
+        again = distil("seed=1", "resume=True", "log_interval=7", results=place).check()
+        found = place / before[-1].relative_to(distil.results)
+        assert f"resume=True: this run has finished already, its result is {found}" in again.err
     assert [found["folder"] for found in checkpoints(distil.results)] == before
 
 
@@ -262,6 +268,16 @@ def test_the_same_command_is_another_run_once_its_teacher_is_another(mains, tiny
         found = load_student(record)
         assert found.facts["teacher"]["sha256"] == had
         assert load_student(found.checkpoint).record == found.record
+
+
+def test_checkpoints_of_earlier_versions_are_found(distil):
+    distil("seed=1").check()
+    record = next(distil.results.glob("sacred/kd_student/*/1"))
+    file = checkpoints(distil.results)[-1]["folder"] / "checkpoint.json"
+    before = resume.fingerprints(json.loads((record / "config.json").read_text()))[1]
+    file.write_text(json.dumps({**json.loads(file.read_text()), "fingerprint": before}))
+    assert "finished already" in distil("seed=1", "resume=True").check().err
+    assert load_student(record).checkpoint == file.parent
 
 
 def test_an_evaluation_is_of_the_seed_that_is_asked_for_or_says_whose_it_is(distil):

@@ -21,7 +21,15 @@ FORMAT = "kd-marl/checkpoint"
 VERSION = 1
 FACTS_FILE = "checkpoint.json"
 
-# What may differ between a run and its continuation or evaluation.
+# What decides where and how a run reports, or how fast it is, but not what it computes.
+REPORTING = frozenset(
+    {
+        *("local_results_path", "label", "repeat_id", "hypergroup", "runner_processes", "save_replay", "render"),
+        *("log_interval", "runner_log_interval", "learner_log_interval", "save_model", "save_model_interval"),
+        *("use_tensorboard", "use_wandb", "wandb_mode", "wandb_project", "wandb_save_model", "wandb_team"),
+    }
+)
+# What else may differ between a run and its continuation or evaluation.
 _VOLATILE = frozenset(
     {"seed", "resume", "command", "run_folder", "evaluate", "checkpoint_path", "load_step", "eval_episodes"}
 )
@@ -59,7 +67,16 @@ class Checkpoint:
 
 def fingerprint(config: Mapping[str, Any]) -> str:
     """Sha256 of everything in a configuration that decides what a run computes, its seed apart."""
-    kept = {key: value for key, value in telling(config).items() if key not in _VOLATILE}
+    return _hash(config, _VOLATILE | REPORTING)
+
+
+def fingerprints(config: Mapping[str, Any]) -> tuple[str, str]:
+    """What checkpoints of a configuration are known by: its fingerprint, and the one that earlier versions wrote."""
+    return fingerprint(config), _hash(config, _VOLATILE)
+
+
+def _hash(config: Mapping[str, Any], without: frozenset[str]) -> str:
+    kept = {key: value for key, value in telling(config).items() if key not in without}
     kept["env_args"] = unseeded(config["env_args"])
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -91,7 +108,7 @@ def write_checkpoint(path: str | Path, args: Any, t_env: int, finished: bool, **
         "format": FORMAT,
         "version": VERSION,
         "task": args.map_name,
-        "fingerprint": args.fingerprint,
+        "fingerprint": args.fingerprints[0],
         "seed": args.seed,
         "t_env": t_env,
         "finished": finished,
@@ -152,15 +169,15 @@ def newest(args: Any, seed: int | None, teacher: str = "") -> Checkpoint | None:
     """The furthest checkpoint of the newest run of the same command.
 
     Args:
-        args: the run's namespace: ``local_results_path``, ``name``, ``fingerprint``; without ``eval_episodes`` a result
-            over any number of them counts as reported.
+        args: the run's namespace: ``local_results_path``, ``name``, ``fingerprints``; without ``eval_episodes`` a
+            result over any number of them counts as reported.
         seed: the seed it must have; None: any.
         teacher: sha256 of the weights of the teacher that a student must have had; "": any.
     """
     runs: dict[Path, list[Checkpoint]] = {}
     for file in (Path(args.local_results_path) / "models").glob(f"{args.name}_seed*/**/{FACTS_FILE}"):
         facts = read_checkpoint(file.parent)
-        if facts["fingerprint"] == args.fingerprint and seed in (None, facts["seed"]) and _had(facts, teacher):
+        if facts["fingerprint"] in args.fingerprints and seed in (None, facts["seed"]) and _had(facts, teacher):
             found = Checkpoint(file.parent, facts["t_env"], facts["seed"], facts["finished"], _reported(facts, args))
             runs.setdefault(file.parent.parent, []).append(found)
     if not runs:

@@ -118,7 +118,7 @@ class Sweep:
         config = assemble(self._host, parse_command(words))
         updates, _ = get_config_updates(words[words.index("with") + 1 :])
         config = self._host.main.recursive_dict_update(config, updates)
-        run = SimpleNamespace(**{**config, "fingerprint": resume.fingerprint(config)})
+        run = SimpleNamespace(**{**config, "fingerprints": resume.fingerprints(config)})
         point = resume.newest(run, cell.seed, stages.teacher_weights(run))
         return point.folder if point is not None and point.reported else None
 

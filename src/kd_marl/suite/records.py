@@ -15,15 +15,8 @@ from typing import Any, Protocol
 
 from kd_marl import resume, stages
 
-# What decides where and how a run reports, or how fast it is, but not what it computes. The teacher counts by its hash.
-NOT_COMPARED = frozenset(
-    {
-        *("command", "resume", "teacher", "local_results_path", "label", "repeat_id", "hypergroup"),
-        *("log_interval", "runner_log_interval", "learner_log_interval", "runner_processes"),
-        *("save_model", "save_model_interval", "save_replay", "render"),
-        *("use_tensorboard", "use_wandb", "wandb_mode", "wandb_project", "wandb_save_model", "wandb_team"),
-    }
-)
+# The teacher counts by its hash.
+NOT_COMPARED = resume.REPORTING | {"command", "resume", "teacher"}
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,12 +67,12 @@ class Trained:
 
     results: Path
     name: str
-    fingerprint: str
+    fingerprints: tuple[str, str]
     seed: int
 
     def found(self) -> Path | None:
         """Its last checkpoint, which is the artifact."""
-        run = SimpleNamespace(local_results_path=self.results, name=self.name, fingerprint=self.fingerprint)
+        run = SimpleNamespace(local_results_path=self.results, name=self.name, fingerprints=self.fingerprints)
         point = resume.newest(run, self.seed)
         return point.folder if point is not None and point.reported else None
 
