@@ -11,6 +11,7 @@ import pytest
 
 from kd_marl.cli import main
 from kd_marl.commands import doctor
+from kd_marl.launch import parse_command
 
 COMMANDS = [
     [],
@@ -123,6 +124,7 @@ def test_masks_takes_the_users_own(capsys):
     ("arguments", "message"),
     [
         (["--limits", "lhh"], "'lhh'"),
+        (["--key", "pz-mpe-simple-sprea-v3"], "did you mean 'pz-mpe-simple-spread-v3'"),
         (["--masks", "{7: [V]}"], "7"),
         (["--masks", "{0: [W]}"], "W"),
     ],
@@ -137,3 +139,9 @@ def test_masks_says_a_mistake_in_one_line(capsys, arguments, message):
 def test_masks_of_an_unknown_environment(capsys):
     assert main(["masks", "--env-config", "mp", "--key", "x"]) == 2
     assert "did you mean 'mpe'?" in capsys.readouterr().err
+
+
+def test_a_home_folder_is_expanded_whatever_the_shell_does(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    words = ["--config=mappo", "--env-config=mpe", "with", "local_results_path=~/x", "env_args.key=~/x"]
+    assert parse_command(words).updates == {"local_results_path": "/home/somebody/x", "env_args.key": "~/x"}

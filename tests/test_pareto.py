@@ -166,6 +166,8 @@ def test_help_ends_with_an_example(command, capsys):
 REFUSED = {
     "pareto sets widths itself": ["widths=8"],
     "pareto sets seed itself": ["seed=3"],
+    "pareto measures the students that its runs save": ["save_model=False"],
+    "which must be agent=rnn: leave agent=attention_rnn out": ["agent=attention_rnn"],
     "one teacher serves all students": ["teacher=train"],
     "unknown key 'limit'": ["limit=lh"],
 }

@@ -296,6 +296,20 @@ def test_an_evaluation_is_of_the_seed_that_is_asked_for_or_says_whose_it_is(dist
     assert load_student(folder).summary["seed"] == 2
 
 
+def test_the_same_command_twice_makes_two_students_each_with_its_own_result(distil):
+    for _ in range(2):
+        distil("seed=1").check()
+    records = sorted(distil.results.glob("sacred/kd_student/*/[12]"))
+    found = [load_student(record) for record in records]
+    assert found[0].checkpoint != found[1].checkpoint
+    assert [run.facts["record"] for run in found] == [str(record.relative_to(distil.results)) for record in records]
+    assert [load_student(run.checkpoint).record for run in found] == [run.record for run in found]
+    # A further evaluation does not take the place of the run that trained.
+    folder = found[0].checkpoint.parent
+    distil("seed=1", "evaluate=True", f"checkpoint_path={folder}").check()
+    assert load_student(records[0]).checkpoint == found[0].checkpoint
+
+
 def test_a_result_that_somebody_removed_is_made_again(distil):
     first = distil("seed=1").check()
     record = Path(first.out.rsplit("written to ")[-1].strip()).parent

@@ -72,6 +72,9 @@ def parse_command(arguments: list[str]) -> Command:
         elif name == "masks" and value.startswith("{"):
             # As text: Sacred would take a dictionary for nested keys, of which masks has none.
             rest.append(f"masks={value!r}")
+        elif name == "local_results_path":
+            # Shells differ in whether they expand it here, and not everything that reads it does.
+            rest.append(f"{name}={Path(value).expanduser() if value.startswith('~') else value}")
         else:
             rest.append(argument)
     for name, value in flags.items():

@@ -144,7 +144,8 @@ def mark_reported(path: Path | None, args: Any) -> None:
         facts = read_checkpoint(path)
         if facts["finished"]:
             noted = {"reported": True, "eval_episodes": args.eval_episodes}
-            if args.run_folder:
+            # An evaluation that repeats does not take the place of the run that trained.
+            if args.run_folder and not _recorded(facts.get("record", ""), args):
                 noted["record"] = os.path.relpath(args.run_folder, args.local_results_path)
             atomic.write_json(path / FACTS_FILE, {**facts, **noted})
 
@@ -155,8 +156,12 @@ def _reported(facts: Mapping[str, Any], args: Any) -> bool:
     if not facts.get("reported", False) or over not in (None, getattr(args, "eval_episodes", over)):
         return False
     # Checkpoints of earlier versions do not say where.
-    record = facts.get("record")
-    return record is None or (Path(args.local_results_path) / record / "summary.json").is_file()
+    return "record" not in facts or _recorded(facts["record"], args)
+
+
+def _recorded(record: str, args: Any) -> bool:
+    """Whether a checkpoint's ``record`` names a folder with a result."""
+    return bool(record) and (Path(args.local_results_path) / record / "summary.json").is_file()
 
 
 def _had(facts: Mapping[str, Any], teacher: str) -> bool:

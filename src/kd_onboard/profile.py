@@ -83,9 +83,9 @@ class AgentProfile:
         actions: a name for each action; None where the number exists only to fill up.
         noop_action: the action that does nothing, or None where there is none.
         draw_sizes: fewest and most features shown in an episode, the others are 0; None: always all.
-        flops_per_decision: counted as in `docs/metrics`.
-        latency: measured microseconds and the machine, or None.
-        sensors: measured return without each sensor, or None.
+        flops_per_decision: a multiply-add counts as two.
+        latency: measured microseconds, or None.
+        sensors: measured return without each sensor; empty if none was tried.
     """
 
     index: int

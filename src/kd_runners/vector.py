@@ -13,7 +13,7 @@ from kd_marl.host import get_host
 class VectorRunner(RolloutRunner):
     """Plays ``batch_size_run`` episodes per run, one in each environment, on either host.
 
-    The environments are stepped together where they have a batched back end (SMAX); all others in a pool of
+    The environments are stepped together where they have a batched back end (SMAX, MPE); all others in a pool of
     processes. Environment i is seeded with ``env_args.seed + i`` either way, and the episodes come out as the host's
     own ``EpisodeBatch``: neither loop nor learner can tell this runner from the parallel one.
     """

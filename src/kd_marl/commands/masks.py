@@ -67,12 +67,8 @@ def _described(host: Host, settings: Any) -> dict[str, Any]:
     from kd_marl import environments
 
     environments.check_installed(host, settings)
-    build = environments.Factory(host, settings, masked=False)
-    reward = {"common_reward": settings.common_reward, "reward_scalarisation": settings.reward_scalarisation}
-    env = build(**{**settings.env_args, **reward, "seed": 0})
-    info = environments.describe(env)
-    env.close()
-    return info
+    settings.env_args["seed"] = 0
+    return environments.probe(host, settings)
 
 
 def _sized(args: argparse.Namespace, settings: Any) -> dict[str, Any]:

@@ -55,6 +55,7 @@ def _pareto(args: argparse.Namespace) -> int:
     progress.remember_terminal()
     if args.jobs < 1:
         raise UserError(f"--jobs is {args.jobs}: give at least 1")
+    args.to = args.to.expanduser()
     sweep = Sweep(host, args.env_config, args.updates, args.widths, args.seeds, args.to)
     # A terminal's Ctrl-C and a batch system's SIGTERM end the runs alike.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)

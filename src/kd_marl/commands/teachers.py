@@ -102,7 +102,7 @@ def _train(args: argparse.Namespace) -> int:
     folder = ZOO / args.teacher if args.teacher in bundled else checkpoint_folder(Path(args.teacher))
     recorded = read_facts(folder)
     try:
-        made = read_facts(retrain.train(recorded, args.to, args.updates))
+        made = read_facts(retrain.train(recorded, args.to.expanduser(), args.updates))
     except KeyboardInterrupt:
         print("stopped: the same command goes on", file=sys.stderr)
         return 130

@@ -38,7 +38,7 @@ class TeamBudget:
 
     Attributes:
         agents: what each agent may take.
-        largest_width: beyond which none grows.
+        largest_width: beyond which ``widths=auto`` lets none grow.
     """
 
     agents: tuple[Budget, ...]

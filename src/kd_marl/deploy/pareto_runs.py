@@ -16,7 +16,7 @@ from typing import Any
 
 from kd_marl import progress, resume, stages
 from kd_marl.deploy import bundle, check
-from kd_marl.deploy.source import StudentRun, load_student
+from kd_marl.deploy.source import EXPORTED_AGENT, StudentRun, load_student
 from kd_marl.errors import UserError
 from kd_marl.host import SOURCE_ROOT, Host
 from kd_marl.launch import assemble, parse_command
@@ -80,6 +80,10 @@ class Sweep:
                 raise UserError(f"pareto sets {key} itself: leave it out (widths and seeds are --widths and --seeds)")
             if word == "teacher=train":
                 raise UserError("one teacher serves all students: train it first with --config=kd_teacher")
+            if word in ("save_model=False", "save_model=false"):
+                raise UserError("pareto measures the students that its runs save: leave save_model=False out")
+            if key == "agent" and word != f"agent={EXPORTED_AGENT}":
+                raise UserError(f"pareto exports its students, which must be agent={EXPORTED_AGENT}: leave {word} out")
         self._host, self._environment, self._updates = host, environment, list(updates)
         self._folder = Path(os.path.abspath(to.expanduser()))
         self.cells = [Cell(width, seed) for width in sorted(set(widths)) for seed in sorted(set(seeds))]

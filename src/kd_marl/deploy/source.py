@@ -151,12 +151,14 @@ def _checkpoint_of(record: Path) -> Path:
     config = atomic.read_json(record / CONFIG_FILE)
     if config.get("learner") != "kd_mappo_student":
         raise UserError(f"{record} is a run of {config.get('name')}, and only students of kd_student are exported")
-    summary, models = atomic.read_json(record / SUMMARY_FILE), _above(record, "sacred") / "models"
+    results, summary = _above(record, "sacred"), atomic.read_json(record / SUMMARY_FILE)
+    models = results / "models"
     found: dict[Path, Any] = {}
     for file in models.glob(f"**/{resume.FACTS_FILE}"):
         facts = resume.read_checkpoint(file.parent)
         if _belong_together(facts, config, summary):
-            found[file.parent] = (facts["finished"], facts["t_env"], file.stat().st_mtime)
+            named = "record" in facts and results / facts["record"] == record
+            found[file.parent] = (named, facts["finished"], facts["t_env"], file.stat().st_mtime)
     if not found:
         raise UserError(
             f"the weights of {record} are not in {models}: run it with save_model=True, or give the models folder "
@@ -167,11 +169,17 @@ def _checkpoint_of(record: Path) -> Path:
 
 def _record_of(checkpoint: Path) -> Path:
     """The newest Sacred run whose result is the checkpoint's."""
-    facts = resume.read_checkpoint(checkpoint)
+    facts, results = resume.read_checkpoint(checkpoint), _above(checkpoint, "models")
+    # The same command may have trained another student, whose result is that student's.
+    others = {
+        results / other["record"]
+        for file in (results / "models").glob(f"**/{resume.FACTS_FILE}")
+        if file.parent.parent != checkpoint.parent and "record" in (other := resume.read_checkpoint(file.parent))
+    }
     found = []
-    for file in (_above(checkpoint, "models") / "sacred").glob(f"**/{SUMMARY_FILE}"):
+    for file in (results / "sacred").glob(f"**/{SUMMARY_FILE}"):
         config = atomic.read_json(file.parent / CONFIG_FILE)
-        is_student = config.get("learner") == "kd_mappo_student"
+        is_student = config.get("learner") == "kd_mappo_student" and file.parent not in others
         if is_student and _belong_together(facts, config, atomic.read_json(file)):
             found.append(file)
     if not found:
