@@ -112,11 +112,8 @@ def expected_shapes(agent: AgentProfile) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of an agent's network; GRU gates in the order r, z, n."""
     width, actions = agent.width, agent.n_actions
     shapes: dict[str, tuple[int, ...]] = {"align.weight": (width, agent.inputs), "align.bias": (width,)}
-    if agent.use_rnn:
-        for side in ("ih", "hh"):
-            shapes[f"gru.weight_{side}"], shapes[f"gru.bias_{side}"] = (3 * width, width), (3 * width,)
-    else:
-        shapes["dense.weight"], shapes["dense.bias"] = (width, width), (width,)
+    for side in ("ih", "hh"):
+        shapes[f"gru.weight_{side}"], shapes[f"gru.bias_{side}"] = (3 * width, width), (3 * width,)
     shapes["head.weight"], shapes["head.bias"] = (actions, width), (actions,)
     return shapes
 

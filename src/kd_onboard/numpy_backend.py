@@ -23,7 +23,7 @@ class NumpyBackend:
 
     def __init__(self, weights: Mapping[str, np.ndarray], agent: AgentProfile) -> None:
         self._weights = dict(weights)
-        self._width, self._use_rnn = agent.width, agent.use_rnn
+        self._width = agent.width
         self.features = np.zeros(agent.inputs, np.float32)
         self.available = np.zeros(agent.n_actions, bool)
         self.logits = np.zeros(agent.n_actions, np.float32)
@@ -46,11 +46,9 @@ class NumpyBackend:
         return int(np.where(self.available, logits, -np.inf).argmax())
 
     def _advance(self) -> np.ndarray:
-        """The state after this step; without memory, the second hidden layer."""
+        """The state after this step."""
         weights, width = self._weights, self._width
         aligned = np.maximum(weights["align.weight"] @ self.features + weights["align.bias"], 0)
-        if not self._use_rnn:
-            return np.maximum(weights["dense.weight"] @ aligned + weights["dense.bias"], 0)
         new = weights["gru.weight_ih"] @ aligned + weights["gru.bias_ih"]
         old = weights["gru.weight_hh"] @ self._state + weights["gru.bias_hh"]
         # The sigmoid as a tanh: exp of a large number would overflow.

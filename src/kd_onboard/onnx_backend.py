@@ -57,22 +57,20 @@ class OnnxBackend:
         self.logits = np.zeros(agent.n_actions, np.float32)
         self._masked = np.zeros_like(self.logits)
         self._action = np.zeros(1, np.int64)
-        self._states = [np.zeros(agent.width, np.float32) for _ in range(2 if agent.use_rnn else 0)]
+        self._states = [np.zeros(agent.width, np.float32) for _ in range(2)]
         # A decision with its buffers, and what it writes that is finite only if all went well.
-        if agent.use_rnn:
-            self.steps = [(self._bind(session, i), self._states[1 - i]) for i in range(2)]
-        else:
-            self.steps = [(self._bind(session, None), self.logits)] * 2
+        self.steps = [(self._bind(session, i), self._states[1 - i]) for i in range(2)]
         self._session = session
         self._reads = 0
 
-    def _bind(self, session: Any, reads: int | None) -> Callable[[], Any]:
+    def _bind(self, session: Any, reads: int) -> Callable[[], Any]:
         """The decision that reads the state ``reads``. Every output has a buffer: an unbound one is allocated."""
         binding = session.io_binding()
-        inputs: dict[str, np.ndarray] = {"features": self.features, "available": self.available}
-        outputs: dict[str, np.ndarray] = {"logits": self.logits, "masked_logits": self._masked, "action": self._action}
-        if reads is not None:
-            inputs["state"], outputs["next_state"] = self._states[reads], self._states[1 - reads]
+        inputs = {"features": self.features, "available": self.available, "state": self._states[reads]}
+        outputs: dict[str, np.ndarray] = {
+            **{"logits": self.logits, "masked_logits": self._masked, "action": self._action},
+            "next_state": self._states[1 - reads],
+        }
         for name, buffer in inputs.items():
             binding.bind_input(name, "cpu", 0, buffer.dtype.type, (1, buffer.size), buffer.ctypes.data)
         for name, buffer in outputs.items():
@@ -141,9 +139,8 @@ def _check_interface(session: Any, agent: AgentProfile, where: str) -> None:
         "action": ("tensor(int64)", []),
         "logits": ("tensor(float)", [agent.n_actions]),
         "masked_logits": ("tensor(float)", [agent.n_actions]),
+        **dict.fromkeys(("state", "next_state"), ("tensor(float)", [agent.width])),
     }
-    if agent.use_rnn:
-        expected["state"] = expected["next_state"] = ("tensor(float)", [agent.width])
     found = {
         value.name: (value.type, list(value.shape)[1:]) for value in [*session.get_inputs(), *session.get_outputs()]
     }

@@ -13,7 +13,7 @@ from kd_onboard.fields import Fields, shown
 FORMAT = "kd-marl/student-bundle"
 VERSION = 1
 ON_FAULT = ("raise", "hold", "noop")
-NETWORKS = ("gru", "mlp")
+NETWORKS = ("gru",)
 # Relative, with forward slashes; no component is "..", hidden, or more than a plain name on any system.
 PATH = r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*"
 
@@ -78,7 +78,7 @@ class AgentProfile:
     Attributes:
         weights: safetensors files whose tensors together are the network.
         onnx_int8: None where int8 chose too many other actions, or was not tried.
-        network: ``gru`` or ``mlp``.
+        network: ``gru``.
         inputs: number of features, the length of what ``act`` takes.
         actions: a name for each action; None where the number exists only to fill up.
         noop_action: the action that does nothing, or None where there is none.
@@ -108,11 +108,6 @@ class AgentProfile:
     state_bytes: int
     latency: Mapping[str, Any] | None
     sensors: Any
-
-    @property
-    def use_rnn(self) -> bool:
-        """Whether it remembers what it saw."""
-        return self.network == "gru"
 
     @property
     def n_actions(self) -> int:
