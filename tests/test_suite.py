@@ -82,10 +82,7 @@ WRONG = {
         f"key: {SPREAD}",
         "key: pz-mpe-simple-tag-v3, teacher: zoo",
     ),
-    "tasks.spread.teacher: the zoo has no teacher for 5m_vs_7m; did you mean '5m_vs_6m'?": (
-        f"env: mpe, key: {SPREAD}",
-        "env: smax, map_name: 5m_vs_7m, teacher: zoo",
-    ),
+    "for 5m_vs_7m; did you mean '5m_vs_6m'?": (f"mpe, key: {SPREAD}", "smax, map_name: 5m_vs_7m, teacher: zoo"),
     "tasks.spread.teacher: no teacher at": ("env: mpe", "teacher: nowhere, env: mpe"),
     "methods.kd_teacher: the suite makes teachers and buffers itself": (
         "  kd_student:",
@@ -102,7 +99,7 @@ WRONG = {
     "tasks.spread.key is ['a']: expected a word": (f"key: {SPREAD}", "key: [a]"),
     "methods.kd_student on tasks.spread under fo: t_max is 'many': expected a whole number": ("700", "many"),
     "methods.kd_student on tasks.spread under fo: buffer_episodes is 0: expected a whole number": (": 40", ": 0"),
-    "tasks spread and short have one teacher, and so one expert buffer, but other env_args: put them into two files": (
+    "tasks spread and short have one teacher, and so one expert buffer, but other env_args": (
         "methods:",
         f"  short: {{env: mpe, key: {SPREAD}, env_args: {{time_limit: 9}}}}\nmethods:",
     ),

@@ -171,11 +171,12 @@ def _record_of(checkpoint: Path) -> Path:
     """The newest Sacred run whose result is the checkpoint's."""
     facts, results = resume.read_checkpoint(checkpoint), _above(checkpoint, "models")
     # The same command may have trained another student, whose result is that student's.
-    others = {
-        results / other["record"]
+    elsewhere = (
+        resume.read_checkpoint(file.parent).get("record")
         for file in (results / "models").glob(f"**/{resume.FACTS_FILE}")
-        if file.parent.parent != checkpoint.parent and "record" in (other := resume.read_checkpoint(file.parent))
-    }
+        if file.parent.parent != checkpoint.parent
+    )
+    others = {results / record for record in elsewhere if record not in (None, facts.get("record"))}
     found = []
     for file in (results / "sacred").glob(f"**/{SUMMARY_FILE}"):
         config = atomic.read_json(file.parent / CONFIG_FILE)

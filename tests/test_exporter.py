@@ -1,0 +1,31 @@
+"""What ``kd_export`` refuses: each in one line, and without harm to the buffers that are there."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from stage_fixtures import words
+
+
+def test_an_export_does_not_write_over_a_buffer(mains, tiny_results, tiny_buffer):
+    before = (tiny_buffer / "buffer.json").read_bytes()
+    error = mains.run(*words("kd_export", tiny_results, "seed=2")).error
+    assert "already holds 24 episodes: continue it with resume=True or give another folder" in error
+    assert (tiny_buffer / "buffer.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("update", "message"),
+    [
+        ("batch_size_run=10", "kd_buffer_export takes the episodes just played: set batch_size, buffer_size and"),
+        ("embedding_dtype=bfloat16", "embedding_dtype is 'bfloat16': choose one of float16, float32"),
+        ("shard_episodes=0", "shard_episodes is 0: expected a whole number of at least 1"),
+        ("limits=lh mask_at=environment", "kd_export records everything, .*: set mask_at=controller"),
+    ],
+)
+def test_a_wrong_key_of_the_export_leaves_no_buffer(mains, tiny_teacher, tmp_path, update, message):
+    run = mains.run(*words("kd_export", tmp_path, f"teacher={tiny_teacher}", *update.split()))
+    assert re.match(message, run.error)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sacred"]
