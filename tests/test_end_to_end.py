@@ -11,6 +11,7 @@ import torch
 
 from kd_marl.artifacts.expert_buffer import ExpertBuffer
 from kd_marl.artifacts.teacher import load_teacher
+from kd_marl.stages import ZOO
 from main_server import Finished
 from stage_fixtures import TASK, TINY, words
 
@@ -90,6 +91,17 @@ def test_a_student_alone_has_everything_made_that_it_needs(mains, tmp_path):
     again = mains.run(*words("kd_student", tmp_path, "teacher=train", "seed=3", "evaluate=True"), before=TINY_TEACHER)
     assert_is_the_result_of_a_student(again, episodes=8)
     assert len(list(tmp_path.glob("models/kd_teacher*"))) == 1
+
+
+def test_a_teacher_under_limits_is_measured_under_them_and_is_no_student_s_teacher(mains, tmp_path):
+    """Derived features and its own action make its observations longer than the environment's own."""
+    adversary = "pz-mpe-simple-adversary-v3"
+    limits = ("limits=lh", "own_action=True", "mask_at=environment", "seed=1")
+    mains.run(*words("kd_teacher", tmp_path, *limits, task=adversary)).check()
+    facts = [json.loads(file.read_text()) for file in tmp_path.glob("models/*/*/teacher.json")]
+    assert all(found["masked"] for found in facts) and any(found["test"] for found in facts)
+    run = mains.run(*words("kd_student", tmp_path, "limits=lh", "seed=1", task=adversary)).check()
+    assert f"Teacher: {ZOO / adversary}" in run.err
 
 
 @pytest.mark.parametrize("episodes", [8, 7])

@@ -1,12 +1,21 @@
-"""What ``kd_export`` refuses: each in one line, and without harm to the buffers that are there."""
+"""``kd_export``: what a student's run tells it, and what it refuses, without harm to the buffers that are there."""
 
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
+from kd_marl.stages import _stage_words
 from stage_fixtures import words
+
+
+def test_another_stage_is_told_of_rewards_and_not_of_a_runner_that_its_blocks_do_not_fit():
+    own = "runner=episode batch_size_run=1 lr=0.1 reward_scalarisation=mean env_args.key=x"
+    line = f"python src/main.py --config=kd_student --env-config=mpe with {own}"
+    told = _stage_words("kd_export", SimpleNamespace(command=line, seed=3))
+    assert told[3:] == ["reward_scalarisation=mean", "env_args.key=x", "seed=3"]
 
 
 def test_an_export_does_not_write_over_a_buffer(mains, tiny_results, tiny_buffer):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
 from kd_marl import cli
 from kd_marl.errors import UserError
 from kd_marl.report import markdown, paper, runs, tables
+from kd_marl.report.scores import TaskScores
 from report_runs import OTHER_SHA, SHA, SPREAD, fill, grouped, put
 
 
@@ -213,6 +215,19 @@ def test_table_3_has_the_papers_numbers_on_its_own_map_alone(tmp_path):
     assert row(there, "offline MARL distillation (Tseng et al., NeurIPS 2022)")["win rate, ours"] == "not run"
     elsewhere = tables.comparators_table(found, ("smax", "3m"), "lha", "paper")
     assert {cells[2] for cells in elsewhere[1]} == {"-"}
+
+
+def test_a_teacher_that_a_suite_trained_is_found_wherever_its_results_lie(tmp_path):
+    results = tmp_path / "suites" / "mine"
+    teacher = results / "models" / "kd_teacher_seed1" / "400"
+    named = {"path": str(teacher), "sha256": {"agent.th": SHA}}
+    put(results, 1, settings={"local_results_path": str(results)}, summary={"teacher_artifact": named})
+    teacher.mkdir(parents=True)
+    (teacher / "teacher.json").write_text(json.dumps({"steps": 400, "sha256": {"agent.th": SHA}}))
+    shutil.move(tmp_path / "suites", tmp_path / "moved")
+    found = grouped(tmp_path / "moved" / "mine")
+    (task,) = found.tasks
+    assert TaskScores.of(found, task).teacher_facts["steps"] == 400
 
 
 def test_each_removed_term_has_a_row(tmp_path):

@@ -159,8 +159,7 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in comparable(config).items() if key not in _MEASURING}
     # Environments' arguments one by one, so that a difference can be named.
     flat = {f"env_args.{key}": value for key, value in kept.pop("env_args").items()}
-    every = {**kept, **flat, "run_folder": None, "fingerprint": None, "fingerprints": None}
-    return {key: value for key, value in every.items() if value not in ("", None, False)}
+    return {key: value for key, value in {**kept, **flat}.items() if value not in ("", None, False)}
 
 
 def _teachers(by_cell: Mapping[Cell, Sequence[Group]]) -> dict[Task, str]:
