@@ -245,7 +245,14 @@ def untrained_run(
     return StudentRun(
         checkpoint=Path("untrained/0"),
         facts={"task": task, "seed": seed, "command": "", "teacher": {"path": "", "sha256": {"agent.th": "0" * 64}}},
-        config={"env": env, "env_args": {}, "sharing": "none", "batch_size_run": 1, "temperature": 1.0},
+        config={
+            "env": env,
+            "env_args": {},
+            "sharing": "none",
+            "runner": "episode",
+            "batch_size_run": 1,
+            "temperature": 1.0,
+        },
         summary={
             **{name: scored for name in ("student", "teacher", "random")},
             "episodes": 1,

@@ -119,7 +119,14 @@ def toy_run(tmp_path, sharing, visible, widths):
     return StudentRun(
         checkpoint=tmp_path / "models" / "token" / "100",
         facts={"task": "toy-v0", "seed": 1, "command": "", "teacher": {"path": "t", "sha256": {"agent.th": "0" * 64}}},
-        config={"env": "toy", "env_args": {}, "sharing": sharing, "batch_size_run": 1, "temperature": 1.0},
+        config={
+            "env": "toy",
+            "env_args": {},
+            "sharing": sharing,
+            "runner": "episode",
+            "batch_size_run": 1,
+            "temperature": 1.0,
+        },
         summary={**summary, "episodes": 8, "retention": 1.0, "agreement": 0.5, "limits": "lh", "masks_preset": None},
         commit=None,
         record="kd_student/toy-v0/1",

@@ -67,6 +67,8 @@ def test_the_bundle_returns_what_the_torch_student_returned(tiny_bundle, tmp_pat
         ({}, ""),
         ({"seed": 2}, "another seed"),
         ({"batch_size_run": 1}, "another batch_size_run"),
+        ({"runner": "vector"}, "another runner"),
+        ({"recorded_runner": None}, "does not record"),
         ({"time_limit": 7}, "another env_args.time_limit"),
         ({"episodes": 9, "seed": 0}, "another seed, number of episodes"),
         ({"length_mean": None}, "earlier version"),
@@ -80,7 +82,11 @@ def test_the_same_episodes_are_those_that_the_run_was_evaluated_in(tiny_bundle, 
     if "length_mean" in change:
         # Runs before evaluations had seeds of their own did not record it.
         score.pop("length_mean")
+    runner = provenance["runner"]
+    if "recorded_runner" in change:
+        provenance.pop("runner")
     here = SimpleNamespace(
+        runner=change.get("runner", runner),
         seed=change.get("seed", provenance["seed"]),
         batch_size_run=change.get("batch_size_run", provenance["batch_size_run"]),
         env_args={**env_args, **({"time_limit": 7} if "time_limit" in change else {}), "a_later_key": True},

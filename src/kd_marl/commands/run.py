@@ -104,6 +104,8 @@ def play_settings(host: Host, args: argparse.Namespace, profile: Profile) -> Sim
     config = assemble(host, parse_command(words))
     provenance, recorded = profile.provenance, profile.raw["task"].get("env_args")
     known = {key: provenance[key] for key in ("seed", "batch_size_run") if type(provenance.get(key)) is int}
+    if isinstance(provenance.get("runner"), str) and provenance["runner"] in host.runners:
+        known["runner"] = provenance["runner"]
     # Only keys that this environment has: a bundle is not trusted with more.
     recorded = recorded if isinstance(recorded, dict) else {}
     env_args = {key: value for key, value in recorded.items() if key in config["env_args"]}
@@ -126,8 +128,11 @@ def other_episodes(profile: Profile, settings: SimpleNamespace, episodes: int) -
     # Runs that did not record the length of their episodes seeded the environments of an evaluation otherwise.
     if student and "length_mean" not in student:
         return "the student's run is of an earlier version, which evaluated in others"
-    # Environment i of a block has a seed of its own, so the size of the blocks says which episodes there are.
-    here = {"seed": settings.seed, "batch_size_run": settings.batch_size_run}
+    if student and "runner" not in profile.provenance:
+        return "the student's run may have had another runner, which its profile does not record"
+    # Environment i of a block has a seed of its own, so the size of the blocks says which episodes there are; runners
+    # seed batched environments otherwise than single ones.
+    here = {"seed": settings.seed, "runner": settings.runner, "batch_size_run": settings.batch_size_run}
     other = [key for key, value in here.items() if value != profile.provenance.get(key)]
     recorded = profile.raw["task"].get("env_args") or {}
     shared = sorted(recorded.keys() & settings.env_args.keys() - {"seed"})

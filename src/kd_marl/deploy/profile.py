@@ -93,6 +93,7 @@ def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mappi
             "limits": summary["limits"],
             "masks_preset": summary["masks_preset"],
             "sharing": run.config["sharing"],
+            "runner": run.config["runner"],
             "batch_size_run": run.config["batch_size_run"],
             "teacher": run.facts["teacher"],
             "buffer": buffer,
