@@ -182,13 +182,16 @@ def test_masks_of_the_users_own_are_told_from_full_observation(tmp_path):
     assert "FO, own" in texts((tmp_path / "to" / "sight-3m-smax.svg").read_text())
 
 
-def test_the_curve_of_a_run_that_was_gone_on_with_begins_where_its_tests_do(tmp_path):
+def test_curves_of_runs_that_were_gone_on_with_are_those_of_the_same_steps(tmp_path):
     from kd_marl.report import figure_curves
 
     tests = {"steps": list(range(0, 1000, 100)), "values": [step / 1000 for step in range(0, 1000, 100)]}
     for seed in (1, 2, 3):
         folder = put(tmp_path, seed, seed=seed)
         kept = {key: values[6 if seed == 2 else 0 :] for key, values in tests.items()}
+        if seed == 3:
+            # It went on after 700 steps, with a test at once.
+            kept = {key: [*values[:8], values[7], *values[8:]] for key, values in kept.items()}
         (folder / "metrics.json").write_text(json.dumps({"test_battle_won_mean": kept}))
     found = grouped(tmp_path)
     steps, centre, low, high = figure_curves._curve(found, next(iter(found.main.values())))

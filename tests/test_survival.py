@@ -322,6 +322,31 @@ def test_a_result_that_somebody_removed_is_made_again(distil):
     assert "finished already" in distil("seed=1", "resume=True").check().err
 
 
+@pytest.mark.parametrize("left", [3, 5])
+def test_the_record_of_a_run_that_went_on_has_the_whole_curve(distil, left):
+    """After a stop in the middle, and after one before the result was written."""
+    first = distil("seed=1", "runner_log_interval=100", "test_interval=100").check()
+    record = Path(first.out.rsplit("written to ")[-1].strip()).parent
+    logged = json.loads((record / "metrics.json").read_text())["test_return_mean"]
+    found = checkpoints(distil.results)
+    assert len(found) == 5 and len(logged["steps"]) > 3
+    for gone in found[left:]:
+        shutil.rmtree(gone["folder"])
+    (record / "summary.json").unlink()
+    again = distil("seed=1", "runner_log_interval=100", "test_interval=100", "resume=True").check()
+    curve = json.loads((Path(again.out.rsplit("written to ")[-1].strip()).parent / "metrics.json").read_text())
+    before = [step for step in logged["steps"] if step <= found[left - 1]["t_env"]]
+    steps = curve["test_return_mean"]["steps"]
+    assert before and steps[: len(before)] == before and steps == sorted(steps)
+    assert curve["test_return_mean"]["values"][: len(before)] == logged["values"][: len(before)]
+    # A checkpoint outlives its record.
+    shutil.rmtree(record)
+    assert (
+        "finished already"
+        in distil("seed=1", "runner_log_interval=100", "test_interval=100", "resume=True").check().err
+    )
+
+
 def test_weights_are_not_fed_other_features_after_a_mask_file_changed(distil, tmp_path):
     masks = tmp_path / "masks.yaml"
     masks.write_text("listener_0: [V]")

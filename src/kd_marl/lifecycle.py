@@ -141,6 +141,9 @@ def _go_on(args: Any, logger: Any, teacher: str) -> bool:
         return True
     _take_seed(args, point.seed)
     args.checkpoint_path, args.load_step = str(point.folder.parent), point.t_env
+    # The run's curves are whole in the record that its result will lie in.
+    for name, value, step in resume.logged_before(args, point):
+        logger.log_stat(name, value, step)
     if point.finished:
         say(f"resume=True: this run is trained, only its evaluation is left: {point.folder}")
         args.evaluate = True

@@ -113,6 +113,7 @@ def write_checkpoint(path: str | Path, args: Any, t_env: int, finished: bool, **
         "t_env": t_env,
         "finished": finished,
         "command": args.command,
+        "logged_in": _relative_folder(args),
     }
     atomic.write_json(Path(path) / FACTS_FILE, {**common, **facts})
 
@@ -135,6 +136,27 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return facts
 
 
+def logged_before(args: Any, checkpoint: Checkpoint) -> list[tuple[str, float, int]]:
+    """What a run had logged by the time of a checkpoint, oldest first: name, value, environment steps.
+
+    Empty where nothing is left of it, since a run can go on without its curve.
+    """
+    folder = read_checkpoint(checkpoint.folder).get("logged_in", "")
+    file = Path(args.local_results_path) / folder / "metrics.json"
+    if not folder or not file.is_file():
+        return []
+    try:
+        logged = [
+            (name, value, step)
+            for name, entry in atomic.read_json(file).items()
+            for step, value in zip(entry["steps"], entry["values"], strict=True)
+        ]
+        return sorted((entry for entry in logged if entry[2] <= checkpoint.t_env), key=lambda entry: entry[2])
+    except (UserError, AttributeError, TypeError, KeyError, ValueError):
+        # Sacred rewrites the file as the run goes, and a kill can cut it short.
+        return []
+
+
 def mark_reported(path: Path | None, args: Any) -> None:
     """Note in a finished checkpoint that its run's result is written, over how many episodes, and where.
 
@@ -146,8 +168,13 @@ def mark_reported(path: Path | None, args: Any) -> None:
             noted = {"reported": True, "eval_episodes": args.eval_episodes}
             # An evaluation that repeats does not take the place of the run that trained.
             if args.run_folder and not _recorded(facts.get("record", ""), args):
-                noted["record"] = os.path.relpath(args.run_folder, args.local_results_path)
+                noted["record"] = _relative_folder(args)
             atomic.write_json(path / FACTS_FILE, {**facts, **noted})
+
+
+def _relative_folder(args: Any) -> str:
+    """The run's Sacred folder below its results; "" if Sacred writes none."""
+    return os.path.relpath(args.run_folder, args.local_results_path) if args.run_folder else ""
 
 
 def _reported(facts: Mapping[str, Any], args: Any) -> bool:

@@ -162,24 +162,27 @@ def _is_term(group: Group) -> bool:
 
 
 def _curve(groups: Groups, group: Group) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
-    """Steps, and the score's interquartile mean, low and high ends at each test that all seeds have made."""
+    """Steps, and the score's interquartile mean, low and high ends at each test that all seeds have made.
+
+    Of each seed it is the test that is nearest.
+    """
     wins = TaskScores.of(groups, group.cell.task).wins
     name = "test_battle_won_mean" if wins else "test_return_mean"
     curves = [run.metrics[name] for run in group.runs if name in run.metrics]
     if len(curves) < len(group.runs):
         return None
-    # A run that was gone on with has no tests from before that.
-    begin = max(steps[0] for steps, _ in curves)
-    first = [int(np.abs(np.asarray(steps) - begin).argmin()) for steps, _ in curves]
-    shared = min(len(steps) - skipped for (steps, _), skipped in zip(curves, first, strict=True))
-    if shared < 2:
+    # Seeds test at almost the same steps; one that was gone on with may lack the first tests, or have made one twice.
+    grid = np.unique(min((steps for steps, _ in curves), key=len))
+    slack = np.diff(grid).max(initial=0.0) / 2
+    begin, end = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
+    grid = grid[(grid >= begin - slack) & (grid <= end + slack)]
+    if len(grid) < 2:
         return None
-    kept = [(steps[skipped:], values[skipped:]) for (steps, values), skipped in zip(curves, first, strict=True)]
-    steps = np.mean([steps[:shared] for steps, _ in kept], axis=0)
-    found = [estimate([float(values[test]) for _, values in kept]) for test in range(shared)]
+    tests = [values[np.abs(steps[:, None] - grid).argmin(axis=0)] for steps, values in curves]
+    found = [estimate([float(values[test]) for values in tests]) for test in range(len(grid))]
     if any(value is None for value in found):
         return None
     centre = [value.centre for value in found if value]
     low = [value.centre if value.low is None else value.low for value in found if value]
     high = [value.centre if value.high is None else value.high for value in found if value]
-    return steps, np.array(centre), np.array(low), np.array(high)
+    return grid, np.array(centre), np.array(low), np.array(high)
