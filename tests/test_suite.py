@@ -1,4 +1,4 @@
-"""A suite's file is read or refused in one line, its runs are planned once, and their state follows."""
+"""A suite's file is read or refused in one line, and its runs are planned once."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from kd_marl.cli import main
 from kd_marl.errors import UserError
 from kd_marl.host import get_host
 from kd_marl.suite import document
-from kd_marl.suite.estimate import Durations, seconds_left
-from kd_marl.suite.ledger import Attempt, Ledger, Outcome, State, kills, state_of
 from stage_fixtures import TASK
 
 HOST = get_host()  # before anything of `envs`: on a checkout the host decides what that package is
@@ -295,97 +293,7 @@ def test_list_prints_a_command_line_for_every_run_that_is_known(write, tmp_path,
     assert sum(line.startswith("python ") and "eval_episodes=7" in line for line in lines) == 5
 
 
-# ---- the state of a run ----------------------------------------------------------------------------------------------
-
-OUTCOMES = [None, Outcome.FINISHED, Outcome.FAILED, Outcome.KILLED, Outcome.STOPPED]
-
-
-def tried(*outcomes):
-    return [Attempt(float(k), outcome=outcome) for k, outcome in enumerate(outcomes)]
-
-
-STATES = [
-    ([], State.MISSING),
-    ([Outcome.FAILED], State.BROKEN),
-    ([Outcome.KILLED], State.INTERRUPTED),
-    ([Outcome.KILLED] * 2, State.INTERRUPTED),
-    ([Outcome.KILLED] * 3, State.BROKEN),
-    ([Outcome.KILLED, Outcome.KILLED, Outcome.STOPPED, Outcome.KILLED], State.INTERRUPTED),
-    ([Outcome.STOPPED], State.INTERRUPTED),
-    ([Outcome.FAILED, Outcome.STOPPED], State.INTERRUPTED),
-    ([None], State.INTERRUPTED),
-    ([Outcome.FINISHED], State.MISSING),
-]
-
-
-@pytest.mark.parametrize(("outcomes", "state"), STATES)
-def test_the_state_without_a_result_follows_from_the_attempts(outcomes, state):
-    assert state_of(False, False, tried(*outcomes), retries=2) is state
-
-
-@given(st.lists(st.sampled_from(OUTCOMES), max_size=6), st.booleans(), st.integers(0, 3))
-def test_a_result_is_finished_and_a_holder_is_running_whatever_was_tried(outcomes, held, retries):
-    attempts = tried(*outcomes)
-    assert state_of(True, held, attempts, retries) is State.FINISHED
-    assert state_of(False, True, attempts, retries) is State.RUNNING
-    state = state_of(False, False, attempts, retries)
-    assert (state is State.MISSING) == (not outcomes or outcomes[-1] is Outcome.FINISHED)
-    streak = sum(1 for _ in itertools.takewhile(lambda o: o is Outcome.KILLED, reversed(outcomes)))
-    assert kills(attempts) == streak
-    broken = bool(outcomes) and (outcomes[-1] is Outcome.FAILED or streak > retries)
-    assert (state is State.BROKEN) == broken
-
-
-def test_what_was_killed_before_a_fresh_try_no_longer_counts():
-    attempts = [*tried(*[Outcome.KILLED] * 3), Attempt(9.0, outcome=Outcome.KILLED, afresh=True)]
-    assert state_of(False, False, attempts, retries=2) is State.INTERRUPTED
-
-
-def test_attempts_are_kept_and_a_damaged_file_is_as_none(tmp_path):
-    ledger = Ledger(tmp_path / "runs" / "a.json", "a")
-    ledger.begin()
-    assert [attempt.outcome for attempt in ledger.attempts()] == [None]
-    ledger.end(Outcome.FAILED, "why")
-    ledger.begin(afresh=True)
-    first, second = ledger.attempts()
-    assert (first.outcome, first.message, second.afresh) == ("failed", "why", True)
-    assert ledger.seconds() == pytest.approx(first.ended - first.started)
-    for damage in ("", "{", "[]", '{"attempts": [{"x": 1}]}', '{"attempts": 3}'):
-        (tmp_path / "runs" / "a.json").write_text(damage)
-        assert ledger.attempts() == []
-
-
-# ---- when it ends ----------------------------------------------------------------------------------------------------
-
-
-def by_the_clock(running, waiting, slots):
-    """Second after second, in whole seconds."""
-    left, queue, now = [max(0, whole - gone) for whole, gone in running], list(waiting), 0
-    left = [seconds for seconds in left if seconds]
-    while left or queue:
-        while queue and len(left) < slots:
-            left.append(queue.pop(0))
-        now += 1
-        left = [seconds - 1 for seconds in left if seconds > 1]
-    return now
-
-
-@given(st.data())
-def test_the_end_is_when_the_clock_says(data):
-    slots = data.draw(st.integers(1, 4))
-    running = data.draw(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=slots))
-    waiting = data.draw(st.lists(st.integers(1, 9), max_size=8))
-    assert seconds_left(running, waiting, slots) == by_the_clock(running, waiting, slots)
-
-
-def test_a_kind_that_is_not_known_is_judged_by_its_method_and_then_by_all():
-    durations = Durations()
-    assert durations.of("3m/qmix") is None
-    for kind, seconds in (("3m/vdn", 10.0), ("3m/vdn", 30.0), ("8m/qmix", 100.0), ("3m/qmix", 0.0)):
-        durations.add(kind, seconds)
-    assert durations.of("3m/vdn") == 20.0
-    assert durations.of("3m/qmix") == 100.0
-    assert durations.of("3m/iql") == 30.0
+# ---- the docs --------------------------------------------------------------------------------------------------------
 
 
 def test_the_docs_have_every_key_of_the_file(root):
