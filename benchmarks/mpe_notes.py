@@ -49,7 +49,10 @@ WHY = {
         + "The listener sees neither the landmarks nor its own position, only its velocity and the message. It can "
         "learn which landmark is meant but not where it is, and the speaker, which sees only the goal's colour, cannot "
         "tell it. Landmarks are placed at random in every episode, so no policy within this limit can walk to the "
-        "right one, however it is trained."
+        "right one, however it is trained. Nothing that it sees depends on where it and the landmark begin, so every "
+        "step only adds to its mean squared distance: the best that it can do is to stand still, which returns -66.7 "
+        "on average (two agents, 25 steps, a mean squared distance of 4/3). Means of 1,000 episodes scatter around "
+        "that by 3.4 (95 %)."
     ),
     ("pz-mpe-simple-spread-v3", "paper"): (
         _HIDES

@@ -148,3 +148,20 @@ def test_without_any_run_there_is_no_page(grid, tmp_path):
     with pytest.raises(UserError, match="no finished run that counts: kd-marl suite run"):
         results_page.write([grid], tmp_path / "docs")
     assert not (tmp_path / "docs").exists()
+
+
+def test_a_listener_that_stands_still_returns_what_the_page_says():
+    """-2 agents x 25 steps x 4/3, the mean squared distance of two points that are uniform in [-1, 1]^2."""
+    pytest.importorskip("mpe2")
+    from mpe2 import simple_speaker_listener_v4
+
+    task = simple_speaker_listener_v4.parallel_env(max_cycles=25)
+    returns = []
+    for seed in range(400):
+        task.reset(seed=seed)
+        total = 0.0
+        while task.agents:
+            total += sum(task.step(dict.fromkeys(task.agents, 0))[1].values())
+        returns.append(total)
+    error = statistics.stdev(returns) / math.sqrt(len(returns))
+    assert abs(statistics.fmean(returns) + 2 * 25 * 4 / 3) < 3 * error < 10
