@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,14 @@ WRONG = {
     "tasks spread and short have one teacher, and so one expert buffer, but other env_args": (
         "methods:",
         f"  short: {{env: mpe, key: {SPREAD}, env_args: {{time_limit: 9}}}}\nmethods:",
+    ),
+    "grid.yaml: limits.lha does not say who sees what: add 'limits: fo', 'lh' or 'lha', or masks": (
+        "limits: [fo, lh]",
+        "limits: {lh: {limits: lh}, fo: {limits: fo}, lha: }",
+    ),
+    "tasks spread and mean have one teacher, and so one expert buffer, but other env_args or rewards": (
+        "methods:",
+        f"  mean: {{env: mpe, key: {SPREAD}, with: {{reward_scalarisation: mean}}}}\nmethods:",
     ),
     "retries is -1: expected a whole number of at least 0": ("limits: [", "retries: -1\nlimits: ["),
     "cpus is 0: expected a whole number of at least 1": ("limits: [", "cpus: 0\nlimits: ["),
@@ -253,6 +262,22 @@ def test_baselines_take_the_steps_of_teacher_buffer_and_student(write, tmp_path,
     job = plan.job("spread/mappo/lh/seed1")
     assert int(value_of(job, "t_max")) == steps + buffer["steps"] // 2 + 700
     assert value_of(job, "final_evaluation") == "True" and "teacher" not in " ".join(job.words)
+
+
+def test_a_student_s_training_has_one_owner_whatever_its_result_is_measured_over(write, tmp_path):
+    text = GOOD.replace("steps_of: kd_student, ", "")
+    plans = [Plan(HOST, document.load(write(text), words), tmp_path) for words in ([], ["eval_episodes=7"])]
+    mappos = [plan.job("spread/mappo/lh/seed1") for plan in plans]
+    assert mappos[0].key != mappos[1].key and mappos[0].log != mappos[1].log
+    students = [plan.job("spread/kd_student/lh/seed1") for plan in plans]
+    assert students[0].key == students[1].key and students[0].proof != students[1].proof
+    assert students[0].goes_on and not mappos[0].goes_on
+
+
+def test_a_run_begins_where_the_suite_was_started_and_on_its_host(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job = Plan(HOST, document.load(write(GOOD)), tmp_path).job("spread/kd_student/fo/seed1")
+    assert job.directory == tmp_path and job.checkout == os.environ.get("EPYMARL_HOME", "")
 
 
 def test_keys_tell_runs_apart_and_not_where_they_are_written(write, tmp_path):

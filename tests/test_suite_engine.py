@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kd_marl.errors import UserError
 from kd_marl.suite import attempt as attempts
 from kd_marl.suite import claim, process
 from kd_marl.suite.attempt import attempt
@@ -51,7 +53,7 @@ def scripted(monkeypatch):
     """What becomes of a run's process is drawn from its script, then it finishes; every start is in the list."""
     started, scripts, says = [], {}, {}
 
-    def start(command, log, held):
+    def start(command, log, held, directory, variables):
         label = command[-1]
         started.append(label)
         script = scripts.get(label, [])
@@ -138,7 +140,8 @@ def test_whatever_happens_each_run_is_made_once_after_what_it_needs_and_retried_
         assert sorted(retried) == sorted(label for label, state in expected.items() if state is not State.FINISHED)
 
 
-def test_a_run_that_somebody_else_makes_is_waited_for_and_not_made_again(tmp_path, scripted, monkeypatch):
+def test_a_run_that_somebody_else_makes_is_waited_for_and_not_made_again(tmp_path, scripted, monkeypatch, capsys):
+    monkeypatch.setenv("KD_MARL_PROGRESS", "0")
     monkeypatch.setattr("kd_marl.suite.campaign._ELSEWHERE_SECONDS", 0.05)
     plan = FakePlan(tmp_path, {"a": [], "b": ["a"]})
     done, ready = threading.Event(), threading.Event()
@@ -158,6 +161,105 @@ def test_a_run_that_somebody_else_makes_is_waited_for_and_not_made_again(tmp_pat
     assert campaign(plan).run() == {State.FINISHED: 2}
     holder.join()
     assert scripted.started == ["b"]
+    waits = [line for line in capsys.readouterr().out.splitlines() if "waiting for a: " in line]
+    assert len(waits) == 1 and socket.gethostname() in waits[0]
+
+
+class Believed(Inline):
+    """A pool whose jobs are said to be finished."""
+
+    def ended(self, timeout):
+        queue, self.queue = self.queue, []
+        return [(job, attempts.Report(Outcome.FINISHED)) for job, _ in queue]
+
+
+def test_what_is_finished_elsewhere_must_be_seen_here(tmp_path, monkeypatch):
+    monkeypatch.setattr("kd_marl.suite.campaign._ARRIVAL_SECONDS", 0.5)
+    plan = FakePlan(tmp_path, {"a": [], "b": ["a"]})
+    for label in plan.nodes:
+        threading.Timer(0.1, plan.jobs[label].proof.file.touch).start()
+    assert Campaign(plan, Believed(), Show()).run() == {State.FINISHED: 2}
+    for label in plan.nodes:
+        plan.jobs[label].proof.file.unlink()
+    with pytest.raises(UserError, match=r"a is finished, but its result is not in .*: give --to a folder that all"):
+        Campaign(plan, Believed(), Show()).run()
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A result that cannot be read."""
+
+    def found(self):
+        raise UserError("buffer.json is damaged")
+
+
+def test_what_is_damaged_breaks_its_own_task_alone(tmp_path, scripted, capsys):
+    plan = FakePlan(tmp_path, {"a": [], "b": ["a"], "c": []})
+    plan.jobs["a"] = replace(plan.jobs["a"], proof=Damaged())
+    plan.job = lambda label: None if label == "b" else plan.jobs[label]
+    found = campaign(plan)
+    assert found.run() == {State.BROKEN: 1, State.MISSING: 1, State.FINISHED: 1}
+    assert found.reasons == {"a": "buffer.json is damaged"} and scripted.started == ["c"]
+
+
+class Ticks(Show):
+    """Keeps the estimates."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds = []
+
+    def tick(self, running, seconds):
+        self.seconds.append(seconds)
+
+
+class Slow(Inline):
+    """A pool whose jobs have begun when it is asked first, and end the second time."""
+
+    def __init__(self, monkeypatch):
+        super().__init__()
+        self.asked, self.patch = False, monkeypatch
+
+    def ended(self, timeout):
+        if self.asked:
+            return super().ended(timeout)
+        self.asked = True
+        for job, _ in self.queue:
+            job.ledger.begin()
+        return []
+
+
+def note(job, *spans):
+    """Attempts at a job of so many seconds, the last of which made it, if it is made."""
+    for k, seconds in enumerate(spans, start=1):
+        job.ledger.begin()
+        job.ledger.end(Outcome.FINISHED if k == len(spans) and job.proof.found() else Outcome.STOPPED)
+        *before, last = job.ledger.attempts()
+        job.ledger._write([*before, replace(last, started=last.ended - seconds)])
+
+
+@pytest.mark.parametrize(("goes_on", "expected"), [(True, 40.0), (False, 30.0)])
+def test_the_estimate_knows_what_earlier_attempts_have_done(tmp_path, scripted, monkeypatch, goes_on, expected):
+    plan = FakePlan(tmp_path, {"a": [], "b": []}, kind="3m/x", goes_on=goes_on)
+    plan.jobs["a"].proof.file.touch()
+    # All of it counts for a run that goes on, the last attempt for one that began again.
+    note(plan.jobs["a"], 70.0, 30.0)
+    note(plan.jobs["b"], 60.0)
+    show = Ticks()
+    assert Campaign(plan, Slow(monkeypatch), show).run() == {State.FINISHED: 2}
+    assert show.seconds[0] == pytest.approx(expected, abs=2.0)
+
+
+@pytest.mark.parametrize(("goes_on", "expected"), [(True, 40.0), (False, 30.0)])
+def test_what_waits_takes_less_if_it_was_interrupted(tmp_path, scripted, goes_on, expected):
+    plan = FakePlan(tmp_path, {"a": [], "b": []}, kind="3m/x", goes_on=goes_on)
+    plan.jobs["a"].proof.file.touch()
+    note(plan.jobs["a"], 70.0, 30.0)
+    note(plan.jobs["b"], 60.0)
+    show, pool = Ticks(), Inline()
+    pool.room = lambda cpus: len(show.seconds) > 0
+    assert Campaign(plan, pool, show).run() == {State.FINISHED: 2}
+    assert show.seconds[0] == pytest.approx(expected, abs=2.0)
 
 
 def test_a_run_that_was_made_while_it_waited_is_not_made_again(tmp_path, scripted):
@@ -194,9 +296,10 @@ def test_the_last_run_s_line_no_longer_says_when_all_ends(monkeypatch, capsys):
 @pytest.mark.parametrize("watched", ["0", "1"])
 def test_progress_shows_what_runs_what_is_left_and_when_it_ends(monkeypatch, capsys, watched):
     monkeypatch.setenv("KD_MARL_PROGRESS", watched)
+    monkeypatch.setenv("COLUMNS", "80")
     show = Show()
     show.begin(1, 4)
-    show.tick(["a", "b"], 7200.0)
+    show.tick(["a", "b", f"{'x' * 60}/kd_student/lh/seed1"], 7200.0)
     show.closed("a", State.FINISHED, "")
     show.closed("c", State.BROKEN, "error: no room")
     show.tick(["b"], None)
@@ -204,6 +307,8 @@ def test_progress_shows_what_runs_what_is_left_and_when_it_ends(monkeypatch, cap
     said = capsys.readouterr()
     text = said.err if watched == "1" else said.out
     assert "2 h 00 min to go, until " in text and "3/4" in text
+    # tqdm's own guess counts what is left alone as made.
+    assert "run/s" not in text and "<" not in text
     assert "broken c: error: no room" in text
     if watched == "0":
         assert "running a" in text and "finished a" in text and "1 of 4 runs are finished, 3 are left" in text

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from kd_marl.cli import main
 from kd_marl.errors import UserError
 from kd_marl.suite import attempt as attempts
 from kd_marl.suite import claim, cluster, process
@@ -33,6 +34,36 @@ def test_only_one_claims_a_run_and_it_is_free_afterwards(tmp_path):
     assert claim.owner(file) is None
     with claim.claimed(file) as third:
         assert third is not None
+
+
+def test_a_folder_that_is_a_file_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "grid.yaml").write_text(
+        "tasks: {spread: {env: mpe, key: pz-mpe-simple-spread-v3}}\nmethods: [kd_student]\nseeds: 1\n"
+    )
+    for action in ("run", "status"):
+        assert main(["suite", action, str(tmp_path / "grid.yaml"), "--to", str(tmp_path / "file")]) == 2
+        assert capsys.readouterr().err.startswith("error: cannot read ")
+
+
+def test_a_run_works_where_its_suite_was_started_and_with_its_host(tmp_path, monkeypatch):
+    code = "import os; print(os.getcwd(), os.environ.get('EPYMARL_HOME', 'the bundled one'))"
+    monkeypatch.setenv("EPYMARL_HOME", "/of/this/machine")
+    for checkout, expected in (("/of/the/suite", "/of/the/suite"), ("", "the bundled one")):
+        with open(tmp_path / "log", "w") as log:
+            variables = {"EPYMARL_HOME": checkout}
+            assert process.start([sys.executable, "-c", code], log, (), tmp_path, variables).wait(60) == 0
+        assert (tmp_path / "log").read_text().split("\n")[0] == f"{tmp_path.resolve()} {expected}"
+    with pytest.raises(UserError, match=r"has no .*gone: start the suite in a folder that it has too"):
+        attempt(job_of(tmp_path, "a", directory=tmp_path / "gone"))
+
+
+def test_a_run_whose_workers_were_all_lost_is_broken_for_the_next_suite_too(tmp_path):
+    lost = job_of(tmp_path, "a")
+    lost.ledger.begin()
+    cluster._note(lost, "Ray lost its worker")
+    (noted,) = lost.ledger.attempts()
+    assert (noted.outcome, noted.message) == (Outcome.FAILED, "Ray lost its worker")
 
 
 HOLD = """

@@ -63,7 +63,6 @@ def test_attempts_are_kept_and_a_damaged_file_is_as_none(tmp_path):
     ledger.begin(afresh=True)
     first, second = ledger.attempts()
     assert (first.outcome, first.message, second.afresh) == ("failed", "why", True)
-    assert ledger.seconds() == pytest.approx(first.ended - first.started)
     for damage in ("", "{", "[]", '{"attempts": [{"x": 1}]}', '{"attempts": 3}'):
         (tmp_path / "runs" / "a.json").write_text(damage)
         assert ledger.attempts() == []
@@ -71,8 +70,7 @@ def test_attempts_are_kept_and_a_damaged_file_is_as_none(tmp_path):
 
 def by_the_clock(running, waiting, slots):
     """Second after second, in whole seconds."""
-    left, queue, now = [max(0, whole - gone) for whole, gone in running], list(waiting), 0
-    left = [seconds for seconds in left if seconds]
+    left, queue, now = [seconds for seconds in running if seconds], list(waiting), 0
     while left or queue:
         while queue and len(left) < slots:
             left.append(queue.pop(0))
@@ -84,7 +82,7 @@ def by_the_clock(running, waiting, slots):
 @given(st.data())
 def test_the_end_is_when_the_clock_says(data):
     slots = data.draw(st.integers(1, 4))
-    running = data.draw(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=slots))
+    running = data.draw(st.lists(st.integers(0, 9), max_size=slots))
     waiting = data.draw(st.lists(st.integers(1, 9), max_size=8))
     assert seconds_left(running, waiting, slots) == by_the_clock(running, waiting, slots)
 

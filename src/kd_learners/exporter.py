@@ -65,6 +65,8 @@ class BufferExporter:
             "command": args.command,
             "episode_limit": args.env_episode_limit,
             "env_args": resume.unseeded(args.env_args),
+            "common_reward": args.common_reward,
+            "reward_scalarisation": args.reward_scalarisation,
         }
         self.writer = ExpertBufferWriter(
             self.folder, self.facts, resume=args.resume, shard_episodes=args.shard_episodes

@@ -21,7 +21,7 @@ def wanted() -> bool:
     return os.environ.get(VARIABLE, "0") == "1"
 
 
-def bar(description: str, total: int, unit: str, done: int = 0, leave: bool = True) -> Any:
+def bar(description: str, total: int, unit: str, done: int = 0, leave: bool = True, shape: str | None = None) -> Any:
     """A progress bar on stderr, or one that stays silent if nobody is watching.
 
     Args:
@@ -30,6 +30,7 @@ def bar(description: str, total: int, unit: str, done: int = 0, leave: bool = Tr
         unit: their name, singular.
         done: how many are done already.
         leave: whether the bar stays when it is closed.
+        shape: tqdm's ``bar_format``; None: its own.
     """
     return tqdm(
         desc=description,
@@ -39,5 +40,6 @@ def bar(description: str, total: int, unit: str, done: int = 0, leave: bool = Tr
         leave=leave,
         file=sys.stderr,
         mininterval=0.5,
+        bar_format=shape,
         disable=not wanted(),
     )

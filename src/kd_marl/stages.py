@@ -6,7 +6,7 @@ import logging
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,16 +103,28 @@ def locate_buffer(args: Any, teacher: TeacherArtifact) -> Path:
             f"the expert buffer in {folder} was written by another teacher ({facts['teacher']['path']}): give that "
             "one with teacher=PATH, or leave expert_buffer out to export anew"
         )
-    # Buffers of earlier versions do not say.
-    given = resume.unseeded(args.env_args)
-    recorded = facts.get("env_args", given)
-    if other := [key for key in {**recorded, **given} if recorded.get(key) != given.get(key)]:
-        key = other[0]
+    if other := recorded_otherwise(facts, vars(args)):
         raise UserError(
-            f"the expert buffer in {folder} was recorded with env_args.{key}={recorded.get(key)}, this run has "
-            f"{given.get(key)}: export another with --config=kd_export and expert_buffer=DIR, then give that DIR here"
+            f"the expert buffer in {folder} was recorded with {other}: export another with --config=kd_export and "
+            "expert_buffer=DIR, then give that DIR here"
         )
     return folder
+
+
+def recorded_otherwise(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """In what a buffer's environment is not a run's: ``key=value, this run has value``; empty if it is the same.
+
+    Args:
+        facts: the buffer's; those of earlier versions do not say everything.
+        config: the run's, with ``env_args``, ``common_reward`` and ``reward_scalarisation``.
+    """
+    given = resume.unseeded(config["env_args"])
+    recorded = facts.get("env_args", given)
+    pairs = {f"env_args.{key}": (recorded.get(key), given.get(key)) for key in {**recorded, **given}}
+    # Rewards that are not made one are not made one in any way.
+    rewards = ("common_reward", "reward_scalarisation") if config["common_reward"] else ("common_reward",)
+    pairs |= {key: (facts.get(key, config[key]), config[key]) for key in rewards}
+    return next((f"{key}={was}, this run has {now}" for key, (was, now) in pairs.items() if was != now), "")
 
 
 def run_stage(algorithm: str, args: Any, **updates: Any) -> None:

@@ -57,6 +57,8 @@ _VALID: dict[str, Callable[[Any], bool]] = {
     "shards": lambda value: isinstance(value, list),
     # Buffers of earlier versions do not say.
     "env_args": lambda value: isinstance(value, dict),
+    "common_reward": lambda value: type(value) is bool,
+    "reward_scalarisation": _text,
 }
 _VALID_IN_SHARD: dict[str, Callable[[Any], bool]] = {
     "file": _text,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from kd_marl.errors import UserError
 from kd_marl.host import SOURCE_ROOT
 from kd_marl.suite import process
 from kd_marl.suite.claim import claimed
@@ -50,13 +52,18 @@ def attempt(job: Job, stop: threading.Event | None = None, wait: float = 1.0, af
             return Report(None, "somebody else is at it")
         if job.proof.found() is not None:
             return Report(Outcome.FINISHED)
+        if not job.directory.is_dir():
+            raise UserError(
+                f"{socket.gethostname()} has no {job.directory}: start the suite in a folder that it has too"
+            )
         job.ledger.begin(afresh)
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with open(job.log, "ab") as log:
             log.write(f"$ {job.line}\n".encode())
             log.flush()
             said = log.tell()
-            running = process.start(_command(job), log, [claim.descriptor])
+            variables = {"EPYMARL_HOME": job.checkout}
+            running = process.start(_command(job), log, [claim.descriptor], job.directory, variables)
         stopping, looks = stop or threading.Event(), 0
         try:
             while running.poll() is None and not stopping.wait(_LOOK_SECONDS):

@@ -7,17 +7,20 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from kd_marl.errors import UserError
 from kd_marl.suite.attempt import Report
 from kd_marl.suite.claim import owner
 from kd_marl.suite.estimate import Durations, seconds_left
 from kd_marl.suite.job import Job
 from kd_marl.suite.ledger import Outcome, State, state_of
-from kd_marl.suite.plan import Plan
+from kd_marl.suite.plan import Node, Plan
 from kd_marl.suite.show import Show
 
 # How long to wait for something to end before looking again, and before asking again for what somebody else is at.
 _LOOK_SECONDS = 1.0
 _ELSEWHERE_SECONDS = 5.0
+# How long another machine's files may take to be seen here.
+_ARRIVAL_SECONDS = 90.0
 
 
 class Pool(Protocol):
@@ -46,7 +49,7 @@ class Found:
     """What is known of a job now.
 
     Attributes:
-        job: None as long as what it needs is not made.
+        job: None as long as what it needs is not made, or is damaged.
         state: of its run.
         note: who is at it, or why it is broken.
     """
@@ -57,12 +60,16 @@ class Found:
 
 
 def look(plan: Plan, label: str) -> Found:
-    """The state of a job, from what is on disk."""
-    job = plan.job(label)
-    if job is None:
-        return Found(None, State.MISSING)
+    """The state of a job, from what is on disk; what is damaged there breaks this job and not others."""
+    try:
+        job = plan.job(label)
+        if job is None:
+            return Found(None, State.MISSING)
+        made = job.proof.found() is not None
+    except UserError as error:
+        return Found(None, State.BROKEN, str(error))
     attempts, holder = job.ledger.attempts(), owner(job.lock)
-    state = state_of(job.proof.found() is not None, holder is not None, attempts, job.retries)
+    state = state_of(made, holder is not None, attempts, job.retries)
     if state in (State.RUNNING, State.FINISHED):
         return Found(job, state, holder if state is State.RUNNING and holder else "")
     return Found(job, state, attempts[-1].message if state is State.BROKEN else "")
@@ -89,6 +96,11 @@ class Campaign:
         self._flying: set[str] = set()
         self._afresh: set[str] = set()
         self._not_before: dict[str, float] = {}
+        # Said to be finished, and until when its result may take to be seen here.
+        self._awaited: dict[str, tuple[Job, float]] = {}
+        self._elsewhere: dict[str, Job] = {}
+        # Seconds that interrupted runs need not take again.
+        self._spent: dict[str, float] = {}
         self._durations = Durations()
 
     def run(self) -> Counter[State]:
@@ -98,20 +110,23 @@ class Campaign:
             How many jobs there are of each state now.
 
         Raises:
-            UserError: an attempt could not even be made.
+            UserError: an attempt could not even be made, or what another machine has made is not to be seen here.
         """
         try:
             for label in self.plan.nodes:
                 found = look(self.plan, label)
+                if found.state is State.INTERRUPTED and found.job is not None and found.job.goes_on:
+                    self._spent[label] = found.job.spent()
                 if found.state is State.FINISHED and found.job is not None:
                     self._close(label, State.FINISHED)
-                    self._durations.add(found.job.kind, found.job.ledger.seconds())
+                    self._durations.add(found.job.kind, found.job.spent())
             self.show.begin(len(self.closed), len(self.plan.nodes))
             while len(self.closed) < len(self.plan.nodes):
                 self._submit_what_is_ready()
                 if len(self.closed) < len(self.plan.nodes):
                     for job, report in self.pool.ended(_LOOK_SECONDS):
                         self._take(job, report)
+                    self._see_what_arrived()
                     self._tick()
         finally:
             self.pool.close()
@@ -127,7 +142,9 @@ class Campaign:
                 self._close(label, State.MISSING)
             elif all(end is State.FINISHED for end in ends):
                 found = look(self.plan, label)
-                if found.job is not None and not self._handled(label, found):
+                if found.job is None and found.state is State.BROKEN:
+                    self._close(label, State.BROKEN, found.note)
+                elif found.job is not None and not self._handled(label, found):
                     # In their order: a small job does not overtake a large one for ever.
                     return
 
@@ -136,6 +153,11 @@ class Campaign:
         job = found.job
         assert job is not None, "looked at"
         again = found.state is State.BROKEN and self.retry_broken and label not in self._afresh
+        if found.state is not State.RUNNING:
+            self._elsewhere.pop(label, None)
+        elif label not in self._elsewhere:
+            self._elsewhere[label] = job
+            self.show.say(f"waiting for {label}: {found.note}")
         if found.state is State.FINISHED:
             self._close(label, State.FINISHED)
         elif found.state is State.RUNNING:
@@ -152,17 +174,31 @@ class Campaign:
         return True
 
     def _take(self, job: Job, report: Report) -> None:
-        self._flying.discard(job.label)
         if report.outcome is Outcome.FINISHED:
-            self._durations.add(job.kind, job.ledger.seconds())
-            self._close(job.label, State.FINISHED)
-        elif report.outcome is Outcome.FAILED or report.final:
+            self._awaited[job.label] = (job, time.monotonic() + _ARRIVAL_SECONDS)
+            return
+        self._flying.discard(job.label)
+        if report.outcome is Outcome.FAILED or report.final:
             self._close(job.label, State.BROKEN, report.message)
         elif report.outcome is Outcome.KILLED:
             # Its attempts tell whether it is tried again.
+            self._spent[job.label] = job.spent() if job.goes_on else 0.0
             self.show.say(f"{job.label}: {report.message}")
         else:
             self._not_before[job.label] = time.monotonic() + _ELSEWHERE_SECONDS
+
+    def _see_what_arrived(self) -> None:
+        for label, (job, until) in list(self._awaited.items()):
+            if job.proof.found() is not None:
+                del self._awaited[label]
+                self._flying.discard(label)
+                self._durations.add(job.kind, job.spent())
+                self._close(label, State.FINISHED)
+            elif time.monotonic() > until:
+                raise UserError(
+                    f"{label} is finished, but its result is not in {job.results} on this machine: give --to a folder "
+                    "that all machines share"
+                )
 
     def _close(self, label: str, state: State, reason: str = "") -> None:
         self.closed[label] = state
@@ -174,17 +210,31 @@ class Campaign:
     def _tick(self) -> None:
         now, running, flying = time.time(), [], []
         for job in self.pool.running():
-            attempts = job.ledger.attempts()
             running.append(job.label)
-            whole = self._durations.of(job.kind)
-            if attempts and whole is not None:
-                flying.append((whole, now - attempts[-1].started))
+            if (left := self._left(job, now)) is not None:
+                flying.append(left)
+        elsewhere = [self._left(job, now) for label, job in self._elsewhere.items() if label not in self.closed]
         waiting = [
-            self._durations.of(node.kind)
+            self._waits(node)
             for label, node in self.plan.nodes.items()
-            if label not in self.closed and label not in running
+            if label not in self.closed and label not in running and label not in self._elsewhere
         ]
         known = [seconds for seconds in waiting if seconds is not None]
-        enough = len(known) == len(waiting) and len(flying) == len(running)
+        others = [seconds for seconds in elsewhere if seconds is not None]
+        enough = (len(known), len(flying), len(others)) == (len(waiting), len(running), len(elsewhere))
         slots = max(1, self.pool.slots // self.plan.suite.cpus)
-        self.show.tick(running, seconds_left(flying, known, slots) if enough else None)
+        self.show.tick(running, max([seconds_left(flying, known, slots), *others]) if enough else None)
+
+    def _left(self, job: Job, now: float) -> float | None:
+        """Seconds that a job will go on for, which somebody is at; None: not known."""
+        attempts, whole = job.ledger.attempts(), self._durations.of(job.kind)
+        if not attempts or whole is None:
+            return None
+        before = job.spent() if job.goes_on else 0.0
+        # One that takes longer than expected may end at any time.
+        return max(0.0, whole - before - (now - attempts[-1].started))
+
+    def _waits(self, node: Node) -> float | None:
+        """Seconds that a job will take once it is tried; None: not known."""
+        whole = self._durations.of(node.kind)
+        return None if whole is None else max(0.0, whole - self._spent.get(node.label, 0.0))

@@ -79,6 +79,8 @@ def owner(file: Path) -> str | None:
         descriptor = os.open(file, os.O_RDONLY)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise UserError(f"cannot read {file} ({error.strerror}): give --to a folder that you can write to") from None
     try:
         # Shared: two that only look do not take each other for an owner, and looking needs no right to write.
         if _take(descriptor, file, fcntl.LOCK_SH):

@@ -9,7 +9,7 @@ from typing import Any
 
 from kd_marl.errors import UserError
 from kd_marl.suite.attempt import Report, attempt
-from kd_marl.suite.claim import STALE_SECONDS
+from kd_marl.suite.claim import STALE_SECONDS, claimed, owner
 from kd_marl.suite.job import Job
 from kd_marl.suite.ledger import Outcome
 from kd_marl.suite.process import STOP_SECONDS
@@ -75,8 +75,8 @@ class RayPool:
         self._running[task.remote(job, wait=_PATIENCE, afresh=afresh)] = job
 
     def running(self) -> list[Job]:
-        """What runs now, as the attempts' files tell; the rest is queued."""
-        return [job for job in self._running.values() if _begun(job)]
+        """What runs now, as the locks tell; the rest is queued."""
+        return [job for job in self._running.values() if owner(job.lock) is not None]
 
     def ended(self, timeout: float) -> list[tuple[Job, Report]]:
         """What has ended; waits for something to end, but not longer than ``timeout`` seconds."""
@@ -84,7 +84,7 @@ class RayPool:
             time.sleep(timeout)
             return []
         done, _ = self._ray.wait(list(self._running), timeout=timeout)
-        return [(self._running.pop(reference), self._result(reference)) for reference in done]
+        return [(job, self._result(reference, job)) for reference in done for job in [self._running.pop(reference)]]
 
     def close(self) -> None:
         """Interrupt what runs, wait until it has ended, and leave the cluster; a local one ends."""
@@ -95,7 +95,7 @@ class RayPool:
             self._ray.wait(references, num_returns=len(references), timeout=3 * STOP_SECONDS)
         self._ray.shutdown()
 
-    def _result(self, reference: Any) -> Report:
+    def _result(self, reference: Any, job: Job) -> Report:
         try:
             return self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
@@ -103,9 +103,16 @@ class RayPool:
             raise UserError(str(error.cause)) from None
         except self._ray.exceptions.RayError as error:
             reason = " ".join(str(error).split())[:200]
-            return Report(Outcome.KILLED, f"Ray lost its worker, and each that replaced it ({reason})", final=True)
+            report = Report(Outcome.KILLED, f"Ray lost its worker, and each that replaced it ({reason})", final=True)
+            _note(job, report.message)
+            return report
 
 
-def _begun(job: Job) -> bool:
-    attempts = job.ledger.attempts()
-    return bool(attempts) and attempts[-1].outcome is None
+def _note(job: Job, message: str) -> None:
+    """Note that a run is broken for the next suite too, unless somebody else is at it by now."""
+    with claimed(job.lock, _PATIENCE) as claim:
+        if claim is not None and job.proof.found() is None:
+            attempts = job.ledger.attempts()
+            if not attempts or attempts[-1].ended is not None:
+                job.ledger.begin()
+            job.ledger.end(Outcome.FAILED, message)

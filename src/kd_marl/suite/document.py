@@ -254,7 +254,11 @@ def _method(name: str, value: Any) -> Method:
 def _limits(value: Any) -> dict[str, Overrides]:
     if isinstance(value, Mapping):
         named = _named(value, "limits")
-        return {name: _overrides(given, f"limits.{name}", own=("limits",)) for name, given in named.items()}
+        found = {name: _overrides(given, f"limits.{name}", own=("limits",)) for name, given in named.items()}
+        for name, overrides in found.items():
+            if not overrides.keys() & {"limits", "masks"}:
+                raise UserError(f"limits.{name} does not say who sees what: add 'limits: fo', 'lh' or 'lha', or masks")
+        return found
     names = _names(value, "limits") or ()
     _known(names, LIMITS, "limits")
     return {name: {"limits": name} for name in names}

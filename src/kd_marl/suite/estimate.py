@@ -28,16 +28,15 @@ class Durations:
         return None
 
 
-def seconds_left(running: Sequence[tuple[float, float]], waiting: Sequence[float], slots: int) -> float:
+def seconds_left(running: Sequence[float], waiting: Sequence[float], slots: int) -> float:
     """When the last job ends if each starts as soon as there is room.
 
     Args:
-        running: of what runs: seconds it takes in all, and seconds since it began.
+        running: of what runs: seconds that it goes on for.
         waiting: of what waits, in its order: seconds it takes.
         slots: how many run at a time.
     """
-    # One that takes longer than expected may end at any time.
-    ends = [max(0.0, whole - gone) for whole, gone in running]
+    ends = list(running)
     heapq.heapify(ends)
     last = max(ends, default=0.0)
     for seconds in waiting:

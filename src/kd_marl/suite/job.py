@@ -23,6 +23,9 @@ class Job:
         results: the folder of all runs.
         cpus: processors that it needs.
         retries: how often it is tried again after its process was killed.
+        goes_on: whether another attempt begins where the last one ended.
+        directory: where the suite was started, from which the relative paths of its file count.
+        checkout: ``EPYMARL_HOME`` there; empty: the bundled host.
     """
 
     label: str
@@ -33,6 +36,9 @@ class Job:
     results: Path
     cpus: int = 1
     retries: int = 2
+    goes_on: bool = True
+    directory: Path = Path(".")
+    checkout: str = ""
 
     @property
     def line(self) -> str:
@@ -47,7 +53,13 @@ class Job:
     @property
     def log(self) -> Path:
         """What its process says."""
-        return self.results / "logs" / f"{self.label.replace('/', '-')}.log"
+        # Other runs may have the same label, in other suites.
+        return self.results / "logs" / f"{self.label.replace('/', '-')}-{self.key[:8]}.log"
+
+    def spent(self) -> float:
+        """Seconds of what earlier attempts have noted that count towards the run."""
+        ended = [attempt.ended - attempt.started for attempt in self.ledger.attempts() if attempt.ended is not None]
+        return sum(ended) if self.goes_on else sum(ended[-1:])
 
     @property
     def ledger(self) -> Ledger:

@@ -121,10 +121,6 @@ class Ledger:
         *before, last = self.attempts()
         self._write([*before, replace(last, ended=time.time(), outcome=outcome.value, message=message)])
 
-    def seconds(self) -> float:
-        """How long all attempts took that were noted to their end."""
-        return sum(attempt.ended - attempt.started for attempt in self.attempts() if attempt.ended is not None)
-
     def _write(self, attempts: Sequence[Attempt]) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_json(self._file, {"label": self._label, "attempts": [asdict(attempt) for attempt in attempts]})

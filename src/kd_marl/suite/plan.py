@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,7 +66,7 @@ class Plan:
         self._given: dict[str, _Teacher | None] = {}
         self._episodes: dict[str, int] = {}
         self._buffer_steps: dict[tuple[Path, int], int] = {}
-        # Folder of a buffer -> the task that it is recorded for, and its environment's arguments.
+        # Folder of a buffer -> the task that it is recorded for, and its environment.
         self._recorded: dict[Path, tuple[str, dict[str, Any]]] = {}
         self.nodes: dict[str, Node] = {}
         try:
@@ -109,6 +110,9 @@ class Plan:
         seen: dict[str, dict[int, Cell]] = {}
         for row in rows.values():
             self._check(row, seen)
+        for task in self.suite.tasks.values():
+            if f"{task.name}/{BUFFER}" in self.nodes and (teacher := self._given_teacher(task)) is not None:
+                self._export(task, teacher)
 
     def _check(self, row: list[Cell], seen: dict[str, dict[int, Cell]]) -> None:
         """Refuse cells, alike but for the seed, that would fail only after others have been made, or were ``seen``."""
@@ -157,7 +161,10 @@ class Plan:
                 own["teacher"], sha256 = teacher.folder, teacher.sha256
         words, config = self._lines.cell(cell, **own)
         proof = Summary(self._lines.record_folder(cell), identity(config), sha256)
-        return self._job(node, words, proof, f"{proof.identity} {sha256}", method.cpus)
+        goes_on = self._lines.distils(task, method)
+        # Whatever a student's result is measured over, it is one training, and so one claim.
+        mark = f"{resume.fingerprint(config)} {cell.seed}" if goes_on else proof.identity
+        return self._job(node, words, proof, f"{mark} {sha256}", method.cpus, goes_on)
 
     def _steps(self, cell: Cell, task: Task, teacher: _Teacher) -> int | None:
         """Environment steps of the teacher, of a student and of its share of the buffer; None before there is one."""
@@ -240,7 +247,7 @@ class Plan:
         """The command line of a task's export, and its proof: enough episodes for every student.
 
         Raises:
-            UserError: the buffer's folder is that of a task whose environment has other arguments.
+            UserError: the buffer's folder is that of a task with another environment.
         """
         if task.name not in self._episodes:
             students = {
@@ -252,14 +259,18 @@ class Plan:
         episodes = self._episodes[task.name]
         own = {"teacher": teacher.folder, "buffer_episodes": episodes}
         words, config = self._lines.stage("kd_export", task, **own)
-        folder, arguments = self._buffer_folder(task, teacher), resume.unseeded(config["env_args"])
-        other, others = self._recorded.setdefault(folder, (task.name, arguments))
-        if others != arguments:
+        folder = self._buffer_folder(task, teacher)
+        environment = {
+            "env_args": resume.unseeded(config["env_args"]),
+            **{key: config[key] for key in ("common_reward", "reward_scalarisation")},
+        }
+        other, others = self._recorded.setdefault(folder, (task.name, environment))
+        if others != environment:
             raise UserError(
-                f"tasks {other} and {task.name} have one teacher, and so one expert buffer, but other env_args: put "
-                "them into two files"
+                f"tasks {other} and {task.name} have one teacher, and so one expert buffer, but other env_args or "
+                "rewards: put them into two files"
             )
-        return words, Exported(folder, episodes)
+        return words, Exported(folder, episodes, environment)
 
     def _buffer_folder(self, task: Task, teacher: _Teacher) -> Path:
         run = SimpleNamespace(
@@ -267,7 +278,15 @@ class Plan:
         )
         return stages.buffer_folder(run, SimpleNamespace(sha256={"agent.th": teacher.sha256}))  # type: ignore[arg-type]
 
-    def _job(self, node: Node, words: tuple[str, ...], proof: Proof, key: str, cpus: int | None = None) -> Job:
+    def _job(
+        self,
+        node: Node,
+        words: tuple[str, ...],
+        proof: Proof,
+        key: str,
+        cpus: int | None = None,
+        goes_on: bool = True,
+    ) -> Job:
         return Job(
             label=node.label,
             kind=node.kind,
@@ -277,6 +296,9 @@ class Plan:
             results=self.results,
             cpus=cpus or self.suite.cpus,
             retries=self.suite.retries,
+            goes_on=goes_on,
+            directory=Path.cwd(),
+            checkout=os.environ.get("EPYMARL_HOME", ""),
         )
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,28 @@ STOP_SECONDS = 10.0
 _BOUND = Path(__file__).with_name("bound.py")
 
 
-def start(command: Sequence[str], log: Any, held: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+def start(
+    command: Sequence[str],
+    log: Any,
+    held: Sequence[int] = (),
+    directory: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
     """Start a run; it computes with one thread, has a process group of its own, and dies with its parent.
 
     Args:
         command: the program and its words.
         log: an open file for what it says.
         held: descriptors that it inherits: a lock on one of them is held as long as the run lives.
+        directory: where it works; None: where we do.
+        variables: of its environment, instead of ours; an empty one is not set.
     """
+    environment = {**os.environ, **(variables or {})}
+    environment = {name: value for name, value in environment.items() if value or name not in (variables or {})}
     return subprocess.Popen(
         [sys.executable, "-S", str(_BOUND), str(os.getpid()), *command],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "KD_MARL_PROGRESS": "0"},
+        env={**environment, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "KD_MARL_PROGRESS": "0"},
+        cwd=directory,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,

@@ -14,6 +14,8 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 from kd_marl import resume, stages
+from kd_marl.artifacts.buffer_facts import read_facts
+from kd_marl.errors import UserError
 
 # The teacher counts by its hash.
 NOT_COMPARED = resume.REPORTING | {"command", "resume", "teacher"}
@@ -79,13 +81,31 @@ class Trained:
 
 @dataclass(frozen=True)
 class Exported:
-    """An expert buffer of at least so many episodes."""
+    """An expert buffer of at least so many episodes.
+
+    Attributes:
+        folder: where it belongs.
+        episodes: how many.
+        environment: the configuration of its export, as far as it says which environment that is.
+    """
 
     folder: Path
     episodes: int
+    environment: Mapping[str, Any]
 
     def found(self) -> Path | None:
-        """Its folder."""
+        """Its folder.
+
+        Raises:
+            UserError: it is damaged, or was recorded in another environment.
+        """
+        if not (self.folder / "buffer.json").is_file():
+            return None
+        facts = read_facts(self.folder)
+        if other := stages.recorded_otherwise(facts, self.environment):
+            raise UserError(
+                f"the expert buffer in {self.folder} was recorded with {other}: give another --to, or remove the folder"
+            )
         return self.folder if stages.stored_episodes(self.folder) >= self.episodes else None
 
 

@@ -12,6 +12,8 @@ from kd_marl.suite.ledger import State
 
 # Labels that a bar has room for.
 _SHOWN = 3
+# What tqdm would say of the time left takes all runs for alike, and those that are left alone for made.
+_SHAPE = "{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}"
 
 
 class Show:
@@ -32,7 +34,7 @@ class Show:
         """Show how much there is to do."""
         self.begun, self._done, self._total = True, done, total
         if progress.wanted():
-            self._bar = progress.bar("suite", total, "run", done=done)
+            self._bar = progress.bar("suite", total, "run", done=done, shape=_SHAPE)
         else:
             self.say(f"{done} of {total} runs are finished, {total - done} are left")
 
@@ -41,7 +43,9 @@ class Show:
         self._left = "" if seconds is None else f", {_span(seconds)} to go, until {_clock(seconds)}"
         if self._bar is not None:
             more = f" and {len(running) - _SHOWN} more" if len(running) > _SHOWN else ""
-            self._bar.set_postfix_str(", ".join(running[:_SHOWN]) + more + self._left)
+            # The end of the line is cut off where the terminal is narrow.
+            said = [self._left.removeprefix(", "), ", ".join(running[:_SHOWN]) + more]
+            self._bar.set_postfix_str("; ".join(filter(None, said)))
         else:
             for label in running:
                 if label not in self._running:
