@@ -90,6 +90,12 @@ def add_a_file(folder):
     replace_file(folder, "weights/critic.safetensors", (folder / "weights/listener_0.body.safetensors").read_bytes())
 
 
+def add_a_source(folder):
+    path = "c/listener_0/extra.c"
+    replace_file(folder, path, b"int extra;")
+    listener(lambda agent: agent["c"]["sources"].append(path))(folder)
+
+
 CONTRADICTIONS = {
     r"has flops_per_decision \d+, the profile says 7": listener(lambda agent: agent.update(flops_per_decision=7)),
     r"has flash_bytes \d+, the profile says 100": listener(lambda agent: agent.update(flash_bytes=100)),
@@ -111,6 +117,7 @@ CONTRADICTIONS = {
     r"c/listener_0/kd_agent\.h is not what this version writes for agent 1": exchange_features,
     r"onnx/listener_0\.int8\.onnx is not the network of agent 1": change_int8,
     r"has the int8_scope 'everything', which is none": listener(lambda agent: agent.update(int8_scope="everything")),
+    r"agent 1 \('listener_0'\) has other C files than c/listener_0/kd_agent\.h and": add_a_source,
     r"no agent uses weights/critic\.safetensors": add_a_file,
 }
 
@@ -125,13 +132,16 @@ def test_a_bundle_that_contradicts_itself_is_refused(tiny_bundle, tmp_path, mess
     assert "\n" not in str(caught.value)
 
 
-def test_c_that_another_version_wrote_is_compared_by_its_numbers(tiny_bundle, tmp_path):
+def test_c_that_another_version_wrote_is_compared_by_its_numbers_and_the_verdict_says_so(tiny_bundle, tmp_path, capsys):
     folder = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, folder)
     path = "c/listener_0/kd_agent.h"
     replace_file(folder, path, (folder / path).read_bytes().replace(b"Begins an episode.", b"Starts an episode."))
     change_profile(folder, lambda values: values["provenance"]["versions"].update({"kd-marl": "0.0.1"}))
     check_bundle(folder)
+    assert main(["bundle", "check", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "its C code and int8 models were NOT compared" in said and "kd-marl 0.0.1 (here" in said
     change_a_number_in_c(folder)
     with pytest.raises(BundleError, match="does not hold the weights of agent 1"):
         check_bundle(folder)

@@ -154,8 +154,14 @@ def test_a_buffer_of_another_teacher_is_refused(tiny_student, tmp_path, capsys):
     assert "give the one that this student" in one_line(capsys)
 
 
-def test_noop_is_refused_where_an_agent_cannot_do_nothing(tiny_student, tmp_path, capsys):
-    assert export(tiny_student.models, tmp_path / "bundle", "--on-fault", "noop") == 2
+def test_noop_is_refused_where_an_agent_cannot_do_nothing_before_anything_is_played(
+    tiny_student, tmp_path, capsys, monkeypatch
+):
+    from kd_marl.deploy import sensors
+
+    monkeypatch.setattr(sensors, "measure", lambda *_: pytest.fail("played"))
+    options = ["--on-fault", "noop", "--measure-sensors", "9"]
+    assert export(tiny_student.models, tmp_path / "bundle", *options) == 2
     assert "agent 'speaker_0'" in one_line(capsys)
     assert not list(tmp_path.iterdir())
 

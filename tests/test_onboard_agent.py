@@ -225,6 +225,9 @@ def test_the_c_program_is_compiled_once_and_may_be_given(folder, tmp_path, monke
     assert OnboardAgent.load(folder, 0, "c", library=mine).act(features[0], available[0]) == expected[0]
     with pytest.raises(BackendError, match="'no-such-compiler' is none here"):
         OnboardAgent.load(folder, 0, "c")
+    monkeypatch.setenv("CC", "gcc 'x")
+    with pytest.raises(BackendError, match=r"CC is .* which has no words"):
+        OnboardAgent.load(folder, 0, "c")
 
 
 def test_a_backend_that_cannot_run_here_says_so(folder, tmp_path, monkeypatch):

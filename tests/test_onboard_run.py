@@ -87,6 +87,8 @@ def test_the_same_episodes_are_those_that_the_run_was_evaluated_in(tiny_bundle, 
         provenance.pop("runner")
     here = SimpleNamespace(
         runner=change.get("runner", runner),
+        common_reward=provenance["common_reward"],
+        reward_scalarisation=provenance["reward_scalarisation"],
         seed=change.get("seed", provenance["seed"]),
         batch_size_run=change.get("batch_size_run", provenance["batch_size_run"]),
         env_args={**env_args, **({"time_limit": 7} if "time_limit" in change else {}), "a_later_key": True},
@@ -105,6 +107,43 @@ def test_a_bundle_of_an_earlier_version_says_that_its_student_played_other_episo
     assert not json.loads((tmp_path / "result.json").read_text())["same_episodes"]
 
 
+def without(key):
+    return lambda profile: profile["measured"]["student"].pop(key)
+
+
+DOUBTFUL = {
+    "no table": lambda profile: profile["measured"].update(student=[1]),
+    "no deviation": without("return_std"),
+    "text": lambda profile: profile["measured"]["student"].update(return_mean="high"),
+    "wins": lambda profile: profile["measured"]["student"].update(win_rate="all"),
+    "no environments": lambda profile: profile["provenance"].update(batch_size_run=0),
+}
+
+
+@pytest.mark.parametrize("name", DOUBTFUL)
+def test_a_profile_that_is_well_sealed_and_says_nonsense_ends_without_a_traceback(tiny_bundle, tmp_path, capsys, name):
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, folder)
+    change_profile(folder, DOUBTFUL[name])
+    assert run(folder, "--episodes", "2") == 0
+    assert ("not recorded in the profile" in capsys.readouterr().out) != (name == "no environments")
+
+
+def test_a_bundle_names_no_code_that_its_environment_loads(tiny_bundle, tmp_path, capsys):
+    """A wrapper is imported by name: a bundle's own file could be it."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, folder)
+    change_profile(folder, lambda profile: profile["task"]["env_args"].update(pretrained_wrapper="no_module:Wrapper"))
+    assert run(folder, "--episodes", "2") == 0
+    assert "env_args.pretrained_wrapper" in capsys.readouterr().out
+
+
+def test_rewards_on_another_scale_are_not_called_the_same_episodes(tiny_bundle, capsys):
+    words = [f"env_args.key={TASK}", "runner=parallel", "reward_scalarisation=mean"]
+    assert main(["run", str(tiny_bundle), "--env-config=mpe", "with", *words]) == 0
+    assert "other episodes (another reward_scalarisation)" in capsys.readouterr().out
+
+
 def test_other_episodes_are_called_so(tiny_bundle, tmp_path, capsys):
     assert run(tiny_bundle, "--episodes", "3", "--json", str(tmp_path / "result.json")) == 0
     assert "other episodes" in capsys.readouterr().out
@@ -118,6 +157,7 @@ def test_other_episodes_are_called_so(tiny_bundle, tmp_path, capsys):
         (["--episodes", "0"], TASK, "eval_episodes is 0"),
         ([], "pz-mpe-simple-spread-v3", "plays pz-mpe-simple-speaker-listener-v4, not pz-mpe-simple-spread-v3"),
         (["--backend", "onnx"], TASK, "no ONNX model"),
+        (["--json", "no_folder/result.json"], TASK, "there is no folder no_folder"),
     ],
 )
 def test_a_run_that_cannot_be_is_refused_in_one_line(tiny_bundle, tmp_path, capsys, words, task, message):

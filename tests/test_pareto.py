@@ -191,6 +191,14 @@ def test_impossible_numbers_are_refused_in_one_line(tmp_path, capsys, options, m
     assert message in line
 
 
+def test_a_sweep_that_cannot_be_written_is_refused_in_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    words = ["--env-config=mpe", "--to", str(tmp_path / "file"), "with", f"env_args.key={TASK}"]
+    assert main(["pareto", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: cannot write ")
+
+
 class Ended:
     """A run that has ended, in place of its process."""
 

@@ -98,6 +98,8 @@ class Arena:
             UserError: ``episodes`` is not positive.
         """
         check_episodes(episodes)
+        if args.batch_size_run < 1:
+            raise UserError(f"batch_size_run is {args.batch_size_run}: expected at least 1 environment")
         self.host, self.args, self.episodes = host, args, episodes
         # The runner plays whole blocks; a divisor makes the blocks add up to exactly what was asked for.
         block = max(size for size in range(1, args.batch_size_run + 1) if episodes % size == 0)

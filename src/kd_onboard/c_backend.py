@@ -125,6 +125,13 @@ def _load(path: Path, prefix: str) -> tuple[Any, Any, Any, Any]:
     return init, act, logits, size
 
 
+def _words(variable: str) -> list[str]:
+    try:
+        return shlex.split(os.environ.get(variable, ""))
+    except ValueError as error:
+        raise BackendError(f"{variable} is {os.environ[variable]!r}, which has no words ({error})") from None
+
+
 def compile_agent(bundle: Bundle, program: CSource) -> Path:
     """A shared library of an agent's program, from the cache or compiled now.
 
@@ -136,13 +143,13 @@ def compile_agent(bundle: Bundle, program: CSource) -> Path:
         BackendError: there is no compiler, it fails, or the cache cannot be written.
         BundleError: a source is damaged.
     """
-    compiler = shlex.split(os.environ.get(COMPILER_VARIABLE, "")) or ["cc"]
+    compiler = _words(COMPILER_VARIABLE) or ["cc"]
     if shutil.which(compiler[0]) is None:
         raise BackendError(
             f"backend 'c' needs a C compiler and '{compiler[0]}' is none here: install one, name it in "
             f"{COMPILER_VARIABLE}, or give library="
         )
-    flags = [*CFLAGS, *shlex.split(os.environ.get(FLAGS_VARIABLE, ""))]
+    flags = [*CFLAGS, *_words(FLAGS_VARIABLE)]
     inside = program.folder + "/"
     files = {path: bundle.read(path) for path in sorted(bundle.profile.files) if path.startswith(inside)}
     digest = hashlib.sha256(repr((compiler, flags, platform.machine(), platform.system())).encode())

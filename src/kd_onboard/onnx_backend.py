@@ -133,21 +133,26 @@ def _runtime() -> Any:
 
 def _check_interface(session: Any, agent: AgentProfile, where: str) -> None:
     """The model takes and gives what the profile says: else the buffers would be read and written wrongly."""
-    expected = {
+    inputs = {
         "features": ("tensor(float)", [agent.inputs]),
         "available": ("tensor(bool)", [agent.n_actions]),
+        "state": ("tensor(float)", [agent.width]),
+    }
+    outputs = {
         "action": ("tensor(int64)", []),
         "logits": ("tensor(float)", [agent.n_actions]),
         "masked_logits": ("tensor(float)", [agent.n_actions]),
-        **dict.fromkeys(("state", "next_state"), ("tensor(float)", [agent.width])),
+        "next_state": ("tensor(float)", [agent.width]),
     }
-    found = {
-        value.name: (value.type, list(value.shape)[1:]) for value in [*session.get_inputs(), *session.get_outputs()]
-    }
-    for name, kind in expected.items():
-        if found.get(name) != kind:
-            raise BundleError(
-                f"{where}: '{name}' is {found.get(name, 'missing')}, expected {kind} after the batch axis"
-            )
-    if surplus := {value.name for value in session.get_inputs()} - expected.keys():
+    for expected, values in ((inputs, session.get_inputs()), (outputs, session.get_outputs())):
+        found = {value.name: (value.type, list(value.shape)[1:]) for value in values}
+        for name, kind in expected.items():
+            if found.get(name) != kind:
+                raise BundleError(
+                    f"{where}: '{name}' is {found.get(name, 'missing')}, expected {kind} after the batch axis"
+                )
+        for value in values:
+            if not value.shape or isinstance(value.shape[0], int):
+                raise BundleError(f"{where}: the batch axis of '{value.name}' is not free")
+    if surplus := {value.name for value in session.get_inputs()} - inputs.keys():
         raise BundleError(f"{where} wants an input that no agent has: {min(surplus)}")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from kd_marl.commands.common import Subparsers, add_parser, onboard_packages
+from kd_marl.commands.common import Subparsers, add_parser, check_parent, onboard_packages
 from kd_marl.errors import UserError
 
 
@@ -78,12 +78,21 @@ def _check(args: argparse.Namespace) -> int:
             files += f", within {args.budget}"
         if any(agent["budget"] for agent in bundle.profile.raw["agents"]):
             files += ", within its own budget"
+        unread = _not_compared(check.other_versions(bundle))
         if args.key is None and not (args.bundle / SIGNATURE).is_file():
-            return f"sound: {files}, not signed"
+            return f"sound: {files}, not signed{unread}"
         key = signing.verify(args.bundle, args.key)
-        return f"sound: {files}, signed by {key}" + ("" if args.key else " (whose that is, only verify --key tells)")
+        whose = "" if args.key else " (whose that is, only verify --key tells)"
+        return f"sound: {files}, signed by {key}{whose}{unread}"
 
     return _said(run)
+
+
+def _not_compared(others: str) -> str:
+    """What a verdict must add of a bundle that other versions wrote."""
+    if not others:
+        return ""
+    return f"; its C code and int8 models were NOT compared with what an export writes: made with {others}"
 
 
 def _keygen(args: argparse.Namespace) -> int:
@@ -100,8 +109,8 @@ def _sign(args: argparse.Namespace) -> int:
         from kd_marl.deploy import check, signing
 
     def run() -> str:
-        check.check_bundle(args.bundle)
-        return f"signed by {signing.sign(args.bundle, args.key)}"
+        unread = _not_compared(check.other_versions(check.check_bundle(args.bundle)))
+        return f"signed by {signing.sign(args.bundle, args.key)}{unread}"
 
     return _said(run)
 
@@ -135,6 +144,7 @@ def _record(args: argparse.Namespace) -> int:
     from kd_onboard.errors import OnboardError
 
     check_episodes(args.episodes)
+    check_parent(args.to)
     try:
         bundle = read_bundle(args.bundle)
         agent = bundle.agent(int(args.agent) if args.agent.isdecimal() else args.agent)

@@ -49,6 +49,16 @@ def onboard_packages() -> Iterator[None]:
         raise UserError(f"this needs {error.name}, which is not installed: pip install 'kd-marl[onboard]'") from error
 
 
+def check_parent(file: Path) -> None:
+    """See that a file can be written where it is asked for, before the work that it is to hold.
+
+    Raises:
+        UserError: its folder does not exist.
+    """
+    if not file.expanduser().absolute().parent.is_dir():
+        raise UserError(f"cannot write {file}: there is no folder {file.parent}")
+
+
 def results_folders() -> list[Path]:
     """The `results` folders of the current directory, of this project and of the EPyMARL checkout in use."""
     tops = [Path.cwd(), SOURCE_ROOT.parent]

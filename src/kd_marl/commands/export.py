@@ -77,6 +77,7 @@ def _export(args: argparse.Namespace) -> int:
     bundle.check_target(target, args.force)
     run = load_student(args.student)
     buffer = run.find_buffer(args.buffer)
+    bundle.check_fault_action(run, args.on_fault)
     sensors = None
     if args.measure_sensors is not None:
         from kd_marl.deploy import sensors as measuring
@@ -84,7 +85,9 @@ def _export(args: argparse.Namespace) -> int:
         sensors = measuring.measure(host, run, args.measure_sensors)
     limit = buffer.facts["episode_limit"] if buffer is not None else _episode_limit(host, run)
     options = bundle.Options(args.int8, args.latency, args.on_fault, sensors)
-    print(_report(args.to, bundle.export(run, target, limit, buffer, options, args.force), buffer is not None))
+    print(
+        _report(args.to, bundle.export(run, target, limit, buffer, options, args.force), args.int8 and buffer is None)
+    )
     return 0
 
 
@@ -104,23 +107,23 @@ def _episode_limit(host: Host, run: StudentRun) -> int:
         ) from error
 
 
-def _report(folder: Path, profile: Mapping[str, Any], has_buffer: bool) -> str:
+def _report(folder: Path, profile: Mapping[str, Any], lacks_buffer: bool) -> str:
     """One line an agent, and where the bundle is."""
     agents = profile["agents"]
     name = max(len(agent["name"]) for agent in agents)
-    lines = [f"{'agent':<{name}}  width  inputs  parameters   FLOPs  flash KB  RAM KB  int8"]
+    lines = [f"{'agent':<{name}}  width  inputs  parameters   FLOPs  flash KB  RAM KB (-Os)  int8"]
     for agent in agents:
         flash, ram = agent["flash_bytes"] / 1024, agent["ram_bytes"] / 1024
         lines.append(
             f"{agent['name']:<{name}}  {agent['width']:>5}  {agent['inputs']:>6}  {agent['parameters']:>10}"
-            f"  {agent['flops_per_decision']:>6}  {flash:>8.1f}  {ram:>6.1f}  {_int8(agent)}"
+            f"  {agent['flops_per_decision']:>6}  {flash:>8.1f}  {ram:>12.1f}  {_int8(agent)}"
         )
         for sensor in agent["sensors"]:
             lines.append(
                 f"{'':<{name}}  without {sensor['block']}: return {sensor['return_without']:.2f} instead of "
                 f"{sensor['return_with']:.2f} ({sensor['episodes']} episodes)"
             )
-    if not has_buffer:
+    if lacks_buffer:
         lines.append("no expert buffer was found, so int8 was not tried: name it with --buffer")
     return "\n".join([*lines, f"written to {folder}"])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from kd_marl.commands.common import Subparsers, add_parser
+from kd_marl.commands.common import Subparsers, add_parser, check_parent
 from kd_marl.errors import UserError, nearest
 from kd_marl.metrics.intervals import mean_interval, share_interval
 
@@ -63,10 +63,12 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError(str(error)) from None
     register.register(host)
     profile = bundle.profile
-    student: Mapping[str, Any] = profile.measured.get("student") or {}
+    student = measured_student(profile)
     episodes = args.episodes if args.episodes is not None else student.get("episodes") or DEFAULT_EPISODES
     check_episodes(episodes)
     settings = play_settings(host, args, profile)
+    if args.json:
+        check_parent(args.json)
     play.prepare(host, bundle, settings)
     try:
         played = play.play_bundle(host, bundle, settings, episodes, args.backend)
@@ -103,12 +105,22 @@ def play_settings(host: Host, args: argparse.Namespace, profile: Profile) -> Sim
     words = ["--config=kd_student", f"--env-config={args.env_config}", "with", *args.updates]
     config = assemble(host, parse_command(words))
     provenance, recorded = profile.provenance, profile.raw["task"].get("env_args")
-    known = {key: provenance[key] for key in ("seed", "batch_size_run") if type(provenance.get(key)) is int}
-    if isinstance(provenance.get("runner"), str) and provenance["runner"] in host.runners:
-        known["runner"] = provenance["runner"]
-    # Only keys that this environment has: a bundle is not trusted with more.
+    known: dict[str, Any] = {
+        key: provenance[key]
+        for key, least in (("seed", 0), ("batch_size_run", 1))
+        if type(provenance.get(key)) is int and provenance[key] >= least
+    }
+    allowed = {"runner": host.runners, "common_reward": (True, False), "reward_scalarisation": ("sum", "mean")}
+    for key, values in allowed.items():
+        if isinstance(provenance.get(key), str | bool) and provenance[key] in values:
+            known[key] = provenance[key]
+    # A bundle is not trusted: only keys that this environment has, and no text, which can name code to be loaded.
     recorded = recorded if isinstance(recorded, dict) else {}
-    env_args = {key: value for key, value in recorded.items() if key in config["env_args"]}
+    env_args = {
+        key: value
+        for key, value in recorded.items()
+        if key in config["env_args"] and isinstance(value, bool | int | float)
+    }
     updates, _ = get_config_updates(args.updates)
     for given in ({"seed": 0, **known, "env_args": env_args}, updates):
         config = host.main.recursive_dict_update(config, given)
@@ -124,7 +136,7 @@ def other_episodes(profile: Profile, settings: SimpleNamespace, episodes: int) -
         settings: of :func:`play_settings`.
         episodes: how many are played.
     """
-    student = profile.measured.get("student") or {}
+    student = measured_student(profile)
     # Runs that did not record the length of their episodes seeded the environments of an evaluation otherwise.
     if student and "length_mean" not in student:
         return "the student's run is of an earlier version, which evaluated in others"
@@ -133,13 +145,29 @@ def other_episodes(profile: Profile, settings: SimpleNamespace, episodes: int) -
     # Environment i of a block has a seed of its own, so the size of the blocks says which episodes there are; runners
     # seed batched environments otherwise than single ones.
     here = {"seed": settings.seed, "runner": settings.runner, "batch_size_run": settings.batch_size_run}
-    other = [key for key, value in here.items() if value != profile.provenance.get(key)]
+    rewards = {
+        key: getattr(settings, key) for key in ("common_reward", "reward_scalarisation") if key in profile.provenance
+    }
+    other = [key for key, value in {**here, **rewards}.items() if value != profile.provenance.get(key)]
     recorded = profile.raw["task"].get("env_args") or {}
     shared = sorted(recorded.keys() & settings.env_args.keys() - {"seed"})
     other += [f"env_args.{key}" for key in shared if recorded[key] != settings.env_args[key]]
     if episodes != student.get("episodes"):
         other.append("number of episodes")
     return f"another {', '.join(other)}" if other else ""
+
+
+def measured_student(profile: Profile) -> dict[str, Any]:
+    """What the torch student scored, if the profile says it as an export does; else empty: a bundle is not trusted."""
+    student = profile.measured.get("student")
+    numbers = {"return_mean": float, "return_std": float, "episodes": int}
+    if not isinstance(student, dict) or not all(
+        isinstance(student.get(key), int | kind) and not isinstance(student[key], bool) for key, kind in numbers.items()
+    ):
+        return {}
+    if not isinstance(student.get("win_rate"), int | float | None) or student["episodes"] < 1:
+        return {}
+    return student
 
 
 def _text(result: Mapping[str, Any], difference: str) -> str:

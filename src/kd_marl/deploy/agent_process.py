@@ -37,6 +37,7 @@ class AgentProcess:
         self._rows = serve.row_type(profile)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         package = Path(kd_onboard.__file__).parents[1]
+        paths = [path for path in [os.environ.get("PYTHONPATH")] if path]
         options = ["--agent", str(profile.index), "--backend", backend, "--slots", str(slots)]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "kd_onboard.serve", str(bundle.folder.absolute()), *options],
@@ -44,7 +45,8 @@ class AgentProcess:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             cwd=package,
-            env={**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"},
+            # Its packages may come from there too.
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(package), *paths]), "OMP_NUM_THREADS": "1"},
         )
         assert self._process.stdin is not None and self._process.stdout is not None
         self._requests, self._answers = self._process.stdin, self._process.stdout

@@ -159,7 +159,7 @@ def _limits(given: Any, where: str) -> Budget:
     if "decision_us" in values and rate is None:
         raise UserError(
             f"{where}: decision_us needs flops_per_second, the rate of this board: the FLOPs of a decision that you "
-            "timed on it, over its seconds"
+            "timed on it and 48 for each unit of its width, over its seconds"
         )
     for kind in ("flash", "ram"):
         if f"{kind}_bytes" in values:

@@ -102,6 +102,7 @@ def export(
         UserError: the folder is taken, an agent lacks what ``on_fault`` needs, or the disk is full.
     """
     check_target(folder, force)
+    check_fault_action(run, options.on_fault)
     recorded = None if buffer is None else replay.from_buffer(buffer, run.mask, REPLAYED_EPISODES, run.facts["seed"])
     source = None
     if buffer is not None:
@@ -122,6 +123,21 @@ def export(
     return facts
 
 
+def check_fault_action(run: StudentRun, on_fault: str) -> None:
+    """See that every agent can do what it shall do with input that it must not act on.
+
+    Raises:
+        UserError: an agent has no action that does nothing.
+    """
+    for i in range(run.mask.n_agents):
+        facts = profile.agent_facts(run, i)
+        if on_fault == "noop" and facts["noop_action"] is None:
+            raise UserError(
+                f"on_fault noop needs an action that does nothing, and agent '{facts['name']}' of {run.task} has none: "
+                "use --on-fault hold or raise"
+            )
+
+
 def _agents(draft: _Draft, recorded: replay.Replay | None, options: Options) -> list[dict[str, Any]]:
     run = draft.run
     networks = [agent_weights(run.network.agent_network(i)) for i in range(run.mask.n_agents)]
@@ -132,11 +148,6 @@ def _agents(draft: _Draft, recorded: replay.Replay | None, options: Options) -> 
     found = []
     for i, weights in enumerate(networks):
         facts = profile.agent_facts(run, i)
-        if options.on_fault == "noop" and facts["noop_action"] is None:
-            raise UserError(
-                f"on_fault noop needs an action that does nothing, and agent '{facts['name']}' of {run.task} has none: "
-                "use --on-fault hold or raise"
-            )
         aligner, body = ({name: weights[name] for name in part} for part in (ALIGNER, BODY))
         facts["weights"] = [draft.tensors(ids[i], "aligner", aligner), draft.tensors(ids[i], "body", body)]
         programs.setdefault(f"{digest(weights)} {facts['features']} {facts['actions']}", []).append(i)

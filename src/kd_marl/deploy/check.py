@@ -117,7 +117,7 @@ def _check_onnx(bundle: Bundle, agent: AgentProfile, weights: Weights) -> None:
         scope = bundle.profile.raw["agents"][agent.index]["int8_scope"]
         if scope not in int8.EXCLUDED:
             raise BundleError(f"{bundle.folder}: {agent.label} has the int8_scope {shown(scope)}, which is none")
-        if _versions(bundle) and int8.quantise(weights, int8.EXCLUDED[scope]) != bundle.read(agent.onnx_int8):
+        if not other_versions(bundle) and int8.quantise(weights, int8.EXCLUDED[scope]) != bundle.read(agent.onnx_int8):
             raise BundleError(
                 f"{bundle.folder}: {agent.onnx_int8} is not the network of {agent.label}: export it again"
             )
@@ -139,6 +139,11 @@ def _read_onnx(bundle: Bundle, path: str) -> onnx.ModelProto:
 def _check_c(bundle: Bundle, agent: AgentProfile, weights: Weights) -> None:
     """The numbers in the C source are the weights, and the code around them is what an export writes."""
     assert agent.c is not None, "the schema asks for it"
+    header, source = (f"{agent.c.folder}/{file}" for file in (csource.HEADER, csource.SOURCE))
+    if (agent.c.header, agent.c.sources) != (header, (source,)):
+        raise BundleError(
+            f"{bundle.folder}: {agent.label} has other C files than {header} and {source}: export it again"
+        )
     path = f"{agent.c.folder}/{csource.MODEL}"
     text = bundle.read(path).decode("utf-8", errors="replace")
     for name, values in step_constants(weights).items():
@@ -148,7 +153,7 @@ def _check_c(bundle: Bundle, agent: AgentProfile, weights: Weights) -> None:
         found = np.array([float.fromhex(number) if "x" in number else float(number) for number in numbers], np.float32)
         if not np.array_equal(found, values.astype(np.float32).ravel()):
             raise BundleError(f"{bundle.folder}: {path} does not hold the weights of {agent.label}: export it again")
-    if not _versions(bundle):
+    if other_versions(bundle):
         return
     # Agents with equal programs share one, which bears the name of the first.
     named = next(other for other in bundle.agents if other.c is not None and other.c.folder == agent.c.folder)
@@ -162,6 +167,8 @@ def _check_c(bundle: Bundle, agent: AgentProfile, weights: Weights) -> None:
             )
 
 
-def _versions(bundle: Bundle) -> bool:
-    """Whether the packages here are those that wrote the bundle, so that they write the same again."""
-    return all(package_version(name) == made for name, made in bundle.profile.provenance["versions"].items())
+def other_versions(bundle: Bundle) -> str:
+    """The packages that are not those that wrote a bundle, so that they may write it otherwise; empty if all are."""
+    made = bundle.profile.provenance["versions"]
+    here = {name: package_version(name) for name in made}
+    return ", ".join(f"{name} {made[name]} (here {here[name]})" for name in made if here[name] != made[name])

@@ -86,6 +86,8 @@ class Sweep:
                 raise UserError(f"pareto exports its students, which must be agent={EXPORTED_AGENT}: leave {word} out")
         self._host, self._environment, self._updates = host, environment, list(updates)
         self._folder = Path(os.path.abspath(to.expanduser()))
+        # What is published says nothing of where this machine keeps things.
+        self._to = self._folder.name if to.expanduser().is_absolute() else to.as_posix()
         self.cells = [Cell(width, seed) for width in sorted(set(widths)) for seed in sorted(set(seeds))]
 
     @property
@@ -105,7 +107,7 @@ class Sweep:
             "--seeds",
             *seeds,
             "--to",
-            self._folder.name,
+            self._to,
         ]
         return shlex.join(["kd-marl", "pareto", *options, "with", *self._updates])
 
@@ -149,7 +151,12 @@ class Sweep:
     def _execute(self, cells: Sequence[Cell], jobs: int, bar: Any) -> list[str]:
         """Run cells side by side; returns what failed. However this ends, no process that it started goes on."""
         logs = self.results / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
+        try:
+            logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {logs} ({error.strerror}): give --to a folder that you can write to"
+            ) from None
         queue, failed = list(cells), []
         running: dict[subprocess.Popen[bytes], Cell] = {}
         try:

@@ -12,6 +12,7 @@ from kd_marl.metrics.retention import retention
 from kd_marl.stress.plan import Trial
 
 RESAMPLES = 2000
+_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,13 @@ def kept_of(scores: Scores, against: Scores) -> tuple[float | None, float | None
     if wins and scores.mean in (0.0, 1.0):
         low, high = share_interval(scores.mean, count)
         return kept, low / against.mean, high / against.mean
-    # How often each episode is drawn in a resample, as its weight.
-    weights = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
-    pairs = zip(weights @ scores.values, weights @ against.values, strict=True)
-    drawn = [retention(float(one), float(other), wins) for one, other in pairs]
+    generator, both = np.random.default_rng(0), np.stack([scores.values, against.values], axis=1)
+    drawn: list[float | None] = []
+    while len(drawn) < RESAMPLES:
+        # How often each episode is drawn in a resample, as its weight; not all at once, for want of memory.
+        several = min(_AT_ONCE, RESAMPLES - len(drawn))
+        weights = generator.multinomial(count, np.full(count, 1 / count), several) / count
+        drawn += [retention(float(one), float(other), wins) for one, other in weights @ both]
     if None in drawn:
         return kept, None, None
     low, high = np.quantile(np.array(drawn, float), (0.025, 0.975))
