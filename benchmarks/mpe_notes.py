@@ -31,7 +31,9 @@ HOW_TO_READ = """\
 **How to read it.** `fo`: everything is seen; `lh`: limited, different observations; `lha`: the same, with a width for
 each agent. `paper`: the blocks of Table II as far as they exist; `random`: a new random half every episode
 ([masks](masks.md)). A return is the sum over all agents and all 25 steps of an episode. Every number is a mean over the
-seeds, ± half of its 95 % interval (Student's t over the seeds: with three of them 4.3 standard errors). Teacher,
+seeds, ± half of its 95 % interval (Student's t over the seeds: with three of them 4.3 standard errors). Trainings of
+neighbouring seeds begin most of their episodes alike (environment i of seed s is seeded with s + i, as EPyMARL does
+it); evaluations of different seeds share no episode. Teacher,
 student and random play in episodes that begin alike; teacher and student act greedily unless it says otherwise.
 Retention is 1 - |S-T|/|T|, the paper's; retention over random is (S-R)/(T-R), which does not depend on where the task
 puts its zero. Agreement is the share of the student's decisions that the teacher would have taken too. FLOPs are those

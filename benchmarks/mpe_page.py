@@ -96,7 +96,7 @@ def _task(evidence: Evidence, task: str) -> list[str]:
     steps = grid.steps(task, sight)
     parts += [
         "#### Against MAPPO trained directly under the same limit",
-        "The host's recurrent `mappo` with a central critic and agents 32 wide, trained for "
+        "The host's recurrent `mappo`, central critic and agents 32 wide, trained for "
         f"{'an unknown number of' if steps is None else f'{steps:,}'} environment steps: as many as the teacher, the "
         "expert buffer and the students took together. lha has lh's baseline. Returns, for both ways of acting:",
         baseline_table(evidence, task),

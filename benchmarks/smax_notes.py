@@ -43,6 +43,8 @@ the same blocks, and a width for each agent ([who sees what](masks.md#presets)).
 fallen and an agent has not, within the time limit. Kept is the student's win rate over its teacher's, as in the paper.
 Every number is a mean over the seeds, ± half of its 95 % interval (Student's t over the seeds: with three of them 4.3
 standard errors). All students of a map have one teacher, so the intervals do not say what another teacher would change.
+Trainings of neighbouring seeds begin most of their episodes alike (environment i of seed s is seeded with s + i, as
+EPyMARL does it); evaluations of different seeds share no episode.
 Teacher, student and random play battles that begin alike; teacher and student act greedily. Agreement is the share of
 the student's decisions that the teacher would have taken too. FLOPs are those of one decision, the mean over the
 agents."""

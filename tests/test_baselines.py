@@ -150,6 +150,8 @@ def assert_is_a_baseline(run, name, limits, results):
     summary = run.summary
     assert (summary["algorithm"], summary["limits"], summary["episodes"]) == (name, limits, 4)
     assert np.isfinite(summary["policy"]["return_mean"])
+    # Values are no distribution that actions could be drawn from.
+    assert ("sampled" in summary["policy"]) == ("sampled" in run.out) == (name == "mappo")
     saved = sorted(results.glob(f"models/{name}*/*/agent.th"))
     state = torch.load(saved[-1], weights_only=True)
     own = any(key.startswith("width_") for key in state)
@@ -173,6 +175,32 @@ def test_a_baseline_runs_on_battles_under_limits(mains, tmp_path, name, limits):
     given = [f"--config={name}", "--env-config=smax", "with", "env_args.map_name=3m", f"local_results_path={tmp_path}"]
     run = mains.run(*given, *TINY, f"limits={limits}", "runner=vector", "batch_size_run=2", "buffer_size=4").check()
     assert_is_a_baseline(run, name, limits, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["batch_size=32"], "batch_size is 32 and buffer_size 10, so nothing would ever be learnt"),
+        (["batch_size_run=16"], "batch_size_run is 16 and buffer_size 10, so episodes would be lost"),
+        (["batch_size_run=0"], "batch_size_run is 0: expected at least 1 environment"),
+        (["env_args.time_limit=50"], "env_args.max_cycles=26 would end an episode of env_args.time_limit=50 steps"),
+    ],
+)
+def test_what_would_run_and_mean_nothing_is_refused(mains, tmp_path, given, message):
+    line = ["--config=mappo", "--env-config=mpe", "with", f"env_args.key={TASK}", f"local_results_path={tmp_path}"]
+    assert message in mains.run(*line, "use_cuda=False", *given).error
+
+
+@pytest.mark.parametrize("name", ["mappo", "qmix"])
+def test_weights_of_another_network_are_refused_in_one_line(mains, tmp_path, name):
+    mains.run(*words(name, tmp_path, *TINY)).check()
+    folder = next(tmp_path.glob(f"models/{name}*"))
+    other = [word for word in TINY if not word.startswith("hidden_dim")]
+    again = ["evaluate=True", f"checkpoint_path={folder}", "hidden_dim=16"]
+    assert "holds no weights of this configuration" in mains.run(*words(name, tmp_path, *other, *again)).error
+    for file in folder.glob("*/agent.th"):
+        file.unlink()
+    assert "holds no weights of this configuration" in mains.run(*words(name, tmp_path, *other, *again)).error
 
 
 def test_own_networks_learn_what_their_sight_allows(mains, tmp_path):

@@ -367,6 +367,9 @@ def test_selectors_choose_available_actions_only():
     assert (multinomial.select_action(values, avail, 0, test_mode=True) == 3).all()
     greedy.select_action(values, avail, 10**6)
     assert greedy.epsilon == 0.05
+    at_once = LITE.selectors["epsilon_greedy"](settings(Q, epsilon_anneal_time=0))
+    at_once.select_action(values, avail, 0)
+    assert at_once.epsilon == 0.05
 
 
 def test_soft_policies_samples_in_testing_too():

@@ -148,7 +148,7 @@ def test_figure_4_is_a_heat_map_of_each_policy_with_its_number(report):
 
 def test_the_other_figures_have_titles_axes_and_units(report):
     for name, wanted in {
-        "curves-battles": ("Learning curves: greedy tests during training", "win rate, per cent", "environment steps"),
+        "curves-battles": ("Learning curves: tests during training", "win rate, per cent", "environment steps"),
         "curves-particles": ("mean return", "environment steps", "simple_spread, LH", "random masks"),
         "retention-flops": ("FLOPs per decision (logarithmic)", "kept of the win rate, per cent", "KD-MARL"),
         "agreement": ("agent", "agreement, per cent of decisions", "3s5z (SMAX)"),

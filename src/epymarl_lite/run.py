@@ -89,6 +89,8 @@ def args_sanity_check(config: dict[str, Any], _log: logging.Logger) -> dict[str,
     if config["use_cuda"] and not th.cuda.is_available():
         config["use_cuda"] = False
         _log.warning("CUDA flag use_cuda was switched OFF automatically because no CUDA devices are available!")
+    if config["batch_size_run"] < 1:
+        raise ConfigError(f"batch_size_run is {config['batch_size_run']}: expected at least 1 environment")
     runs = max(1, config["test_nepisode"] // config["batch_size_run"])
     config["test_nepisode"] = runs * config["batch_size_run"]
     return config

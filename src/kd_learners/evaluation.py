@@ -235,12 +235,16 @@ def evaluate_alone(args: Any, mac: Any, t_env: int, masked: bool) -> dict[str, A
         return make
 
     greedy = arena.play(policy(greedy=True), masked, label=f"{args.name}, greedy")
-    sampled = arena.play(policy(greedy=False), masked, label=f"{args.name}, sampled")
+    scores: dict[str, Any] = greedy.score()
+    # Who learns values has no distribution to draw actions from.
+    if args.agent_output_type != "q":
+        sampled = arena.play(policy(greedy=False), masked, label=f"{args.name}, sampled")
+        scores["sampled"] = sampled.score()
     return {
         **_identity(args),
         "algorithm": args.name,
         "steps": t_env,
-        "policy": {**greedy.score(), "sampled": sampled.score()},
+        "policy": scores,
         **evaluation_costs.policy_costs(mac, args.n_agents, float(greedy.lengths.mean())),
         **({"sees": evaluation_record.sight(args.observation_mask)} if masked else {}),
         **({"widths": list(mac.agent.widths)} if isinstance(mac, HeteroMAC) else {}),
@@ -260,10 +264,11 @@ def report(args: Any, summary: dict[str, Any]) -> None:
         print(table.result_text(summary), flush=True)  # type: ignore[arg-type]
     else:
         score = summary["policy"]
+        ways = {"greedy": score, "sampled": score.get("sampled")}
+        returns = [f"{way['return_mean']:.2f} ± {way['return_std']:.2f} {name}" for name, way in ways.items() if way]
         print(
             f"{summary['algorithm']} on {summary['task']}, limits {summary['limits']}, {summary['episodes']} episodes: "
-            f"return {score['return_mean']:.2f} ± {score['return_std']:.2f} greedy, "
-            f"{score['sampled']['return_mean']:.2f} ± {score['sampled']['return_std']:.2f} sampled"
+            f"return {', '.join(returns)}"
         )
     print(f"written to {folder / 'summary.json'}", flush=True)
 

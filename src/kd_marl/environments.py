@@ -76,13 +76,20 @@ def probe(host: Host, args: Any) -> dict[str, Any]:
     So a wrong environment argument, or a missing package, is one line here instead of a dead or hanging worker later.
 
     Raises:
-        UserError: it cannot be built; the message ends with its own error.
+        UserError: it cannot be built, and the message ends with its own error; or two of its arguments contradict
+            each other.
     """
     env_args = {
         **args.env_args,
         "common_reward": args.common_reward,
         "reward_scalarisation": args.reward_scalarisation,
     }
+    limit, cycles = (args.env_args.get(key) for key in ("time_limit", "max_cycles"))
+    if isinstance(limit, int) and isinstance(cycles, int) and cycles <= limit:
+        raise UserError(
+            f"env_args.max_cycles={cycles} would end an episode of env_args.time_limit={limit} steps without its last "
+            f"reward: set env_args.max_cycles={limit + 1} too"
+        )
     receiver, sender = multiprocessing.Pipe(duplex=False)
     build = host.envs[args.env]
     child = multiprocessing.get_context("fork").Process(target=_describe, args=(sender, build, env_args), daemon=True)

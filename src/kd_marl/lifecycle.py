@@ -78,6 +78,8 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
         # A checkout's loop would say so in its log and end as if it had run.
         _saved_steps(args.checkpoint_path)
     learner_class = host.learners[args.learner]
+    if not args.evaluate and not hasattr(learner_class, "prepare_run"):
+        _check_sizes(args)
     # The same command means another run once its teacher is another.
     again = (args.resume or args.evaluate) and hasattr(learner_class, "prepare_run")
     teacher = stages.teacher_weights(args) if again else ""
@@ -98,7 +100,7 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
     build = environments.Factory(host, args, masked)
     with (
         replaced(host.envs, args.env, build),
-        captured(host.learners, args.learner) as learners,
+        captured(host.learners, args.learner, _loads_in_one_line) as learners,
         captured(host.runners, args.runner) as runners,
         workers_watched(),
     ):
@@ -217,6 +219,36 @@ def save(learner: Any, args: Any, t_env: int) -> Path:
     return folder
 
 
+def _check_sizes(args: Any) -> None:
+    """Refuse sizes with which the host's loop would run to its end and learn nothing, or not from what it played.
+
+    Raises:
+        UserError: minibatches, or blocks of episodes, are larger than the buffer.
+    """
+    for key, what in (("batch_size", "nothing would ever be learnt"), ("batch_size_run", "episodes would be lost")):
+        if getattr(args, key) > args.buffer_size:
+            raise UserError(
+                f"{key} is {getattr(args, key)} and buffer_size {args.buffer_size}, so {what}: set buffer_size to at "
+                f"least {getattr(args, key)}"
+            )
+
+
+def _loads_in_one_line(learner: Any) -> None:
+    """Let a learner refuse weights of another network in one line, as ours do by themselves."""
+    load = learner.load_models
+
+    def checked(path: str) -> None:
+        try:
+            load(path)
+        except (RuntimeError, FileNotFoundError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(
+                f"{path} holds no weights of this configuration ({reason}): give the keys of the run that saved them"
+            ) from None
+
+    learner.load_models = checked
+
+
 @contextlib.contextmanager
 def replaced(registry: dict[str, Any], key: str, entry: Any) -> Iterator[None]:
     """Within the block, ``registry[key]`` is ``entry``."""
@@ -229,12 +261,15 @@ def replaced(registry: dict[str, Any], key: str, entry: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def captured(registry: dict[str, Any], key: str) -> Iterator[list[Any]]:
-    """Within the block, everything that ``registry[key]`` builds is also put into the list."""
+def captured(
+    registry: dict[str, Any], key: str, change: Callable[[Any], None] = lambda made: None
+) -> Iterator[list[Any]]:
+    """Within the block, everything that ``registry[key]`` builds is changed and also put into the list."""
     build, built = registry[key], []
 
     def capture(*positional: Any, **named: Any) -> Any:
         built.append(build(*positional, **named))
+        change(built[-1])
         return built[-1]
 
     with replaced(registry, key, capture):

@@ -19,6 +19,8 @@ class DecayThenFlatSchedule:
 
     def eval(self, T: int) -> float:  # noqa: N803  EPyMARL's callers may pass T by name
         """Value at environment step `T`."""
+        if self.time_length <= 0:
+            return self.finish
         if self.decay == "linear":
             return max(self.finish, self.start - (self.start - self.finish) * T / self.time_length)
         # exp(-T / scale) reaches `finish` exactly at T = time_length.

@@ -30,7 +30,7 @@ _SHADES = ("#0b3c5d", "#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73")
 
 
 def learning_curves(groups: Groups, tasks: Sequence[Task], name: str, terms: bool = False) -> Picture | None:
-    """Greedy tests during training: a row of panels for each task, a panel for each limit; None without any curve.
+    """Tests during training: a row of panels for each task, a panel for each limit; None without any curve.
 
     Args:
         groups: the runs.
@@ -50,7 +50,7 @@ def learning_curves(groups: Groups, tasks: Sequence[Task], name: str, terms: boo
     if not shown:
         return None
     columns = [limits for limits in LIMITS if any(cell.limits == limits for cell in curves)]
-    title = f"Learning curves{' with each term removed' if terms else ''}: greedy tests during training"
+    title = f"Learning curves{' with each term removed' if terms else ''}: tests during training"
     methods: set[str] = set()
     with Sheet(name, len(shown), len(columns), (3.7, 2.7), sharey="row", sharex="row") as sheet:
         for row, task in zip(sheet.axes, shown, strict=True):
@@ -82,6 +82,7 @@ def learning_curves(groups: Groups, tasks: Sequence[Task], name: str, terms: boo
         handles.append(Line2D([], [], color=INK, linestyle=":", linewidth=1, label="teacher, final evaluation"))
         sheet.legend(handles)
         note = (
+            "Policies act greedily, but for MAPPO, which EPyMARL tests as it trains: actions are sampled. "
             "Interquartile mean over seeds, shaded its 95 % interval. Steps are those of the environment in this "
             "stage: a student's teacher and expert buffer took steps of their own."
         )

@@ -21,7 +21,17 @@ from kd_marl.report.drawing import Picture
 from kd_marl.report.estimates import mean, stratified
 from kd_marl.report.groups import Cell, Group, Groups, Task
 from kd_marl.report.markdown import bullets, table
-from kd_marl.report.methods import ABLATIONS, COMPARATORS, LIMITS, STUDENT, look, setting_title, short_task, task_title
+from kd_marl.report.methods import (
+    ABLATIONS,
+    BASELINES,
+    COMPARATORS,
+    LIMITS,
+    STUDENT,
+    look,
+    setting_title,
+    short_task,
+    task_title,
+)
 from kd_marl.report.scores import TaskScores
 
 TITLE = "KD-MARL: the paper's results beside ours"
@@ -124,6 +134,8 @@ def _scores(page: Page, groups: Groups) -> None:
     }
     for title, name in (("Table I: StarCraft maps", "table_1"), ("Table II: particle environments", "table_2")):
         page.say(f"## {title}")
+        if any(group.cell.method in BASELINES for task in in_tables[name] for group in groups.of_task(task)):
+            page.say(words.BASELINES)
         for task in in_tables[name]:
             page.say(f"### {task_title(task)}", table(*tables.scores_table(groups, task)))
         done = {task[1] for task in in_tables[name]}

@@ -10,7 +10,9 @@ Every number of ours is the interquartile mean over seeds: a quarter of the valu
 end. In brackets is its 95 % interval by bootstrap, stratified by task: percentiles of 10,000 resamples of the seeds.
 With few seeds the bootstrap knows nothing of the tails, and its intervals are too narrow: with three, they cannot
 reach beyond the best and the worst seed. One seed has no interval. Students of a task have one teacher, so no
-interval says what another teacher would change.
+interval says what another teacher would change. Trainings of neighbouring seeds begin most of their episodes alike
+(environment i of seed s is seeded with s + i, as EPyMARL does it), so they are less independent than they could be;
+evaluations of different seeds share no episode.
 
 *Kept* is what a policy keeps of the teacher, as the paper counts it: S / T of win rates, 1 - |S - T| / |T| of
 returns; the latter depends on where a task puts its zero, and falls below it where a return is further from the
@@ -28,6 +30,13 @@ The paper does not say how it scales returns, nor what its ± are taken over. It
 its tables fixed ones: its numbers stand beside both. SMAX is not SMAC: the same units in a simulator of its own, with
 other observations and another enemy. Win rates cannot be compared with the paper's there; what is kept of each one's
 own teacher can, with care, since it too depends on how hard the game is."""
+
+BASELINES = """\
+**MAPPO, QMIX and VDN** are the host's own, trained under the limits from nothing, with agents as wide as the widest
+student and as many environment steps as teacher, buffer and student took together. What else they have is the host's
+too, and not all of it is to their advantage: MAPPO's critic is as wide as its agents, and bootstraps beyond the true
+end of an episode; QMIX and VDN learn once after every eight episodes. docs/comparators.md says more, and what a MAPPO
+without these faults reaches."""
 
 SHARED_EPISODES = """\
 **Intervals that are too narrow.** Runs of an earlier version evaluated all seeds in nearly the same episodes. Their

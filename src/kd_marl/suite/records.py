@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 from kd_marl import resume, stages
-from kd_marl.artifacts.buffer_facts import read_facts
+from kd_marl.artifacts import atomic
 from kd_marl.errors import UserError
 
 # The teacher counts by its hash.
@@ -101,12 +101,13 @@ class Exported:
         """
         if not (self.folder / "buffer.json").is_file():
             return None
-        facts = read_facts(self.folder)
+        enough = stages.stored_episodes(self.folder) >= self.episodes
+        facts = atomic.read_json(self.folder / "buffer.json")
         if other := stages.recorded_otherwise(facts, self.environment):
             raise UserError(
                 f"the expert buffer in {self.folder} was recorded with {other}: give another --to, or remove the folder"
             )
-        return self.folder if stages.stored_episodes(self.folder) >= self.episodes else None
+        return self.folder if enough else None
 
 
 # Finished runs do not change: each is read once. Folder -> time of its summary, identity and teacher.
