@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -39,10 +40,10 @@ def flops_per_episode(groups: Groups) -> Picture | None:
                 labels.append("KD-MARL in the paper")
                 ends = [values[0] / ratio for ratio in dict.fromkeys(theirs)]
                 axes.plot(ends, [len(found)] * len(ends), marker="X", markersize=7, color=FAINT)
-                axes.text(max(ends) * 1.25, len(found), _fewer(*theirs), va="center", fontsize=8.5)
+                _label(axes, max(ends), len(found), _fewer(*theirs))
             for row, (_, value, colour) in enumerate(found):
                 axes.plot(value.centre, row, marker="o", markersize=7, color=colour, linestyle="")
-                axes.text(value.centre * 1.25, row, _beside(value.centre, values[0], row), va="center", fontsize=8.5)
+                _label(axes, value.centre, row, _beside(value.centre, values[0], row))
             axes.set_yticks(range(len(labels)), labels, fontsize=9)
             axes.set_xscale("log")
             axes.set_xlim(min(values) / 2, max(values) * 8)
@@ -104,6 +105,11 @@ def retention_against_flops(groups: Groups) -> Picture | None:
             "paper's ratio, lines where it gives a range of ratios."
         )
         return Picture(name, title, sheet.svg(title), note)
+
+
+def _label(axes: Any, x: float, row: int, text: str) -> None:
+    """Text to the right of a marker, however wide the panel is."""
+    axes.annotate(text, (x, row), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8.5)
 
 
 def _bars(groups: Groups, task: Task) -> list[tuple[str, Estimate, str]]:
