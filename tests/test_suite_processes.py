@@ -47,7 +47,7 @@ def test_a_folder_that_is_a_file_is_one_line(tmp_path, capsys):
 
 
 def test_a_run_works_where_its_suite_was_started_and_with_its_host(tmp_path, monkeypatch):
-    code = "import os; print(os.getcwd(), os.environ.get('EPYMARL_HOME', 'the bundled one'))"
+    code = "import os; print(os.getcwd(), os.environ.get('EPYMARL_HOME') or 'the bundled one')"
     monkeypatch.setenv("EPYMARL_HOME", "/of/this/machine")
     for checkout, expected in (("/of/the/suite", "/of/the/suite"), ("", "the bundled one")):
         with open(tmp_path / "log", "w") as log:

@@ -104,7 +104,7 @@ def play_settings(host: Host, args: argparse.Namespace, profile: Profile) -> Sim
 
     words = ["--config=kd_student", f"--env-config={args.env_config}", "with", *args.updates]
     config = assemble(host, parse_command(words))
-    provenance, recorded = profile.provenance, profile.raw["task"].get("env_args")
+    provenance = profile.provenance
     known: dict[str, Any] = {
         key: provenance[key]
         for key, least in (("seed", 0), ("batch_size_run", 1))
@@ -115,10 +115,9 @@ def play_settings(host: Host, args: argparse.Namespace, profile: Profile) -> Sim
         if isinstance(provenance.get(key), str | bool) and provenance[key] in values:
             known[key] = provenance[key]
     # A bundle is not trusted: only keys that this environment has, and no text, which can name code to be loaded.
-    recorded = recorded if isinstance(recorded, dict) else {}
     env_args = {
         key: value
-        for key, value in recorded.items()
+        for key, value in _recorded_arguments(profile).items()
         if key in config["env_args"] and isinstance(value, bool | int | float)
     }
     updates, _ = get_config_updates(args.updates)
@@ -149,7 +148,7 @@ def other_episodes(profile: Profile, settings: SimpleNamespace, episodes: int) -
         key: getattr(settings, key) for key in ("common_reward", "reward_scalarisation") if key in profile.provenance
     }
     other = [key for key, value in {**here, **rewards}.items() if value != profile.provenance.get(key)]
-    recorded = profile.raw["task"].get("env_args") or {}
+    recorded = _recorded_arguments(profile)
     shared = sorted(recorded.keys() & settings.env_args.keys() - {"seed"})
     other += [f"env_args.{key}" for key in shared if recorded[key] != settings.env_args[key]]
     if episodes != student.get("episodes"):
@@ -160,14 +159,18 @@ def other_episodes(profile: Profile, settings: SimpleNamespace, episodes: int) -
 def measured_student(profile: Profile) -> dict[str, Any]:
     """What the torch student scored, if the profile says it as an export does; else empty: a bundle is not trusted."""
     student = profile.measured.get("student")
-    numbers = {"return_mean": float, "return_std": float, "episodes": int}
-    if not isinstance(student, dict) or not all(
-        isinstance(student.get(key), int | kind) and not isinstance(student[key], bool) for key, kind in numbers.items()
-    ):
+    if not isinstance(student, dict):
         return {}
-    if not isinstance(student.get("win_rate"), int | float | None) or student["episodes"] < 1:
-        return {}
-    return student
+    episodes, wins = student.get("episodes"), student.get("win_rate")
+    scores = (student.get("return_mean"), student.get("return_std"), 0.0 if wins is None else wins)
+    sound = type(episodes) is int and episodes > 0 and all(type(score) in (int, float) for score in scores)
+    return student if sound and 0.0 <= scores[2] <= 1.0 else {}
+
+
+def _recorded_arguments(profile: Profile) -> dict[str, Any]:
+    """The arguments of the environment of the bundle's run; empty if the profile has nonsense in their place."""
+    recorded = profile.raw["task"].get("env_args")
+    return recorded if isinstance(recorded, dict) else {}
 
 
 def _text(result: Mapping[str, Any], difference: str) -> str:

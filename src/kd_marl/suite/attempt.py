@@ -62,8 +62,8 @@ def attempt(job: Job, stop: threading.Event | None = None, wait: float = 1.0, af
             log.write(f"$ {job.line}\n".encode())
             log.flush()
             said = log.tell()
-            variables = {"EPYMARL_HOME": job.checkout}
-            running = process.start(_command(job), log, [claim.descriptor], job.directory, variables)
+            host = {"EPYMARL_HOME": job.checkout}
+            running = process.start(_command(job), log, [claim.descriptor], job.directory, host)
         stopping, looks = stop or threading.Event(), 0
         try:
             while running.poll() is None and not stopping.wait(_LOOK_SECONDS):

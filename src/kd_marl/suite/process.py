@@ -31,13 +31,12 @@ def start(
         log: an open file for what it says.
         held: descriptors that it inherits: a lock on one of them is held as long as the run lives.
         directory: where it works; None: where we do.
-        variables: of its environment, instead of ours; an empty one is not set.
+        variables: of its environment, instead of ours.
     """
-    environment = {**os.environ, **(variables or {})}
-    environment = {name: value for name, value in environment.items() if value or name not in (variables or {})}
+    own = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "KD_MARL_PROGRESS": "0"}
     return subprocess.Popen(
         [sys.executable, "-S", str(_BOUND), str(os.getpid()), *command],
-        env={**environment, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "KD_MARL_PROGRESS": "0"},
+        env={**os.environ, **(variables or {}), **own},
         cwd=directory,
         stdin=subprocess.DEVNULL,
         stdout=log,
