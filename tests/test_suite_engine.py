@@ -29,7 +29,7 @@ class FakePlan:
     def __init__(self, folder, needs, **changes):
         self.nodes = {name: Node(name, "task", name, tuple(before)) for name, before in needs.items()}
         self.jobs = {name: job_of(folder, name, **changes) for name in needs}
-        self.suite = SimpleNamespace(cpus=1)
+        self.suite = SimpleNamespace(cpus_of=lambda _: 1)
 
     def job(self, label):
         made = all(self.jobs[need].proof.found() for need in self.nodes[label].needs)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kd_marl.suite.estimate import Durations, seconds_left
+from kd_marl.suite.estimate import Durations, Load, seconds_left
 from kd_marl.suite.ledger import Attempt, Ledger, Outcome, State, kills, state_of
 
 OUTCOMES = [None, Outcome.FINISHED, Outcome.FAILED, Outcome.KILLED, Outcome.STOPPED]
@@ -70,20 +70,21 @@ def test_attempts_are_kept_and_a_damaged_file_is_as_none(tmp_path):
 
 def by_the_clock(running, waiting, slots):
     """Second after second, in whole seconds."""
-    left, queue, now = [seconds for seconds in running if seconds], list(waiting), 0
+    left, queue, now = [load for load in running if load.seconds], list(waiting), 0
     while left or queue:
-        while queue and len(left) < slots:
+        while queue and (not left or sum(load.cpus for load in left) + queue[0].cpus <= slots):
             left.append(queue.pop(0))
         now += 1
-        left = [seconds - 1 for seconds in left if seconds > 1]
+        left = [Load(load.seconds - 1, load.cpus) for load in left if load.seconds > 1]
     return now
 
 
 @given(st.data())
 def test_the_end_is_when_the_clock_says(data):
     slots = data.draw(st.integers(1, 4))
-    running = data.draw(st.lists(st.integers(0, 9), max_size=slots))
-    waiting = data.draw(st.lists(st.integers(1, 9), max_size=8))
+    cpus = st.integers(1, 3)
+    running = data.draw(st.lists(st.builds(Load, st.integers(0, 9), cpus), max_size=slots))
+    waiting = data.draw(st.lists(st.builds(Load, st.integers(1, 9), cpus), max_size=8))
     assert seconds_left(running, waiting, slots) == by_the_clock(running, waiting, slots)
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from kd_marl.errors import UserError
 from kd_marl.suite.attempt import Report
 from kd_marl.suite.claim import owner
-from kd_marl.suite.estimate import Durations, seconds_left
+from kd_marl.suite.estimate import Durations, Load, seconds_left
 from kd_marl.suite.job import Job
 from kd_marl.suite.ledger import Outcome, State, state_of
 from kd_marl.suite.plan import Node, Plan
@@ -212,18 +212,17 @@ class Campaign:
         for job in self.pool.running():
             running.append(job.label)
             if (left := self._left(job, now)) is not None:
-                flying.append(left)
+                flying.append(Load(left, job.cpus))
         elsewhere = [self._left(job, now) for label, job in self._elsewhere.items() if label not in self.closed]
         waiting = [
-            self._waits(node)
+            (self._waits(node), self.plan.suite.cpus_of(node.method))
             for label, node in self.plan.nodes.items()
             if label not in self.closed and label not in running and label not in self._elsewhere
         ]
-        known = [seconds for seconds in waiting if seconds is not None]
+        known = [Load(seconds, cpus) for seconds, cpus in waiting if seconds is not None]
         others = [seconds for seconds in elsewhere if seconds is not None]
         enough = (len(known), len(flying), len(others)) == (len(waiting), len(running), len(elsewhere))
-        slots = max(1, self.pool.slots // self.plan.suite.cpus)
-        self.show.tick(running, max([seconds_left(flying, known, slots), *others]) if enough else None)
+        self.show.tick(running, max([seconds_left(flying, known, self.pool.slots), *others]) if enough else None)
 
     def _left(self, job: Job, now: float) -> float | None:
         """Seconds that a job will go on for, which somebody is at; None: not known."""

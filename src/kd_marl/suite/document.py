@@ -122,6 +122,10 @@ class Suite:
             if _among(limits, part.limits) and self.allows(task, method, limits)
         ]
 
+    def cpus_of(self, method: str) -> int:
+        """Processors of a method's runs, or of what cells share."""
+        return (self.methods[method].cpus if method in self.methods else None) or self.cpus
+
     def allows(self, task: Task, method: Method, limits: str) -> bool:
         """Whether a method is run on a task under limits."""
         return _among(limits, task.limits) and _among(limits, method.limits)

@@ -6,6 +6,7 @@ import heapq
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 
 class Durations:
@@ -28,22 +29,31 @@ class Durations:
         return None
 
 
-def seconds_left(running: Sequence[float], waiting: Sequence[float], slots: int) -> float:
-    """When the last job ends if each starts as soon as there is room.
+class Load(NamedTuple):
+    """A job to come or one that runs: the seconds that it still takes, and its processors."""
+
+    seconds: float
+    cpus: int
+
+
+def seconds_left(running: Sequence[Load], waiting: Sequence[Load], slots: int) -> float:
+    """When the last job ends if each starts, in its order, as soon as its processors are free.
 
     Args:
-        running: of what runs: seconds that it goes on for.
-        waiting: of what waits, in its order: seconds it takes.
-        slots: how many run at a time.
+        running: what runs.
+        waiting: what waits, in its order. One that is larger than the machine runs alone.
+        slots: processors.
     """
     ends = list(running)
     heapq.heapify(ends)
-    last = max(ends, default=0.0)
-    for seconds in waiting:
-        begin = heapq.heappop(ends) if len(ends) >= slots else 0.0
-        heapq.heappush(ends, begin + seconds)
-        last = max(last, begin + seconds)
-    return last
+    used, now = sum(load.cpus for load in ends), 0.0
+    for load in waiting:
+        while ends and used + load.cpus > slots:
+            ended = heapq.heappop(ends)
+            now, used = ended.seconds, used - ended.cpus
+        heapq.heappush(ends, Load(now + load.seconds, load.cpus))
+        used += load.cpus
+    return max((load.seconds for load in ends), default=now)
 
 
 def _method(kind: str) -> str:

@@ -58,7 +58,7 @@ class Lines:
         added: Overrides = {**self._overrides(task, method, self._suite.limits[cell.limits]), **own}
         if not self.distils(task, method):
             added["final_evaluation"] = True
-        added |= self._everywhere(base, method.cpus or self._suite.cpus)
+        added |= self._everywhere(base, self._suite.cpus_of(cell.method))
         return self._line(base, method.config, task.env, {**added, "seed": cell.seed})
 
     def record_folder(self, cell: Cell) -> Path:

@@ -164,7 +164,7 @@ class Plan:
         goes_on = self._lines.distils(task, method)
         # Whatever a student's result is measured over, it is one training, and so one claim.
         mark = f"{resume.fingerprint(config)} {cell.seed}" if goes_on else proof.identity
-        return self._job(node, words, proof, f"{mark} {sha256}", method.cpus, goes_on)
+        return self._job(node, words, proof, f"{mark} {sha256}", goes_on)
 
     def _steps(self, cell: Cell, task: Task, teacher: _Teacher) -> int | None:
         """Environment steps of the teacher, of a student and of its share of the buffer; None before there is one."""
@@ -284,7 +284,6 @@ class Plan:
         words: tuple[str, ...],
         proof: Proof,
         key: str,
-        cpus: int | None = None,
         goes_on: bool = True,
     ) -> Job:
         return Job(
@@ -294,7 +293,7 @@ class Plan:
             words=words,
             proof=proof,
             results=self.results,
-            cpus=cpus or self.suite.cpus,
+            cpus=self.suite.cpus_of(node.method),
             retries=self.suite.retries,
             goes_on=goes_on,
             directory=Path.cwd(),
