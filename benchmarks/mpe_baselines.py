@@ -26,7 +26,7 @@ def best(acting: tuple[Estimate | None, Estimate | None]) -> Estimate | None:
 def against_baseline(evidence: Evidence, task: str, setting: str) -> tuple[str, str]:
     """Whether a student is at least as good as MAPPO under the same limit: ``yes | undecided | no`` and a sentence.
 
-    Each is taken at its better way of acting. Undecided: a lower mean, but the intervals overlap.
+    Each is taken at its better way of acting. Undecided: the intervals overlap, or there are too few seeds for any.
     """
     ours = best(acting(evidence, STUDENT, task, setting))
     theirs = best(acting(evidence, BASELINE, task, sight_of(setting)))
@@ -36,10 +36,12 @@ def against_baseline(evidence: Evidence, task: str, setting: str) -> tuple[str, 
     if ours.half is None or theirs.half is None:
         overlap = "too few seeds for intervals"
     numbers = f"{ours.text()} against {theirs.text()}; {overlap}"
-    if ours.mean >= theirs.mean:
-        return "yes", f"the student is at least as good as MAPPO ({numbers})"
+    better = ours.mean >= theirs.mean
     if ours.half is None or theirs.half is None or ours.overlaps(theirs):
-        return "undecided", f"the student's mean is lower than MAPPO's ({numbers})"
+        how = "at least as high as" if better else "lower than"
+        return "undecided", f"the student's mean is {how} MAPPO's ({numbers})"
+    if better:
+        return "yes", f"the student is at least as good as MAPPO ({numbers})"
     return "no", f"the student is worse than MAPPO ({numbers})"
 
 

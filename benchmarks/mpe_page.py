@@ -98,7 +98,8 @@ def _task(evidence: Evidence, task: str) -> list[str]:
         "#### Against MAPPO trained directly under the same limit",
         "The host's recurrent `mappo`, central critic and agents 32 wide, trained for "
         f"{'an unknown number of' if steps is None else f'{steps:,}'} environment steps: as many as the teacher, the "
-        "expert buffer and the students took together. lha has lh's baseline. Returns, for both ways of acting:",
+        "expert buffer and the students took together. lha has lh's baseline. Returns, for both ways of acting; the "
+        "sentences below take each at its better one:",
         baseline_table(evidence, task),
         f"The first row's first baseline: `{grid.shell_line(grid.row(BASELINE, task, sight)[0])}`.",
         "\n".join(f"- {setting}: {against_baseline(evidence, task, setting)[1]}." for setting in grid.settings),

@@ -140,5 +140,5 @@ def test_shares_of_a_step_add_up_and_thin_steps_are_left_blank():
 
 def test_counts_of_different_lengths_are_added_step_by_step():
     one, two = np.ones((2, 1, 2), np.int32), np.full((3, 1, 2), 2, np.int32)
-    total = added([{"student": one}, {"student": two}], "student")
+    total = added([one, two])
     np.testing.assert_array_equal(total[:, 0, 0], (3, 3, 2))

@@ -8,10 +8,12 @@ import re
 import sys
 import xml.etree.ElementTree as ElementTree
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from kd_marl import cli
-from report_runs import ACTIONS, NAMES, SHA, fill, grouped, put
+from report_runs import ACTIONS, AGENTS, NAMES, SHA, fill, grouped, put
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -109,6 +111,20 @@ def test_seeds_that_shared_their_episodes_are_marked(tmp_path, report):
     assert cli.main(["report", str(tmp_path / "results"), "--to", str(tmp_path / "to")]) == 0
     text = (tmp_path / "to" / "report.md").read_text()
     assert "| 200 (shared) " in text and "**Intervals that are too narrow.**" in text
+
+
+def test_figure_4_measures_each_seed_by_itself(tmp_path):
+    pytest.importorskip("matplotlib")
+    for seed in (1, 2):
+        folder = put(tmp_path / "results", seed, seed=seed)
+        settled = np.zeros((8, AGENTS, ACTIONS), np.int64)
+        settled[:, :, seed] = 5
+        arrays = {"teacher": settled, "student": settled, "random": np.ones_like(settled)}
+        safetensors.numpy.save_file(arrays, folder / "actions.safetensors")
+    assert cli.main(["report", str(tmp_path / "results"), "--to", str(tmp_path / "to")]) == 0
+    words = texts((tmp_path / "to" / "actions-3m-smax-lh-paper.svg").read_text())
+    # Settled in each seed, though not on the same.
+    assert words.count("0.00 bits a decision") == 2
 
 
 def test_figure_4_keeps_agents_with_different_actions_apart(tmp_path):

@@ -94,6 +94,7 @@ def test_the_page_holds_the_runs_numbers(tmp_path, monkeypatch):
         ([-10.0, -10.1, -10.2], [-11.0, -11.1, -11.2], "yes"),
         ([-11.0, -11.1, -11.2], [-10.0, -10.1, -10.2], "no"),
         ([-11.0, -13.0, -12.0], [-10.0, -12.0, -11.0], "undecided"),
+        ([-10.0, -12.0, -11.0], [-11.0, -13.0, -12.0], "undecided"),
     ],
 )
 def test_the_comparison_with_mappo_takes_each_at_its_better_way_of_acting(tmp_path, monkeypatch, ours, theirs, answer):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,9 +74,8 @@ def shares(counts: np.ndarray, least: float = 0.01) -> np.ndarray:
         return np.where(enough, (team / decisions[:, None]).T, np.nan)
 
 
-def added(several: Sequence[Mapping[str, np.ndarray]], policy: str) -> np.ndarray:
-    """The counts of one policy over several runs, which may differ in their number of steps."""
-    blocks = [counts[policy] for counts in several]
+def added(blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """The sum of several counts, which may differ in their number of steps."""
     total = np.zeros((max(len(block) for block in blocks), *blocks[0].shape[1:]), np.int64)
     for block in blocks:
         total[: len(block)] += block

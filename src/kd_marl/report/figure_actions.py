@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from kd_marl.report.concentration import Concentration, added, concentration, kinds, shares
 from kd_marl.report.drawing import INK, Picture, Sheet
-from kd_marl.report.estimates import estimate
+from kd_marl.report.estimates import estimate, iqm
 from kd_marl.report.groups import Group, Groups, Task
 from kd_marl.report.methods import TEACHER, file_name, look, setting_title, short_task, task_title
 from kd_marl.report.tables import Rows, percent, seeds_and_episodes
@@ -36,10 +36,11 @@ def recorded(groups: Groups, task: Task) -> tuple[list[Group], list[Group]]:
 def action_frequencies(groups: Groups, task: Task, limits: str, sight: str) -> Picture | None:
     """Heat maps of one task under one limit: the teacher, then each method; None if only one policy was counted."""
     able = [group for group in recorded(groups, task)[0] if group.cell[2:] == (limits, sight)]
-    panels = [(group.cell.method, _own(group)) for group in able]
+    seeds = [(group.cell.method, _counts(group, "student" if group.teacher else "policy")) for group in able]
     student = next((group for group in able if group.teacher), None)
     if student is not None:
-        panels.insert(0, (TEACHER, added([run.counts for run in student.runs], "teacher")))
+        seeds.insert(0, (TEACHER, _counts(student, "teacher")))
+    panels = [(method, added(each)) for method, each in seeds]
     if len(panels) < 2:
         return None
     names = _names(able[0])
@@ -56,10 +57,11 @@ def action_frequencies(groups: Groups, task: Task, limits: str, sight: str) -> P
             rows = sheet.axes[number * each : (number + 1) * each]
             whose = "" if len(alike) == 1 else f"agent {', '.join(map(str, agents))}: "
             for place, (axes, (method, counts)) in enumerate(zip(rows.flat, panels, strict=False)):
-                mine = counts[:, agents]
-                _heat_map(axes, mine, _labels(names[agents[0]]), last, 100 * top)
-                measured = concentration(mine)
-                bits = "" if measured is None else f"\n{measured.team_bits:.2f} bits a decision"
+                _heat_map(axes, counts[:, agents], _labels(names[agents[0]]), last, 100 * top)
+                # Seed by seed, as in the table: seeds that disagree with each other are not undecided.
+                measured = [concentration(seed[:, agents]) for seed in seeds[place][1]]
+                known = [value.team_bits for value in measured if value is not None]
+                bits = f"\n{iqm(known):.2f} bits a decision" if known else ""
                 axes.set_title(whose + look(method).title + bits, fontsize=10)
                 if place % columns == 0:
                     axes.set_ylabel("action")
@@ -124,8 +126,9 @@ def _row(title: str, setting: str, values: Sequence[Concentration | None]) -> li
     return [title, setting, *cells, percent(estimate([value.attack_share for value in known])), str(len(known))]
 
 
-def _own(group: Group) -> np.ndarray:
-    return added([run.counts for run in group.runs], "student" if group.teacher else "policy")
+def _counts(group: Group, policy: str) -> list[np.ndarray]:
+    """A policy's counts of each seed."""
+    return [run.counts[policy] for run in group.runs]
 
 
 def _names(group: Group) -> list[list[str | None]]:
