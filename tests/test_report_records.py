@@ -98,3 +98,9 @@ def test_the_project_s_own_records_make_a_report(tmp_path, capsys):
     out, err = capsys.readouterr()
     shown = re.search(r"^(\d+) runs of (\d+) with a result", out, re.MULTILINE)
     assert shown and shown[1] == shown[2] and not err
+
+
+def test_the_report_of_this_project_is_made_from_all_of_its_records(root):
+    kept = len(list((root / "docs" / "records").rglob("summary.json")))
+    page = (root / "docs" / "report" / "report.md").read_text(encoding="utf-8")
+    assert re.search(rf"^\| runs found +\| {kept} with a result ", page, re.MULTILINE)
