@@ -358,12 +358,9 @@ def alive(pid):
 
 @pytest.mark.parametrize("request_bytes", [b"X\x00\x00", b"A\x02\x00abc", b"R\x09\x00", b"A"])
 def test_a_request_that_is_none_ends_the_process_with_a_reason(bundle, request_bytes):
-    done = subprocess.run(
-        [sys.executable, "-m", "kd_onboard.serve", str(bundle.folder), "--agent", "0"],
-        input=request_bytes,
-        capture_output=True,
-        env={"PYTHONPATH": str(Path(serve.__file__).parents[1])},
-    )
+    command = [sys.executable, "-m", "kd_onboard.serve", str(bundle.folder), "--agent", "0"]
+    path = {"PYTHONPATH": str(Path(serve.__file__).parents[1])}
+    done = subprocess.run(command, input=request_bytes, capture_output=True, env=path)
     assert done.returncode == 1 and done.stderr == b""
     assert done.stdout[:2] == b"RE"
     (length,) = serve.LENGTH.unpack(done.stdout[2:6])
