@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from kd_marl import cli
 from kd_marl.errors import UserError
-from kd_marl.report import markdown, paper, runs, tables
+from kd_marl.report import markdown, methods, paper, runs, tables
 from kd_marl.report.scores import TaskScores
 from report_runs import OTHER_SHA, SHA, SPREAD, fill, grouped, put
 
@@ -115,24 +117,108 @@ def test_every_run_without_a_result_is_told_in_one_line(tmp_path):
     ("file", "content", "said"),
     [
         ("summary.json", '{"task": "3m"', "summary.json is damaged: no JSON at line 1"),
-        ("summary.json", '{"task": "3m"}', "its record lacks what a result has (KeyError"),
-        ("summary.json", None, "its record lacks what a result has (KeyError: 'draw')"),
+        ("summary.json", '{"task": "3m"}', "summary.json is no such record: 'policy' is a required property"),
         ("config.json", "[1]", "config.json is damaged: expected a JSON object"),
         ("metrics.json", '{"test_return_mean": [1]}', "metrics.json is damaged: no Sacred metrics"),
         ("actions.safetensors", "not tensors", "actions.safetensors is damaged"),
+        ("stress.json", "{}", "stress.json is no such record: "),
     ],
 )
 def test_a_broken_file_costs_its_run_and_one_line(tmp_path, file, content, said):
     put(tmp_path, 1, seed=1)
-    broken = put(tmp_path, 2, seed=2)
-    if content is None:
-        summary = json.loads((broken / file).read_text())
-        content = json.dumps({**summary, "sees": [{"agent": "agent_0", "blocks": {}, "observed": 12}]})
-    (broken / file).write_text(content)
-    found = runs.find([tmp_path])
+    (put(tmp_path, 2, seed=2) / file).write_text(content)
+    assert said in left_out(tmp_path)
+
+
+def left_out(results):
+    """The one line that says why the second run does not count, where the first one does."""
+    found = runs.find([results])
     assert [run.seed for run in found.runs] == [1]
     (line,) = found.passed_over
-    assert said in line and str(broken) in line and "\n" not in line
+    assert str(results / "sacred" / "kd_student" / "3m" / "2") in line and "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("file", "given", "said"),
+    [
+        ("config.json", {"env_args": None}, "env_args: None is not of type 'object'"),
+        ("summary.json", {"limits": "some"}, "limits: 'some' is not one of"),
+        ("summary.json", {"flops_ratio": "many"}, "flops_ratio: 'many' is not of type 'number'"),
+        ("summary.json", {"sees": [{"agent": "agent_0", "blocks": {}, "observed": 12}]}, "sees[0]"),
+        ("summary.json", {"student": {"return_mean": 1.0, "win_rate": 1.5}}, "student.win_rate: 1.5 is greater than"),
+        ("summary.json", {"agreement_per_agent": [0.5]}, "numbers of agents differ: widths 3, inputs 3, sees 3"),
+        ("metrics.json", {"test_return_mean": {"steps": [1, 2], "values": [1]}}, "has 2 steps and 1 values"),
+        ("metrics.json", {"test_return_mean": {"steps": [], "values": []}}, "has 0 steps and 0 values"),
+    ],
+)
+def test_nonsense_in_a_record_costs_its_run_and_one_line(tmp_path, file, given, said):
+    put(tmp_path, 1, seed=1)
+    broken = put(tmp_path, 2, seed=2) / file
+    broken.write_text(json.dumps({**json.loads(broken.read_text()), **given}))
+    assert said in left_out(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("policies", "shape", "said"),
+    [
+        (("teacher", "random"), (6, 3, 8), "it has no student"),
+        (("teacher", "student", "random"), (6, 2, 8), "teacher is (6, 2, 8), not (steps, 3, 8)"),
+        (("teacher", "student", "random"), (6, 8), "teacher is (6, 8), not (steps, 3, 8)"),
+    ],
+)
+def test_counts_of_something_else_cost_their_run_and_one_line(tmp_path, policies, shape, said):
+    put(tmp_path, 1, seed=1)
+    broken = put(tmp_path, 2, seed=2)
+    counted = {policy: np.ones(shape, np.int32) for policy in policies}
+    safetensors.numpy.save_file(counted, broken / "actions.safetensors")
+    assert said in left_out(tmp_path)
+
+
+def test_a_stress_test_without_rows_costs_its_run_and_one_line(tmp_path):
+    put(tmp_path, 1, seed=1)
+    facts = {"format": "kd-marl/stress", "version": 1, "measures": "win rate", "episodes": 5, "rows": []}
+    (put(tmp_path, 2, seed=2) / "stress.json").write_text(json.dumps(facts))
+    assert "stress.json is no such record: rows: [] should be non-empty" in left_out(tmp_path)
+
+
+def test_tasks_are_grouped_by_what_they_are_of():
+    named = {
+        ("smax", "3m"): ("StarCraft maps", "3m (SMAX)"),
+        ("sc2v2", "10gen_terran"): ("StarCraft maps", "10gen_terran (SMACv2)"),
+        ("gymma", SPREAD): ("particles", "simple_spread (MPE)"),
+        ("gymma", "lbforaging:Foraging-8x8-2p-3f-v3"): ("other tasks", "lbforaging:Foraging-8x8-2p-3f-v3 (gymma)"),
+    }
+    assert {task: (methods.family(task), methods.task_title(task)) for task in named} == named
+    assert methods.file_name("sight", "lbforaging:Foraging-8x8 2p/v3", "", "gymma") == (
+        "sight-lbforaging-Foraging-8x8-2p-v3-gymma"
+    )
+
+
+def test_a_task_of_another_kind_has_tables_and_figures_of_its_own(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    put(tmp_path / "results", 1, task="lbforaging:Foraging-8x8-2p-3f-v3", env="gymma", score=0.4, teacher=0.5)
+    assert cli.main(["report", str(tmp_path / "results"), "--to", str(tmp_path / "to")]) == 0
+    text = (tmp_path / "to" / "report.md").read_text()
+    assert "| other tasks, LH, paper" in text and "StarCraft maps, LH" not in text
+    assert "### lbforaging:Foraging-8x8-2p-3f-v3 (gymma)" in text.split("## Tasks that the paper has not")[1]
+    names = {file.name for file in (tmp_path / "to").iterdir()}
+    assert {"curves-others.svg", "sight-lbforaging-Foraging-8x8-2p-3f-v3-gymma.svg"} <= names
+    assert not any(":" in name for name in names)
+
+
+def test_tables_say_who_is_told_its_own_last_action(tmp_path):
+    for number, method in enumerate(("kd_student", "qmix", "vdn"), 1):
+        put(tmp_path, number, method, settings={"own_action": method != "vdn"})
+    put(tmp_path, 4, "mappo", limits="fo")
+    task = ("smax", "3m")
+    assert tables.own_actions(grouped(tmp_path), task) == (
+        "Under a mask, agents are also told their own last action, but for VDN LH, paper."
+    )
+    put(tmp_path, 5, "vdn", seed=2, settings={"own_action": True})
+    put(tmp_path, 6, "vdn", seed=3, settings={"own_action": True})
+    assert tables.own_actions(grouped(tmp_path), task) == "Under a mask, agents are also told their own last action."
+    assert tables.own_actions(grouped(tmp_path / "sacred" / "mappo"), task) == ""
 
 
 def test_without_runs_there_is_one_line(tmp_path, capsys):
@@ -152,8 +238,8 @@ def test_without_runs_there_is_one_line(tmp_path, capsys):
 def test_the_papers_numbers_agree_with_what_its_text_says_of_them():
     numbers = paper.numbers()
     for table in ("table_1", "table_2"):
-        for methods in numbers[table].values():
-            assert [list(limits) for limits in methods.values()] == [["fo", "lh", "lha"]] * 3 + [["lh", "lha"]]
+        for rows in numbers[table].values():
+            assert [list(limits) for limits in rows.values()] == [["fo", "lh", "lha"]] * 3 + [["lh", "lha"]]
     # Section IV.C: "3.34% drop" on 3m, 94.8 % on 5m_vs_6m, 12.09 points on 8m, +10.16 and +19.95 points on 3s5z.
     wins = {task: numbers["table_1"][task] for task in numbers["table_1"]}
     assert wins["3m"]["mappo"]["fo"]["win_rate"] - wins["3m"]["kd_student"]["lh"]["win_rate"] == pytest.approx(3.34)

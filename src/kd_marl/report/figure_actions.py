@@ -13,6 +13,8 @@ from kd_marl.report.drawing import INK, Picture, Sheet
 from kd_marl.report.estimates import estimate, iqm
 from kd_marl.report.groups import Group, Groups, Task
 from kd_marl.report.methods import TEACHER, file_name, look, setting_title, short_task, task_title
+from kd_marl.report.runs import Run
+from kd_marl.report.scores import TaskScores
 from kd_marl.report.tables import Rows, percent, seeds_and_episodes
 
 # Panels side by side that a page has room for.
@@ -36,10 +38,9 @@ def recorded(groups: Groups, task: Task) -> tuple[list[Group], list[Group]]:
 def action_frequencies(groups: Groups, task: Task, limits: str, sight: str) -> Picture | None:
     """Heat maps of one task under one limit: the teacher, then each method; None if only one policy was counted."""
     able = [group for group in recorded(groups, task)[0] if group.cell[2:] == (limits, sight)]
-    seeds = [(group.cell.method, _counts(group, "student" if group.teacher else "policy")) for group in able]
-    student = next((group for group in able if group.teacher), None)
-    if student is not None:
-        seeds.insert(0, (TEACHER, _counts(student, "teacher")))
+    seeds = [(group.cell.method, _counts(group.runs, "student" if group.teacher else "policy")) for group in able]
+    if evaluated := _evaluations(groups, task):
+        seeds.insert(0, (TEACHER, _counts(evaluated, "teacher")))
     panels = [(method, added(each)) for method, each in seeds]
     if len(panels) < 2:
         return None
@@ -69,7 +70,7 @@ def action_frequencies(groups: Groups, task: Task, limits: str, sight: str) -> P
                 axes.set_visible(False)
         bar = sheet.figure.colorbar(sheet.axes[0, 0].images[0], ax=sheet.axes, shrink=0.9, pad=0.01)
         bar.set_label("share of the step's decisions, per cent", color=INK)
-        return Picture(name, title, sheet.svg(title), _note(able))
+        return Picture(name, title, sheet.svg(title), _note(able, evaluated))
 
 
 def _heat_map(axes: Axes, counts: np.ndarray, labels: Sequence[str], last: int, top: float) -> None:
@@ -88,10 +89,11 @@ def _heat_map(axes: Axes, counts: np.ndarray, labels: Sequence[str], last: int, 
     )
 
 
-def _note(able: Sequence[Group]) -> str:
+def _note(able: Sequence[Group], evaluated: Sequence[Run]) -> str:
     """How much was counted, and whether there is anything without distillation beside the teacher."""
     counted = ", ".join(f"{look(group.cell.method).title} {seeds_and_episodes(group.runs)}" for group in able)
-    note = f"Seeds x episodes: {counted}; the teacher in the episodes of its students, seeing everything."
+    note = f"Seeds x episodes: {counted}"
+    note += f"; the teacher {seeds_and_episodes(evaluated)}, seeing everything." if evaluated else "."
     if all(group.teacher for group in able):
         note += " Nothing trained without distillation has counted its actions under these limits."
     return note
@@ -103,14 +105,13 @@ def concentration_table(groups: Groups, task: Task) -> Rows | None:
     if not able:
         return None
     rows = []
-    student = next((group for group in able if group.teacher), None)
-    if student is not None:
+    if evaluated := _evaluations(groups, task):
         for policy, title in (("teacher", look(TEACHER).title), ("random", "random play")):
-            values = [concentration(run.counts[policy], _names(student)) for run in student.runs]
+            values = [concentration(counts, _names(able[0])) for counts in _counts(evaluated, policy)]
             rows.append(_row(title, "FO", values))
     for group in able:
         policy = "student" if group.teacher else "policy"
-        values = [concentration(run.counts[policy], _names(group)) for run in group.runs]
+        values = [concentration(counts, _names(group)) for counts in _counts(group.runs, policy)]
         rows.append(_row(look(group.cell.method).title, group.cell.setting, values))
     head = [*HEAD, "attacks", "seeds"]
     if all(row[-2] == "-" for row in rows):
@@ -126,9 +127,14 @@ def _row(title: str, setting: str, values: Sequence[Concentration | None]) -> li
     return [title, setting, *cells, percent(estimate([value.attack_share for value in known])), str(len(known))]
 
 
-def _counts(group: Group, policy: str) -> list[np.ndarray]:
+def _evaluations(groups: Groups, task: Task) -> list[Run]:
+    """Those of the teacher and of random play that the tables are about, as far as actions were counted."""
+    return [run for run in TaskScores.of(groups, task).evaluations if run.counts]
+
+
+def _counts(runs: Sequence[Run], policy: str) -> list[np.ndarray]:
     """A policy's counts of each seed."""
-    return [run.counts[policy] for run in group.runs]
+    return [run.counts[policy] for run in runs]
 
 
 def _names(group: Group) -> list[list[str | None]]:

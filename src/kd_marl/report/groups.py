@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from kd_marl.report.methods import place, setting_title, task_title
+from kd_marl.report.methods import FAMILIES, family, place, setting_title, task_title
 from kd_marl.report.runs import Run
 from kd_marl.resume import hides
 from kd_marl.suite.records import comparable
@@ -94,9 +94,13 @@ class Groups:
 
     @property
     def tasks(self) -> list[Task]:
-        """Every task of a table, battles before particles."""
+        """Every task of a table, family by family."""
         found = {cell.task for cell in self.main}
-        return sorted(found, key=lambda task: (task[1].startswith("pz-"), task))
+        return sorted(found, key=lambda task: (list(FAMILIES).index(family(task)), task))
+
+    def of_family(self, name: str) -> list[Task]:
+        """The tasks of one of the `FAMILIES`."""
+        return [task for task in self.tasks if family(task) == name]
 
     def of_task(self, task: Task) -> list[Group]:
         """The groups that the tables show of a task, in the order of the page."""

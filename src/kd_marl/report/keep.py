@@ -10,8 +10,7 @@ from typing import Any
 
 from kd_marl.artifacts import atomic
 from kd_marl.errors import UserError
-from kd_marl.report import robustness
-from kd_marl.report.runs import ACTIONS_FILE, Run
+from kd_marl.report.runs import ACTIONS_FILE, STRESS_FILE, Run
 
 # What the page reads of Sacred's own account. The rest names the machine and its user, and would be given away with it.
 _ACCOUNT: Mapping[str, Sequence[str]] = {
@@ -64,7 +63,7 @@ def _write(run: Run, place: Path) -> None:
     metrics = {name: {"steps": list(steps), "values": list(values)} for name, (steps, values) in run.metrics.items()}
     for name, content in (("config", run.config), ("metrics", metrics), ("run", account(run.record))):
         atomic.write_bytes(place / f"{name}.json", (json.dumps(content, separators=(",", ":")) + "\n").encode())
-    for name in (ACTIONS_FILE, robustness.FILE):
+    for name in (ACTIONS_FILE, STRESS_FILE):
         if (run.folder / name).is_file():
             atomic.write_bytes(place / name, (run.folder / name).read_bytes())
     # Last: a run counts once this is there.

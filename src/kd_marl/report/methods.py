@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 TEACHER = "kd_teacher"
@@ -63,20 +64,32 @@ def setting_title(limits: str, sight: str) -> str:
 
 def short_task(task: str) -> str:
     """A task without its library's prefix and version: ``simple_spread``."""
-    if not task.startswith("pz-mpe-"):
+    if not task.startswith(_PARTICLES):
         return task
-    return task.removeprefix("pz-mpe-").rsplit("-v", 1)[0].replace("-", "_")
+    return task.removeprefix(_PARTICLES).rsplit("-v", 1)[0].replace("-", "_")
 
 
 def file_name(*parts: str) -> str:
     """A figure's file name, without its ending, of what it shows; empty parts are left out."""
-    return "-".join(part for part in parts if part).replace("_", "-").replace("/", "-")
+    return "-".join(re.sub(r"[^0-9A-Za-z.]+", "-", part).strip("-.") for part in parts if part)
 
 
-_ENVIRONMENTS = {"smax": "SMAX", "sc2": "SMAC", "sc2v2": "SMACv2", "smaclite": "SMAClite", "gymma": "MPE", "mpe": "MPE"}
+_PARTICLES = "pz-mpe-"
+_STARCRAFT = {"smax": "SMAX", "sc2": "SMAC", "sc2v2": "SMACv2", "smaclite": "SMAClite"}
+# Kinds of tasks that a page takes together, as it calls them and as its figures' files do.
+FAMILIES = {"StarCraft maps": "battles", "particles": "particles", "other tasks": "others"}
+
+
+def family(task: tuple[str, str]) -> str:
+    """Of which of the `FAMILIES` a task (environment, name) is."""
+    env, name = task
+    if env in _STARCRAFT:
+        return "StarCraft maps"
+    # Gymnasium's wrapper plays much else beside the particles.
+    return "particles" if name.startswith(_PARTICLES) else "other tasks"
 
 
 def task_title(task: tuple[str, str]) -> str:
     """A task with its environment: ``3m (SMAX)``."""
     env, name = task
-    return f"{short_task(name)} ({_ENVIRONMENTS.get(env, env)})"
+    return f"{short_task(name)} ({'MPE' if family(task) == 'particles' else _STARCRAFT.get(env, env)})"

@@ -25,6 +25,7 @@ from kd_marl.report.methods import (
     ABLATIONS,
     BASELINES,
     COMPARATORS,
+    FAMILIES,
     LIMITS,
     STUDENT,
     look,
@@ -96,10 +97,12 @@ def _overview(page: Page, groups: Groups) -> None:
     if any(run.shares_episodes for group in shown for run in group.runs):
         page.say(words.SHARED_EPISODES)
     rows = []
-    for family, members in (("StarCraft maps", _battles(groups)), ("particles", _particles(groups))):
+    for family in FAMILIES:
         for limits, sight in itertools.product(LIMITS, _PRESETS):
             mine = [
-                groups.main[cell] for task in members if (cell := Cell(task, STUDENT, limits, sight)) in groups.main
+                groups.main[cell]
+                for task in groups.of_family(family)
+                if (cell := Cell(task, STUDENT, limits, sight)) in groups.main
             ]
             if not mine:
                 continue
@@ -137,7 +140,7 @@ def _scores(page: Page, groups: Groups) -> None:
         if any(group.cell.method in BASELINES for task in in_tables[name] for group in groups.of_task(task)):
             page.say(words.BASELINES)
         for task in in_tables[name]:
-            page.say(f"### {task_title(task)}", table(*tables.scores_table(groups, task)))
+            _task_scores(page, groups, task)
         done = {task[1] for task in in_tables[name]}
         left = [task for task in paper.numbers()[name] if task not in done]
         if left:
@@ -147,7 +150,11 @@ def _scores(page: Page, groups: Groups) -> None:
     if others:
         page.say("## Tasks that the paper has not")
     for task in others:
-        page.say(f"### {task_title(task)}", table(*tables.scores_table(groups, task)))
+        _task_scores(page, groups, task)
+
+
+def _task_scores(page: Page, groups: Groups, task: Task) -> None:
+    page.say(f"### {task_title(task)}", table(*tables.scores_table(groups, task)), tables.own_actions(groups, task))
 
 
 def _comparisons(page: Page, groups: Groups) -> None:
@@ -182,9 +189,10 @@ def _costs(page: Page, groups: Groups) -> None:
 
 def _curves(page: Page, groups: Groups) -> None:
     page.say("## Learning curves")
-    battles, particles = _battles(groups), _particles(groups)
-    shown = [figure_curves.learning_curves(groups, battles, "curves-battles")] if battles else []
-    shown += [figure_curves.learning_curves(groups, particles, "curves-particles")] if particles else []
+    shown = [
+        figure_curves.learning_curves(groups, groups.of_family(family), f"curves-{name}")
+        for family, name in FAMILIES.items()
+    ]
     shown.append(figure_curves.learning_curves(groups, groups.tasks, "curves-terms", terms=True))
     drawn = [picture for picture in shown if picture is not None]
     for picture in drawn:
@@ -251,14 +259,6 @@ def _missing(page: Page, groups: Groups, passed_over: Sequence[str]) -> None:
     page.say("## What was left out")
     left = [*groups.left_out, *passed_over]
     page.say(bullets(_plain(line) for line in left) if left else "Nothing: every run found is in a table.")
-
-
-def _battles(groups: Groups) -> list[Task]:
-    return [task for task in groups.tasks if task not in _particles(groups)]
-
-
-def _particles(groups: Groups) -> list[Task]:
-    return [task for task in groups.tasks if task[1].startswith("pz-mpe-")]
 
 
 def _lack(groups: Iterable[Group], what: str) -> str:

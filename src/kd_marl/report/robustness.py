@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from kd_marl.artifacts import atomic
-from kd_marl.errors import UserError
 from kd_marl.report.estimates import estimate
 from kd_marl.report.groups import Group, Groups
 from kd_marl.report.markdown import table
@@ -13,34 +11,19 @@ from kd_marl.report.methods import task_title
 from kd_marl.report.tables import percent
 from kd_marl.stress.page import made_by
 
-FILE = "stress.json"
-HEAD = ["disturbance", "teacher", "student", "teacher keeps of itself", "student keeps of the undisturbed teacher"]
 _KEPT = ("retention_teacher", "retention_undisturbed", "retention_disturbed")
 
 
 def section(groups: Groups) -> list[str]:
-    """The paragraphs, a table for each group that was tested; empty if none was.
-
-    Raises:
-        UserError: a file is broken.
-    """
+    """The paragraphs, a table for each group that was tested; empty if none was."""
     parts: list[str] = []
     for task in groups.tasks:
         for group in groups.students(task):
-            tested = [facts for run in group.runs if (facts := _read(run.folder / FILE)) is not None]
+            tested = [run.stress for run in group.runs if run.stress is not None]
             if tested:
                 heading = f"### {task_title(task)}, {group.cell.method}, {group.cell.setting}"
                 parts += [heading, _table(tested), _said(group, tested)]
     return parts
-
-
-def _read(file: Any) -> dict[str, Any] | None:
-    if not file.is_file():
-        return None
-    facts = atomic.read_json(file)
-    if (facts.get("format"), facts.get("version")) != ("kd-marl/stress", 1):
-        raise UserError(f"{file} is {facts.get('format')} version {facts.get('version')}: this report reads version 1")
-    return facts
 
 
 def _table(tested: list[dict[str, Any]]) -> str:
@@ -53,7 +36,8 @@ def _table(tested: list[dict[str, Any]]) -> str:
         kept = [percent(estimate([row[key] for row in same])) for key in _KEPT]
         rows.append([name, *cells, *kept, str(len(same))])
     measure = tested[0]["measures"]
-    head = [HEAD[0], f"teacher's {measure}", f"student's {measure}", *HEAD[3:], "of the equally disturbed one", "seeds"]
+    head = ["disturbance", f"teacher's {measure}", f"student's {measure}", "teacher keeps of itself"]
+    head += ["student keeps of the undisturbed teacher", "of the equally disturbed one", "seeds"]
     return table(head, rows)
 
 

@@ -16,11 +16,12 @@ import safetensors.numpy
 
 from kd_marl.artifacts import atomic
 from kd_marl.errors import UserError
+from kd_marl.report import validity
 from kd_marl.report.methods import OTHER_STAGES
 
 # Folders below a results folder that hold no records, and much else.
 _NO_RECORDS = frozenset({"_sources", "buffers", "models", "logs", "bundles"})
-ACTIONS_FILE = "actions.safetensors"
+ACTIONS_FILE, STRESS_FILE = "actions.safetensors", "stress.json"
 # An absolute path to a bundled teacher, and what of it is the same on every machine.
 _BUNDLED = re.compile(r"/[^\s'\"=]*/(src/zoo/)")
 
@@ -154,6 +155,20 @@ class Run:
         except (OSError, ValueError, safetensors.SafetensorError) as error:
             raise UserError(f"{file} is damaged: {error}") from error
 
+    @cached_property
+    def stress(self) -> dict[str, Any] | None:
+        """What `kd-marl stress` measured; None for a run that has not been through it.
+
+        Raises:
+            UserError: the file is broken.
+        """
+        file = self.folder / STRESS_FILE
+        if not file.is_file():
+            return None
+        facts = atomic.read_json(file)
+        validity.check_part("stress", facts, file)
+        return facts
+
 
 @dataclass
 class Found:
@@ -207,8 +222,9 @@ def _in_order(record: Path) -> tuple[str, int, str]:
 
 def _read(folder: Path) -> Run | str:
     """The run in a folder, or why it does not count; empty where nothing was to be expected of it."""
-    config, record = (atomic.read_json(folder / f"{name}.json") for name in ("config", "run"))
-    name = config.get("name")
+    config = _part(folder, "config", "config")
+    record = _part(folder, "run", "account")
+    name = config["name"]
     if name in OTHER_STAGES:
         return ""
     if not (folder / "summary.json").is_file():
@@ -218,14 +234,18 @@ def _read(folder: Path) -> Run | str:
         return f"{name} has no result, its status is {status}"
     if config.get("evaluate"):
         return f"{name} evaluated again what another run had trained: that run counts"
-    summary = atomic.read_json(folder / "summary.json")
+    summary = _part(folder, "summary", "summary")
     results = str(config.get("local_results_path", ""))
     run = Run(folder, placeless(config, results), placeless(summary, results), record)
-    try:
-        _check(run)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"its record lacks what a result has ({type(error).__name__}: {error})") from error
+    validity.check_shapes(run)
+    _ = run.stress
     return run
+
+
+def _part(folder: Path, file: str, part: str) -> dict[str, Any]:
+    facts = atomic.read_json(folder / f"{file}.json")
+    validity.check_part(part, facts, folder / f"{file}.json")
+    return facts
 
 
 def placeless(facts: Any, results: str) -> Any:
@@ -244,23 +264,3 @@ def placeless(facts: Any, results: str) -> Any:
     if os.path.isabs(results):
         facts = facts.replace(results, Path(results).name)
     return _BUNDLED.sub(r"\1", facts)
-
-
-def _check(run: Run) -> None:
-    """Touch what the page reads, so that a broken record is found here and not half-way through it."""
-    _ = (run.method, run.task, run.limits, run.sight, run.seed, run.teacher, run.commit, run.machine)
-    _ = (run.metrics, run.counts)
-    scores = [run.policy, *((run.summary["teacher"], run.summary["random"]) if run.is_student else ())]
-    for score in scores:
-        float(score["return_mean"])
-        if score["win_rate"] is not None:
-            float(score["win_rate"])
-    int(run.summary["episodes"])
-    if run.is_student:
-        _ = [run.summary[key] for key in ("retention", "flops_ratio", "agreement", "widths", "inputs")]
-        if not run.teacher:
-            raise KeyError("teacher_artifact")
-    if run.counts and "actions" not in run.summary:
-        raise KeyError("actions")
-    for sees in run.summary.get("sees", ()):
-        _ = [sees[key] for key in ("agent", "draw")], [seen <= of for seen, of in sees["blocks"].values()]

@@ -11,6 +11,7 @@ from kd_marl.report.markdown import short
 from kd_marl.report.methods import ABLATIONS, BASELINES, COMPARATORS, LIMITS, STUDENT, look, place, setting_title
 from kd_marl.report.runs import Run
 from kd_marl.report.scores import TaskScores, cost, over_seeds
+from kd_marl.resume import hides
 
 NOT_RUN, ABSENT = "not run", "-"
 # Head of a column with both, e.g. ``3 x 500``.
@@ -38,6 +39,18 @@ def scores_table(groups: Groups, task: Task) -> Rows:
         group = groups.main.get(Cell(task, method, limits, sight))
         rows.append(_score_row(found, method, limits, sight, group))
     return head, rows
+
+
+def own_actions(groups: Groups, task: Task) -> str:
+    """Which rows of a task's tables are of agents that are told their own last action; empty where none are."""
+    hidden = [group for group in groups.of_task(task) if hides(group.runs[0].config)]
+    told = [group for group in hidden if group.runs[0].config.get("own_action")]
+    if not told:
+        return ""
+    if len(told) == len(hidden):
+        return "Under a mask, agents are also told their own last action."
+    rows = "; ".join(f"{look(group.cell.method).title} {group.cell.setting}" for group in hidden if group not in told)
+    return f"Under a mask, agents are also told their own last action, but for {rows}."
 
 
 def comparators_table(groups: Groups, task: Task, limits: str, sight: str) -> Rows:

@@ -32,10 +32,11 @@ other observations and another enemy. Win rates cannot be compared with the pape
 own teacher can, with care, since it too depends on how hard the game is."""
 
 BASELINES = """\
-**MAPPO, QMIX and VDN** are the host's own, trained under the limits from nothing, with agents as wide as the widest
-student and as many environment steps as teacher, buffer and student took together. What else they have is the host's
-too, and not all of it is to their advantage: MAPPO's critic is as wide as its agents, and bootstraps beyond the true
-end of an episode; QMIX and VDN learn once after every eight episodes. docs/comparators.md says more, and what a MAPPO
+**MAPPO, QMIX and VDN** are the host's own, trained under the limits from nothing. The grids in suites/ give them agents
+as wide as the widest student and as many environment steps as teacher, buffer and student take together; the columns
+of FLOPs and steps say what those of this page had. What else they have is the host's too, and not all of it is to
+their advantage: MAPPO's critic is as wide as its agents, and bootstraps beyond the true end of an episode; QMIX and
+VDN learn once after as many episodes as environments run side by side. docs/comparators.md says more, and what a MAPPO
 without these faults reaches."""
 
 SHARED_EPISODES = """\
