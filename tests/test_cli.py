@@ -11,7 +11,9 @@ import pytest
 
 from kd_marl.cli import main
 from kd_marl.commands import doctor
-from kd_marl.launch import parse_command
+from kd_marl.errors import UserError
+from kd_marl.host import get_host
+from kd_marl.launch import assemble, parse_command
 
 COMMANDS = [
     [],
@@ -127,6 +129,7 @@ def test_masks_takes_the_users_own(capsys):
         (["--key", "pz-mpe-simple-sprea-v3"], "did you mean 'pz-mpe-simple-spread-v3'"),
         (["--masks", "{7: [V]}"], "7"),
         (["--masks", "{0: [W]}"], "W"),
+        (["--width", "0"], "at least 1 wide: give --width 32"),
     ],
 )
 def test_masks_says_a_mistake_in_one_line(capsys, arguments, message):
@@ -134,6 +137,23 @@ def test_masks_says_a_mistake_in_one_line(capsys, arguments, message):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_masks_without_a_task_say_how_theirs_is_named(capsys):
+    assert main(["masks", "--env-config=mpe"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "error: --env-config=mpe needs the task: add --key (for example --key pz-"
+    )
+    with pytest.raises(UserError, match=r"needs the task: add 'with env_args\.key="):
+        assemble(get_host(), parse_command(["--config=mappo", "--env-config=mpe"]))
+
+
+def test_masks_of_a_battle_of_given_sizes_need_no_map(capsys):
+    assert main(["masks", "--env-config=smax", "--n-agents=2", "--n-enemies=3", "--limits=lh"]) == 0
+    unnamed = capsys.readouterr().out
+    assert unnamed.startswith("2_vs_3: who sees what")
+    assert main(["masks", "--env-config=smax", "--map-name=2_vs_3", "--n-agents=2", "--n-enemies=3"]) == 0
+    assert capsys.readouterr().out == unnamed
 
 
 def test_masks_of_an_unknown_environment(capsys):

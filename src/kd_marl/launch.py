@@ -28,6 +28,7 @@ from kd_marl.host import SOURCE_ROOT, Host
 PLUGIN_CONFIG = SOURCE_ROOT / "config"
 # The controller with a network of its own for each agent, and those of the hosts that it can stand in for.
 OWN_NETWORKS, REPLACEABLE = "hetero_mac", ("basic_mac", "non_shared_mac")
+_NAMING = "add 'with env_args.key=...' (for example env_args.key=pz-mpe-simple-spread-v3) or env_args.map_name=..."
 
 USAGE = """usage: python src/main.py --config=ALG --env-config=ENV [with key=value env_args.key=value ...]
 
@@ -85,8 +86,13 @@ def parse_command(arguments: list[str]) -> Command:
     return Command(flags["--config"], flags["--env-config"], tuple(rest), updates)
 
 
-def assemble(host: Host, command: Command) -> dict[str, Any]:
+def assemble(host: Host, command: Command, naming: str = _NAMING) -> dict[str, Any]:
     """The merged configuration before Sacred's updates, with ``map_name`` set.
+
+    Args:
+        host: whose configurations these are.
+        command: which of them, and its updates.
+        naming: how this command's user names a task, for the message to one who has not.
 
     Raises:
         UserError: an unknown configuration name, an unreadable YAML file, a variant of nothing or with keys that its
@@ -110,10 +116,7 @@ def assemble(host: Host, command: Command) -> dict[str, Any]:
     name = environment.get("map_name") or environment.get("key") or ""
     name = command.updates.get("env_args.map_name") or command.updates.get("env_args.key") or name
     if not name:
-        raise UserError(
-            f"--env-config={command.environment} needs the task: add 'with env_args.key=...' "
-            "(for example env_args.key=pz-mpe-simple-spread-v3) or env_args.map_name=..."
-        )
+        raise UserError(f"--env-config={command.environment} needs the task: {naming}")
     config["map_name"] = name
     config["command"] = command.line
     return config

@@ -35,6 +35,8 @@ def add(subparsers: Subparsers) -> None:
 def _masks(args: argparse.Namespace) -> int:
     from kd_marl.host import get_host
 
+    if args.width < 1:
+        raise UserError(f"a network is at least 1 wide: give --width 32, for example, not {args.width}")
     # First of all: an EPyMARL checkout brings its own `envs` package, which ours joins.
     host = get_host()
 
@@ -45,10 +47,15 @@ def _masks(args: argparse.Namespace) -> int:
     from kd_marl.launch import assemble, parse_command
 
     register.register(host)
-    updates = [f"env_args.{key}={value}" for key, value in (("key", args.key), ("map_name", args.map_name)) if value]
+    map_name = args.map_name
+    if args.n_agents is not None and not (args.key or map_name):
+        # Sizes are all that its masks depend on.
+        map_name = f"{args.n_agents}_vs_{args.n_enemies}"
+    updates = [f"env_args.{key}={value}" for key, value in (("key", args.key), ("map_name", map_name)) if value]
     # The algorithm plays no part in who sees what; any stock one completes the configuration.
     command = parse_command(["--config=mappo", f"--env-config={args.env_config}", "with", *updates])
-    config: dict[str, Any] = assemble(host, command)
+    naming = "add --key (for example --key pz-mpe-simple-spread-v3) or --map-name (for example --map-name 3m)"
+    config: dict[str, Any] = assemble(host, command, naming)
     for update in updates:
         key, value = update.removeprefix("env_args.").split("=", 1)
         config["env_args"][key] = value
