@@ -45,7 +45,7 @@ setup(
         "rich>=13",
         "sacred>=0.8.5",
         "safetensors>=0.4.3",
-        "scipy>=1.11",
+        "scipy>=1.15",
         "tqdm>=4.66",
         "setuptools<81",  # sacred imports pkg_resources
         "torch>=2.4",

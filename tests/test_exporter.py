@@ -25,6 +25,30 @@ def test_an_export_does_not_write_over_a_buffer(mains, tiny_results, tiny_buffer
     assert (tiny_buffer / "buffer.json").read_bytes() == before
 
 
+def test_a_continued_export_plays_episodes_of_its_own_however_many_at_once(results, tmp_path):
+    # Inside: `tiny_stages` registers a toy task with this process's host.
+    from kd_learners.exporter import BufferExporter
+    from tiny_stages import OBS, described, stage_args
+
+    def environments(shards, blocks):
+        """Seeds of the environments of an export that finds so many shards."""
+        folder = tmp_path / f"{shards}-{blocks}"
+        folder.mkdir()
+        for number in range(shards):
+            (folder / f"shard-{number:05d}.safetensors").touch()
+        sizes = dict.fromkeys(("batch_size_run", "batch_size", "buffer_size"), blocks)
+        given = {"teacher": str(results / "teacher"), "expert_buffer": str(folder), "resume": True, **sizes}
+        args = described(stage_args("kd_export", tmp_path, **given))
+        BufferExporter.prepare_run(args, OBS)
+        first = args.env_args["seed"]
+        return range(first, first + blocks)
+
+    played = [environments(shards, blocks) for shards, blocks in ((0, 100), (1, 20), (2, 512), (3, 4))]
+    assert played[0][0] == 1
+    seeds = [seed for some in played for seed in some]
+    assert len(seeds) == len(set(seeds))
+
+
 @pytest.mark.parametrize(
     ("update", "message"),
     [

@@ -147,6 +147,9 @@ def test_a_foreign_teacher_with_lost_return_statistics_is_refused(results, tmp_p
 
 
 # ------------------------------------------------------------------------------------------------------- the settings
+SEES_STATE = "python src/main.py --config=kd_student --env-config=signals with teacher_input=state"
+
+
 @pytest.mark.parametrize(
     ("updates", "message"),
     [
@@ -166,12 +169,68 @@ def test_a_foreign_teacher_with_lost_return_statistics_is_refused(results, tmp_p
         ({"student_episodes": 0}, "student_episodes is 0: expected a whole number of at least 1"),
         ({"minibatch_episodes": 0}, "minibatch_episodes is 0: expected a whole number of at least 1"),
         ({"eval_episodes": 0}, "eval_episodes is 0: expected a number of episodes of at least 1"),
+        ({"t_max": 0}, "t_max is 0: expected a whole number of at least 1"),
+        ({"lr": -1.0}, "lr is -1.0: it must be above 0"),
+        ({"lr_final_share": -1}, "lr_final_share is -1.0: it must lie between 0 and 1"),
+        ({"grad_norm_clip": -1.0}, "grad_norm_clip is -1.0: it must be above 0"),
+        ({"eps_clip": -0.2}, "eps_clip is -0.2: it must be above 0"),
+        ({"temperature": float("inf")}, "temperature is inf: it must be above 0"),
+        ({"gamma": "x"}, "gamma is 'x': expected a value of type float or null"),
+        ({"gamma": 1.5}, "gamma is 1.5: it must lie between 0 and 1"),
+        ({"kl_coef": -1.0}, "kl_coef is -1.0: it must be 0 or more"),
+        ({"ppo_coef": float("nan")}, "ppo_coef is nan: it must be 0 or more"),
+        ({"role_init": "random"}, "role_init is 'random': choose one of kmeans, orthogonal"),
+        ({"n_roles": -1}, "n_roles is -1: it must be 0 or more"),
+        ({"buffer_episodes": 0}, "buffer_episodes is 0: expected a whole number of at least 1"),
+        ({"buffer_episodes": "many"}, "buffer_episodes is 'many': expected a value of type int"),
+        ({"hidden_dim": -1, "widths": None}, "hidden_dim is -1: expected a number of units of at least 1"),
+        ({"use_cuda": True}, "runs on the CPU: set use_cuda=False"),
+        ({"action_selector": "epsilon_greedy"}, "samples its actions from a policy: set action_selector=soft_policies"),
+        ({"distill_on": "mixed", "student_share": 0.05}, "student_share=0.05 of minibatch_episodes=8 is, rounded, 0"),
+        ({"command": SEES_STATE, "teacher_input": "state"}, "teacher_input is state, and the teacher in .* sees obs"),
+        ({"reward_scalarisation": "mean"}, "reward_scalarisation=sum, this run has mean.* or ppo_coef=0"),
     ],
 )
 def test_an_impossible_setting_is_one_line_before_anything_is_made(results, tmp_path, updates, message):
     with pytest.raises(UserError, match=message) as caught:
         make_learner(results, tmp_path, **updates)
     assert "\n" not in str(caught.value)
+
+
+def test_rewards_of_another_unit_do_no_harm_without_ppo(results, tmp_path):
+    teacher = {"expert_buffer": str(tmp_path / "buffer"), "reward_scalarisation": "mean"}
+    shutil.copytree(results / "buffer", tmp_path / "buffer")
+    facts = json.loads((tmp_path / "buffer" / "buffer.json").read_text())
+    (tmp_path / "buffer" / "buffer.json").write_text(json.dumps({**facts, "reward_scalarisation": "mean"}))
+    make_learner(results, tmp_path, ppo_coef=0.0, **teacher)
+    with pytest.raises(UserError, match="reward_scalarisation=sum, this run has mean"):
+        make_learner(results, tmp_path, **teacher)
+
+
+def test_a_buffer_without_episodes_is_refused(results, tmp_path):
+    shutil.copytree(results / "buffer", tmp_path / "buffer")
+    for shard in (tmp_path / "buffer").glob("shard-*"):
+        shard.unlink()
+    file = tmp_path / "buffer" / "buffer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "shards": [], "episodes": 0, "steps": 0}))
+    with pytest.raises(UserError, match="holds no episode yet: finish it with --config=kd_export, resume=True"):
+        make_learner(results, tmp_path, expert_buffer=str(tmp_path / "buffer"))
+
+
+def test_an_evaluation_reads_only_what_plays(results, tmp_path):
+    learner = make_learner(results, tmp_path)
+    learner.t_env = 7
+    learner.save_models(str(tmp_path))
+    (tmp_path / "training.th").unlink()
+    other = make_learner(results, tmp_path, evaluate=True, lr=0.5, feature_coef=1.0)
+    other.load_models(str(tmp_path))
+    assert other.t_env == 7 and same(learner.mac.agent.state_dict(), other.mac.agent.state_dict())
+    file = tmp_path / "checkpoint.json"
+    facts = json.loads(file.read_text())
+    del facts["mask"]
+    file.write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="is no student's: give the folder of a run of kd_student"):
+        other.load_models(str(tmp_path))
 
 
 def test_a_gpu_is_refused(learner):

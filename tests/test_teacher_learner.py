@@ -242,7 +242,7 @@ def test_only_a_better_test_replaces_the_best_weights():
     ):
         best.offer(step, value, weights(name))
     assert copied == ["a", "c"]
-    assert (best.step, best.value, best.weights, best.tests) == (30, (0.5, -4.0), {"name": "c"}, 4)
+    assert (best.step, best.value, best.weights) == (30, (0.5, -4.0), {"name": "c"})
 
 
 def test_a_test_that_is_followed_by_a_save_counts_in_it(learner, tmp_path):
@@ -318,6 +318,25 @@ def test_training_goes_on_from_a_checkpoint_as_if_never_stopped(tmp_path):
     assert vars(learner.returns) == vars(other.returns)
 
 
+def test_a_test_is_told_once_however_often_a_run_is_gone_on_with(tmp_path):
+    learner = make_learner(tmp_path)
+    learner.steps_before = 100  # as where it began with another teacher
+    learner.past_tests = [[60, 1.0]]
+    for step, value in ((4, 2.0), (9, 1.0)):
+        learner.logger.log_stat("test_return_mean", value, step)
+    for stop in (9, 15, 20):
+        learner.steps = stop
+        learner.save_models(str(tmp_path / str(stop)))
+        again = make_learner(tmp_path)
+        again.steps_before = 100
+        # What the run logged before is read again, before its networks are.
+        again.logger.stats = {name: list(values) for name, values in learner.logger.stats.items()}
+        again.load_models(str(tmp_path / str(stop)))
+        learner = again
+    learner.logger.log_stat("test_return_mean", 3.0, 25)
+    assert learner.facts()["tests"] == [[60, 1.0], [104, 2.0], [109, 1.0], [125, 3.0]]
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -328,6 +347,22 @@ def test_training_goes_on_from_a_checkpoint_as_if_never_stopped(tmp_path):
         ("minibatches", 0, "minibatches is 0: expected a whole number of at least 1"),
         ("batch_size_run", 64, "kd_mappo_teacher takes the episodes just played: set batch_size, buffer_size and"),
         ("eps_clip", "wide", "eps_clip is 'wide': expected a value of type float"),
+        ("eps_clip", -0.2, "eps_clip is -0.2: it must be above 0"),
+        ("lr", -1.0, "lr is -1.0: it must be above 0"),
+        ("critic_lr", float("nan"), "critic_lr is nan: it must be above 0"),
+        ("grad_norm_clip", -1.0, "grad_norm_clip is -1.0: it must be above 0"),
+        ("lr_final_share", -1.0, "lr_final_share is -1.0: it must lie between 0 and 1"),
+        ("gamma", 2.0, "gamma is 2.0: it must lie between 0 and 1"),
+        ("gae_lambda", 5.0, "gae_lambda is 5.0: it must lie between 0 and 1"),
+        ("entropy_coef", float("inf"), "entropy_coef is inf: it must be 0 or more"),
+        ("patience", -1.0, "patience is -1.0: it must be 0 or more"),
+        ("imitation_gap_coef", -0.1, "imitation_gap_coef is -0.1: it must be 0 or more"),
+        ("t_max", 0, "t_max is 0: expected a whole number of at least 1"),
+        ("hidden_dim", 2.5, "hidden_dim is 2.5: expected a number of units of at least 1"),
+        ("hidden_dim", 0, "hidden_dim is 0: expected a number of units of at least 1"),
+        ("eval_episodes", 0, "eval_episodes is 0: expected a number of episodes of at least 1"),
+        ("action_selector", "epsilon_greedy", "samples its actions from a policy: set action_selector=soft_policies"),
+        ("agent_output_type", "q", "samples its actions from a policy: set agent_output_type=pi_logits"),
     ],
 )
 def test_a_wrong_setting_is_one_line(tmp_path, key, value, message):

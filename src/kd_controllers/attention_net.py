@@ -188,6 +188,16 @@ class AttentionGroup(WidthGroup):
         return network
 
 
+def check_window(window: object) -> None:
+    """Refuse what is no window.
+
+    Raises:
+        UserError: it is not a positive whole number of steps.
+    """
+    if type(window) is not int or window < 1:
+        raise UserError(f"attention_window is {window!r}: expected a number of steps of at least 1")
+
+
 class AttentionStudent(HeteroStudent):
     """The policies of all agents, each an `AttentionStep`."""
 
@@ -204,8 +214,7 @@ class AttentionStudent(HeteroStudent):
         Raises:
             UserError: an unknown sharing, or a window that is none.
         """
-        if type(window) is not int or window < 1:
-            raise UserError(f"attention_window is {window!r}: expected a number of steps of at least 1")
+        check_window(window)
         self.window = window
         super().__init__(widths, visible, n_actions, sharing)
 

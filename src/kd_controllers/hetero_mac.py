@@ -11,7 +11,7 @@ from torch import Tensor
 
 from envs.hetero_mask.mask import ObservationMask, before
 from envs.hetero_mask.presets import default_widths, scaled_widths
-from kd_controllers.policy_mac import PolicyMAC
+from kd_controllers.policy_mac import PolicyMAC, check_hidden_dim
 from kd_controllers.student_net import HeteroStudent
 from kd_controllers.students import make_student
 from kd_marl.deploy.boards import read_budget
@@ -164,6 +164,7 @@ def read_widths(given: Any, mask: ObservationMask, limits: str, width: int) -> t
         UserError: a wrong number of widths, or a width that is none.
     """
     if given is None or given == "":
+        check_hidden_dim(width)
         widths: Sequence[Any] = default_widths(mask.layout, mask, limits, width)
     elif given == "auto":
         widths = scaled_widths(mask)

@@ -8,9 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kd_marl.errors import UserError
 from kd_marl.host import get_host
 
 UNAVAILABLE_LOGIT = -1e10
+
+
+def check_hidden_dim(value: Any) -> None:
+    """Refuse a ``hidden_dim`` that is no number of units.
+
+    Raises:
+        UserError: it is not a positive whole number.
+    """
+    if type(value) is not int or value < 1:
+        raise UserError(f"hidden_dim is {value!r}: expected a number of units of at least 1")
 
 
 class PolicyMAC:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kd_controllers.attention_net import AttentionStudent
+from kd_controllers.attention_net import AttentionStudent, check_window
 from kd_controllers.personal_net import PersonalStudent
 from kd_controllers.student_net import HeteroStudent
 from kd_marl.errors import UserError, nearest
@@ -22,14 +22,19 @@ STUDENTS: dict[str, Maker] = {
 }
 
 
-def check_agent(name: str) -> None:
-    """Refuse an unknown kind of student.
+def check_agent(args: Any) -> None:
+    """Refuse an unknown kind of student, or an impossible setting of it.
+
+    Args:
+        args: the run's namespace: ``agent``, and what that kind of network reads.
 
     Raises:
-        UserError: ``name`` is none of ``STUDENTS``.
+        UserError: ``agent`` is none of ``STUDENTS``, or a window of attention is none.
     """
-    if name not in STUDENTS:
-        raise UserError(f"agent '{name}' is no student's network; {nearest(name, STUDENTS)}")
+    if args.agent not in STUDENTS:
+        raise UserError(f"agent '{args.agent}' is no student's network; {nearest(args.agent, STUDENTS)}")
+    if args.agent == "attention_rnn":
+        check_window(args.attention_window)
 
 
 def make_student(args: Any, widths: Sequence[int], visible: Sights) -> HeteroStudent:
@@ -43,5 +48,5 @@ def make_student(args: Any, widths: Sequence[int], visible: Sights) -> HeteroStu
     Raises:
         UserError: an unknown kind, or an impossible setting of it.
     """
-    check_agent(args.agent)
+    check_agent(args)
     return STUDENTS[args.agent](args, widths, visible)

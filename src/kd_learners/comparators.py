@@ -80,6 +80,14 @@ class GlobalPersonalisation(nn.Module):
         return torch.tanh((weights @ encoded.unsqueeze(-1)).squeeze(-1) + self.bias(embedding))
 
 
+PERSONAL_ONLY = "personal_coef and privileged_coef are for agent=personal_rnn: set agent, or both to 0"
+
+
+def asks_for_personal(settings: ObjectiveSettings) -> bool:
+    """Whether a run's weights ask for the personalised terms."""
+    return settings.personal_coef != 0 or settings.privileged_coef != 0
+
+
 class ComparatorTerms(nn.Module):
     """The comparators' terms that a run's weights ask for, with the networks that compute them; none for kd_student.
 
@@ -102,9 +110,9 @@ class ComparatorTerms(nn.Module):
             UserError: the personalised terms are asked for of students that have no such part.
         """
         super().__init__()
-        personal = settings.personal_coef != 0 or settings.privileged_coef != 0
+        personal = asks_for_personal(settings)
         if personal and not isinstance(agent, PersonalStudent):
-            raise UserError("personal_coef and privileged_coef are for agent=personal_rnn: set agent, or both to 0")
+            raise UserError(PERSONAL_ONLY)
         width = agent.max_width
         self.feature = nn.Linear(width, teacher_width) if settings.feature_coef else None
         self.personalisation = GlobalPersonalisation(state_size, width) if personal else None

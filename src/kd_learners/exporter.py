@@ -12,12 +12,15 @@ from kd_controllers.teacher_mac import TeacherMAC
 from kd_learners import batches
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.losses import action_log_prob, masked_log_softmax
-from kd_learners.settings import check_blocks, check_counts, read_settings
+from kd_learners.settings import check_acting, check_blocks, check_counts, read_settings
 from kd_marl import environments, progress, resume, stages
 from kd_marl.artifacts.expert_buffer import ExpertBufferWriter
 from kd_marl.artifacts.shard import EMBEDDING_DTYPES
 from kd_marl.errors import UserError
 from kd_marl.host import get_host
+
+# More environments than play side by side, so that a continued export may have another number of them.
+SEEDS_OF_A_SHARD = 1000
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +89,7 @@ class BufferExporter:
             UserError: a key has an impossible value, or no teacher is found.
         """
         check_blocks(args)
+        check_acting(args)
         read_settings(ExportSettings, args)
         if environments.is_limited(args) and args.mask_at == "environment":
             raise UserError("kd_export records everything, for students of any limits: set mask_at=controller")
@@ -94,7 +98,7 @@ class BufferExporter:
         args.teacher_artifact = stages.locate_teacher(args, obs_size)
         args.buffer_folder = stages.buffer_folder(args, args.teacher_artifact)
         shards = len(list(args.buffer_folder.glob("shard-*.safetensors"))) if args.resume else 0
-        args.env_args["seed"] += shards * args.batch_size_run
+        args.env_args["seed"] += shards * max(SEEDS_OF_A_SHARD, args.batch_size_run)
         torch.manual_seed(args.seed + shards)
 
     def train(self, batch: Any, t_env: int, episode_num: int) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from kd_learners import losses
 from kd_learners.advantages import standardise
 from kd_learners.labelled import LabelledSteps
+from kd_learners.settings import check_above_zero, check_not_negative
 from kd_marl.errors import UserError
 
 CE_TARGETS = ("hard", "soft")
@@ -45,9 +46,8 @@ class ObjectiveSettings:
     def __post_init__(self) -> None:
         if self.ce_target not in CE_TARGETS:
             raise UserError(f"ce_target is '{self.ce_target}': choose one of {', '.join(CE_TARGETS)}")
-        for name in ("temperature", "ce_temperature"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be above 0")
+        check_above_zero(self, "temperature", "ce_temperature", "eps_clip")
+        check_not_negative(self, "ppo_coef", "entropy_coef", *(f"{name}_coef" for name in TAUGHT))
 
 
 def with_distillation(settings: ObjectiveSettings, share: float) -> ObjectiveSettings:

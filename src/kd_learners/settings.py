@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypeVar, get_type_hints
+import math
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from kd_marl.errors import UserError
 
@@ -19,11 +20,12 @@ def read_settings(kind: type[Settings], args: Any) -> Settings:
     hints = get_type_hints(kind)
     values = {}
     for item in dataclasses.fields(kind):  # type: ignore[arg-type]
-        value, expected = getattr(args, item.name), hints[item.name]
-        if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        value, expected = getattr(args, item.name), get_args(hints[item.name]) or (hints[item.name],)
+        if float in expected and type(value) is int:
             value = float(value)
-        if expected in (int, float, bool, str) and type(value) is not expected:
-            raise UserError(f"{item.name} is {value!r}: expected a value of type {expected.__name__}")
+        if type(value) not in expected:
+            words = " or ".join("null" if kind is type(None) else kind.__name__ for kind in expected)
+            raise UserError(f"{item.name} is {value!r}: expected a value of type {words}")
         values[item.name] = value
     return kind(**values)
 
@@ -37,6 +39,51 @@ def check_counts(settings: Any, *names: str) -> None:
     for name in names:
         if getattr(settings, name) < 1:
             raise UserError(f"{name} is {getattr(settings, name)}: expected a whole number of at least 1")
+
+
+def check_above_zero(settings: Any, *names: str) -> None:
+    """Refuse what must be a finite number above 0.
+
+    Raises:
+        UserError: the first that is not.
+    """
+    for name in names:
+        if not 0.0 < getattr(settings, name) < math.inf:
+            raise UserError(f"{name} is {getattr(settings, name)}: it must be above 0")
+
+
+def check_not_negative(settings: Any, *names: str) -> None:
+    """Refuse what must be a finite number of at least 0, such as the weight of a term.
+
+    Raises:
+        UserError: the first that is not.
+    """
+    for name in names:
+        if not 0.0 <= getattr(settings, name) < math.inf:
+            raise UserError(f"{name} is {getattr(settings, name)}: it must be 0 or more")
+
+
+def check_shares(settings: Any, *names: str) -> None:
+    """Refuse what must lie between 0 and 1, such as a discount; None is left alone.
+
+    Raises:
+        UserError: the first that does not.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not 0.0 <= value <= 1.0:
+            raise UserError(f"{name} is {value}: it must lie between 0 and 1")
+
+
+def check_acting(args: Any) -> None:
+    """Refuse a way of acting of which the policy's probabilities would not be those of the actions taken.
+
+    Raises:
+        UserError: actions are not sampled from the policy.
+    """
+    for key, wanted in (("agent_output_type", "pi_logits"), ("action_selector", "soft_policies")):
+        if getattr(args, key) != wanted:
+            raise UserError(f"{args.learner} samples its actions from a policy: set {key}={wanted}")
 
 
 def check_blocks(args: Any) -> None:

@@ -21,11 +21,20 @@ from kd_controllers.hetero_mac import HeteroMAC, student_widths
 from kd_controllers.student_net import check_sharing
 from kd_controllers.students import check_agent
 from kd_learners import batches, evaluation, expert_data, objective, roles
-from kd_learners.comparators import ComparatorTerms
+from kd_learners.comparators import PERSONAL_ONLY, ComparatorTerms, asks_for_personal
+from kd_learners.exporter import ExportSettings
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.labelled import LabelledSteps, Labeller, RecentEpisodes
 from kd_learners.losses import action_log_prob, masked_log_softmax
-from kd_learners.settings import check_blocks, check_counts, read_settings
+from kd_learners.settings import (
+    check_above_zero,
+    check_acting,
+    check_blocks,
+    check_counts,
+    check_not_negative,
+    check_shares,
+    read_settings,
+)
 from kd_marl import progress, resume, stages
 from kd_marl.artifacts import atomic
 from kd_marl.artifacts.expert_buffer import ExpertBuffer
@@ -44,6 +53,7 @@ REPORTED = {
     "flops_per_episode": "flops_per_episode_student",
     "decision_us": "decision_us_student",
 }
+NO_CUDA = "kd_mappo_student runs on the CPU: set use_cuda=False"
 # Embeddings that the role centroids are fitted to: plenty for a handful of centroids, and quick.
 ROLE_EMBEDDINGS = 20_000
 
@@ -71,15 +81,30 @@ class StudentSettings:
     def __post_init__(self) -> None:
         if self.distill_on not in SOURCES:
             raise UserError(f"distill_on is '{self.distill_on}': choose one of {', '.join(SOURCES)}")
-        check_counts(self, "updates_per_train", "minibatch_episodes", "student_episodes")
-        if not 0.0 <= self.student_share <= 1.0:
-            raise UserError(f"student_share is {self.student_share}: it must lie between 0 and 1")
+        check_counts(self, "updates_per_train", "minibatch_episodes", "student_episodes", "t_max")
+        check_above_zero(self, "lr", "grad_norm_clip")
+        check_not_negative(self, "n_roles")
+        check_shares(self, "student_share", "lr_final_share", "distillation_final_share", "gamma", "gae_lambda")
+        if self.role_init not in roles.ROLE_INITS:
+            raise UserError(f"role_init is '{self.role_init}': choose one of {', '.join(roles.ROLE_INITS)}")
         if self.decay not in DECAYS:
             raise UserError(f"decay is '{self.decay}': choose one of {', '.join(DECAYS)}")
+        one_sided = self.student_episodes_of_a_minibatch in (0, self.minibatch_episodes)
+        if self.distill_on == "mixed" and one_sided and 0.0 < self.student_share < 1.0:
+            raise UserError(
+                f"student_share={self.student_share} of minibatch_episodes={self.minibatch_episodes} is, rounded, "
+                f"{self.student_episodes_of_a_minibatch}: choose another share or more episodes"
+            )
         if self.decay == "geometric" and min(self.lr_final_share, self.distillation_final_share) <= 0.0:
             raise UserError(
                 "decay=geometric never reaches 0: set lr_final_share and distillation_final_share to more than that"
             )
+
+    @property
+    def student_episodes_of_a_minibatch(self) -> int:
+        """How many episodes of a minibatch are the student's own."""
+        share = {"expert": 0.0, "student": 1.0, "mixed": self.student_share}[self.distill_on]
+        return round(share * self.minibatch_episodes)
 
     def share_left(self, final_share: float, t_env: int) -> float:
         """What is left after ``t_env`` steps of something of which ``final_share`` is left after ``t_max``."""
@@ -97,12 +122,18 @@ def check_keys(args: Any) -> None:
     if not (isinstance(controller, type) and issubclass(controller, HeteroMAC)) or args.mask_at != "controller":
         raise UserError("kd_mappo_student needs mac=hetero_mac and mask_at=controller: the teacher must see it all")
     check_blocks(args)
+    check_acting(args)
     read_settings(StudentSettings, args)
-    read_settings(objective.ObjectiveSettings, args)
+    terms = read_settings(objective.ObjectiveSettings, args)
+    read_settings(ExportSettings, args)
     student_widths(args)
-    check_agent(args.agent)
+    check_agent(args)
+    if asks_for_personal(terms) and args.agent != "personal_rnn":
+        raise UserError(PERSONAL_ONLY)
     check_sharing(args.sharing)
     evaluation.check_episodes(args.eval_episodes)
+    if args.use_cuda:
+        raise UserError(NO_CUDA)
 
 
 class StudentLearner:
@@ -134,9 +165,18 @@ class StudentLearner:
 
     @staticmethod
     def prepare_run(args: Any, obs_size: int) -> None:
-        """Before any environment starts: find the teacher and its buffer, or have them made."""
+        """Before any environment starts: find the teacher and its buffer, or have them made.
+
+        Raises:
+            UserError: a key has an impossible value, or the teacher's critic values rewards of another unit.
+        """
         check_keys(args)
         args.teacher_artifact = stages.locate_teacher(args, obs_size)
+        if args.ppo_coef and (other := stages.valued_otherwise(args.teacher_artifact.facts, vars(args))):
+            raise UserError(
+                f"the critic of the teacher in {args.teacher_artifact.folder} values rewards with {other}, and PPO's "
+                "advantages are taken from it: use the same rewards, another teacher, or ppo_coef=0"
+            )
         if not args.evaluate:
             args.buffer_folder = stages.locate_buffer(args, args.teacher_artifact)
 
@@ -184,12 +224,10 @@ class StudentLearner:
         self.recent.add(self.labeller(episodes, log_prob, seen))
 
     def _minibatch(self) -> LabelledSteps:
-        settings = self.settings
-        share = {"expert": 0.0, "student": 1.0, "mixed": settings.student_share}[settings.distill_on]
-        from_student = round(share * settings.minibatch_episodes)
+        from_student = self.settings.student_episodes_of_a_minibatch
         parts = []
-        if from_student < settings.minibatch_episodes:
-            parts.append(self.expert.sample(settings.minibatch_episodes - from_student, self.rng))
+        if from_student < self.settings.minibatch_episodes:
+            parts.append(self.expert.sample(self.settings.minibatch_episodes - from_student, self.rng))
         if from_student:
             parts.append(self.recent.sample(from_student))
         return LabelledSteps.join(parts)
@@ -226,7 +264,7 @@ class StudentLearner:
 
     def cuda(self) -> None:
         """Refuse: students are smaller than the cost of moving their data."""
-        raise UserError("kd_mappo_student runs on the CPU: set use_cuda=False")
+        raise UserError(NO_CUDA)
 
     def save_models(self, path: str) -> None:
         """Write the student and all that resumes its training into the folder ``path``; ``checkpoint.json`` last."""
@@ -252,12 +290,14 @@ class StudentLearner:
         )
 
     def load_models(self, path: str) -> None:
-        """Go on from :meth:`save_models`.
+        """Go on from :meth:`save_models`; for an evaluation only what plays is read.
 
         Raises:
-            UserError: the checkpoint's student sees something else than this run's.
+            UserError: the checkpoint is no student's, or its student sees something else than this run's.
         """
         facts = resume.read_checkpoint(path)
+        if "mask" not in facts:
+            raise UserError(f"the checkpoint in {path} is no student's: give the folder of a run of kd_student")
         # What a file in masks= says may have changed since, and the weights would fit all the same.
         if facts["mask"] != json.loads(json.dumps(self.mac.mask.to_dict())):
             raise UserError(
@@ -265,6 +305,9 @@ class StudentLearner:
                 "now: restore them, or train anew with resume=False"
             )
         self.mac.load_models(path)
+        self.updates, self.t_env = facts["updates"], facts["t_env"]
+        if self.args.evaluate:
+            return
         state = torch.load(os.path.join(path, "training.th"), map_location="cpu", weights_only=True)
         self.optimiser.load_state_dict(state["optimiser"])
         with torch.no_grad():
@@ -272,4 +315,3 @@ class StudentLearner:
         self.comparators.load_state_dict(state.get("comparators", {}))
         torch.set_rng_state(state["torch_rng"])
         self.rng.bit_generator.state = facts["numpy_rng"]
-        self.updates, self.t_env = facts["updates"], facts["t_env"]

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kd_controllers.policy_mac import check_hidden_dim
 from kd_controllers.teacher_mac import TeacherMAC, unroll_ragged
 from kd_learners import batches, central_critic, evaluation
 from kd_learners.advantages import gae, standardise, td_residual
@@ -32,7 +33,7 @@ from kd_learners.losses import (
 )
 from kd_learners.rollout import Rollout, Sequences, States, cut, ends, pieces, starts
 from kd_learners.running_moments import RunningMoments
-from kd_learners.settings import check_blocks, read_settings
+from kd_learners.settings import check_acting, check_blocks, read_settings
 from kd_learners.shaping import training_reward
 from kd_learners.teacher_settings import TeacherSettings
 from kd_learners.warm_start import read_first_teacher
@@ -49,7 +50,6 @@ class TeacherLearner:
 
     def __init__(self, mac: TeacherMAC, scheme: dict[str, Any], logger: Any, args: Any) -> None:
         self.mac, self.logger, self.args = mac, logger, args
-        check_blocks(args)
         self.settings = read_settings(TeacherSettings, args)
         sizes = mac.sizes
         self.critic_sizes = central_critic.CriticSizes(
@@ -87,6 +87,19 @@ class TeacherLearner:
         self.started = time.monotonic()
         if args.begin_with:
             self._begin_with(args.begin_with)
+
+    @staticmethod
+    def check_keys(args: Any) -> None:
+        """Refuse a run that stage 1 cannot do before anything is made for it.
+
+        Raises:
+            UserError: the first key with an impossible value.
+        """
+        check_blocks(args)
+        check_acting(args)
+        read_settings(TeacherSettings, args)
+        check_hidden_dim(args.hidden_dim)
+        evaluation.check_episodes(args.eval_episodes)
 
     def _make_follower(self) -> Follower | None:
         """The students' stand-in, where the teacher pays for what it cannot follow.
@@ -311,6 +324,8 @@ class TeacherLearner:
             "shaping": self.settings.shaping,
             "imitation_gap_coef": self.settings.imitation_gap_coef,
             "masked": is_limited(args) and args.mask_at == "environment",
+            "common_reward": args.common_reward,
+            "reward_scalarisation": args.reward_scalarisation,
             "normalisers": {
                 "reward": {"mean": [0.0], "std": [1.0]},
                 "value": {"mean": [self.returns.mean], "std": [self.returns.std]},
@@ -329,13 +344,16 @@ class TeacherLearner:
         }
 
     def _tests(self) -> list[list[float]]:
-        """The learning curve: environment steps, return and, where there is one, win rate of every test."""
-        stats = self.logger.stats
-        wins = dict(stats.get("test_battle_won_mean", []))
-        return self.past_tests + [
-            [self.steps_before + int(step), float(value), *([float(wins[step])] if step in wins else [])]
-            for step, value in self._test_returns()
-        ]
+        """The learning curve: environment steps, return and, where there is one, win rate of every test, each once.
+
+        The tests before a stop are known from the artifact and, where the run's log was read again, from there too.
+        """
+        wins = dict(self.logger.stats.get("test_battle_won_mean", []))
+        found = {int(test[0]): test for test in self.past_tests}
+        for step, value in self._test_returns():
+            at = self.steps_before + int(step)
+            found[at] = [at, float(value), *([float(wins[step])] if step in wins else [])]
+        return [found[at] for at in sorted(found)]
 
     def _test_returns(self) -> list[tuple[int, float]]:
         """Step and return of every test of this run, whether or not agents have rewards of their own."""
@@ -380,7 +398,7 @@ class BestWeights:
 
     def __init__(self) -> None:
         self.value: tuple[float, ...] = (float("-inf"), float("-inf"))
-        self.step, self.tests = 0, 0
+        self.step = 0
         self.weights: dict[str, Any] | None = None
         self._last_step = -1
 
@@ -389,6 +407,5 @@ class BestWeights:
         if step == self._last_step:
             return
         self._last_step = step
-        self.tests += 1
         if value > self.value:
             self.value, self.step, self.weights = value, int(step), weights()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kd_learners.settings import check_counts
+from kd_learners.settings import check_above_zero, check_counts, check_not_negative, check_shares
 from kd_marl.errors import UserError
 
 
@@ -39,9 +39,10 @@ class TeacherSettings:
             raise UserError(f"autocast is '{self.autocast}': choose none, bfloat16 or auto")
         if type(self.torch_threads) is not int or self.torch_threads < 0:
             raise UserError(f"torch_threads is {self.torch_threads!r}: expected 0 (every core) or a number of threads")
-        check_counts(self, "epochs", "minibatches", "chunk_length", "follower_width")
-        if self.imitation_gap_coef < 0.0:
-            raise UserError(f"imitation_gap_coef is {self.imitation_gap_coef}: expected 0 (nobody follows) or more")
+        check_counts(self, "epochs", "minibatches", "chunk_length", "follower_width", "t_max")
+        check_above_zero(self, "lr", "critic_lr", "follower_lr", "eps_clip", "grad_norm_clip")
+        check_not_negative(self, "optim_eps", "entropy_coef", "imitation_gap_coef", "shaping", "patience")
+        check_shares(self, "lr_final_share", "gamma", "gae_lambda")
 
     @property
     def half_precision(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from kd_marl.artifacts.teacher import NETWORK_FACTS, TeacherArtifact, load_teacher
 from kd_marl.errors import UserError
+from kd_marl.stages import valued_otherwise
 
 
 def read_first_teacher(path: str, wanted: Mapping[str, Any]) -> TeacherArtifact:
@@ -27,6 +28,8 @@ def read_first_teacher(path: str, wanted: Mapping[str, Any]) -> TeacherArtifact:
                 f"begin_with={path}: that teacher has {name} {found}, this run {wanted[name]}: "
                 "set the run's keys as that teacher's command has them"
             )
+    if other := valued_otherwise(teacher.facts, wanted):
+        raise UserError(f"begin_with={path}: that teacher's critic values rewards with {other}: use the same rewards")
     if teacher.normalisers["value"] is None:
         raise UserError(
             f"begin_with={path}: nothing tells the unit of that critic's values; train a teacher here first"

@@ -3,8 +3,9 @@
 The host's ``run`` and ``run_sequential`` are wrapped, not copied: environments are built with the run's limits, a
 worker that dies ends the run, the final weights are saved, and a user's mistake is one line instead of a traceback.
 
-A learner of ours may have three methods that EPyMARL does not know: ``prepare_run(args, obs_size)``, static, before any
-environment starts; ``finish_run()`` once all steps are taken, before the final save; ``report_run(folder)`` after it.
+A learner of ours may have methods that EPyMARL does not know: ``check_keys(args)`` and ``prepare_run(args, obs_size)``,
+static, before any environment starts; ``finish_run()`` once all steps are taken, before the final save;
+``report_run(folder)`` after it.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def _in_one_line(run: Callable[..., None], mistakes: tuple[type[Exception], ...]
 
 def run_sequential(host: Host, original: Callable[..., None], args: Any, logger: Any) -> None:
     """The host's loop between our preparation and our end."""
-    for kind, registry in (("runner", host.runners), ("mac", host.controllers), ("learner", host.learners)):
+    registries = {"runner": host.runners, "mac": host.controllers, "learner": host.learners}
+    for kind, registry in {**registries, "action_selector": host.action_selectors}.items():
         name = getattr(args, kind)
         if name not in registry:
             raise UserError(f"{kind} '{name}' is not registered; {nearest(name, registry)}")
@@ -78,8 +80,12 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
         # A checkout's loop would say so in its log and end as if it had run.
         _saved_steps(args.checkpoint_path)
     learner_class = host.learners[args.learner]
+    if hasattr(learner_class, "check_keys"):
+        learner_class.check_keys(args)
     if not args.evaluate and not hasattr(learner_class, "prepare_run"):
         _check_sizes(args)
+    if args.final_evaluation and not hasattr(learner_class, "report_run"):
+        _evaluation().check_episodes(args.eval_episodes)
     # The same command means another run once its teacher is another.
     again = (args.resume or args.evaluate) and hasattr(learner_class, "prepare_run")
     teacher = stages.teacher_weights(args) if again else ""
@@ -125,10 +131,15 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
         learner.report_run(folder)
         resume.mark_reported(folder, args)
     elif args.final_evaluation:
-        # Imported late: it needs the host's packages, which a module of kd_marl must not load by itself.
-        from kd_learners import evaluation
-
+        evaluation = _evaluation()
         evaluation.report(args, evaluation.evaluate_alone(args, learner.mac, runner.t_env, masked=True))
+
+
+def _evaluation() -> Any:
+    # Imported late: it needs the host's packages, which a module of kd_marl must not load by itself.
+    from kd_learners import evaluation
+
+    return evaluation
 
 
 def _go_on(args: Any, logger: Any, teacher: str) -> bool:
@@ -240,7 +251,7 @@ def _loads_in_one_line(learner: Any) -> None:
     def checked(path: str) -> None:
         try:
             load(path)
-        except (RuntimeError, FileNotFoundError) as error:
+        except (RuntimeError, FileNotFoundError, KeyError, ValueError) as error:
             reason = " ".join(str(error).split())[:160]
             raise UserError(
                 f"{path} holds no weights of this configuration ({reason}): give the keys of the run that saved them"

@@ -52,6 +52,12 @@ def locate_teacher(args: Any, obs_size: int) -> TeacherArtifact:
     for warning in teacher.warnings:
         _log.warning(warning)
     artifacts.check_compatible(teacher, args.map_name, obs_size, args.state_shape, args.n_agents, args.n_actions)
+    sees = teacher.facts["teacher_input"]
+    if args.teacher_input != sees and any(word.startswith("teacher_input=") for word in shlex.split(args.command)):
+        raise UserError(
+            f"teacher_input is {args.teacher_input}, and the teacher in {folder} sees {sees}: leave teacher_input out, "
+            "or give another teacher"
+        )
     _log.info("Teacher: %s", folder)
     return teacher
 
@@ -95,7 +101,13 @@ def locate_buffer(args: Any, teacher: TeacherArtifact) -> Path:
     if not args.expert_buffer and stored_episodes(folder) < args.buffer_episodes:
         # Named, because a variant's YAML may ask for more than kd_export's own.
         run_stage("kd_export", args, teacher=str(teacher.folder), resume=True, buffer_episodes=args.buffer_episodes)
-    facts = ExpertBuffer.open(folder, check=True).facts
+    buffer = ExpertBuffer.open(folder, check=True)
+    if not buffer.episodes:
+        raise UserError(
+            f"the expert buffer in {folder} holds no episode yet: finish it with --config=kd_export, resume=True and "
+            f"expert_buffer={folder}"
+        )
+    facts = buffer.facts
     if facts["task"] != args.map_name:
         raise UserError(f"the expert buffer in {folder} is of {facts['task']}, this run's task is {args.map_name}")
     if facts["teacher"]["sha256"]["agent.th"] != teacher.sha256["agent.th"]:
@@ -121,9 +133,26 @@ def recorded_otherwise(facts: Mapping[str, Any], config: Mapping[str, Any]) -> s
     given = resume.unseeded(config["env_args"])
     recorded = facts.get("env_args", given)
     pairs = {f"env_args.{key}": (recorded.get(key), given.get(key)) for key in {**recorded, **given}}
+    return _first_difference(pairs) or _rewarded_otherwise(facts, config, config)
+
+
+def valued_otherwise(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """In what the rewards that a teacher's critic values are not a run's, as `recorded_otherwise` says it.
+
+    Args:
+        facts: the teacher's; those that do not say it learnt from the sum of all agents' rewards, EPyMARL's default.
+        config: the run's.
+    """
+    return _rewarded_otherwise(facts, config, {"common_reward": True, "reward_scalarisation": "sum"})
+
+
+def _rewarded_otherwise(facts: Mapping[str, Any], config: Mapping[str, Any], unsaid: Mapping[str, Any]) -> str:
     # Rewards that are not made one are not made one in any way.
-    rewards = ("common_reward", "reward_scalarisation") if config["common_reward"] else ("common_reward",)
-    pairs |= {key: (facts.get(key, config[key]), config[key]) for key in rewards}
+    keys = ("common_reward", "reward_scalarisation") if config["common_reward"] else ("common_reward",)
+    return _first_difference({key: (facts.get(key, unsaid[key]), config[key]) for key in keys})
+
+
+def _first_difference(pairs: Mapping[str, tuple[Any, Any]]) -> str:
     return next((f"{key}={was}, this run has {now}" for key, (was, now) in pairs.items() if was != now), "")
 
 

@@ -55,6 +55,7 @@ def load_epymarl_checkpoint(
         "critic_type": settings["critic_type"],
         "teacher_input": "obs",
         "gamma": settings["gamma"],
+        **{key: settings[key] for key in ("common_reward", "reward_scalarisation") if key in settings},
         "normalisers": _normalisers(folder, settings),
         "host": "epymarl",
         "host_commit": None,
