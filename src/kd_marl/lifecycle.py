@@ -251,6 +251,8 @@ def _loads_in_one_line(learner: Any) -> None:
     def checked(path: str) -> None:
         try:
             load(path)
+        except UserError:
+            raise
         except (RuntimeError, FileNotFoundError, KeyError, ValueError) as error:
             reason = " ".join(str(error).split())[:160]
             raise UserError(
