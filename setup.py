@@ -64,7 +64,7 @@ setup(
         # grids of runs on a cluster
         "suite": ["ray>=2.10"],
         # figures of `kd-marl report` and `kd-marl stress`
-        "report": ["markdown-it-py>=3", "matplotlib>=3.8"],
+        "report": ["jsonschema>=4.20", "markdown-it-py>=3", "matplotlib>=3.8"],
         # use_tensorboard=True and use_wandb=True
         "track": ["tensorboard>=2.15", "wandb>=0.17"],
         "dev": [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import shlex
 import subprocess
@@ -44,7 +45,8 @@ def add(subparsers: Subparsers) -> None:
 
 def _report(args: argparse.Namespace) -> int:
     try:
-        import matplotlib  # noqa: F401  (the figures need it)
+        for needed in ("jsonschema", "markdown_it", "matplotlib"):
+            importlib.import_module(needed)
     except ModuleNotFoundError as error:
         raise UserError(f"this needs {error.name}, which is not installed: pip install 'kd-marl[report]'") from error
 
