@@ -138,21 +138,6 @@ def test_without_any_teacher_the_command_that_trains_one_is_named(mains, tmp_pat
     assert re.match(rf"no teacher for {task} in the results or the zoo: {command}.*teacher=train", error)
 
 
-@pytest.mark.parametrize(
-    ("update", "message"),
-    [
-        (
-            "action_selector=soft_policy",
-            "action_selector 'soft_policy' is not registered; did you mean 'soft_policies'",
-        ),
-        ("final_evaluation=True eval_episodes=0", "eval_episodes is 0: expected a number of episodes of at least 1"),
-    ],
-)
-def test_a_stock_algorithm_s_wrong_key_is_found_before_it_trains(mains, tmp_path, update, message):
-    run = mains.run(*words("qmix", tmp_path, "t_max=1000000000", *update.split()))
-    assert re.match(message, run.error)
-
-
 # --- masks and widths ----------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 
 import numpy as np
 import pytest
@@ -247,3 +248,18 @@ def test_an_export_says_that_limits_do_not_bind_it(mains, tiny_teacher, tmp_path
 def test_a_teacher_says_when_limits_do_not_bind_it(mains, tmp_path, given, warned):
     teacher = mains.run(*words("kd_teacher", tmp_path, "seed=1", "limits=lh", *given)).check()
     assert ("this teacher sees everything" in teacher.out + teacher.err) == warned
+
+
+@pytest.mark.parametrize(
+    ("update", "message"),
+    [
+        (
+            "action_selector=soft_policy",
+            "action_selector 'soft_policy' is not registered; did you mean 'soft_policies'",
+        ),
+        ("final_evaluation=True eval_episodes=0", "eval_episodes is 0: expected a number of episodes of at least 1"),
+    ],
+)
+def test_a_stock_algorithm_s_wrong_key_is_found_before_it_trains(mains, tmp_path, update, message):
+    run = mains.run(*words("qmix", tmp_path, "t_max=1000000000", *update.split()))
+    assert re.match(message, run.error)

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kd_learners import batches, central_critic
+from kd_learners.best_weights import BestWeights
 from kd_learners.losses import acting_mask, masked_log_softmax
 from kd_learners.rollout import Rollout, Sequences, States, cut, ends, pieces, starts
 from kd_learners.running_moments import RunningMoments
-from kd_learners.teacher import BestWeights
 from kd_marl.artifacts.teacher import load_teacher
 from kd_marl.errors import UserError
 from tiny_stages import ACTIONS, AGENTS, LIMIT, OBS, STATE, run_stage, stage_args

@@ -20,6 +20,7 @@ from kd_controllers.policy_mac import check_hidden_dim
 from kd_controllers.teacher_mac import TeacherMAC, unroll_ragged
 from kd_learners import batches, central_critic, evaluation
 from kd_learners.advantages import gae, standardise, td_residual
+from kd_learners.best_weights import BestWeights
 from kd_learners.follower import Follower
 from kd_learners.losses import (
     acting_mask,
@@ -391,21 +392,3 @@ class TeacherLearner:
         self.past_tests = loaded.facts.get("tests", [])
         self.past_seconds = loaded.facts.get("train_seconds", 0.0)
         self.steps = self.first_step = loaded.facts["steps"] - self.steps_before
-
-
-class BestWeights:
-    """The best test so far, a tuple that is compared, when it was reached, and the weights that reached it."""
-
-    def __init__(self) -> None:
-        self.value: tuple[float, ...] = (float("-inf"), float("-inf"))
-        self.step = 0
-        self.weights: dict[str, Any] | None = None
-        self._last_step = -1
-
-    def offer(self, step: int, value: tuple[float, ...], weights: Any) -> None:
-        """Record the test at ``step``; ``weights()`` is called only if it is the best."""
-        if step == self._last_step:
-            return
-        self._last_step = step
-        if value > self.value:
-            self.value, self.step, self.weights = value, int(step), weights()

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from kd_marl.report.runs import Run
 
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
+# Parts of a summary with an entry for each agent.
+_PER_AGENT = ("widths", "inputs", "sees", "actions", "agreement_per_agent")
 _LONGEST = 200
 
 
@@ -62,9 +64,6 @@ def check_shapes(run: Run) -> None:
         shape = run.counts[policy].shape
         if shape[1:] != sizes:
             _differ(run, "actions.safetensors", f"{policy} is {shape}, not (steps, {sizes[0]}, {sizes[1]})")
-
-
-_PER_AGENT = ("widths", "inputs", "sees", "actions", "agreement_per_agent")
 
 
 def _differ(run: Run, file: str, what: str) -> None:

@@ -1,0 +1,23 @@
+"""The weights of the best test of a training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class BestWeights:
+    """The best test so far, a tuple that is compared, when it was reached, and the weights that reached it."""
+
+    def __init__(self) -> None:
+        self.value: tuple[float, ...] = (float("-inf"), float("-inf"))
+        self.step = 0
+        self.weights: dict[str, Any] | None = None
+        self._last_step = -1
+
+    def offer(self, step: int, value: tuple[float, ...], weights: Any) -> None:
+        """Record the test at ``step``; ``weights()`` is called only if it is the best."""
+        if step == self._last_step:
+            return
+        self._last_step = step
+        if value > self.value:
+            self.value, self.step, self.weights = value, int(step), weights()
