@@ -253,6 +253,7 @@ def test_the_estimate_knows_what_earlier_attempts_have_done(tmp_path, scripted, 
 @pytest.mark.parametrize(("goes_on", "expected"), [(True, 40.0), (False, 30.0)])
 def test_what_waits_takes_less_if_it_was_interrupted(tmp_path, scripted, goes_on, expected):
     plan = FakePlan(tmp_path, {"a": [], "b": []}, kind="3m/x", goes_on=goes_on)
+    plan.nodes = {name: Node(name, "3m", "x") for name in plan.nodes}
     plan.jobs["a"].proof.file.touch()
     note(plan.jobs["a"], 70.0, 30.0)
     note(plan.jobs["b"], 60.0)

@@ -18,12 +18,15 @@ class Durations:
     def add(self, kind: str, seconds: float) -> None:
         """Note a finished job; what somebody else made is not known and counts for nothing."""
         if seconds > 0:
-            for name in (kind, _method(kind), ""):
+            for name in (kind, _method(kind)):
                 self._of[name].append(seconds)
 
     def of(self, kind: str) -> float | None:
-        """What a job will take: the median of its kind, else of its method, else of all jobs; None: unknown."""
-        for name in (kind, _method(kind), ""):
+        """What a job will take: the median of its kind, else of its method; None: unknown.
+
+        What other methods took says nothing: an export takes a minute where a training takes an hour.
+        """
+        for name in (kind, _method(kind)):
             if self._of[name]:
                 return statistics.median(self._of[name])
         return None
