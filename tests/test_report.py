@@ -207,6 +207,13 @@ def test_a_task_of_another_kind_has_tables_and_figures_of_its_own(tmp_path, caps
     assert not any(":" in name for name in names)
 
 
+@pytest.mark.parametrize("masks", ["0: [L]", {"0": ["L"], "1": ["V"]}])
+def test_masks_of_ones_own_count_however_they_were_written(tmp_path, masks):
+    put(tmp_path, 1, settings={"masks": masks})
+    (run,) = runs.find([tmp_path]).runs
+    assert run.sight == "own"
+
+
 def test_tables_say_who_is_told_its_own_last_action(tmp_path):
     for number, method in enumerate(("kd_student", "qmix", "vdn"), 1):
         put(tmp_path, number, method, settings={"own_action": method != "vdn"})
