@@ -246,8 +246,13 @@ def test_students_are_made_once_and_a_failure_keeps_the_others(tiny_teacher, tin
     assert [p["width"] for p in facts["points"]] == [4, 12] and facts["task"] == TASK
     again = ["kd-marl", "pareto", "--env-config=mpe", "--widths", "4", "12", "--seeds", "1", "--to", "sweep", "with"]
     assert shlex.split(facts["command"])[: len(again) + 1] == [*again, f"teacher={tiny_teacher}"]
-    summary = next((folder / "runs").glob("sacred/kd_student/*/1/summary.json"))
-    assert facts["points"][0]["retention"] == json.loads(summary.read_text())["retention"]
+    summaries = [
+        json.loads(path.read_text()) for path in sorted((folder / "runs").glob("sacred/kd_student/*/*/summary.json"))
+    ]
+    taught = sum(each["teacher"]["return_mean"] for each in summaries) / 2
+    kept = [1 + (each["student"]["return_mean"] - taught) / abs(taught) for each in summaries]
+    assert facts["teacher"]["score"] == pytest.approx(taught)
+    assert [p["retention"] for p in facts["points"]] == pytest.approx(kept)
     profile = json.loads((folder / "bundles" / "width-12-seed-1" / "profile.json").read_text())
     assert facts["points"][1]["flops"] == sum(agent["flops_per_decision"] for agent in profile["agents"]) / 2
     # Nothing is left to do: nothing runs, and the bundles with their times stay.

@@ -17,6 +17,7 @@ from kd_marl.deploy.pareto_runs import Sweep
 from kd_marl.deploy.source import StudentRun
 from kd_marl.errors import UserError
 from kd_marl.metrics.intervals import mean_interval
+from kd_marl.metrics.retention import retention_normalised, retention_signed
 from kd_marl.report import paper
 
 # What twice the FLOPs must buy, as a share of the teacher's performance, to be worth it.
@@ -25,11 +26,24 @@ KNEE_RULE = (
     "the cheapest student of the front from which every doubling of FLOPs, up to any wider student of the front, buys "
     f"less than {KNEE_GAIN:.0%} of the teacher's performance"
 )
-# How much is kept of the teacher's T by the student's S: metrics.retention.
+# How much is kept of the teacher's T by the student's S: metrics.retention_signed.
 _KEPT = {
-    "return": "1 - |S-T|/|T|, the paper's retention, in which a student better than its teacher has less than 100 %",
+    "return": "1 + (S-T)/|T|: the paper's retention, and for a student better than its teacher more than 100 %",
     "win rate": "S/T, the paper's retention",
 }
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What all students of a sweep are held against: means over every run's evaluation of the one teacher.
+
+    Attributes:
+        teacher: its win rate where something is won, else its mean return.
+        random: the same of a team that picks uniformly among its available actions.
+    """
+
+    teacher: float
+    random: float
 
 
 @dataclass(frozen=True)
@@ -37,7 +51,7 @@ class Point:
     """A width, over its seeds; costs are means over the agents, times medians over agents and seeds.
 
     Attributes:
-        retention: mean share of the teacher's performance that is kept.
+        retention: mean share of the teacher's performance that is kept, `retention_signed`.
         half: half of its 95 % interval over seeds; None for one seed.
         retention_normalised: the same above random play; None where it is not defined.
         flops: of one decision of one agent.
@@ -81,15 +95,20 @@ def measure(sweep: Sweep) -> dict[str, Any]:
     teachers = {run.facts["teacher"]["sha256"]["agent.th"] for _, run, _ in found}
     if len(teachers) > 1:
         raise UserError(f"the students in {sweep.results} had {len(teachers)} teachers: name one with teacher=PATH")
+    summaries = [run.summary for _, run, _ in found]
+    levels = Levels(
+        teacher=float(np.mean([_score(summary["teacher"]) for summary in summaries])),
+        random=float(np.mean([_score(summary["random"]) for summary in summaries])),
+    )
     points = []
     for width in dict.fromkeys(cell.width for cell in sweep.cells):
         of_width = [(run, profile) for cell, run, profile in found if cell.width == width]
-        points.append(_point(width, [run for run, _ in of_width], [profile for _, profile in of_width]))
+        points.append(_point(width, levels, [run for run, _ in of_width], [profile for _, profile in of_width]))
     first = found[0][1].summary
     marked = [Point(**{**asdict(point), "on_front": on}) for point, on in zip(points, front(points), strict=True)]
     task = found[0][1].task
     teacher = {
-        "score": _score(first["teacher"]),
+        "score": levels.teacher,
         "flops": first["flops_per_decision_teacher"],
         "flash_bytes": FLOAT_BYTES * first["params_teacher"] + CODE_BYTES,
     }
@@ -111,13 +130,13 @@ def measure(sweep: Sweep) -> dict[str, Any]:
     }
 
 
-def _point(width: int, runs: Sequence[StudentRun], profiles: Sequence[Mapping[str, Any]]) -> Point:
-    kept = [run.summary["retention"] for run in runs]
-    if None in kept:
+def _point(width: int, levels: Levels, runs: Sequence[StudentRun], profiles: Sequence[Mapping[str, Any]]) -> Point:
+    scores = [_score(run.summary["student"]) for run in runs]
+    kept = [share for score in scores if (share := retention_signed(score, levels.teacher)) is not None]
+    if not kept:
         raise UserError(
             f"the teacher of {runs[0].record} scores 0, so no share of it can be kept: give a better teacher"
         )
-    normalised = [run.summary["retention_normalised"] for run in runs]
     agents = [agent for profile in profiles for agent in profile["agents"]]
     timed = [agent["latency"]["c"] for agent in agents if "c" in agent["latency"]]
 
@@ -130,14 +149,14 @@ def _point(width: int, runs: Sequence[StudentRun], profiles: Sequence[Mapping[st
         seeds=tuple(run.facts["seed"] for run in runs),
         retention=float(np.mean(kept)),
         half=half_interval(kept),
-        retention_normalised=None if None in normalised else float(np.mean(normalised)),
+        retention_normalised=retention_normalised(float(np.mean(scores)), levels.teacher, levels.random),
         flops=float(np.mean([agent["flops_per_decision"] for agent in agents])),
         flash_bytes=float(np.mean([agent["flash_bytes"] for agent in agents])),
         ram_bytes=float(np.mean([agent["ram_bytes"] for agent in agents])),
         decision_us=time("median_us"),
         decision_us_low=time("low_us"),
         decision_us_high=time("high_us"),
-        score=float(np.mean([_score(run.summary["student"]) for run in runs])),
+        score=float(np.mean(scores)),
     )
 
 
@@ -221,7 +240,8 @@ def page(facts: Mapping[str, Any]) -> str:
         f"Written by `{facts['command']}` from runs of commit {_short(facts['commit'])}.",
         "",
         f"Limits {facts['limits']}{preset}; seeds {', '.join(map(str, seeds))} ({spread}); {facts['episodes']} greedy "
-        f"episodes each. The teacher's {facts['measures']} is {facts['teacher']['score']:.2f}.",
+        f"episodes each. The teacher's {facts['measures']} is {facts['teacher']['score']:.2f}, the mean over the runs' "
+        "evaluations of it.",
         "",
         "![Retention against FLOPs, bytes and microseconds](pareto.svg)",
         "",

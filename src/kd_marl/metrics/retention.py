@@ -1,4 +1,4 @@
-"""How much of the teacher a student keeps: the paper's number, and the one that knows what chance achieves."""
+"""How much of the teacher a student keeps: the paper's number, its signed twin, and the one that knows chance."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def retention(student: float, teacher: float, win_rate: bool) -> float | None:
 
     For win rates ``S / T``. For returns, which may be negative, ``1 - |S - T| / |T|``. Taken literally: a student
     better than its teacher by some amount scores like one that is worse by as much, and the number depends on where the
-    task puts its zero. `retention_normalised` has neither fault.
+    task puts its zero. `retention_signed` has the first fault no more, `retention_normalised` neither.
 
     Args:
         student: the student's win rate in [0, 1], or its mean return.
@@ -23,6 +23,23 @@ def retention(student: float, teacher: float, win_rate: bool) -> float | None:
     if teacher == 0 or not _finite(student, teacher):
         return None
     return student / teacher if win_rate else 1 - abs(student - teacher) / abs(teacher)
+
+
+def retention_signed(student: float, teacher: float) -> float | None:
+    """The paper's retention in which a better student has more than 1, ``1 + (S - T) / |T|``.
+
+    It is `retention` for win rates, and for returns of students that are no better than their teacher.
+
+    Args:
+        student: the student's win rate or mean return.
+        teacher: the teacher's, of the same kind.
+
+    Returns:
+        The share, or None where it is not defined: a teacher at 0, or a number that is not finite.
+    """
+    if teacher == 0 or not _finite(student, teacher):
+        return None
+    return 1 + (student - teacher) / abs(teacher)
 
 
 def retention_normalised(student: float, teacher: float, random: float) -> float | None:
