@@ -249,10 +249,9 @@ def test_students_are_made_once_and_a_failure_keeps_the_others(tiny_teacher, tin
     summaries = [
         json.loads(path.read_text()) for path in sorted((folder / "runs").glob("sacred/kd_student/*/*/summary.json"))
     ]
-    taught = sum(each["teacher"]["return_mean"] for each in summaries) / 2
-    kept = [1 + (each["student"]["return_mean"] - taught) / abs(taught) for each in summaries]
-    assert facts["teacher"]["score"] == pytest.approx(taught)
-    assert [p["retention"] for p in facts["points"]] == pytest.approx(kept)
+    pairs = [(each["student"]["return_mean"], each["teacher"]["return_mean"]) for each in summaries]
+    assert facts["teacher"]["score"] == pytest.approx(sum(taught for _, taught in pairs) / 2)
+    assert [p["retention"] for p in facts["points"]] == pytest.approx([1 + (s - t) / abs(t) for s, t in pairs])
     profile = json.loads((folder / "bundles" / "width-12-seed-1" / "profile.json").read_text())
     assert facts["points"][1]["flops"] == sum(agent["flops_per_decision"] for agent in profile["agents"]) / 2
     # Nothing is left to do: nothing runs, and the bundles with their times stay.

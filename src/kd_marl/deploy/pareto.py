@@ -17,7 +17,7 @@ from kd_marl.deploy.pareto_runs import Sweep
 from kd_marl.deploy.source import StudentRun
 from kd_marl.errors import UserError
 from kd_marl.metrics.intervals import mean_interval
-from kd_marl.metrics.retention import retention_normalised, retention_signed
+from kd_marl.metrics.retention import retention_signed
 from kd_marl.report import paper
 
 # What twice the FLOPs must buy, as a share of the teacher's performance, to be worth it.
@@ -31,19 +31,6 @@ _KEPT = {
     "return": "1 + (S-T)/|T|: the paper's retention, and for a student better than its teacher more than 100 %",
     "win rate": "S/T, the paper's retention",
 }
-
-
-@dataclass(frozen=True)
-class Levels:
-    """What all students of a sweep are held against: means over every run's evaluation of the one teacher.
-
-    Attributes:
-        teacher: its win rate where something is won, else its mean return.
-        random: the same of a team that picks uniformly among its available actions.
-    """
-
-    teacher: float
-    random: float
 
 
 @dataclass(frozen=True)
@@ -95,20 +82,15 @@ def measure(sweep: Sweep) -> dict[str, Any]:
     teachers = {run.facts["teacher"]["sha256"]["agent.th"] for _, run, _ in found}
     if len(teachers) > 1:
         raise UserError(f"the students in {sweep.results} had {len(teachers)} teachers: name one with teacher=PATH")
-    summaries = [run.summary for _, run, _ in found]
-    levels = Levels(
-        teacher=float(np.mean([_score(summary["teacher"]) for summary in summaries])),
-        random=float(np.mean([_score(summary["random"]) for summary in summaries])),
-    )
     points = []
     for width in dict.fromkeys(cell.width for cell in sweep.cells):
         of_width = [(run, profile) for cell, run, profile in found if cell.width == width]
-        points.append(_point(width, levels, [run for run, _ in of_width], [profile for _, profile in of_width]))
+        points.append(_point(width, [run for run, _ in of_width], [profile for _, profile in of_width]))
     first = found[0][1].summary
     marked = [Point(**{**asdict(point), "on_front": on}) for point, on in zip(points, front(points), strict=True)]
     task = found[0][1].task
     teacher = {
-        "score": levels.teacher,
+        "score": float(np.mean([_score(run.summary["teacher"]) for _, run, _ in found])),
         "flops": first["flops_per_decision_teacher"],
         "flash_bytes": FLOAT_BYTES * first["params_teacher"] + CODE_BYTES,
     }
@@ -130,13 +112,18 @@ def measure(sweep: Sweep) -> dict[str, Any]:
     }
 
 
-def _point(width: int, levels: Levels, runs: Sequence[StudentRun], profiles: Sequence[Mapping[str, Any]]) -> Point:
+def _point(width: int, runs: Sequence[StudentRun], profiles: Sequence[Mapping[str, Any]]) -> Point:
     scores = [_score(run.summary["student"]) for run in runs]
-    kept = [share for score in scores if (share := retention_signed(score, levels.teacher)) is not None]
-    if not kept:
-        raise UserError(
-            f"the teacher of {runs[0].record} scores 0, so no share of it can be kept: give a better teacher"
-        )
+    kept: list[float] = []
+    for run, score in zip(runs, scores, strict=True):
+        # Of the teacher in the same episodes: what is luck of the starts falls out.
+        share = retention_signed(score, _score(run.summary["teacher"]))
+        if share is None:
+            raise UserError(
+                f"the teacher of {run.record} scores 0, so no share of it can be kept: give a better teacher"
+            )
+        kept.append(share)
+    normalised = [run.summary["retention_normalised"] for run in runs]
     agents = [agent for profile in profiles for agent in profile["agents"]]
     timed = [agent["latency"]["c"] for agent in agents if "c" in agent["latency"]]
 
@@ -149,7 +136,7 @@ def _point(width: int, levels: Levels, runs: Sequence[StudentRun], profiles: Seq
         seeds=tuple(run.facts["seed"] for run in runs),
         retention=float(np.mean(kept)),
         half=half_interval(kept),
-        retention_normalised=retention_normalised(float(np.mean(scores)), levels.teacher, levels.random),
+        retention_normalised=None if None in normalised else float(np.mean(normalised)),
         flops=float(np.mean([agent["flops_per_decision"] for agent in agents])),
         flash_bytes=float(np.mean([agent["flash_bytes"] for agent in agents])),
         ram_bytes=float(np.mean([agent["ram_bytes"] for agent in agents])),
@@ -252,11 +239,11 @@ def page(facts: Mapping[str, Any]) -> str:
         f"**Knee: width {facts['knee']}**, {facts['knee_rule']}.",
         "",
         *_paper_lines(facts),
-        f"Kept is {_KEPT[facts['measures']]}; above random play (S-R)/(T-R). FLOPs are those of one decision of one "
-        "agent; flash and RAM those of its compiled C, told by formula; all are means over the agents. Microseconds "
-        "are medians over agents and seeds of one agent's C called through the Python runtime, whose own call takes "
-        f"most of them, on {facts['machine'].get('processor', 'an unknown processor')}; in brackets the 5th to 95th "
-        "percentile.",
+        f"Kept is {_KEPT[facts['measures']]}; above random play (S-R)/(T-R); T is the teacher in the run's own "
+        "episodes. FLOPs are those of one decision of one agent; flash and RAM those of its compiled C, told by "
+        "formula; all are means over the agents. Microseconds are medians over agents and seeds of one agent's C "
+        "called through the Python runtime, whose own call takes most of them, on "
+        f"{facts['machine'].get('processor', 'an unknown processor')}; in brackets the 5th to 95th percentile.",
     ]
     return "\n".join(lines) + "\n"
 
