@@ -29,7 +29,7 @@ class Look:
 _LOOKS = {
     TEACHER: Look("teacher", "#222222"),
     STUDENT: Look("KD-MARL", "#0072b2"),
-    WIDE: Look("KD-MARL, 128 wide", "#777777"),
+    WIDE: Look("KD-MARL, 128 wide", "#8c564b"),
     "mappo": Look("MAPPO", "#d55e00"),
     "qmix": Look("QMIX", "#009e73"),
     "vdn": Look("VDN", "#cc79a7"),
