@@ -102,7 +102,7 @@ def test_advantages_and_targets_equal_a_slow_loop_that_bootstraps_at_time_limits
     with torch.no_grad():
         value = (learner.critic(batch).squeeze(-1) * scale[0] + scale[1]).double().numpy()
         every = {"obs": batch["obs"], "state": batch["state"]}
-        logits, embedding = learner.mac.unroll(every)
+        logits, embedding = learner.mac.unroll_inputs(learner.mac.episode_inputs(every))
     rollout = learner._prepare(batches.from_host(batch))
 
     gamma, lam = learner.settings.gamma, learner.settings.gae_lambda

@@ -65,7 +65,7 @@ def test_whole_sequences_equal_the_hosts_agent_step_by_step(teacher_input, obs_a
     time = episodes.max_seq_length
     steps = {"obs": episodes["obs"], "state": episodes["state"], "actions": episodes["actions"].squeeze(-1)}
     with torch.no_grad():
-        logits, embedding = mac.unroll(steps)
+        logits, embedding = mac.unroll_inputs(mac.episode_inputs(steps))
         mac.init_hidden(episodes.batch_size)
         for row in range(episodes.batch_size):
             for i in range(AGENTS):

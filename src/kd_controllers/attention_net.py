@@ -224,11 +224,6 @@ class AttentionStudent(HeteroStudent):
         """The networks of the agents of one width."""
         return AttentionGroup(width, members, visible, sets, self.n_actions, self.window)
 
-    def unroll(self, obs: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Run every agent along whole episodes from their start; see `HeteroStudent.unroll`."""
-        assert hidden is None, "an embedding is not the whole state of a network with attention: use advance"
-        return super().unroll(obs)
-
 
 def state_size(width: int, window: int) -> int:
     """Numbers that an agent of this width carries from step to step with attention over ``window`` steps."""

@@ -245,22 +245,18 @@ class HeteroStudent(nn.Module):
         """The networks of the agents of one width; arguments as for `WidthGroup`."""
         return WidthGroup(width, members, visible, sets, self.n_actions)
 
-    def unroll(self, obs: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Run every agent along whole sequences.
+    def unroll(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Run every agent along whole episodes, from their start.
 
         Args:
             obs: ``(batch, time, agents, features)``, hidden features zero; float32.
-            hidden: ``(batch, agents, max_width)``, or None for the start of an episode.
 
         Returns:
             Logits ``(batch, time, agents, actions)`` and embeddings ``(batch, time, agents, max_width)``.
         """
         logits, embeddings = [], []
         for group in self.groups:
-            start = None
-            if hidden is not None:
-                start = hidden[:, group.members, : group.width].transpose(0, 1).contiguous()
-            group_logits, states = group(obs, start)
+            group_logits, states = group(obs, None)
             logits.append(group_logits)
             embeddings.append(_widened(states, self.max_width))
         return self._by_agent(logits).permute(1, 2, 0, 3), self._by_agent(embeddings).permute(1, 2, 0, 3)

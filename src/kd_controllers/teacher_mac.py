@@ -166,22 +166,16 @@ class TeacherMAC(PolicyMAC):
             logits, embedding = unroll(self.agent, self.sizes.inputs(steps, previous), hidden)
         return logits[:, 0].float(), embedding[:, 0].float()
 
-    def unroll(self, steps: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits and embeddings of whole episodes from their start.
+    def episode_inputs(self, steps: Mapping[str, Tensor]) -> Tensor:
+        """The network's input along whole episodes.
 
         Args:
             steps: ``obs`` ``(batch, time, agents, obs_size)``, ``state`` ``(batch, time, state_size)`` and, for a
-                teacher that reads it, ``actions`` ``(batch, time, agents)``.
+                teacher that reads it, ``actions`` ``(batch, time, agents)``, which may lack the last step: only those
+                before it are read.
 
         Returns:
-            Logits ``(batch, time, agents, actions)``, embeddings ``(batch, time, agents, hidden_dim)``.
-        """
-        return self.unroll_inputs(self.episode_inputs(steps))
-
-    def episode_inputs(self, steps: Mapping[str, Tensor]) -> Tensor:
-        """The network's input along whole episodes, ``(batch, time, agents, input_size)``; ``steps`` as for `unroll`.
-
-        ``actions`` may lack the last step: only those before it are read.
+            ``(batch, time, agents, input_size)``.
         """
         previous = None
         if self.sizes.obs_last_action:
@@ -191,5 +185,5 @@ class TeacherMAC(PolicyMAC):
         return self.sizes.inputs(steps, previous)
 
     def unroll_inputs(self, inputs: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """:meth:`unroll` from inputs that :meth:`episode_inputs` has assembled, and from any recurrent state."""
+        """Logits and embeddings from what :meth:`episode_inputs` has assembled; shapes as for `unroll`."""
         return unroll(self.agent, inputs, hidden)

@@ -21,10 +21,14 @@ _WANTED_KEYS = {"embedding": "teacher_embedding", "state": "state"}
 _VALUE_KEYS = ("state", "obs", "avail_actions", "actions", "reward", "terminated", "length")
 
 
+def filled_steps(part: dict[str, Tensor]) -> Tensor:
+    """Where a step was taken, float32 ``(episodes, time)``; ``part`` holds ``length`` and ``actions``."""
+    steps = torch.arange(part["actions"].shape[1])
+    return (steps < part["length"].unsqueeze(1)).float()
+
+
 def shard_episodes(shard: dict[str, Tensor]) -> Episodes:
     """A shard's tensors (docs/formats.md) as :class:`Episodes`."""
-    steps = torch.arange(shard["actions"].shape[1])
-    filled = (steps < shard["length"].unsqueeze(1)).float().unsqueeze(-1)
     return Episodes(
         obs=shard["obs"],
         state=shard["state"],
@@ -32,7 +36,7 @@ def shard_episodes(shard: dict[str, Tensor]) -> Episodes:
         actions=shard["actions"],
         reward=shard["reward"],
         terminated=shard["terminated"].float().unsqueeze(-1),
-        filled=filled,
+        filled=filled_steps(shard).unsqueeze(-1),
     )
 
 
@@ -40,9 +44,8 @@ def fit_statistics(buffer: ExpertBuffer, teacher: FrozenTeacher) -> None:
     """Re-estimate a foreign teacher's reward statistics from the whole buffer (reading note 5)."""
     rewards, filled = [], []
     for shard in buffer.shards(("reward", "actions", "length")):
-        steps = torch.arange(shard["actions"].shape[1])
         rewards.append(shard["reward"])
-        filled.append((steps < shard["length"].unsqueeze(1)).float().unsqueeze(-1))
+        filled.append(filled_steps(shard).unsqueeze(-1))
     teacher.estimate_statistics(torch.cat(rewards), torch.cat(filled))
 
 
@@ -51,9 +54,7 @@ def sample_embeddings(buffer: ExpertBuffer, count: int, generator: np.random.Gen
     per_episode = max(1, int(buffer.facts["n_agents"] * buffer.steps / buffer.episodes))
     chosen = generator.permutation(buffer.episodes)[: max(1, count // per_episode)]
     part = buffer.gather(np.sort(chosen), ("embedding", "avail_actions", "actions", "length"))
-    steps = torch.arange(part["actions"].shape[1])
-    filled = (steps < part["length"].unsqueeze(1)).float()
-    acting = acting_mask(filled, part["avail_actions"][:, :-1])
+    acting = acting_mask(filled_steps(part), part["avail_actions"][:, :-1])
     return part["embedding"].float()[acting > 0][:count]
 
 
@@ -81,14 +82,12 @@ class ExpertData:
         extra = [key for key, name in _WANTED_KEYS.items() if name in wanted]
         part = self.buffer.gather(chosen, (*_SAMPLED_KEYS, *extra))
         avail = part["avail_actions"][:, :-1]
-        steps = torch.arange(part["actions"].shape[1])
-        filled = (steps < part["length"].unsqueeze(1)).float()
         advantage, cosines, log_roles = (part[torch.from_numpy(chosen)] for part in self._labels)
         visible = None
         if self.mask.draw_per_episode:
             visible = torch.from_numpy(self.mask.sample(generator, len(chosen)).astype(np.float32))
         return LabelledSteps.of(
-            acting_mask(filled, avail),
+            acting_mask(filled_steps(part), avail),
             obs=self.mask.shown(part["obs"][:, :-1], before(part["actions"]), visible),
             avail=avail,
             actions=part["actions"],
