@@ -33,7 +33,8 @@ def summary(evidence: Evidence) -> str:
             rows.append(row)
     return (
         f"Returns of the greedy policies over {', '.join(map(str, evidence.episodes))} episodes, mean of "
-        f"{evidence.seeds} ± 95 % interval over seeds; kept is 1 - |S - T| / |T|, as in the paper.\n\n"
+        f"{evidence.seeds} ± 95 % interval over seeds; kept is 1 - |S - T| / |T|, as in the paper. "
+        f"{mpe_notes.COOPERATIVE} {mpe_notes.OWN_ACTION.format(masks='docs/masks.md')}\n\n"
         f"{table(head, rows)}"
     )
 

@@ -203,6 +203,14 @@ def planned(task="pz-mpe-simple-speaker-listener-v4", env="gymma", agents=2, siz
     return (*plan.plan(Wanted(**wanted), args, layout), args, layout)
 
 
+def test_no_two_levels_share_a_name():
+    trials, *_ = planned(dropout=[0, 0.1, 0.1000001, 1], noise=[0.5], delay=[], dead=[])
+    assert [trial.name for trial in trials] == [
+        *("dropout 0", "dropout 0.1", "dropout 0.1000001", "dropout 1"),
+        "noise 0.5",
+    ]
+
+
 def test_by_default_every_kind_is_tried_and_what_cannot_be_is_said():
     trials, notes, args, layout = planned()
     assert [trial.kind for trial in trials] == ["dropout"] * 3 + ["noise"] * 4 + ["delay"] * 3 + ["dead"] * 2

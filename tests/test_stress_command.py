@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -248,6 +249,17 @@ def test_without_a_drawing_package_the_result_is_there_and_a_line_says_why_no_fi
     assert capsys.readouterr().err == "no figure: matplotlib is not installed: pip install 'kd-marl[report]'\n"
     assert not (student / "stress.svg").exists()
     assert "![" not in (student / "stress.md").read_text()
+
+
+def test_a_second_call_at_the_same_time_is_kept_out(student, capsys):
+    held = os.open(student, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert main(["stress", str(student), "--episodes", "2", *NOTHING]) == 2
+    finally:
+        os.close(held)
+    assert f"error: another kd-marl stress is at {student}: give this command again" in capsys.readouterr().err
+    assert not (student / "stress.json").exists()
 
 
 def test_every_command_that_added_a_disturbance_is_named(student, capsys):

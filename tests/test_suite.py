@@ -106,9 +106,20 @@ WRONG = {
         "limits: [fo, lh]",
         "limits: {lh: {limits: lh}, fo: {limits: fo}, lha: }",
     ),
-    "tasks spread and mean have one teacher, and so one expert buffer, but other env_args or rewards": (
+    "tasks spread and mean have one teacher, and so one expert buffer, but other env_args, rewards": (
         "methods:",
         f"  mean: {{env: mpe, key: {SPREAD}, with: {{reward_scalarisation: mean}}}}\nmethods:",
+    ),
+    "methods.kd_student.with.env_args is 5: expected keys with values": ("t_max: 700", "env_args: 5, t_max: 700"),
+    "grid.yaml is no valid YAML (month must be in 1..12)": ("limits: [", "name: 2024-99-99\nlimits: ["),
+    "spread/again/lh/seed1 and spread/mappo/lh/seed1 are the same run": (
+        "  mappo:",
+        "  again: {config: mappo, steps_of: kd_student, limits: lh}\n  mappo:",
+    ),
+    "methods.q2 on tasks.spread under lh: mask_at=controller is for students": (
+        "  mappo:",
+        "  q1: {config: qmix, limits: lh, with: {mask_at: environment}}\n"
+        "  q2: {config: qmix, limits: lh, with: {mask_at: controller}}\n  mappo:",
     ),
     "retries is -1: expected a whole number of at least 0": ("limits: [", "retries: -1\nlimits: ["),
     "cpus is 0: expected a whole number of at least 1": ("limits: [", "cpus: 0\nlimits: ["),
@@ -262,6 +273,19 @@ def test_baselines_take_the_steps_of_teacher_buffer_and_student(write, tmp_path,
     job = plan.job("spread/mappo/lh/seed1")
     assert int(value_of(job, "t_max")) == steps + buffer["steps"] // 2 + 700
     assert value_of(job, "final_evaluation") == "True" and "teacher" not in " ".join(job.words)
+
+
+def test_a_buffer_that_is_stored_otherwise_is_not_taken_for_the_one_asked_for(
+    write, tmp_path, tiny_teacher, tiny_buffer
+):
+    text = GOOD.replace(SPREAD, f"{TASK}, teacher: {tiny_teacher}").replace("episodes: 40", "episodes: 12")
+    suites = [document.load(write(text), words) for words in ([], ["embedding_dtype=float32"])]
+    same, other = [Plan(HOST, suite, tmp_path / "out").job("spread/buffer").proof for suite in suites]
+    same.folder.parent.mkdir(parents=True)
+    same.folder.symlink_to(tiny_buffer)
+    assert same.found() == other.folder
+    with pytest.raises(UserError, match="recorded with embedding_dtype=float16, this suite has float32"):
+        other.found()
 
 
 def test_a_student_s_training_has_one_owner_whatever_its_result_is_measured_over(write, tmp_path):

@@ -169,7 +169,8 @@ def gone(pid, patience=20.0):
     return False
 
 
-def test_a_stopped_run_is_interrupted_like_by_ctrl_c_and_its_children_end_with_it(tmp_path):
+@pytest.mark.parametrize("blocked", [set(), {signal.SIGINT, signal.SIGTERM}])
+def test_a_stopped_run_is_interrupted_like_by_ctrl_c_and_its_children_end_with_it(tmp_path, blocked):
     noted, child = tmp_path / "noted", tmp_path / "child"
     code = f"""
 import pathlib, subprocess, sys, time
@@ -181,8 +182,13 @@ try:
 except KeyboardInterrupt:
     pathlib.Path({str(noted)!r}).write_text("interrupted")
 """
-    with open(tmp_path / "log", "wb") as log:
-        run = process.start([sys.executable, "-c", code], log)
+    # Ray's workers have them blocked.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    try:
+        with open(tmp_path / "log", "wb") as log:
+            run = process.start([sys.executable, "-c", code], log)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     while not (child.is_file() and child.read_text()):
         time.sleep(0.05)
     time.sleep(0.3)

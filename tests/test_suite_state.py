@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kd_marl.suite.estimate import Durations, Load, seconds_left
-from kd_marl.suite.ledger import Attempt, Ledger, Outcome, State, kills, state_of
+from kd_marl.suite.ledger import Attempt, Ledger, Outcome, State, kills, spent, state_of
 
 OUTCOMES = [None, Outcome.FINISHED, Outcome.FAILED, Outcome.KILLED, Outcome.STOPPED]
 
@@ -48,6 +48,12 @@ def test_a_result_is_finished_and_a_holder_is_running_whatever_was_tried(outcome
     assert kills(attempts) == streak
     broken = bool(outcomes) and (outcomes[-1] is Outcome.FAILED or streak > retries)
     assert (state is State.BROKEN) == broken
+
+
+def test_the_time_of_a_run_is_known_if_every_attempt_s_end_was_noted():
+    noted = [Attempt(10.0, ended=40.0), Attempt(100.0, ended=105.0)]
+    assert spent(noted) == 35.0
+    assert spent([*noted, Attempt(200.0)]) is None
 
 
 def test_what_was_killed_before_a_fresh_try_no_longer_counts():

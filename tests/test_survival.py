@@ -322,6 +322,17 @@ def test_a_result_that_somebody_removed_is_made_again(distil):
     assert "finished already" in distil("seed=1", "resume=True").check().err
 
 
+def test_each_number_of_episodes_has_a_result_of_its_own(distil):
+    distil("seed=1").check()
+    more = distil("seed=1", "resume=True", "eval_episodes=6").check()
+    assert "finished already" in distil("seed=1", "resume=True").check().err
+    shutil.rmtree(Path(more.out.rsplit("written to ")[-1].strip()).parent)
+    assert "only its evaluation is left" in distil("seed=1", "resume=True", "eval_episodes=6").check().err
+    # What evaluate=True plays is another command's result.
+    distil("seed=1", "evaluate=True", "eval_episodes=8").check()
+    assert "only its evaluation is left" in distil("seed=1", "resume=True", "eval_episodes=8").check().err
+
+
 @pytest.mark.parametrize("left", [3, 5])
 def test_the_record_of_a_run_that_went_on_has_the_whole_curve(distil, left):
     """After a stop in the middle, and after one before the result was written."""

@@ -158,17 +158,21 @@ def logged_before(args: Any, checkpoint: Checkpoint) -> list[tuple[str, float, i
 
 
 def mark_reported(path: Path | None, args: Any) -> None:
-    """Note in a finished checkpoint that its run's result is written, over how many episodes, and where.
+    """Note in a finished checkpoint that its run's result is written, and where, by the episodes that it is over.
 
-    A folder that is no checkpoint stays as it is.
+    A folder that is no checkpoint stays as it is. So does one that ``evaluate=True`` has played: that is another
+    command than the one that trained it, which is yet to find its own result.
     """
-    if path is not None and (path / FACTS_FILE).is_file():
+    asked_for = args.evaluate and not args.resume
+    if path is not None and (path / FACTS_FILE).is_file() and not asked_for:
         facts = read_checkpoint(path)
         if facts["finished"]:
             noted = {"reported": True, "eval_episodes": args.eval_episodes}
-            # An evaluation that repeats does not take the place of the run that trained.
-            if args.run_folder and not _recorded(facts.get("record", ""), args):
-                noted["record"] = _relative_folder(args)
+            if args.run_folder:
+                noted["records"] = {**facts.get("records", {}), str(args.eval_episodes): _relative_folder(args)}
+                # An evaluation that repeats does not take the place of the run that trained.
+                if not _recorded(facts.get("record", ""), args):
+                    noted["record"] = _relative_folder(args)
             atomic.write_json(path / FACTS_FILE, {**facts, **noted})
 
 
@@ -180,10 +184,13 @@ def _relative_folder(args: Any) -> str:
 def _reported(facts: Mapping[str, Any], args: Any) -> bool:
     """Whether a checkpoint's run has a result over as many episodes as are asked for, and nobody has removed it."""
     over = facts.get("eval_episodes")
-    if not facts.get("reported", False) or over not in (None, getattr(args, "eval_episodes", over)):
+    asked = getattr(args, "eval_episodes", over)
+    if not facts.get("reported", False):
         return False
-    # Checkpoints of earlier versions do not say where.
-    return "record" not in facts or _recorded(facts["record"], args)
+    if str(asked) in facts.get("records", {}):
+        return _recorded(facts["records"][str(asked)], args)
+    # Checkpoints of earlier versions say less, or not where.
+    return over in (None, asked) and ("record" not in facts or _recorded(facts["record"], args))
 
 
 def _recorded(record: str, args: Any) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
+import os
 import shlex
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,20 +92,44 @@ def _stress(args: argparse.Namespace) -> int:
         notes.append("the teacher also reads the state, which no disturbance touches")
     # A terminal's Ctrl-C and a batch system's SIGTERM end it alike.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    folder = stress.record_folder(run)
     try:
-        facts = stress.measure(match, trials, notes, _line(args))
+        with _alone(folder):
+            facts = stress.measure(match, trials, notes, _line(args))
+            atomic.write_json(folder / stress.FILE, facts)
+            drawn = _draw(folder / "stress.svg", facts)
+            atomic.write_bytes(folder / "stress.md", page.page(facts, "stress.svg" if drawn else None).encode())
     except KeyboardInterrupt:
         print("stopped: the same command goes on with what is left", file=sys.stderr)
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)
-    folder = stress.record_folder(run)
-    atomic.write_json(folder / stress.FILE, facts)
-    drawn = _draw(folder / "stress.svg", facts)
-    atomic.write_bytes(folder / "stress.md", page.page(facts, "stress.svg" if drawn else None).encode())
     print("\n".join([*page.table(facts), "", *notes]))
     print(f"written to {folder / stress.FILE}, stress.md{' and stress.svg' if drawn else ''}")
     return 0
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep out a second call on the same student: each would write over what the other has measured.
+
+    Raises:
+        UserError: there is one.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another kd-marl stress is at {folder}: give this command again when it has ended"
+            ) from None
+        except OSError:
+            # A file system without locks keeps nobody out, and is no reason to measure nothing.
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _updated(run: StudentRun, words: Sequence[str]) -> tuple[int, StudentRun]:

@@ -28,7 +28,8 @@ KNEE_RULE = (
 )
 # How much is kept of the teacher's T by the student's S: metrics.retention_signed.
 _KEPT = {
-    "return": "1 + (S-T)/|T|: the paper's retention, and for a student better than its teacher more than 100 %",
+    "return": "1 + (S-T)/|T|, which is the paper's 1 - |S-T|/|T| but for students better than their teacher: those "
+    "have more than 100 % here",
     "win rate": "S/T, the paper's retention",
 }
 

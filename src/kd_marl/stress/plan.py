@@ -85,11 +85,11 @@ def plan(wanted: Wanted, args: Any, layout: FeatureLayout) -> tuple[list[Trial],
     for p in _given(wanted.dropout, DROPOUT):
         if not 0 <= p <= 1:
             raise UserError(f"--dropout {p:g} is no probability: give numbers from 0 to 1")
-        trials.append(Trial("dropout", f"dropout {p:g}", float(p), task))
+        trials.append(Trial("dropout", f"dropout {_short(p)}", float(p), task))
     for sigma in _given(wanted.noise, NOISE):
         if not (math.isfinite(sigma) and sigma >= 0):
             raise UserError(f"--noise {sigma:g} is no standard deviation: give numbers of at least 0")
-        trials.append(Trial("noise", f"noise {sigma:g}", float(sigma), task))
+        trials.append(Trial("noise", f"noise {_short(sigma)}", float(sigma), task))
     for steps in _given(wanted.delay, DELAY):
         if steps < 0:
             raise UserError(f"--delay {steps} is no number of steps: give whole numbers of at least 0")
@@ -101,6 +101,11 @@ def plan(wanted: Wanted, args: Any, layout: FeatureLayout) -> tuple[list[Trial],
     trials += [Trial("map", f"map {name}", None, name) for name in maps]
     notes = _without_idle(trials, args, layout) + ([remark] if remark else [])
     return list(dict.fromkeys(trials)), notes
+
+
+def _short(level: float) -> str:
+    """A level as a name has it: no two levels share one."""
+    return f"{level:g}" if float(f"{level:g}") == level else repr(float(level))
 
 
 def trouble(trial: Trial, args: Any, layout: FeatureLayout, scale: np.ndarray) -> Trouble:

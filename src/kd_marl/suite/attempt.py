@@ -8,6 +8,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from kd_marl.errors import UserError
 from kd_marl.host import SOURCE_ROOT
@@ -57,8 +58,7 @@ def attempt(job: Job, stop: threading.Event | None = None, wait: float = 1.0, af
                 f"{socket.gethostname()} has no {job.directory}: start the suite in a folder that it has too"
             )
         job.ledger.begin(afresh)
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with open(job.log, "ab") as log:
+        with _log_of(job) as log:
             log.write(f"$ {job.line}\n".encode())
             log.flush()
             said = log.tell()
@@ -80,6 +80,21 @@ def attempt(job: Job, stop: threading.Event | None = None, wait: float = 1.0, af
         assert report.outcome is not None, "judged"
         job.ledger.end(report.outcome, report.message)
         return report
+
+
+def _log_of(job: Job) -> BinaryIO:
+    """Its log, to write on.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        return open(job.log, "ab")
+    except OSError as error:
+        raise UserError(
+            f"cannot write {job.log} ({error.strerror}): give --to a folder that you can write to"
+        ) from None
 
 
 def judge(status: int, found: Path | None, stopped: bool, log: Path, said: int) -> Report:

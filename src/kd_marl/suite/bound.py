@@ -19,8 +19,9 @@ def main(parent: int, command: list[str]) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             sys.exit("the process that started this run has ended")
-    # A shell's background jobs ignore it, and so would their children.
+    # A shell's background jobs ignore it, and Ray starts its workers with it blocked; children would do the same.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     os.execv(command[0], command)
 
 

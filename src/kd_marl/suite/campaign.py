@@ -12,7 +12,7 @@ from kd_marl.suite.attempt import Report
 from kd_marl.suite.claim import owner
 from kd_marl.suite.estimate import Durations, Load, seconds_left
 from kd_marl.suite.job import Job
-from kd_marl.suite.ledger import Outcome, State, state_of
+from kd_marl.suite.ledger import Outcome, State, spent, state_of
 from kd_marl.suite.plan import Node, Plan
 from kd_marl.suite.show import Show
 
@@ -116,7 +116,7 @@ class Campaign:
             for label in self.plan.nodes:
                 found = look(self.plan, label)
                 if found.state is State.INTERRUPTED and found.job is not None and found.job.goes_on:
-                    self._spent[label] = found.job.spent()
+                    self._spent[label] = found.job.spent() or 0.0
                 if found.state is State.FINISHED and found.job is not None:
                     self._close(label, State.FINISHED)
                     self._durations.add(found.job.kind, found.job.spent())
@@ -159,6 +159,7 @@ class Campaign:
             self._elsewhere[label] = job
             self.show.say(f"waiting for {label}: {found.note}")
         if found.state is State.FINISHED:
+            self._durations.add(job.kind, job.spent())
             self._close(label, State.FINISHED)
         elif found.state is State.RUNNING:
             self._not_before[label] = time.monotonic() + _ELSEWHERE_SECONDS
@@ -182,7 +183,7 @@ class Campaign:
             self._close(job.label, State.BROKEN, report.message)
         elif report.outcome is Outcome.KILLED:
             # Its attempts tell whether it is tried again.
-            self._spent[job.label] = job.spent() if job.goes_on else 0.0
+            self._spent[job.label] = (job.spent() if job.goes_on else None) or 0.0
             self.show.say(f"{job.label}: {report.message}")
         else:
             self._not_before[job.label] = time.monotonic() + _ELSEWHERE_SECONDS
@@ -229,7 +230,7 @@ class Campaign:
         attempts, whole = job.ledger.attempts(), self._durations.of(job.kind)
         if not attempts or whole is None:
             return None
-        before = job.spent() if job.goes_on else 0.0
+        before = (spent(attempts[:-1]) if job.goes_on else None) or 0.0
         # One that takes longer than expected may end at any time.
         return max(0.0, whole - before - (now - attempts[-1].started))
 

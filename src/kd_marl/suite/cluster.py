@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import time
 from typing import Any
 
@@ -60,7 +61,7 @@ class RayPool:
         self._most = there if address == LOCAL else None
         self._limit = jobs
         self.slots = max(1, min(there, jobs or there))
-        self._task: Any = ray.remote(attempt)
+        self._task: Any = ray.remote(_in_worker)
         self._running: dict[Any, Job] = {}
 
     def room(self, cpus: int) -> bool:
@@ -106,6 +107,13 @@ class RayPool:
             report = Report(Outcome.KILLED, f"Ray lost its worker, and each that replaced it ({reason})", final=True)
             _note(job, report.message)
             return report
+
+
+def _in_worker(job: Job, wait: float, afresh: bool) -> Report:
+    """`attempt` where a cancelled task is an interrupt, whatever the worker was started by."""
+    # A worker inherits that a shell's background jobs ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return attempt(job, wait=wait, afresh=afresh)
 
 
 def _note(job: Job, message: str) -> None:

@@ -164,7 +164,8 @@ def load(path: Path, updates: Iterable[str] = (), part: Part | None = None) -> S
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text'}") from None
-    except yaml.YAMLError as error:
+    # What has the form of a date or a number and is none.
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
@@ -279,6 +280,8 @@ def _overrides(value: Any, where: str, own: tuple[str, ...] = ()) -> Overrides:
     """Overrides with dotted keys, ``{env_args: {a: 1}}`` as ``{"env_args.a": 1}``; what the suite sets is refused."""
     flat: Overrides = {}
     for key, given in _mapping_of(value, where).items():
+        if key == "env_args" and not isinstance(given, Mapping):
+            raise UserError(f"{where}.env_args is {given!r}: expected keys with values, such as map_name: 3m")
         if isinstance(given, Mapping) and key != "masks":
             flat.update({f"{key}.{inner}": below for inner, below in given.items()})
         else:

@@ -15,9 +15,9 @@ class Durations:
     def __init__(self) -> None:
         self._of: dict[str, list[float]] = defaultdict(list)
 
-    def add(self, kind: str, seconds: float) -> None:
-        """Note a finished job; what somebody else made is not known and counts for nothing."""
-        if seconds > 0:
+    def add(self, kind: str, seconds: float | None) -> None:
+        """Note a finished job; what nobody has noted the time of counts for nothing."""
+        if seconds:
             for name in (kind, _method(kind)):
                 self._of[name].append(seconds)
 

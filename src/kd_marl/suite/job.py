@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from kd_marl.suite.ledger import Ledger
+from kd_marl.suite.ledger import Ledger, spent
 from kd_marl.suite.records import Proof
 
 
@@ -56,10 +56,10 @@ class Job:
         # Other runs may have the same label, in other suites.
         return self.results / "logs" / f"{self.label.replace('/', '-')}-{self.key[:8]}.log"
 
-    def spent(self) -> float:
-        """Seconds of what earlier attempts have noted that count towards the run."""
-        ended = [attempt.ended - attempt.started for attempt in self.ledger.attempts() if attempt.ended is not None]
-        return sum(ended) if self.goes_on else sum(ended[-1:])
+    def spent(self) -> float | None:
+        """Seconds of the attempts that count towards the run; None if nobody was left to note when one ended."""
+        attempts = self.ledger.attempts()
+        return spent(attempts if self.goes_on else attempts[-1:])
 
     @property
     def ledger(self) -> Ledger:

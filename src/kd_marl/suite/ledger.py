@@ -96,6 +96,12 @@ def kills(attempts: Sequence[Attempt]) -> int:
     return count
 
 
+def spent(attempts: Sequence[Attempt]) -> float | None:
+    """Seconds that attempts took; None if nobody was left to note when one of them ended."""
+    seconds = [attempt.ended - attempt.started for attempt in attempts if attempt.ended is not None]
+    return sum(seconds) if len(seconds) == len(attempts) else None
+
+
 class Ledger:
     """The attempts at one run."""
 

@@ -13,8 +13,8 @@ from kd_marl.host import Host
 from kd_marl.launch import assemble, parse_command
 from kd_marl.suite.document import Cell, Method, Overrides, Suite, Task
 
-# Keys whose values decide which configuration files make a run's configuration.
-_DECISIVE = ("env_args.map_name", "env_args.key", "limits", "mac")
+# Keys whose values decide which configuration files make a run's configuration, and whether they go together.
+_DECISIVE = ("env_args.map_name", "env_args.key", "limits", "mac", "mask_at")
 
 Line = tuple[tuple[str, ...], dict[str, Any]]
 

@@ -120,11 +120,13 @@ class Plan:
         needed, student = bool(self.nodes[cell.label].needs), self._student(cell)
         for key in ("t_max", "buffer_episodes") if needed else ("t_max",):
             self._count(student, key)
+        own, steps = {}, ""
         if student != cell:
-            # Its own length is known once there is a buffer.
-            return
-        config = self._lines.cell(replace(cell, seed=0))[1]
-        taken = seen.setdefault(f"{identity(config)} {self._teacher_mark(cell)}", {})
+            # Its own length is known once there is a buffer, and then the same for all that take one student's.
+            own = {"t_max": 1}
+            steps = f"{identity(self._lines.cell(replace(student, seed=0))[1])} {self._teacher_mark(student)}"
+        config = self._lines.cell(replace(cell, seed=0), **own)[1]
+        taken = seen.setdefault(f"{identity(config)} {self._teacher_mark(cell)} {steps}", {})
         for cell in row:
             twin = taken.setdefault(cell.seed, cell)
             if twin is not cell:
@@ -262,13 +264,13 @@ class Plan:
         folder = self._buffer_folder(task, teacher)
         environment = {
             "env_args": resume.unseeded(config["env_args"]),
-            **{key: config[key] for key in ("common_reward", "reward_scalarisation")},
+            **{key: config[key] for key in ("common_reward", "reward_scalarisation", "embedding_dtype")},
         }
         other, others = self._recorded.setdefault(folder, (task.name, environment))
         if others != environment:
             raise UserError(
-                f"tasks {other} and {task.name} have one teacher, and so one expert buffer, but other env_args or "
-                "rewards: put them into two files"
+                f"tasks {other} and {task.name} have one teacher, and so one expert buffer, but other env_args, "
+                "rewards or embedding_dtype: put them into two files"
             )
         return words, Exported(folder, episodes, environment)
 

@@ -103,11 +103,15 @@ class Exported:
             return None
         enough = stages.stored_episodes(self.folder) >= self.episodes
         facts = atomic.read_json(self.folder / "buffer.json")
-        if other := stages.recorded_otherwise(facts, self.environment):
+        if other := stages.recorded_otherwise(facts, self.environment) or self._stored_otherwise(facts):
             raise UserError(
                 f"the expert buffer in {self.folder} was recorded with {other}: give another --to, or remove the folder"
             )
         return self.folder if enough else None
+
+    def _stored_otherwise(self, facts: Mapping[str, Any]) -> str:
+        was, now = facts.get("embedding_dtype"), self.environment["embedding_dtype"]
+        return f"embedding_dtype={was}, this suite has {now}" if was != now else ""
 
 
 # Finished runs do not change: each is read once. Folder -> time of its summary, identity and teacher.
