@@ -68,7 +68,11 @@ def put_teacher(folder, like="", **facts):
 def put_buffer(grid, task, steps=100_000):
     proof = grid.plan.job(f"{task}/buffer").proof
     proof.folder.mkdir(parents=True, exist_ok=True)
-    (proof.folder / "buffer.json").write_text(json.dumps({"episodes": proof.episodes, "steps": steps}))
+    (proof.folder / "buffer.json").write_text(
+        json.dumps(
+            {"episodes": proof.episodes, "steps": steps, "embedding_dtype": proof.environment["embedding_dtype"]}
+        )
+    )
 
 
 def summary(algorithm, teacher=-20.0, student=-25.0, sampled=-24.0, random=-60.0, retention=0.75, wins=None, **more):

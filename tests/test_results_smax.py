@@ -96,7 +96,8 @@ def test_targets_say_what_is_met_and_what_is_not(grid):
     lines = smax_page.targets(Evidence.collect(grid))
     fewer = "at least 28.6 times fewer FLOPs"
     assert lines[0] == (
-        "3m, teacher: at least 90 % wins after at most 2 hours of training: **met** (92.0 % sampled, 50 minutes)"
+        "3m, teacher: at least 90 % wins after at most 2 hours of training: **met** (92.0 % sampled, 50 minutes; "
+        "in the students' battles 90.0 ± 0.0 % greedy)"
     )
     assert "5m_vs_6m, teacher: at least 75 % wins" in lines[1] and "**not measured**" in lines[1]
     assert lines[2] == (
