@@ -14,7 +14,7 @@ from epymarl_lite.envs.gymma import GymmaWrapper
 from epymarl_lite.runners.env_group import Views
 
 SIZE, LIMIT = 4, 25
-needs_jaxmarl = pytest.mark.skipif(not available(), reason="JaxMARL is not installed: pip install 'kd-marl[smax]'")
+needs_jaxmarl = pytest.mark.skipif(not available(), reason="JaxMARL is not installed: pip install -e '.[smax]'")
 SPREAD, SPEAKER, ADVERSARY = TASKS
 # What env-config mpe gives gymma.
 ENV_ARGS = {"time_limit": LIMIT, "max_cycles": LIMIT + 1, "pretrained_wrapper": None}

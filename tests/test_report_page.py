@@ -274,7 +274,7 @@ def test_without_its_extra_the_command_says_what_to_install(tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert cli.main(["report", str(tmp_path), "--to", str(tmp_path / "to")]) == 2
     assert capsys.readouterr().err == (
-        "error: this needs matplotlib, which is not installed: pip install 'kd-marl[report]'\n"
+        "error: this needs matplotlib, which is not installed: pip install -e '.[report]' in kd-marl's checkout\n"
     )
 
 

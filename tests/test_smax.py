@@ -17,7 +17,7 @@ from envs.smax.env import SmaxEnv
 from envs.smax.simulator import STOP, environment
 from kd_marl.errors import UserError
 
-pytestmark = pytest.mark.skipif(not available(), reason="JaxMARL is not installed: pip install 'kd-marl[smax]'")
+pytestmark = pytest.mark.skipif(not available(), reason="JaxMARL is not installed: pip install -e '.[smax]'")
 
 SIZE, SEED = 4, 11
 EAST, FIRST_ATTACK = 1, 5
@@ -286,7 +286,7 @@ def test_without_jaxmarl_the_way_to_install_it_is_one_line(monkeypatch):
     for module in [name for name in sys.modules if name.split(".")[0] == "jaxmarl"]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "jaxmarl", None)
-    with pytest.raises(UserError, match=r"need JaxMARL .*: pip install 'kd-marl\[smax\]'") as caught:
+    with pytest.raises(UserError, match=r"need JaxMARL .*: pip install -e '\.\[smax\]'") as caught:
         SmaxEnv(map_name="3m")
     assert "\n" not in str(caught.value)
 
@@ -294,7 +294,7 @@ def test_without_jaxmarl_the_way_to_install_it_is_one_line(monkeypatch):
 def test_a_run_without_jaxmarl_ends_with_that_line(mains, tmp_path):
     line = ["--config=kd_teacher", "--env-config=smax", "with", "env_args.map_name=3m"]
     run = mains.run(*line, f"local_results_path={tmp_path}", before="import sys; sys.modules['jaxmarl'] = None")
-    assert "pip install 'kd-marl[smax]'" in run.error
+    assert "pip install -e '.[smax]'" in run.error
 
 
 # --- JAX stays out of the way ----------------------------------------------------------------------------------

@@ -246,7 +246,8 @@ def test_without_a_drawing_package_the_result_is_there_and_a_line_says_why_no_fi
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "kd_marl.stress.figure", raising=False)
     assert main(["stress", str(student), "--episodes", "2", *NOTHING]) == 0
-    assert capsys.readouterr().err == "no figure: matplotlib is not installed: pip install 'kd-marl[report]'\n"
+    line = "no figure: matplotlib is not installed: pip install -e '.[report]' in kd-marl's checkout\n"
+    assert capsys.readouterr().err == line
     assert not (student / "stress.svg").exists()
     assert "![" not in (student / "stress.md").read_text()
 

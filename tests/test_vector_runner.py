@@ -22,7 +22,7 @@ from epymarl_lite.runners.rollout import RolloutRunner
 from runtime_env import CountingEnv, layout, run_args
 from stage_fixtures import TINY, words
 
-needs_jaxmarl = pytest.mark.skipif(not available(), reason="JaxMARL is not installed: pip install 'kd-marl[smax]'")
+needs_jaxmarl = pytest.mark.skipif(not available(), reason="JaxMARL is not installed: pip install -e '.[smax]'")
 
 
 # Episodes at once; the sizes that other tests compile too.

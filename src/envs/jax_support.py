@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from kd_marl.errors import UserError
+from kd_marl.errors import UserError, how_to_install
 
 
 def available() -> bool:
@@ -46,7 +46,7 @@ def load(module: str) -> Any:
             return importlib.import_module(module)
     except ImportError as error:
         raise UserError(
-            f"SMAX and batched MPE need JaxMARL ({error}): pip install 'kd-marl[smax]' (Python 3.11 or newer)"
+            f"SMAX and batched MPE need JaxMARL ({error}): {how_to_install('smax')} (Python 3.11 or newer)"
         ) from None
 
 

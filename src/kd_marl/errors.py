@@ -10,6 +10,11 @@ class UserError(ValueError):
     """A mistake in what the user gave: the message says what was wrong, what was expected and what to do."""
 
 
+def how_to_install(extra: str) -> str:
+    """What to type for the packages of one of the project's extras, which no package index has."""
+    return f"pip install -e '.[{extra}]' in kd-marl's checkout"
+
+
 def nearest(word: str, valid: Iterable[str]) -> str:
     """The hint that ends an "unknown name" message.
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
-from kd_marl.errors import UserError
+from kd_marl.errors import UserError, how_to_install
 from kd_marl.host import SOURCE_ROOT
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -46,7 +46,7 @@ def onboard_packages() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise UserError(f"this needs {error.name}, which is not installed: pip install 'kd-marl[onboard]'") from error
+        raise UserError(f"this needs {error.name}, which is not installed: {how_to_install('onboard')}") from error
 
 
 def check_parent(file: Path) -> None:

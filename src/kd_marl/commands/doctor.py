@@ -10,14 +10,14 @@ import warnings
 from importlib import metadata
 
 from kd_marl.commands.common import Subparsers, add_parser, print_facts
-from kd_marl.errors import UserError
+from kd_marl.errors import UserError, how_to_install
 
 _REQUIRED = ("torch", "numpy", "gymnasium", "sacred", "safetensors", "ptflops", "scipy", "PyYAML", "setuptools")
 # Distribution, module that must be importable, and what it is for.
 _ENVIRONMENTS = (
     ("mpe2", "mpe2", "MPE tasks (pz-mpe-...): pip install mpe2"),
     ("pettingzoo", "pettingzoo", "PettingZoo tasks (pz-...): pip install 'pettingzoo<1.26'"),
-    ("jaxmarl", "jaxmarl", "SMAX: pip install 'kd-marl[smax]' on Python 3.11 or later"),
+    ("jaxmarl", "jaxmarl", f"SMAX: {how_to_install('smax')}, with Python 3.11 or later"),
     ("smaclite", "smaclite", "--env-config=smaclite: install uoe-agents/smaclite from its repository"),
     ("smac", "smac.env", "--env-config=sc2: install oxwhirl/smac from its repository, and StarCraft II"),
     ("smacv2", "smacv2.env", "--env-config=sc2v2: install oxwhirl/smacv2 from its repository, and StarCraft II"),

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from kd_marl.commands.common import Subparsers, add_parser
-from kd_marl.errors import UserError
+from kd_marl.errors import UserError, how_to_install
 
 PAGE, MARKDOWN = "report.html", "report.md"
 
@@ -48,7 +48,7 @@ def _report(args: argparse.Namespace) -> int:
         for needed in ("jsonschema", "markdown_it", "matplotlib"):
             importlib.import_module(needed)
     except ModuleNotFoundError as error:
-        raise UserError(f"this needs {error.name}, which is not installed: pip install 'kd-marl[report]'") from error
+        raise UserError(f"this needs {error.name}, which is not installed: {how_to_install('report')}") from error
 
     from kd_marl.artifacts import atomic
     from kd_marl.report import groups, html, keep, page, runs

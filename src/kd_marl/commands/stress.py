@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kd_marl.commands.common import Subparsers, add_parser, results_folders
-from kd_marl.errors import UserError, nearest
+from kd_marl.errors import UserError, how_to_install, nearest
 
 if TYPE_CHECKING:
     from kd_marl.deploy.source import StudentRun
@@ -170,7 +170,7 @@ def _draw(file: Path, facts: Mapping[str, Any]) -> bool:
     try:
         from kd_marl.stress.figure import figure
     except ModuleNotFoundError as error:
-        print(f"no figure: {error.name} is not installed: pip install 'kd-marl[report]'", file=sys.stderr)
+        print(f"no figure: {error.name} is not installed: {how_to_install('report')}", file=sys.stderr)
         return False
     atomic.write_bytes(file, figure(facts).encode())
     return True

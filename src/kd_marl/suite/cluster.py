@@ -8,7 +8,7 @@ import signal
 import time
 from typing import Any
 
-from kd_marl.errors import UserError
+from kd_marl.errors import UserError, how_to_install
 from kd_marl.suite.attempt import Report, attempt
 from kd_marl.suite.claim import STALE_SECONDS, claimed, owner
 from kd_marl.suite.job import Job
@@ -44,7 +44,7 @@ class RayPool:
         try:
             import ray
         except ModuleNotFoundError:
-            raise UserError("--ray needs ray, which is not installed: pip install 'kd-marl[suite]'") from None
+            raise UserError(f"--ray needs ray, which is not installed: {how_to_install('suite')}") from None
         self._ray = ray
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if address == LOCAL:
