@@ -282,3 +282,21 @@ def test_the_help_has_an_example(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["report", "--help"])
     assert ended.value.code == 0 and "kd-marl report results --to report" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "columns"), [("short", 4), ("a method with a rather long name", 2), ("long " * 30, 1)]
+)
+def test_a_legend_has_as_many_columns_as_the_figure_is_wide_for(words, columns):
+    pytest.importorskip("matplotlib")
+    from matplotlib.lines import Line2D
+
+    from kd_marl.report.drawing import Sheet
+
+    with Sheet("legend", 1, 1, (3.7, 2.7)) as sheet:
+        sheet.legend([Line2D([], [], label=f"{words} {number}") for number in range(8)])
+        (legend,) = sheet.figure.legends
+        sheet.figure.draw_without_rendering()
+        across = {round(text.get_window_extent().x0) for text in legend.get_texts()}
+        assert len(across) == columns
+        assert columns == 1 or legend.get_window_extent().width <= sheet.figure.bbox.width

@@ -83,9 +83,14 @@ class Sheet:
         self._context.__exit__(None, None, None)
 
     def legend(self, handles: Sequence[Any], columns: int = 4) -> None:
-        """One legend for all panels, below them."""
-        if handles:
-            self.figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+        """One legend for all panels, below them, in as many columns as fit and at most ``columns``."""
+        for wanted in range(columns if handles else 0, 0, -1):
+            legend = self.figure.legend(
+                handles=handles, loc="outside lower center", ncols=wanted, frameon=False, fontsize=9
+            )
+            if wanted == 1 or legend.get_window_extent().width <= self.figure.bbox.width:
+                return
+            legend.remove()
 
     def svg(self, title: str) -> str:
         """The drawing under its title, as one SVG element."""
