@@ -16,8 +16,8 @@ STAMP := $(VENV)/.setup-done
 PYTHON ?=
 PIP_ARGS ?=
 TESTS ?= tests
-# Two processes: each test is single-threaded, and some start environment workers of their own.
-TEST_JOBS ?= 2
+# One more than the two cores of CI: many a test waits for programs that it started.
+TEST_JOBS ?= 3
 # Trainings at the same time.
 RESULTS_JOBS ?= 2
 CODE := src tests setup.py $(wildcard benchmarks)
