@@ -16,8 +16,8 @@ STAMP := $(VENV)/.setup-done
 PYTHON ?=
 PIP_ARGS ?=
 TESTS ?= tests
-# One more than the two cores of CI: many a test waits for programs that it started.
-TEST_JOBS ?= 3
+# Two processes: each test is single-threaded, and some start environment workers of their own.
+TEST_JOBS ?= 2
 # Trainings at the same time.
 RESULTS_JOBS ?= 2
 CODE := src tests setup.py $(wildcard benchmarks)
@@ -28,7 +28,8 @@ help: ## this list
 setup: $(STAMP) ## make .venv with the pinned packages (quick when up to date)
 
 # The first of PYTHON, python3.10 to python3.12 and python3 that really starts and has a supported version. Trying each
-# one is needed: version managers put names on the PATH that do not run.
+# one is needed: version managers put names on the PATH that do not run. Python compiles what it imports; to compile all that is
+# installed would take as long as to install it.
 $(STAMP): requirements.lock requirements-extras.lock requirements-dev.lock setup.py
 	@if ! $(PY) -m pip --version >/dev/null 2>&1; then \
 	    fits='import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))'; \
@@ -45,7 +46,7 @@ $(STAMP): requirements.lock requirements-extras.lock requirements-dev.lock setup
 	    echo "making $(VENV) with $$($$found --version)"; \
 	    "$$found" -m venv --clear $(VENV); \
 	fi
-	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r requirements-dev.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-compile $(PIP_ARGS) -r requirements-dev.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 

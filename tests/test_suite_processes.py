@@ -269,7 +269,7 @@ def test_a_large_job_runs_alone_rather_than_never():
 
 def test_ray_that_is_not_installed_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"needs ray, which is not installed: pip install 'kd-marl\[suite\]'"):
+    with pytest.raises(UserError, match=r"needs ray, which is not installed: pip install -e '\.\[suite\]'"):
         cluster.RayPool("local", 1)
 
 
