@@ -28,8 +28,8 @@ help: ## this list
 setup: $(STAMP) ## make .venv with the pinned packages (quick when up to date)
 
 # The first of PYTHON, python3.10 to python3.12 and python3 that really starts and has a supported version. Trying each
-# one is needed: version managers put names on the PATH that do not run. Python compiles what it imports; to compile all that is
-# installed would take as long as to install it.
+# one is needed: version managers put names on the PATH that do not run. Python compiles what it imports;
+# to compile all that is installed would take as long as to install it.
 $(STAMP): requirements.lock requirements-extras.lock requirements-dev.lock setup.py
 	@if ! $(PY) -m pip --version >/dev/null 2>&1; then \
 	    fits='import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))'; \
