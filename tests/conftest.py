@@ -17,13 +17,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+import cores
+
 torch.set_num_threads(1)
 
-# A core for each process of tests: programs that wait for each other's messages (environments in processes, a run and
-# who watches it) take several times as long where every message wakes another core that is busy with other tests.
-if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(cores)]})
+if "PYTEST_XDIST_WORKER" in os.environ:
+    cores.keep_to_one(os.environ["PYTEST_XDIST_WORKER"])
 
 # A script's background jobs ignore SIGINT, and so would every program that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -18,6 +18,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+import cores
+
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 120.0
 # Other people's packages only: the code under test is imported by each run.
@@ -146,5 +148,6 @@ def become_main(request: dict) -> None:
 
 
 if __name__ == "__main__":
+    cores.use_all()
     if (found := serve()) is not None:
         become_main(found)

@@ -12,6 +12,8 @@ import time
 
 import pytest
 
+import cores
+
 # For a machine that is busy with other things.
 PATIENCE_S = 900
 
@@ -34,6 +36,7 @@ def suite(root, tmp_path):
                     stderr=subprocess.STDOUT,
                     env={**environment, "PYTHONPATH": str(root / "src")},
                     cwd=root,
+                    preexec_fn=cores.use_all,
                 )
             )
         return started[-1], said
