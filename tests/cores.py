@@ -1,8 +1,11 @@
-"""Which cores a process runs on: one for each process of tests, every one for the programs that they start."""
+"""Which cores a process runs on: a process of tests one, the runs that tests start all that the tests were given."""
 
 from __future__ import annotations
 
 import os
+
+# Tells the processes that tests start which cores the tests were given.
+GIVEN = "KD_MARL_TEST_CORES"
 
 
 def keep_to_one(worker: str) -> None:
@@ -13,10 +16,11 @@ def keep_to_one(worker: str) -> None:
     """
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
+        os.environ[GIVEN] = ",".join(map(str, cores))
         os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 
 def use_all() -> None:
-    """Give this process every core, as if a person had started it."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    """Give this process every core that the tests were given."""
+    if GIVEN in os.environ:
+        os.sched_setaffinity(0, map(int, os.environ[GIVEN].split(",")))

@@ -84,13 +84,14 @@ class Sheet:
 
     def legend(self, handles: Sequence[Any], columns: int = 4) -> None:
         """One legend for all panels, below them, in as many columns as fit and at most ``columns``."""
-        for wanted in range(columns if handles else 0, 0, -1):
-            legend = self.figure.legend(
-                handles=handles, loc="outside lower center", ncols=wanted, frameon=False, fontsize=9
-            )
-            if wanted == 1 or legend.get_window_extent().width <= self.figure.bbox.width:
-                return
+        if not handles:
+            return
+        look: Any = {"loc": "outside lower center", "frameon": False, "fontsize": 9}
+        legend = self.figure.legend(handles=handles, ncols=columns, **look)
+        while columns > 1 and legend.get_window_extent().width > self.figure.bbox.width:
             legend.remove()
+            columns -= 1
+            legend = self.figure.legend(handles=handles, ncols=columns, **look)
 
     def svg(self, title: str) -> str:
         """The drawing under its title, as one SVG element."""

@@ -86,7 +86,8 @@ class Exported:
     Attributes:
         folder: where it belongs.
         episodes: how many.
-        environment: the configuration of its export, as far as it says which environment that is.
+        environment: the configuration of its export, as far as it says which environment that is and how embeddings are
+            stored.
     """
 
     folder: Path
