@@ -3,7 +3,7 @@
 #   make setup PYTHON=/path/to/python3.11      another interpreter
 #   make setup PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 #                                              torch without CUDA: a much smaller download on Linux
-#   make test TESTS="tests/test_losses.py -k kl"   part of the tests
+#   make test TESTS="tests/kd_learners/test_losses.py -k kl"   part of the tests
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -57,7 +57,7 @@ demo: setup ## distil students from a bundled teacher and print the result table
 	$(PY) src/main.py $$($(PY) -c 'import importlib.util as i; print("$(DEMO_SMAX)" if i.find_spec("jaxmarl") else "$(DEMO_MPE)")')
 
 # A bound measured on this machine (marker strict) is no test of the code: run those alone, with -m strict.
-test: setup ## all tests; part of them: make test TESTS="tests/test_losses.py -k kl"
+test: setup ## all tests; part of them: make test TESTS="tests/kd_learners/test_losses.py -k kl"
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(TEST_JOBS) --dist worksteal --timeout 600 -m "not strict" $(TESTS)
 
 check: lint type ## what CI asks before the tests: lint, format, types

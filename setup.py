@@ -26,6 +26,7 @@ setup(
             "envs*",
             "epymarl_lite*",
             "kd_controllers*",
+            "kd_core*",
             "kd_learners*",
             "kd_marl*",
             "kd_onboard*",

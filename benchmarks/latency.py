@@ -34,12 +34,12 @@ import torch  # noqa: E402
 from latency_teams import HOST, SIZES, TEACHER_WIDTH, Size, Students, Timed  # noqa: E402
 
 from envs.hetero_mask.presets import LIMITS  # noqa: E402
-from kd_marl.artifacts import atomic  # noqa: E402
+from kd_core import files  # noqa: E402
+from kd_core.costs.flops import closed_formula  # noqa: E402
+from kd_core.errors import UserError  # noqa: E402
 from kd_marl.deploy import bundle as exporting  # noqa: E402
 from kd_marl.deploy import int8, latency, onnx_graph  # noqa: E402
 from kd_marl.deploy.weights import agent_weights  # noqa: E402
-from kd_marl.errors import UserError  # noqa: E402
-from kd_marl.metrics.flops import closed_formula  # noqa: E402
 from kd_onboard.agent import OnboardAgent  # noqa: E402
 from kd_onboard.backend import Backend  # noqa: E402
 from kd_onboard.bundle import Bundle, read_bundle  # noqa: E402
@@ -288,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     print(latency_page.text(result))
     if args.json:
-        atomic.write_json(args.json, result)
+        files.write_json(args.json, result)
         print(f"written to {args.json}")
     return 0
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kd_marl.host import get_host
+from kd_core.host import get_host
 
 # A checkout's start wakes these, and its batches index in a way that torch advises against.
 for noisy in ("git", "matplotlib"):
@@ -31,9 +31,9 @@ from envs.hetero_mask.mask import ObservationMask  # noqa: E402
 from envs.hetero_mask.presets import default_widths, mask_for  # noqa: E402
 from kd_controllers.hetero_mac import HeteroMAC  # noqa: E402
 from kd_controllers.student_net import HeteroStudent  # noqa: E402
-from kd_marl.deploy.source import StudentRun  # noqa: E402
-from kd_marl.launch import assemble, parse_command  # noqa: E402
-from kd_marl.metrics.flops import AgentStep, closed_formula  # noqa: E402
+from kd_core.config import assemble, parse_command  # noqa: E402
+from kd_core.costs.flops import AgentStep, closed_formula  # noqa: E402
+from kd_marl.runs.student_run import StudentRun  # noqa: E402
 
 TEACHER_WIDTH = 256
 EPISODE = 25
@@ -228,7 +228,7 @@ def untrained_run(
     seed: int = 0,
     limits: str = "fo",
 ) -> StudentRun:
-    """A student with random weights, as `kd_marl.deploy.source.load_student` would find a trained one.
+    """A student with random weights, as `kd_marl.runs.student_run.load_student` would find a trained one.
 
     Args:
         task: its key.

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from envs.hetero_mask import layout_for, mask_for
-from kd_marl.errors import UserError
+from kd_core.errors import UserError
 
 TASK, OBS_SIZE, LANDMARKS, LISTENER = "pz-mpe-simple-speaker-listener-v4", 11, 3, 1
 # The task's rules: steps of an episode; agents that are given the reward, which the host sums; and the world's step in

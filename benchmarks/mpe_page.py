@@ -11,7 +11,7 @@ from results_evidence import NOT_MEASURED, PERCENT, Evidence, shown, table
 from results_families import limits_of, preset_of
 from results_grid import BASELINE, STUDENT
 
-from kd_marl.metrics.retention import retention
+from kd_core.metrics.retention import retention
 
 FIGURE = "results-mpe.svg"
 # The targets at full observation.

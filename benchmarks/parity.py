@@ -24,15 +24,15 @@ from typing import Any
 
 import numpy as np
 
-from kd_marl.errors import UserError
-from kd_marl.host import get_host
+from kd_core.errors import UserError
+from kd_core.host import get_host
 
 # The host comes first: on a checkout it decides what the package `envs` is.
 get_host()
 
-from kd_marl.artifacts import atomic  # noqa: E402
+from kd_core import files  # noqa: E402
 from kd_marl.deploy import bundle, int8, latency, replay  # noqa: E402
-from kd_marl.deploy.source import StudentRun, load_student  # noqa: E402
+from kd_marl.runs.student_run import StudentRun, load_student  # noqa: E402
 from kd_onboard.bundle import read_bundle  # noqa: E402
 from kd_onboard.profile import CSource  # noqa: E402
 
@@ -194,7 +194,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     print(table(rows))
     if args.json is not None:
-        atomic.write_json(args.json, {"machine": latency.machine(), "parity": [asdict(row) for row in rows]})
+        files.write_json(args.json, {"machine": latency.machine(), "parity": [asdict(row) for row in rows]})
     return 0
 
 

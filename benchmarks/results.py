@@ -25,7 +25,7 @@ import results_page  # noqa: E402
 from results_families import FAMILIES  # noqa: E402
 from results_grid import Grid  # noqa: E402
 
-from kd_marl.errors import UserError  # noqa: E402
+from kd_core.errors import UserError  # noqa: E402
 
 
 def _parser() -> argparse.ArgumentParser:

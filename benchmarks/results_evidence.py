@@ -11,7 +11,7 @@ import speed_page
 from results_grid import STUDENT, Grid
 from scipy.stats import t as student_t
 
-from kd_marl.report.runs import Run
+from kd_marl.runs.finished import Run
 from kd_marl.suite.document import Cell
 
 NOT_MEASURED = "not measured"

@@ -9,11 +9,11 @@ from typing import Any
 
 from results_families import Family
 
-from kd_marl import register
-from kd_marl.artifacts import atomic
-from kd_marl.artifacts.teacher import read_facts, teacher_folders
-from kd_marl.host import get_host
-from kd_marl.report.runs import Run
+from kd_core import files
+from kd_core.artifacts.teacher import read_facts, teacher_folders
+from kd_core.host import get_host
+from kd_marl.plugin import register
+from kd_marl.runs.finished import Run
 from kd_marl.suite import document
 from kd_marl.suite.document import Cell
 from kd_marl.suite.plan import Plan
@@ -108,5 +108,5 @@ class Grid:
         folder = None if job is None else job.proof.found()
         if folder is None:
             return None
-        config, summary, record = (atomic.read_json(folder / f"{name}.json") for name in ("config", "summary", "run"))
+        config, summary, record = (files.read_json(folder / f"{name}.json") for name in ("config", "summary", "run"))
         return Run(folder, config, summary, record)

@@ -15,9 +15,9 @@ from results_evidence import Evidence, table
 from results_families import FAMILIES
 from results_grid import Grid
 
-from kd_marl.artifacts import atomic
-from kd_marl.errors import UserError
-from kd_marl.host import get_host
+from kd_core import files
+from kd_core.errors import UserError
+from kd_core.host import get_host
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = "python benchmarks/results.py"
@@ -56,10 +56,10 @@ def write(grids: Sequence[Grid], docs: Path) -> None:
     names = ["results.md"]
     for evidence in collected:
         for name, svg in SECTIONS[evidence.grid.family.name].figures(evidence).items():
-            atomic.write_bytes(docs / name, svg.encode())
+            files.write_bytes(docs / name, svg.encode())
             names.append(name)
     file = docs / "results.md"
-    atomic.write_bytes(file, page(collected, file.read_text(encoding="utf-8") if file.is_file() else "").encode())
+    files.write_bytes(file, page(collected, file.read_text(encoding="utf-8") if file.is_file() else "").encode())
     for evidence in collected:
         _update_readme(docs.parent / "README.md", evidence.grid.family.name, summary(evidence))
     print(f"written to {docs}: {', '.join(names)}; {sum(len(evidence.found) for evidence in collected)} runs")
@@ -141,7 +141,7 @@ def _update_readme(readme: Path, name: str, block: str) -> None:
     if begin in text and end in text:
         before, rest = text.split(begin, 1)
         after = rest.split(end, 1)[1]
-        atomic.write_bytes(readme, f"{before}{begin}\n{block}\n{end}{after}".encode())
+        files.write_bytes(readme, f"{before}{begin}\n{block}\n{end}{after}".encode())
 
 
 def _commit() -> str:

@@ -38,7 +38,7 @@ from speed_buffer import BUFFER, TEACHER, disk_bytes
 from speed_process import BENCHMARKS, MIB, busy_warning, machine, watched
 from throughput import OURS, WITHOUT_TESTS, Side, rates
 
-from kd_marl.errors import UserError
+from kd_core.errors import UserError
 
 # Of the student that samples: enough updates for every allocation, in narrow networks that learn nothing useful.
 STUDENT = ("distill_on=expert", "hidden_dim=16", "limits=fo", "batch_size_run=2", "batch_size=2", "buffer_size=2")

@@ -13,7 +13,7 @@ from results_grid import STUDENT
 from scipy.stats import binomtest
 from smax_notes import FLOPS_TARGET, KEPT_TARGETS, MEAN_TARGETS, PAPER, TEACHER_HOURS, TEACHER_TARGETS
 
-from kd_marl.metrics.retention import retention
+from kd_core.metrics.retention import retention
 
 CURVES, WINS = "results-smax-teachers.svg", "results-smax-students.svg"
 MET, NOT_MET = "met", "not met"

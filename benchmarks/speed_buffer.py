@@ -52,7 +52,7 @@ def disk_bytes(steps: int, sizes: Sizes | None = None) -> int:
 
 
 def episodes(count: int, sizes: Sizes, generator: Any) -> dict[str, Any]:
-    """Random episodes that a buffer accepts: name -> tensor, as `kd_marl.artifacts.shard.AXES` has them."""
+    """Random episodes that a buffer accepts: name -> tensor, as `kd_core.artifacts.shard.AXES` has them."""
     import torch
 
     steps, agents, actions = sizes.episode_limit, sizes.n_agents, sizes.n_actions
@@ -91,9 +91,9 @@ def write(folder: Path, steps: int, sizes: Sizes) -> dict[str, Any]:
     import torch
     from speed_process import own_peak_mib
 
-    from kd_marl.artifacts.expert_buffer import ExpertBufferWriter
-    from kd_marl.host import get_host
-    from kd_marl.launch import assemble, parse_command
+    from kd_core.artifacts.expert_buffer import ExpertBufferWriter
+    from kd_core.config import assemble, parse_command
+    from kd_core.host import get_host
 
     words = ["--config=kd_export", "--env-config=smax", "with", "env_args.map_name=3m"]
     config = assemble(get_host(), parse_command(words))
@@ -131,8 +131,8 @@ def write(folder: Path, steps: int, sizes: Sizes) -> dict[str, Any]:
 def _untrained_teacher(folder: Path, sizes: Sizes) -> dict[str, str]:
     """Write a teacher artifact; returns its hashes."""
     from kd_controllers.teacher_mac import TeacherSizes
+    from kd_core.artifacts.teacher import save_teacher
     from kd_learners.central_critic import CriticSizes
-    from kd_marl.artifacts.teacher import save_teacher
 
     common = {key: value for key, value in vars(sizes).items() if key != "episode_limit"}
     policy = {"use_rnn": True, "obs_agent_id": True, "obs_last_action": False, "teacher_input": "obs"}
@@ -159,7 +159,7 @@ def sample(folder: Path, batches: int) -> dict[str, Any]:
     import numpy as np
     from speed_process import own_peak_mib
 
-    from kd_marl.artifacts.expert_buffer import ExpertBuffer
+    from kd_core.artifacts.expert_buffer import ExpertBuffer
 
     generator, start = np.random.default_rng(0), own_peak_mib()
     buffer = ExpertBuffer.open(folder / BUFFER)
@@ -181,11 +181,11 @@ def main(words: Sequence[str] | None = None) -> int:
     args = parser.parse_args(words)
     from speed_process import die_with_benchmark
 
-    from kd_marl.artifacts import atomic
+    from kd_core import files
 
     die_with_benchmark()
     found = write(args.folder, args.steps, Sizes()) if args.action == "write" else sample(args.folder, args.batches)
-    atomic.write_json(args.report, found)
+    files.write_json(args.report, found)
     return 0
 
 

@@ -11,9 +11,9 @@ def save(path: Path | None, result: Mapping[str, Any]) -> None:
     """Write a result, whole or not at all, if a file was asked for."""
     if path is not None:
         # Imported late: it loads torch, which must not happen before all is measured (speed_process.py).
-        from kd_marl.artifacts import atomic
+        from kd_core import files
 
-        atomic.write_json(path, result)
+        files.write_json(path, result)
 
 
 def machine(facts: Mapping[str, Any]) -> str:

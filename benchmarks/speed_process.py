@@ -22,7 +22,7 @@ ROOT = BENCHMARKS.parent
 # No torch in the watching process: its pages would be shared with the watched ones, which PSS divides among all.
 sys.path[:0] = [str(BENCHMARKS), str(ROOT / "src")]
 
-from kd_marl.errors import UserError  # noqa: E402
+from kd_core.errors import UserError  # noqa: E402
 
 # Between two looks at the memory: a look takes some ten milliseconds for each GiB, which the watched programs pay for.
 LOOK_SECONDS = 2.0

@@ -75,7 +75,7 @@ def attach(host: Any, watch: Stopwatch, count_flops: bool, result: dict[str, Any
     sequential = host.run.run_sequential
 
     def timed(args: Any, logger: Any) -> None:
-        from kd_marl.lifecycle import replaced
+        from kd_marl.plugin.lifecycle import replaced
 
         result["settings"] = _settings(args)
         needs: list[dict[str, int]] = []
@@ -169,7 +169,7 @@ def main(arguments: Sequence[str]) -> int:
     die_with_benchmark()
     # Imported late, as in src/main.py: main sets the threads before torch starts.
     import main as program
-    from kd_marl import lifecycle
+    from kd_marl.plugin import lifecycle
 
     watch, result = Stopwatch(max(1, options.warm), options.seconds, options.blocks), {}
     install = lifecycle.install
@@ -184,14 +184,14 @@ def main(arguments: Sequence[str]) -> int:
         return status
     import torch
 
-    from kd_marl.artifacts import atomic
+    from kd_core import files
 
     result.update(blocks=watch.blocks, warm=watch.warm, threads=torch.get_num_threads())
     if options.flops:
         from speed_flops import matmul_peak
 
         result["peak"] = {name: matmul_peak(getattr(torch, name)) for name in ("float32", "bfloat16")}
-    atomic.write_json(report, result)
+    files.write_json(report, result)
     return 0
 
 

@@ -49,7 +49,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import speed_page
 from speed_process import BENCHMARKS, busy_warning, machine, watched
 
-from kd_marl.errors import UserError
+from kd_core.errors import UserError
 
 OURS, HOST, LITE = "kd_teacher", "epymarl", "epymarl_lite"
 # No test but the one with which the loop begins, and nothing saved.

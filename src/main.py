@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from kd_marl import threads
+from kd_core import threads
 
 threads.limit()
 
 
 def main(arguments: list[str]) -> int:
     """Run one stage or one stock algorithm; returns the exit status."""
-    from kd_marl.errors import UserError
-    from kd_marl.launch import USAGE, assemble, execute, parse_command
+    from kd_core.config import USAGE, assemble, parse_command
+    from kd_core.errors import UserError
+    from kd_marl.plugin.launch import execute
 
     if not arguments or "--help" in arguments or "-h" in arguments:
         print(USAGE)
@@ -22,14 +23,14 @@ def main(arguments: list[str]) -> int:
 
         import torch
 
-        from kd_marl import progress
-        from kd_marl.host import get_host
+        from kd_core import progress
+        from kd_core.host import get_host
 
         torch.set_num_threads(1)
         progress.remember_terminal()
         # The host comes first: on a checkout it decides what the package `envs` is.
         host = get_host()
-        from kd_marl import lifecycle, register
+        from kd_marl.plugin import lifecycle, register
 
         register.register(host)
         config = assemble(host, command)

@@ -11,7 +11,7 @@ import numpy as np
 
 from envs.jax_support import load
 from epymarl_lite.runners.env_group import Outcome, Views
-from kd_marl.errors import UserError
+from kd_core.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from kd_marl.errors import UserError, how_to_install
+from kd_core.errors import UserError, how_to_install
 
 
 def available() -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kd_controllers.student_net import HeteroStudent, WidthGroup
-from kd_marl.errors import UserError
+from kd_core.errors import UserError
 
 # Hidden units of the feed-forward layer, as a multiple of the width.
 FEED_FORWARD = 4

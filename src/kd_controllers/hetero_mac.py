@@ -13,10 +13,10 @@ from envs.hetero_mask.mask import ObservationMask, before
 from envs.hetero_mask.presets import default_widths, scaled_widths
 from kd_controllers.policy_mac import PolicyMAC, check_hidden_dim
 from kd_controllers.student_net import HeteroStudent
-from kd_controllers.students import make_student
-from kd_marl.deploy.boards import read_budget
-from kd_marl.deploy.budget import Budget, check_widths, fit_widths
-from kd_marl.errors import UserError
+from kd_controllers.student_registry import make_student
+from kd_core.costs.boards import read_budget
+from kd_core.costs.budget import Budget, check_widths, fit_widths
+from kd_core.errors import UserError
 
 
 class HeteroMAC(PolicyMAC):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_controllers.student_net import HeteroStudent, WidthGroup
-from kd_marl.metrics.flops import AgentStep
+from kd_core.costs.flops import AgentStep
 
 
 class PersonalStep(AgentStep):

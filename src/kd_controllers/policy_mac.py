@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_marl.errors import UserError
-from kd_marl.host import get_host
+from kd_core.errors import UserError
+from kd_core.host import get_host
 
 UNAVAILABLE_LOGIT = -1e10
 

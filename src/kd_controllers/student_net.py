@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from kd_controllers.grouped_gru import grouped_gru
-from kd_marl.errors import UserError, nearest
-from kd_marl.metrics.flops import AgentStep
+from kd_core.costs.flops import AgentStep
+from kd_core.errors import UserError, nearest
 
 SHARING = ("none", "group", "all")
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from kd_controllers.policy_mac import PolicyMAC
-from kd_marl.errors import UserError
-from kd_marl.host import get_host
+from kd_core.errors import UserError
+from kd_core.host import get_host
 
 TEACHER_INPUTS = ("obs", "state", "obs+state")
 # More groups compute less padding in smaller products.

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_marl.errors import UserError
-from kd_marl.host import get_host
+from kd_core.errors import UserError
+from kd_core.host import get_host
 
 CRITIC_TYPES = ("cv_critic", "ac_critic")
 # States whose values are computed in one call where no gradient is needed: enough for fast products, few enough that

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from kd_controllers.personal_net import PersonalStudent
 from kd_controllers.student_net import HeteroStudent
+from kd_core.errors import UserError
 from kd_learners import losses
 from kd_learners.labelled import LabelledSteps
 from kd_learners.objective import ObjectiveSettings
-from kd_marl.errors import UserError
 
 
 def feature_regression(teacher_embedding: Tensor, projected: Tensor) -> Tensor:

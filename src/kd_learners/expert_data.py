@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from envs.hetero_mask.mask import ObservationMask, before
+from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_learners.batches import Episodes
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.labelled import LabelledSteps, Labeller
 from kd_learners.losses import acting_mask
-from kd_marl.artifacts.expert_buffer import ExpertBuffer
 
 _SAMPLED_KEYS = ("obs", "avail_actions", "actions", "behaviour_log_prob", "teacher_logits", "length")
 # The buffer's name -> ours of what only some terms read.

@@ -9,15 +9,16 @@ from typing import Any
 import torch
 
 from kd_controllers.teacher_mac import TeacherMAC
+from kd_core import checkpoints, progress, stages
+from kd_core.artifacts.expert_buffer import ExpertBufferWriter
+from kd_core.artifacts.shard import EMBEDDING_DTYPES
+from kd_core.errors import UserError
+from kd_core.host import get_host
 from kd_learners import batches
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.losses import action_log_prob, masked_log_softmax
 from kd_learners.settings import check_acting, check_blocks, check_counts, read_settings
-from kd_marl import environments, progress, resume, stages
-from kd_marl.artifacts.expert_buffer import ExpertBufferWriter
-from kd_marl.artifacts.shard import EMBEDDING_DTYPES
-from kd_marl.errors import UserError
-from kd_marl.host import get_host
+from kd_runners import environments
 
 # More environments than play side by side, so that a continued export may have another number of them.
 SEEDS_OF_A_SHARD = 1000
@@ -67,7 +68,7 @@ class BufferExporter:
             "host": get_host().name,
             "command": args.command,
             "episode_limit": args.env_episode_limit,
-            "env_args": resume.unseeded(args.env_args),
+            "env_args": checkpoints.unseeded(args.env_args),
             "common_reward": args.common_reward,
             "reward_scalarisation": args.reward_scalarisation,
         }

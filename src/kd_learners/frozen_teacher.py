@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from kd_controllers.teacher_mac import TeacherMAC, TeacherSizes, unroll_ragged
+from kd_core.artifacts.teacher import TeacherArtifact
 from kd_learners import central_critic
 from kd_learners.advantages import gae, td_residual
 from kd_learners.batches import Episodes
 from kd_learners.shaping import training_reward
-from kd_marl.artifacts.teacher import TeacherArtifact
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from kd_core.errors import UserError
 from kd_learners import losses
 from kd_learners.advantages import standardise
 from kd_learners.labelled import LabelledSteps
 from kd_learners.settings import check_above_zero, check_not_negative
-from kd_marl.errors import UserError
 
 CE_TARGETS = ("hard", "soft")
 # Logged names of the terms that come from the teacher; each has a weight of that name with "_coef".

@@ -6,7 +6,7 @@ import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from kd_marl.errors import UserError
+from kd_core.errors import UserError
 
 ROLE_INITS = ("kmeans", "orthogonal")
 

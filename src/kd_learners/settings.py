@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from kd_marl.errors import UserError
+from kd_core.errors import UserError
 
 Settings = TypeVar("Settings")
 

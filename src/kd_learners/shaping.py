@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from envs.smax.simulator import STATE_IDENTITY, STATE_UNIT
+from kd_core.errors import UserError
 from kd_learners.batches import Episodes
-from kd_marl.errors import UserError
 
 
 @dataclass(frozen=True)

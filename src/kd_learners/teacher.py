@@ -18,7 +18,11 @@ from torch import Tensor, nn
 
 from kd_controllers.policy_mac import check_hidden_dim
 from kd_controllers.teacher_mac import TeacherMAC, unroll_ragged
-from kd_learners import batches, central_critic, evaluation
+from kd_core import checkpoints, files, progress, threads
+from kd_core.artifacts import teacher as artifact
+from kd_core.errors import UserError
+from kd_core.host import get_host
+from kd_learners import batches, central_critic
 from kd_learners.advantages import gae, standardise, td_residual
 from kd_learners.best_weights import BestWeights
 from kd_learners.follower import Follower
@@ -38,12 +42,8 @@ from kd_learners.settings import check_acting, check_blocks, read_settings
 from kd_learners.shaping import training_reward
 from kd_learners.teacher_settings import TeacherSettings
 from kd_learners.warm_start import read_first_teacher
-from kd_marl import progress, resume, threads
-from kd_marl.artifacts import atomic
-from kd_marl.artifacts import teacher as artifact
-from kd_marl.environments import is_limited
-from kd_marl.errors import UserError
-from kd_marl.host import get_host
+from kd_marl.evaluation import evaluator as evaluation
+from kd_runners.environments import is_limited
 
 
 class TeacherLearner:
@@ -288,7 +288,7 @@ class TeacherLearner:
         if folder is not None:
             greedy = {name: policy[name] for name in ("return_mean", "return_std", "win_rate")}
             test = {"episodes": scores["episodes"], "greedy": greedy, "sampled": policy["sampled"]}
-            atomic.write_json(folder / artifact.FACTS_FILE, {**artifact.read_facts(folder), "test": test})
+            files.write_json(folder / artifact.FACTS_FILE, {**artifact.read_facts(folder), "test": test})
 
     def cuda(self) -> None:
         """Move the networks to the GPU.
@@ -374,8 +374,8 @@ class TeacherLearner:
         }
         if self.follower is not None:
             state["follower"] = self.follower.state_dict()
-        atomic.save_torch(os.path.join(path, "training.th"), state)
-        resume.write_checkpoint(path, self.args, self.steps, self.finished)
+        files.save_torch(os.path.join(path, "training.th"), state)
+        checkpoints.write_checkpoint(path, self.args, self.steps, self.finished)
 
     def load_models(self, path: str) -> None:
         """Go on from :meth:`save_models`."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from kd_core.errors import UserError
 from kd_learners.settings import check_above_zero, check_counts, check_not_negative, check_shares
-from kd_marl.errors import UserError
 
 
 @dataclass(frozen=True)

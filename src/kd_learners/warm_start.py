@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kd_marl.artifacts.teacher import NETWORK_FACTS, TeacherArtifact, load_teacher
-from kd_marl.errors import UserError
-from kd_marl.stages import valued_otherwise
+from kd_core.artifacts.teacher import NETWORK_FACTS, TeacherArtifact, load_teacher
+from kd_core.errors import UserError
+from kd_core.stages import valued_otherwise
 
 
 def read_first_teacher(path: str, wanted: Mapping[str, Any]) -> TeacherArtifact:

@@ -9,8 +9,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from kd_core.errors import UserError
 from kd_marl.commands import buffer, bundle, doctor, export, masks, pareto, report, run, stress, suite, teachers
-from kd_marl.errors import UserError
 
 # Each has `add(subparsers)`, which registers its parser and, as the parser's `run`, its function (args) -> exit status.
 _COMMANDS = (buffer, teachers, masks, export, bundle, run, pareto, stress, suite, report, doctor)

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kd_marl.artifacts.teacher import read_facts, teacher_folders
-from kd_marl.errors import UserError
-from kd_marl.launch import parse_command
-from kd_marl.stages import run_main
+from kd_core.artifacts.teacher import read_facts, teacher_folders
+from kd_core.config import parse_command
+from kd_core.errors import UserError
+from kd_core.stages import run_main
 
 _PROGRAM = ["python", "src/main.py"]
 # What a record says of the place where that training was made.

@@ -7,7 +7,7 @@ from typing import Any
 from epymarl_lite.runners.env_group import env_factories
 from epymarl_lite.runners.rollout import RolloutRunner
 from epymarl_lite.runners.worker_pool import WorkerPool
-from kd_marl.host import get_host
+from kd_core.host import get_host
 
 
 class VectorRunner(RolloutRunner):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kd_marl.errors import UserError
+from kd_core.errors import UserError
 
 # Parts that are blocks, which masks and presets name by their letters; the others (move, time) belong to no block.
 BLOCKS = ("O", "A", "E", "T")

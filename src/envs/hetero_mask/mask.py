@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from envs.hetero_mask.layouts import FeatureLayout, Rows
-from kd_marl.errors import UserError
+from kd_core.errors import UserError
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,7 @@ import yaml
 
 from envs.hetero_mask.layouts import KNOWN_LAYOUTS, FeatureLayout
 from envs.hetero_mask.mask import ObservationMask
-from kd_marl.errors import UserError, nearest
+from kd_core.errors import UserError, nearest
 
 LIMITS = ("fo", "lh", "lha")
 PRESETS = ("paper", "random")

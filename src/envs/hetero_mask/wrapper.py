@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from envs.hetero_mask.mask import ObservationMask
-from kd_marl.errors import UserError
+from kd_core.errors import UserError
 
 
 class MaskedEnv:

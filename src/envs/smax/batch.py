@@ -6,7 +6,7 @@ import numpy as np
 
 from envs.jax_batch import JaxBatch, Simulator
 from envs.smax.simulator import STOP, battles, map_facts
-from kd_marl.errors import UserError
+from kd_core.errors import UserError
 
 
 class SmaxBatch(JaxBatch):

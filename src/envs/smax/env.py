@@ -9,7 +9,7 @@ import numpy as np
 
 from envs.smax.batch import SmaxBatch
 from epymarl_lite.runners.env_group import Views
-from kd_marl.host import get_host
+from kd_core.host import get_host
 
 
 class SmaxEnv(get_host().MultiAgentEnv):  # type: ignore[misc]

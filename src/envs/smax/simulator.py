@@ -9,7 +9,7 @@ from typing import Any
 from envs.jax_batch import Simulator, compile_simulator
 from envs.jax_support import load
 from envs.smax.fast_battle import against_heuristic
-from kd_marl.errors import UserError, nearest
+from kd_core.errors import UserError, nearest
 
 STOP = 4
 MOVES = 5

@@ -25,7 +25,7 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _info(args: argparse.Namespace) -> int:
-    from kd_marl.artifacts.expert_buffer import ExpertBuffer
+    from kd_core.artifacts.expert_buffer import ExpertBuffer
 
     facts = ExpertBuffer.open(args.folder).facts
     size = sum(entry["bytes"] for entry in facts["shards"])
@@ -53,7 +53,7 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from kd_marl.artifacts.expert_buffer import ExpertBuffer, check_buffer
+    from kd_core.artifacts.expert_buffer import ExpertBuffer, check_buffer
 
     if fault := check_buffer(args.folder):
         print(f"faulty: {fault}", file=sys.stderr)

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from kd_core.errors import UserError
 from kd_marl.commands.common import Subparsers, add_parser, check_parent, onboard_packages
-from kd_marl.errors import UserError
 
 
 def add(subparsers: Subparsers) -> None:
@@ -66,7 +66,8 @@ def add(subparsers: Subparsers) -> None:
 
 def _check(args: argparse.Namespace) -> int:
     with onboard_packages():
-        from kd_marl.deploy import boards, check, signing
+        from kd_core.costs import boards
+        from kd_marl.deploy import check, signing
     from kd_onboard.bundle import SIGNATURE
 
     def run() -> str:
@@ -128,15 +129,15 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _record(args: argparse.Namespace) -> int:
-    from kd_marl.host import get_host
+    from kd_core.host import get_host
 
     # First of all: an EPyMARL checkout brings its own `envs` package, which ours joins.
     host = get_host()
 
-    from kd_learners.evaluation import check_episodes
-    from kd_marl import register
-    from kd_marl.artifacts import atomic
+    from kd_core import files
     from kd_marl.commands.run import play_settings
+    from kd_marl.evaluation.evaluator import check_episodes
+    from kd_marl.plugin import register
 
     with onboard_packages():
         from kd_marl.deploy import play, record
@@ -157,7 +158,7 @@ def _record(args: argparse.Namespace) -> int:
         recording = record.record(host, bundle, settings, agent, args.episodes)
     except OnboardError as error:
         raise UserError(str(error)) from None
-    atomic.write_bytes(args.to, record.header(recording, bundle, agent).encode())
+    files.write_bytes(args.to, record.header(recording, bundle, agent).encode())
     print(f"{len(recording.actions)} steps of {agent.label} in {args.episodes} episodes, written to {args.to}")
     return 0
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
-from kd_marl.errors import UserError, how_to_install
-from kd_marl.host import SOURCE_ROOT
+from kd_core.errors import UserError, how_to_install
+from kd_core.host import SOURCE_ROOT
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 

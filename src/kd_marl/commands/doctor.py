@@ -9,8 +9,8 @@ import sys
 import warnings
 from importlib import metadata
 
+from kd_core.errors import UserError, how_to_install
 from kd_marl.commands.common import Subparsers, add_parser, print_facts
-from kd_marl.errors import UserError, how_to_install
 
 _REQUIRED = ("torch", "numpy", "gymnasium", "sacred", "safetensors", "ptflops", "scipy", "PyYAML", "setuptools")
 # Distribution, module that must be importable, and what it is for.
@@ -95,7 +95,7 @@ def _device() -> str:
 
 def _host(found: list[str]) -> str:
     """Which EPyMARL is underneath; what is wrong with it is added to `found`."""
-    from kd_marl.host import get_host
+    from kd_core.host import get_host
 
     try:
         with warnings.catch_warnings(record=True) as notes:

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kd_core.errors import UserError
 from kd_marl.commands.common import Subparsers, add_parser, onboard_packages
-from kd_marl.errors import UserError
 
 if TYPE_CHECKING:
-    from kd_marl.deploy.source import StudentRun
-    from kd_marl.host import Host
+    from kd_core.host import Host
+    from kd_marl.runs.student_run import StudentRun
 
 
 def add(subparsers: Subparsers) -> None:
@@ -62,13 +62,13 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from kd_marl.host import get_host
+    from kd_core.host import get_host
 
     # First of all: an EPyMARL checkout brings its own `envs` package, which ours joins.
     host = get_host()
 
-    from kd_marl import register
-    from kd_marl.deploy.source import load_student
+    from kd_marl.plugin import register
+    from kd_marl.runs.student_run import load_student
 
     with onboard_packages():
         from kd_marl.deploy import bundle

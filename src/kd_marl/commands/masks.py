@@ -6,9 +6,9 @@ import argparse
 from types import SimpleNamespace
 from typing import Any
 
+from kd_core.errors import UserError
+from kd_core.host import Host
 from kd_marl.commands.common import Subparsers, add_parser
-from kd_marl.errors import UserError
-from kd_marl.host import Host
 
 
 def add(subparsers: Subparsers) -> None:
@@ -33,7 +33,7 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _masks(args: argparse.Namespace) -> int:
-    from kd_marl.host import get_host
+    from kd_core.host import get_host
 
     if args.width < 1:
         raise UserError(f"a network is at least 1 wide: give --width 32, for example, not {args.width}")
@@ -43,8 +43,9 @@ def _masks(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from envs.hetero_mask import default_widths, mask_text, read_masks
-    from kd_marl import environments, register
-    from kd_marl.launch import assemble, parse_command
+    from kd_core.config import assemble, parse_command
+    from kd_marl.plugin import register
+    from kd_runners import environments
 
     register.register(host)
     map_name = args.map_name
@@ -71,7 +72,7 @@ def _masks(args: argparse.Namespace) -> int:
 
 def _described(host: Host, settings: Any) -> dict[str, Any]:
     """What the environment says of itself."""
-    from kd_marl import environments
+    from kd_runners import environments
 
     environments.check_installed(host, settings)
     settings.env_args["seed"] = 0

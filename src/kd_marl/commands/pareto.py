@@ -7,8 +7,8 @@ import signal
 import sys
 from pathlib import Path
 
+from kd_core.errors import UserError
 from kd_marl.commands.common import Subparsers, add_parser, onboard_packages
-from kd_marl.errors import UserError
 
 WIDTHS, SEEDS = (4, 8, 16, 32, 64), (1,)
 
@@ -41,16 +41,17 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _pareto(args: argparse.Namespace) -> int:
-    from kd_marl.host import get_host
+    from kd_core.host import get_host
 
     # First of all: an EPyMARL checkout brings its own `envs` package, which ours joins.
     host = get_host()
 
-    from kd_marl import progress, register
+    from kd_core import progress
+    from kd_marl.plugin import register
 
     with onboard_packages():
-        from kd_marl.deploy import pareto
-        from kd_marl.deploy.pareto_runs import Sweep
+        from kd_marl.pareto import choose as pareto
+        from kd_marl.pareto.sweep import Sweep
     register.register(host)
     progress.remember_terminal()
     if args.jobs < 1:

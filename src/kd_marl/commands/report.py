@@ -11,8 +11,8 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
+from kd_core.errors import UserError, how_to_install
 from kd_marl.commands.common import Subparsers, add_parser
-from kd_marl.errors import UserError, how_to_install
 
 PAGE, MARKDOWN = "report.html", "report.md"
 
@@ -50,8 +50,9 @@ def _report(args: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise UserError(f"this needs {error.name}, which is not installed: {how_to_install('report')}") from error
 
-    from kd_marl.artifacts import atomic
-    from kd_marl.report import groups, html, keep, page, runs
+    from kd_core import files
+    from kd_marl.report import groups, html, keep, page
+    from kd_marl.runs import finished as runs
 
     found = runs.find(args.results)
     for line in found.passed_over:
@@ -73,9 +74,9 @@ def _report(args: argparse.Namespace) -> int:
         raise UserError(f"cannot make the folder {args.to}: {error.strerror or error}") from error
     pictures = {f"{picture.name}.svg": picture.svg for picture in built.pictures}
     for name, svg in pictures.items():
-        atomic.write_bytes(args.to / name, svg.encode())
-    atomic.write_bytes(args.to / MARKDOWN, built.markdown.encode())
-    atomic.write_bytes(args.to / PAGE, html.page(built.markdown, pictures, page.TITLE).encode())
+        files.write_bytes(args.to / name, svg.encode())
+    files.write_bytes(args.to / MARKDOWN, built.markdown.encode())
+    files.write_bytes(args.to / PAGE, html.page(built.markdown, pictures, page.TITLE).encode())
     shown = sum(len(group.runs) for group in grouped.main.values())
     print(f"{shown} runs of {len(found.runs)} with a result, {len(pictures)} figures")
     print(f"written to {args.to / PAGE} and {args.to / MARKDOWN}")
@@ -83,7 +84,7 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _facts(args: argparse.Namespace, found: list) -> list[tuple[str, str]]:
-    from kd_marl.deploy.interface import package_version
+    from envs.hetero_mask.naming import package_version
     from kd_marl.report import provenance
 
     kept = [] if args.records is None else ["--records", str(args.records)]
@@ -99,7 +100,7 @@ def _facts(args: argparse.Namespace, found: list) -> list[tuple[str, str]]:
 
 def _commit() -> str:
     """The source tree's commit, ``+`` where it has local changes."""
-    from kd_marl.host import SOURCE_ROOT
+    from kd_core.host import SOURCE_ROOT
 
     try:
         head = subprocess.check_output(

@@ -9,12 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from kd_core.errors import UserError, nearest
+from kd_core.metrics.intervals import mean_interval, share_interval
 from kd_marl.commands.common import Subparsers, add_parser, check_parent
-from kd_marl.errors import UserError, nearest
-from kd_marl.metrics.intervals import mean_interval, share_interval
 
 if TYPE_CHECKING:
-    from kd_marl.host import Host
+    from kd_core.host import Host
     from kd_onboard.profile import Profile
 
 DEFAULT_EPISODES = 100
@@ -42,15 +42,15 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from kd_marl.host import get_host
+    from kd_core.host import get_host
 
     # First of all: an EPyMARL checkout brings its own `envs` package, which ours joins.
     host = get_host()
 
-    from kd_learners.evaluation import check_episodes
-    from kd_marl import register
-    from kd_marl.artifacts import atomic
+    from kd_core import files
     from kd_marl.deploy import play
+    from kd_marl.evaluation.evaluator import check_episodes
+    from kd_marl.plugin import register
     from kd_onboard.backend import BACKENDS
     from kd_onboard.bundle import read_bundle
     from kd_onboard.errors import OnboardError
@@ -86,7 +86,7 @@ def _run(args: argparse.Namespace) -> int:
     }
     print(_text(result, difference))
     if args.json:
-        atomic.write_json(args.json, result)
+        files.write_json(args.json, result)
     return 0
 
 
@@ -100,7 +100,7 @@ def play_settings(host: Host, args: argparse.Namespace, profile: Profile) -> Sim
     """
     from sacred.arg_parser import get_config_updates
 
-    from kd_marl.launch import assemble, parse_command
+    from kd_core.config import assemble, parse_command
 
     words = ["--config=kd_student", f"--env-config={args.env_config}", "with", *args.updates]
     config = assemble(host, parse_command(words))

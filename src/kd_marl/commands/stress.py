@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kd_core.errors import UserError, how_to_install, nearest
 from kd_marl.commands.common import Subparsers, add_parser, results_folders
-from kd_marl.errors import UserError, how_to_install, nearest
 
 if TYPE_CHECKING:
-    from kd_marl.deploy.source import StudentRun
+    from kd_marl.runs.student_run import StudentRun
 
 DEFAULT_EPISODES = 500
 # Fewer at a time would be slow, whatever the run trained with.
@@ -65,15 +65,15 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _stress(args: argparse.Namespace) -> int:
-    from kd_marl.host import get_host
+    from kd_core.host import get_host
 
     # First of all: an EPyMARL checkout brings its own `envs` package, which ours joins.
     host = get_host()
 
-    from kd_marl import progress, register
-    from kd_marl.artifacts import atomic
+    from kd_core import files, progress
     from kd_marl.deploy.sensors import arguments
-    from kd_marl.deploy.source import load_student
+    from kd_marl.plugin import register
+    from kd_marl.runs.student_run import load_student
     from kd_marl.stress import measure as stress
     from kd_marl.stress import page
     from kd_marl.stress.plan import Wanted, plan
@@ -96,9 +96,9 @@ def _stress(args: argparse.Namespace) -> int:
     try:
         with _alone(folder):
             facts = stress.measure(match, trials, notes, _line(args))
-            atomic.write_json(folder / stress.FILE, facts)
+            files.write_json(folder / stress.FILE, facts)
             drawn = _draw(folder / "stress.svg", facts)
-            atomic.write_bytes(folder / "stress.md", page.page(facts, "stress.svg" if drawn else None).encode())
+            files.write_bytes(folder / "stress.md", page.page(facts, "stress.svg" if drawn else None).encode())
     except KeyboardInterrupt:
         print("stopped: the same command goes on with what is left", file=sys.stderr)
         return 130
@@ -165,12 +165,12 @@ def _line(args: argparse.Namespace) -> str:
 
 def _draw(file: Path, facts: Mapping[str, Any]) -> bool:
     """Write the figure, if the package that draws is there."""
-    from kd_marl.artifacts import atomic
+    from kd_core import files
 
     try:
         from kd_marl.stress.figure import figure
     except ModuleNotFoundError as error:
         print(f"no figure: {error.name} is not installed: {how_to_install('report')}", file=sys.stderr)
         return False
-    atomic.write_bytes(file, figure(facts).encode())
+    files.write_bytes(file, figure(facts).encode())
     return True

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kd_core.errors import UserError
 from kd_marl.commands.common import Subparsers, add_parser
-from kd_marl.errors import UserError
 
 if TYPE_CHECKING:
     from kd_marl.suite.campaign import Pool
@@ -59,12 +59,12 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _plan(args: argparse.Namespace) -> Plan:
-    from kd_marl.host import get_host
+    from kd_core.host import get_host
 
     # First of all: an EPyMARL checkout brings its own `envs` package, which ours joins.
     host = get_host()
 
-    from kd_marl import register
+    from kd_marl.plugin import register
     from kd_marl.suite import document
     from kd_marl.suite.plan import Plan
 
@@ -75,7 +75,7 @@ def _plan(args: argparse.Namespace) -> Plan:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from kd_marl import progress
+    from kd_core import progress
     from kd_marl.suite.campaign import Campaign
     from kd_marl.suite.ledger import State
     from kd_marl.suite.show import Show

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kd_core.errors import UserError
 from kd_marl.commands.common import ZOO, Subparsers, add_parser, print_facts, results_folders
-from kd_marl.errors import UserError
 
 
 def add(subparsers: Subparsers) -> None:
@@ -61,7 +61,7 @@ def _list(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Column, Table
 
-    from kd_marl.artifacts.teacher import read_facts, teacher_folders
+    from kd_core.artifacts.teacher import read_facts, teacher_folders
 
     folders = teacher_folders([*args.search, *(folder / "models" for folder in results_folders())])
     table = Table("task", "steps", "hidden", "seed", "test return", Column("folder", overflow="fold"))
@@ -83,7 +83,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from kd_marl.artifacts.teacher import load_teacher
+    from kd_core.artifacts.teacher import load_teacher
 
     teacher = load_teacher(args.folder, config=args.config, n_agents=args.n_agents, results_dirs=results_folders())
     print_facts([("folder", teacher.folder), *((key, _plain(value)) for key, value in teacher.facts.items())])
@@ -93,8 +93,8 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    from kd_core.artifacts.teacher import checkpoint_folder, read_facts
     from kd_marl import retrain
-    from kd_marl.artifacts.teacher import checkpoint_folder, read_facts
 
     bundled = [folder.name for folder in sorted(ZOO.iterdir()) if (folder / "teacher.json").is_file()]
     if args.teacher not in bundled and not Path(args.teacher).is_dir():

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import kd_onboard
-from kd_marl.errors import UserError
+from kd_core.errors import UserError
 from kd_onboard import serve
 from kd_onboard.bundle import Bundle
 from kd_onboard.profile import AgentProfile

@@ -17,14 +17,15 @@ import numpy as np
 import safetensors.numpy
 import torch
 
+from envs.hetero_mask import naming
+from kd_core import files
+from kd_core.artifacts.expert_buffer import FACTS_FILE, ExpertBuffer
+from kd_core.errors import UserError
 from kd_learners.losses import role_log_distribution
-from kd_marl.artifacts import atomic
-from kd_marl.artifacts.expert_buffer import FACTS_FILE, ExpertBuffer
-from kd_marl.deploy import check, csource, int8, interface, latency, profile, replay
+from kd_marl.deploy import check, csource, int8, latency, profile, replay
 from kd_marl.deploy.onnx_graph import policy_model
-from kd_marl.deploy.source import StudentRun
 from kd_marl.deploy.weights import ALIGNER, BODY, Weights, agent_weights, digest
-from kd_marl.errors import UserError
+from kd_marl.runs.student_run import StudentRun
 from kd_onboard.bundle import PROFILE, profile_text, read_bundle
 from kd_onboard.profile import FORMAT
 
@@ -64,7 +65,7 @@ class _Draft:
         assert path not in self.files, f"{path} is written once"
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_bytes(target, data)
+        files.write_bytes(target, data)
         self.files[path] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         return path
 
@@ -106,7 +107,7 @@ def export(
     recorded = None if buffer is None else replay.from_buffer(buffer, run.mask, REPLAYED_EPISODES, run.facts["seed"])
     source = None
     if buffer is not None:
-        source = {"sha256": atomic.file_sha256(buffer.folder / FACTS_FILE), "episodes": buffer.episodes}
+        source = {"sha256": files.file_sha256(buffer.folder / FACTS_FILE), "episodes": buffer.episodes}
     facts = profile.team_facts(run, episode_limit, options.on_fault, source)
     with _whole(folder, force) as temporary:
         draft = _Draft(run, temporary)
@@ -221,14 +222,14 @@ def _identifiers(names: tuple[str, ...]) -> list[str]:
     """A different file and symbol name for each agent."""
     found: list[str] = []
     for index, name in enumerate(names):
-        plain = interface.identifier(name)
+        plain = naming.identifier(name)
         # kd_agent is the prefix of the generic names.
         found.append(f"{plain}_{index}" if plain in {*found, "agent", ""} else plain)
     return found
 
 
 def _seal(folder: Path, facts: Mapping[str, Any]) -> None:
-    atomic.write_bytes(folder / PROFILE, profile_text(facts).encode())
+    files.write_bytes(folder / PROFILE, profile_text(facts).encode())
 
 
 def check_target(folder: Path, force: bool) -> None:
@@ -242,14 +243,14 @@ def check_target(folder: Path, force: bool) -> None:
     if not force:
         raise UserError(f"{folder} exists: give another folder, or --force to replace the bundle in it")
     profile_file = folder / PROFILE
-    if folder.is_symlink() or not profile_file.is_file() or atomic.read_json(profile_file).get("format") != FORMAT:
+    if folder.is_symlink() or not profile_file.is_file() or files.read_json(profile_file).get("format") != FORMAT:
         raise UserError(f"{folder} is no student bundle, and --force replaces nothing else: give another folder")
 
 
 @contextmanager
 def _whole(folder: Path, force: bool) -> Iterator[Path]:
     """A temporary folder beside ``folder`` that takes its place once the block has ended well."""
-    temporary = atomic.temporary_name(folder)
+    temporary = files.temporary_name(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -261,7 +262,7 @@ def _whole(folder: Path, force: bool) -> Iterator[Path]:
     try:
         yield temporary
         for path in (*temporary.rglob("*/"), temporary):
-            atomic.sync_folder(path)
+            files.sync_folder(path)
         try:
             if force and folder.exists():
                 _exchange(temporary, folder)
@@ -269,7 +270,7 @@ def _whole(folder: Path, force: bool) -> Iterator[Path]:
                 os.rename(temporary, folder)
         except OSError as error:
             raise UserError(f"cannot put the bundle at {folder} ({error.strerror or error}): move that away") from error
-        atomic.sync_folder(folder.parent)
+        files.sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

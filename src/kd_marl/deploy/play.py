@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from envs.hetero_mask.layouts import layout_for
 from envs.hetero_mask.mask import ObservationMask, own_action_names
 from kd_controllers.policy_mac import PolicyMAC
-from kd_learners.evaluation import Arena, Played
-from kd_marl import environments, lifecycle
+from kd_core.errors import UserError
+from kd_core.host import Host
 from kd_marl.deploy.agent_process import AgentProcess
-from kd_marl.errors import UserError
-from kd_marl.host import Host
+from kd_marl.evaluation.evaluator import Arena, Played
+from kd_marl.plugin import lifecycle
 from kd_onboard.bundle import Bundle
+from kd_runners import environments
 
 
 class BundleMAC(PolicyMAC):

@@ -9,10 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kd_marl.deploy import interface
-from kd_marl.deploy.footprint import footprint
-from kd_marl.deploy.source import StudentRun
-from kd_marl.metrics.flops import closed_formula
+from envs.hetero_mask import naming
+from kd_core.costs.flops import closed_formula
+from kd_core.costs.footprint import footprint
+from kd_marl.runs.student_run import StudentRun
 from kd_onboard.profile import FORMAT, VERSION
 
 SCHEMA_FILE = Path(__file__).parent / "profile.schema.json"
@@ -30,9 +30,9 @@ def agent_facts(run: StudentRun, agent: int) -> dict[str, Any]:
     """What is known of an agent before anything of it is written: interface, size and cost."""
     mask = run.mask
     name = mask.layout.agent_names[agent]
-    rows = interface.features(mask, agent)
+    rows = naming.features(mask, agent)
     width = run.network.widths[agent]
-    actions = interface.action_names(run.config["env"], mask.layout.task, name, run.network.n_actions)
+    actions = naming.action_names(run.config["env"], mask.layout.task, name, run.network.n_actions)
     bytes_of = footprint(len(rows), width, run.network.n_actions)
     return {
         "index": agent,
@@ -43,7 +43,7 @@ def agent_facts(run: StudentRun, agent: int) -> dict[str, Any]:
         "features": rows,
         "draw_sizes": None if mask.draw_sizes is None else list(mask.draw_sizes[agent]),
         "actions": actions,
-        "noop_action": interface.noop_action(actions),
+        "noop_action": naming.noop_action(actions),
         "parameters": bytes_of.weights // 4,
         "flops_per_decision": closed_formula(len(rows), width, run.network.n_actions),
         "weights_bytes": bytes_of.weights,
@@ -101,7 +101,7 @@ def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mappi
             "commit": run.commit,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "versions": {
-                name: interface.package_version(name) for name in ("kd-marl", "onnx", "onnxruntime", "emx-onnx-cgen")
+                name: naming.package_version(name) for name in ("kd-marl", "onnx", "onnxruntime", "emx-onnx-cgen")
             },
         },
     }

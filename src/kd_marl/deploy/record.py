@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from envs.hetero_mask.naming import package_version
 from kd_controllers.policy_mac import PolicyMAC
+from kd_core.host import Host
 from kd_learners import batches
-from kd_learners.evaluation import Arena
-from kd_marl import lifecycle
 from kd_marl.deploy.csource import comment
-from kd_marl.deploy.interface import package_version
-from kd_marl.host import Host
+from kd_marl.evaluation.evaluator import Arena
+from kd_marl.plugin import lifecycle
 from kd_onboard.agent import OnboardAgent
 from kd_onboard.bundle import Bundle
 from kd_onboard.profile import AgentProfile

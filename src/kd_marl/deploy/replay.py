@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from envs.hetero_mask.mask import ObservationMask, before
-from kd_marl.artifacts.expert_buffer import ExpertBuffer
+from kd_core.artifacts.expert_buffer import ExpertBuffer
 
 # Logits (batch, actions), action (batch,), next state (batch, width).
 StepOutcome: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from kd_controllers.hetero_mac import HeteroMAC
-from kd_learners.evaluation import Arena, Played
-from kd_marl import environments
-from kd_marl.deploy.source import StudentRun
-from kd_marl.errors import UserError
-from kd_marl.host import Host
+from kd_core.errors import UserError
+from kd_core.host import Host
+from kd_marl.evaluation.evaluator import Arena, Played
+from kd_marl.runs.student_run import StudentRun
+from kd_runners import environments
 
 
 class _BlindedMAC(HeteroMAC):

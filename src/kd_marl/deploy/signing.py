@@ -12,8 +12,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from kd_marl.artifacts import atomic
-from kd_marl.errors import UserError
+from kd_core import files
+from kd_core.errors import UserError
 from kd_onboard.bundle import PROFILE, SIGNATURE
 from kd_onboard.errors import BundleError
 
@@ -44,7 +44,7 @@ def generate(stem: Path) -> tuple[Path, Path]:
     except OSError as error:
         raise UserError(f"cannot write {private}: {error.strerror or error}") from error
     encoding = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    atomic.write_bytes(public, key.public_key().public_bytes(*encoding))
+    files.write_bytes(public, key.public_key().public_bytes(*encoding))
     return private, public
 
 
@@ -66,7 +66,7 @@ def sign(bundle: Path, private: Path) -> str:
         "public_key": _text(public.public_bytes_raw()),
         "signature": _text(key.sign((bundle / PROFILE).read_bytes())),
     }
-    atomic.write_json(bundle / SIGNATURE, signature)
+    files.write_json(bundle / SIGNATURE, signature)
     return fingerprint(public)
 
 
@@ -89,7 +89,7 @@ def verify(bundle: Path, public: Path | None = None) -> str:
     if not path.is_file():
         raise BundleError(f"{bundle} is not signed: it has no {SIGNATURE}")
     try:
-        values = atomic.read_json(path)
+        values = files.read_json(path)
     except (UserError, RecursionError) as error:
         raise BundleError(f"{path} is damaged: no JSON object") from error
     if set(values) != set(_KEYS) or not all(type(values[name]) is str for name in ("public_key", "signature")):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import nn
 
-from kd_marl.metrics.flops import AgentStep
+from kd_core.costs.flops import AgentStep
 
 # Shapes for d inputs, width w and a actions; gates in the order r, z, n of torch.nn.GRUCell.
 #     o = relu(align(x)),  h' = GRU(o, h),  logits = head(h')

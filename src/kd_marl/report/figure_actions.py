@@ -13,9 +13,9 @@ from kd_marl.report.drawing import INK, Picture, Sheet
 from kd_marl.report.estimates import estimate, iqm
 from kd_marl.report.groups import Group, Groups, Task
 from kd_marl.report.methods import TEACHER, file_name, look, setting_title, short_task, task_title
-from kd_marl.report.runs import Run
 from kd_marl.report.scores import TaskScores
 from kd_marl.report.tables import Rows, percent, seeds_and_episodes
+from kd_marl.runs.finished import Run
 
 # Panels side by side that a page has room for.
 _MOST_PANELS = 4

@@ -10,13 +10,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator
 
-from kd_marl.report import paper
 from kd_marl.report.drawing import FAINT, INK, MARKERS, Picture, Sheet, grid_of, near, short_ticks, tidy, whisker
 from kd_marl.report.estimates import Estimate, estimate
 from kd_marl.report.groups import Cell, Group, Groups, Task
 from kd_marl.report.markdown import short
 from kd_marl.report.methods import ABLATIONS, LIMITS, LIMITS_TITLES, STUDENT, TEACHER, look, place, task_title
 from kd_marl.report.scores import TaskScores, cost
+from kd_marl.runs import paper
 
 
 def flops_per_episode(groups: Groups) -> Picture | None:

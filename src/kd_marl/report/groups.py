@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from kd_core.checkpoints import hides
 from kd_marl.report.methods import FAMILIES, family, place, setting_title, task_title
-from kd_marl.report.runs import Run
-from kd_marl.resume import hides
+from kd_marl.runs.finished import Run
 from kd_marl.suite.records import comparable
 
 # Beside what does not count for `comparable`: how a finished policy was measured, and where it ran.

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kd_marl.artifacts import atomic
-from kd_marl.errors import UserError
-from kd_marl.report.runs import ACTIONS_FILE, STRESS_FILE, Run
+from kd_core import files
+from kd_core.errors import UserError
+from kd_marl.runs.finished import ACTIONS_FILE, STRESS_FILE, Run
 
 # What the page reads of Sacred's own account. The rest names the machine and its user, and would be given away with it.
 _ACCOUNT: Mapping[str, Sequence[str]] = {
@@ -62,12 +62,12 @@ def _write(run: Run, place: Path) -> None:
     # Without the time that Sacred notes for every value: nothing reads it.
     metrics = {name: {"steps": list(steps), "values": list(values)} for name, (steps, values) in run.metrics.items()}
     for name, content in (("config", run.config), ("metrics", metrics), ("run", account(run.record))):
-        atomic.write_bytes(place / f"{name}.json", (json.dumps(content, separators=(",", ":")) + "\n").encode())
+        files.write_bytes(place / f"{name}.json", (json.dumps(content, separators=(",", ":")) + "\n").encode())
     for name in (ACTIONS_FILE, STRESS_FILE):
         if (run.folder / name).is_file():
-            atomic.write_bytes(place / name, (run.folder / name).read_bytes())
+            files.write_bytes(place / name, (run.folder / name).read_bytes())
     # Last: a run counts once this is there.
-    atomic.write_json(place / "summary.json", run.summary)
+    files.write_json(place / "summary.json", run.summary)
 
 
 def account(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from kd_marl.report import (
     figure_costs,
     figure_curves,
     figure_masks,
-    paper,
     provenance,
     robustness,
     tables,
@@ -34,6 +33,7 @@ from kd_marl.report.methods import (
     task_title,
 )
 from kd_marl.report.scores import TaskScores
+from kd_marl.runs import paper
 
 TITLE = "KD-MARL: the paper's results beside ours"
 _PRESETS = ("", "paper", "random", "own")

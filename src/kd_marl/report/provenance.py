@@ -9,7 +9,7 @@ from typing import Any
 from kd_marl.report.groups import Group, Groups
 from kd_marl.report.markdown import bullets, table
 from kd_marl.report.methods import short_task, task_title
-from kd_marl.report.runs import Run
+from kd_marl.runs.finished import Run
 
 HEAD = ["task", "method", "limits", "widths", "seeds", "episodes each", "commit", "teacher"]
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kd_marl.artifacts import atomic
-from kd_marl.errors import UserError
-from kd_marl.host import SOURCE_ROOT
-from kd_marl.metrics.retention import retention, retention_normalised
+from kd_core import files
+from kd_core.errors import UserError
+from kd_core.host import SOURCE_ROOT
+from kd_core.metrics.retention import retention, retention_normalised
 from kd_marl.report.estimates import Estimate, estimate
 from kd_marl.report.groups import Group, Groups, Task
-from kd_marl.report.runs import Run
+from kd_marl.runs.finished import Run
 
 Values = list[float | None]
 
@@ -87,7 +87,7 @@ class TaskScores:
             around = [parent.parent.parent for parent in group.runs[0].folder.parents if parent.name == "sacred"]
             for folder in (path, SOURCE_ROOT.parent / path, *(place / path for place in around)):
                 try:
-                    facts = atomic.read_json(folder / "teacher.json")
+                    facts = files.read_json(folder / "teacher.json")
                 except UserError:
                     continue
                 if facts.get("sha256", {}).get("agent.th") == self.groups.teachers[self.task]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kd_marl.report import paper
+from kd_core.checkpoints import hides
 from kd_marl.report.estimates import Estimate, estimate
 from kd_marl.report.groups import Cell, Group, Groups, Task
 from kd_marl.report.markdown import short
 from kd_marl.report.methods import ABLATIONS, BASELINES, COMPARATORS, LIMITS, STUDENT, look, place, setting_title
-from kd_marl.report.runs import Run
 from kd_marl.report.scores import TaskScores, cost, over_seeds
-from kd_marl.resume import hides
+from kd_marl.runs import paper
+from kd_marl.runs.finished import Run
 
 NOT_RUN, ABSENT = "not run", "-"
 # Head of a column with both, e.g. ``3 x 500``.

@@ -13,19 +13,19 @@ import numpy as np
 from kd_controllers.hetero_mac import HeteroMAC
 from kd_controllers.policy_mac import PolicyMAC
 from kd_controllers.random_mac import RandomMAC
+from kd_core import checkpoints, files, progress
+from kd_core.artifacts import teacher as artifacts
+from kd_core.artifacts.teacher import TeacherArtifact
+from kd_core.errors import UserError
+from kd_core.host import Host
 from kd_learners import batches
 from kd_learners.batches import Episodes
-from kd_learners.evaluation import Arena, check_episodes
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.losses import acting_mask
-from kd_marl import lifecycle, progress, resume
-from kd_marl.artifacts import atomic
-from kd_marl.artifacts import teacher as artifacts
-from kd_marl.artifacts.teacher import TeacherArtifact
 from kd_marl.commands.common import ZOO
-from kd_marl.deploy.source import StudentRun
-from kd_marl.errors import UserError
-from kd_marl.host import Host
+from kd_marl.evaluation.evaluator import Arena, check_episodes
+from kd_marl.plugin import lifecycle
+from kd_marl.runs.student_run import StudentRun
 from kd_marl.stress import plan
 from kd_marl.stress.envs import RUNNER, Trouble, disturbing
 from kd_marl.stress.page import commands
@@ -160,7 +160,7 @@ def find_teacher(run: StudentRun, given: Path | None, results: Sequence[Path]) -
 
     def fits(folder: Path) -> bool:
         file = folder / artifacts.WEIGHT_FILES[0]
-        return file.is_file() and atomic.file_sha256(file) == wanted
+        return file.is_file() and files.file_sha256(file) == wanted
 
     was = Path(run.facts["teacher"]["path"])
     if given is not None:
@@ -188,11 +188,11 @@ def identity(match: Match) -> dict[str, Any]:
     args = match.args
     return {
         "task": args.map_name,
-        "env_args": resume.unseeded(args.env_args),
+        "env_args": checkpoints.unseeded(args.env_args),
         "seed": args.seed,
         "episodes": match.episodes,
         "batch": match.batch,
-        "student_sha256": atomic.file_sha256(match.run.checkpoint / "agent.th"),
+        "student_sha256": files.file_sha256(match.run.checkpoint / "agent.th"),
         "teacher_sha256": match.teacher.artifact.sha256["agent.th"],
     }
 
@@ -205,7 +205,7 @@ def kept_rows(file: Path, facts: Mapping[str, Any]) -> tuple[dict[str, Any], lis
     """
     if not file.is_file():
         return {}, []
-    found = atomic.read_json(file)
+    found = files.read_json(file)
     if (found.get("format"), found.get("version")) != (FORMAT, VERSION) or not isinstance(found.get("rows"), list):
         raise UserError(f"{file} is no result of this kd-marl stress: move it away")
     other = [key for key in _IDENTITY if found.get(key) != facts[key]]
@@ -262,7 +262,7 @@ def measure(match: Match, trials: Sequence[Trial], notes: Sequence[str], command
             random = match.play(lambda scheme, options: RandomMAC(options), Trouble(), "random")
             result |= {"measures": "win rate" if whole.has_wins else "return", "random_mean": random.mean}
             rows.append(row(start, whole, student, whole))
-            atomic.write_json(file, result)
+            files.write_json(file, result)
         bar.update()
         scale = spread.std()
         for trial in missing:
@@ -271,7 +271,7 @@ def measure(match: Match, trials: Sequence[Trial], notes: Sequence[str], command
             student = match.play(match.student_mac, trouble, f"student, {trial.name}", trial.task)
             rows.append(row(trial, teacher, student, whole))
             rows.sort(key=lambda entry: order.get(entry["name"], _order(entry)))
-            atomic.write_json(file, result)
+            files.write_json(file, result)
             bar.update()
     return result
 

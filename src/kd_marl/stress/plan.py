@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from envs.hetero_mask.layouts import FeatureLayout
+from envs.hetero_mask.naming import action_names, noop_action
 from envs.jax_support import load
 from envs.smax import map_facts
-from kd_marl.deploy.interface import action_names, noop_action
-from kd_marl.errors import UserError, nearest
+from kd_core.errors import UserError, nearest
 from kd_marl.stress.disturbances import Delay, Dropout, Noise, feature_groups
 from kd_marl.stress.envs import Trouble
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kd_marl.metrics.intervals import mean_interval, share_interval
-from kd_marl.metrics.retention import retention
+from kd_core.metrics.intervals import mean_interval, share_interval
+from kd_core.metrics.retention import retention
 from kd_marl.stress.plan import Trial
 
 RESAMPLES = 2000

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from kd_marl.errors import UserError
-from kd_marl.host import SOURCE_ROOT
-from kd_marl.suite import process
+from kd_core.errors import UserError
+from kd_core.host import SOURCE_ROOT
+from kd_marl.processes import process
 from kd_marl.suite.claim import claimed
 from kd_marl.suite.job import Job
 from kd_marl.suite.ledger import Outcome

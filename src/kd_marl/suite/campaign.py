@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kd_marl.errors import UserError
+from kd_core.errors import UserError
 from kd_marl.suite.attempt import Report
 from kd_marl.suite.claim import owner
 from kd_marl.suite.estimate import Durations, Load, seconds_left

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from kd_marl.errors import UserError
+from kd_core.errors import UserError
 
 # A heartbeat older than this is of an owner that is gone; the clocks of two machines may differ by less.
 STALE_SECONDS = 60.0

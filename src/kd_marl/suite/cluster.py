@@ -8,12 +8,12 @@ import signal
 import time
 from typing import Any
 
-from kd_marl.errors import UserError, how_to_install
+from kd_core.errors import UserError, how_to_install
+from kd_marl.processes.process import STOP_SECONDS
 from kd_marl.suite.attempt import Report, attempt
 from kd_marl.suite.claim import STALE_SECONDS, claimed, owner
 from kd_marl.suite.job import Job
 from kd_marl.suite.ledger import Outcome
-from kd_marl.suite.process import STOP_SECONDS
 
 LOCAL, CLIENT = "local", "ray://"
 # What a task that replaces a lost one waits for the lost one's claim to be free.

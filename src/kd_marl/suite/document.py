@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from kd_marl.errors import UserError, nearest
+from kd_core.errors import UserError, nearest
 
 LIMITS = ("fo", "lh", "lha")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-from kd_marl.artifacts import atomic
-from kd_marl.errors import UserError
+from kd_core import files
+from kd_core.errors import UserError
 
 
 class State(str, Enum):
@@ -113,7 +113,7 @@ class Ledger:
         if not self._file.is_file():
             return []
         try:
-            return [Attempt(**facts) for facts in atomic.read_json(self._file)["attempts"]]
+            return [Attempt(**facts) for facts in files.read_json(self._file)["attempts"]]
         except (UserError, KeyError, TypeError):
             # A state file is no result: the run is tried as if it were new.
             return []
@@ -129,4 +129,4 @@ class Ledger:
 
     def _write(self, attempts: Sequence[Attempt]) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_json(self._file, {"label": self._label, "attempts": [asdict(attempt) for attempt in attempts]})
+        files.write_json(self._file, {"label": self._label, "attempts": [asdict(attempt) for attempt in attempts]})

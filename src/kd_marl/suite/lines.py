@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kd_marl import stages
-from kd_marl.errors import UserError, nearest
-from kd_marl.host import Host
-from kd_marl.launch import assemble, parse_command
+from kd_core import stages
+from kd_core.config import assemble, parse_command
+from kd_core.errors import UserError, nearest
+from kd_core.host import Host
 from kd_marl.suite.document import Cell, Method, Overrides, Suite, Task
 
 # Keys whose values decide which configuration files make a run's configuration, and whether they go together.
@@ -32,7 +32,7 @@ class Lines:
         return config["env"], config["map_name"]
 
     def distils(self, task: Task, method: Method) -> bool:
-        """Whether a method's learner looks for a teacher before it starts (kd_marl.lifecycle).
+        """Whether a method's learner looks for a teacher before it starts (kd_marl.plugin.lifecycle).
 
         Raises:
             UserError: a configuration, a key or a learner that does not exist.

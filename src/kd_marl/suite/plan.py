@@ -9,12 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from kd_marl import resume, stages
-from kd_marl.artifacts import atomic
-from kd_marl.artifacts import teacher as artifacts
-from kd_marl.artifacts.expert_buffer import ExpertBuffer
-from kd_marl.errors import UserError, nearest
-from kd_marl.host import Host
+from kd_core import checkpoints, files, stages
+from kd_core.artifacts import teacher as artifacts
+from kd_core.artifacts.expert_buffer import ExpertBuffer
+from kd_core.errors import UserError, nearest
+from kd_core.host import Host
 from kd_marl.suite.document import Cell, Suite, Task
 from kd_marl.suite.job import Job
 from kd_marl.suite.lines import Lines
@@ -165,7 +164,7 @@ class Plan:
         proof = Summary(self._lines.record_folder(cell), identity(config), sha256)
         goes_on = self._lines.distils(task, method)
         # Whatever a student's result is measured over, it is one training, and so one claim.
-        mark = f"{resume.fingerprint(config)} {cell.seed}" if goes_on else proof.identity
+        mark = f"{checkpoints.fingerprint(config)} {cell.seed}" if goes_on else proof.identity
         return self._job(node, words, proof, f"{mark} {sha256}", goes_on)
 
     def _steps(self, cell: Cell, task: Task, teacher: _Teacher) -> int | None:
@@ -174,7 +173,7 @@ class Plan:
             return None
         student = self._student(cell)
         folder, episodes = self._buffer_folder(task, teacher), self._count(student, "buffer_episodes")
-        buffer = atomic.read_json(folder / "buffer.json")
+        buffer = files.read_json(folder / "buffer.json")
         steps = buffer["steps"]
         if buffer["episodes"] > episodes:
             if (folder, episodes) not in self._buffer_steps:
@@ -230,8 +229,8 @@ class Plan:
 
     def _teacher_job(self, task: Task) -> Job:
         words, config = self._lines.stage("kd_teacher", task)
-        # Its name for its checkpoints is that of the run itself, see kd_marl.lifecycle.
-        marks, seed = resume.fingerprints(config), config["seed"]
+        # Its name for its checkpoints is that of the run itself, see kd_marl.plugin.lifecycle.
+        marks, seed = checkpoints.fingerprints(config), config["seed"]
         proof = Trained(self.results, config["name"], marks, seed)
         # Whatever its result is measured over, it is one training, and so one claim.
         return self._job(self.nodes[f"{task.name}/{TEACHER}"], words, proof, f"{marks[0]} {seed}")
@@ -263,7 +262,7 @@ class Plan:
         words, config = self._lines.stage("kd_export", task, **own)
         folder = self._buffer_folder(task, teacher)
         environment = {
-            "env_args": resume.unseeded(config["env_args"]),
+            "env_args": checkpoints.unseeded(config["env_args"]),
             **{key: config[key] for key in ("common_reward", "reward_scalarisation", "embedding_dtype")},
         }
         other, others = self._recorded.setdefault(folder, (task.name, environment))

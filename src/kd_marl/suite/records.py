@@ -13,18 +13,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-from kd_marl import resume, stages
-from kd_marl.artifacts import atomic
-from kd_marl.errors import UserError
+from kd_core import checkpoints, files, stages
+from kd_core.errors import UserError
 
 # The teacher counts by its hash.
-NOT_COMPARED = resume.REPORTING | {"command", "resume", "teacher"}
+NOT_COMPARED = checkpoints.REPORTING | {"command", "resume", "teacher"}
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a configuration decides what a run computes, as JSON has it."""
-    kept = {key: value for key, value in resume.telling(config).items() if key not in NOT_COMPARED}
-    kept["env_args"] = resume.unseeded(config["env_args"])
+    kept = {key: value for key, value in checkpoints.telling(config).items() if key not in NOT_COMPARED}
+    kept["env_args"] = checkpoints.unseeded(config["env_args"])
     return json.loads(json.dumps(kept, sort_keys=True, default=str))
 
 
@@ -56,8 +55,8 @@ class Summary:
 
     def found(self) -> Path | None:
         """The newest such run's Sacred folder."""
-        files = self.folder.glob("*/summary.json")
-        for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+        summaries = self.folder.glob("*/summary.json")
+        for file in sorted(summaries, key=lambda file: file.stat().st_mtime, reverse=True):
             if _identified(file.parent) == (self.identity, self.teacher):
                 return file.parent
         return None
@@ -75,7 +74,7 @@ class Trained:
     def found(self) -> Path | None:
         """Its last checkpoint, which is the artifact."""
         run = SimpleNamespace(local_results_path=self.results, name=self.name, fingerprints=self.fingerprints)
-        point = resume.newest(run, self.seed)
+        point = checkpoints.newest(run, self.seed)
         return point.folder if point is not None and point.reported else None
 
 
@@ -103,7 +102,7 @@ class Exported:
         if not (self.folder / "buffer.json").is_file():
             return None
         enough = stages.stored_episodes(self.folder) >= self.episodes
-        facts = atomic.read_json(self.folder / "buffer.json")
+        facts = files.read_json(self.folder / "buffer.json")
         if other := stages.recorded_otherwise(facts, self.environment) or self._stored_otherwise(facts):
             raise UserError(
                 f"the expert buffer in {self.folder} was recorded with {other}: give another --to, or remove the folder"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from kd_marl import progress
+from kd_core import progress
 from kd_marl.suite.ledger import State
 
 # Labels that a bar has room for.

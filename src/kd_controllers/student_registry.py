@@ -1,0 +1,52 @@
+"""The kinds of student networks, by the name that the key ``agent`` gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kd_controllers.attention_net import AttentionStudent, check_window
+from kd_controllers.personal_net import PersonalStudent
+from kd_controllers.student_net import HeteroStudent
+from kd_core.errors import UserError, nearest
+
+Sights = Sequence[Sequence[int]]
+Maker = Callable[[Any, Sequence[int], Sights], HeteroStudent]
+
+STUDENTS: dict[str, Maker] = {
+    "rnn": lambda args, widths, visible: HeteroStudent(widths, visible, args.n_actions, args.sharing),
+    "attention_rnn": lambda args, widths, visible: AttentionStudent(
+        widths, visible, args.n_actions, args.sharing, args.attention_window
+    ),
+    "personal_rnn": lambda args, widths, visible: PersonalStudent(widths, visible, args.n_actions, args.sharing),
+}
+
+
+def check_agent(args: Any) -> None:
+    """Refuse an unknown kind of student, or an impossible setting of it.
+
+    Args:
+        args: the run's namespace: ``agent``, and what that kind of network reads.
+
+    Raises:
+        UserError: ``agent`` is none of ``STUDENTS``, or a window of attention is none.
+    """
+    if args.agent not in STUDENTS:
+        raise UserError(f"agent '{args.agent}' is no student's network; {nearest(args.agent, STUDENTS)}")
+    if args.agent == "attention_rnn":
+        check_window(args.attention_window)
+
+
+def make_student(args: Any, widths: Sequence[int], visible: Sights) -> HeteroStudent:
+    """Build the students of a run.
+
+    Args:
+        args: the run's namespace: ``agent``, ``n_actions``, ``sharing`` and what that kind of network reads.
+        widths: hidden units of each agent.
+        visible: for each agent the indices of the features it takes as inputs.
+
+    Raises:
+        UserError: an unknown kind, or an impossible setting of it.
+    """
+    check_agent(args)
+    return STUDENTS[args.agent](args, widths, visible)

@@ -1,0 +1,178 @@
+"""A plain EPyMARL `mappo` or `ippo` checkpoint as a teacher: its facts, reconstructed.
+
+EPyMARL saves weights only. Sizes come from the tensors' shapes, switches and task from the run's Sacred
+`config.json`. What neither holds, the running statistics that give the critic's values their scale, is left open
+(None) and must be re-estimated from the expert buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kd_core import files
+from kd_core.artifacts.teacher import WEIGHT_FILES, StateDict, TeacherArtifact, load_state
+from kd_core.errors import UserError
+
+_SWITCHES = ("use_rnn", "obs_agent_id", "obs_last_action", "obs_individual_obs")
+_NEEDED = ("name", "env_args", "agent", "critic_type", "gamma", *_SWITCHES)
+
+
+def load_epymarl_checkpoint(
+    folder: Path, *, config: Path | str | None, n_agents: int | None, results_dirs: Iterable[Path | str] = ()
+) -> TeacherArtifact:
+    """Reads `agent.th` and `critic.th` and reconstructs the facts of `teacher.json`.
+
+    Args:
+        folder: a checkpoint, usually `results/models/<token>/<steps>`.
+        config: the `config.json` of its Sacred run; searched near `folder` if None.
+        n_agents: number of agents of its task.
+        results_dirs: further `results` folders whose Sacred runs are searched.
+
+    Raises:
+        UserError: files, config or the number of agents are missing, or they contradict each other.
+    """
+    agent_state, critic_state = (load_state(folder / name) for name in WEIGHT_FILES)
+    config_path = Path(config).expanduser() if config else find_config(folder, results_dirs)
+    settings = files.read_json(config_path)
+    missing = [key for key in _NEEDED if key not in settings]
+    if missing:
+        raise UserError(f"{config_path} is no config of an EPyMARL mappo or ippo run: it lacks {', '.join(missing)}")
+    if settings["agent"] != "rnn" or settings["critic_type"] not in ("cv_critic", "ac_critic"):
+        raise UserError(
+            f"the checkpoint in {folder} has agent {settings['agent']} and critic {settings['critic_type']}: "
+            "a teacher needs agent rnn and critic cv_critic or ac_critic (EPyMARL's mappo or ippo)"
+        )
+    if n_agents is None:
+        raise UserError(f"{folder} is an EPyMARL checkpoint, which does not hold its number of agents: give n_agents")
+    facts: dict[str, Any] = {
+        "task": task_of(settings),
+        "layout": None,
+        **_sizes(folder, agent_state, critic_state, settings, n_agents),
+        **{key: bool(settings[key]) for key in _SWITCHES},
+        "agent": settings["agent"],
+        "critic_type": settings["critic_type"],
+        "teacher_input": "obs",
+        "gamma": settings["gamma"],
+        **{key: settings[key] for key in ("common_reward", "reward_scalarisation") if key in settings},
+        "normalisers": _normalisers(folder, settings),
+        "host": "epymarl",
+        "host_commit": None,
+        "seed": settings.get("seed"),
+        "steps": int(folder.name) if folder.name.isdigit() else None,
+        "command": None,
+        "test": None,
+        "sha256": {name: files.file_sha256(folder / name) for name in WEIGHT_FILES},
+    }
+    unknown = [name for name, statistics in facts["normalisers"].items() if statistics is None]
+    warnings: tuple[str, ...] = ()
+    if unknown:
+        warnings = (
+            f"the EPyMARL checkpoint in {folder} has no {' and '.join(unknown)} statistics: "
+            "they will be re-estimated from the expert buffer, so its advantages are approximate",
+        )
+    return TeacherArtifact(folder, facts, agent_state, critic_state, warnings)
+
+
+def task_of(settings: Mapping[str, Any]) -> str:
+    """The task named by a run's settings: the environment's map name or, without one, its key."""
+    env_args = settings["env_args"]
+    task = env_args.get("map_name") or env_args.get("key")
+    if not task:
+        raise UserError("the Sacred config names no task: expected env_args.map_name or env_args.key in it")
+    return str(task)
+
+
+def find_config(folder: Path, results_dirs: Iterable[Path | str] = ()) -> Path:
+    """The Sacred `config.json` of the run that wrote `folder`.
+
+    EPyMARL names models `<name>_seed<seed>_<map_name>_<date>` and Sacred runs `sacred/<name>/<map_name>/<id>`. Runs
+    repeated with the same name, seed and map are told apart only if they differ in what a teacher needs.
+
+    Raises:
+        UserError: none matches, or several that differ.
+    """
+    resolved = folder.resolve()
+    token = resolved.parent.name if resolved.name.isdigit() else resolved.name
+    tops = [*resolved.parents, *(parent / "results" for parent in resolved.parents), *map(Path, results_dirs)]
+    matches: dict[str, Path] = {}
+    for top in dict.fromkeys(tops):
+        for path in sorted((top / "sacred").glob("*/*/*/config.json")):
+            settings = _readable_settings(path)
+            if settings is not None and token.startswith(_token_prefix(settings)):
+                matches[repr([settings.get(key) for key in (*_NEEDED, *_STATISTICS)])] = path
+    advice = "give teacher_config=<path of the run's config.json>"
+    if not matches:
+        raise UserError(f"{folder} has no teacher.json and no Sacred config near it matches {token!r}: {advice}")
+    if len(matches) > 1:
+        several = " and ".join(str(path) for path in matches.values())
+        raise UserError(f"several Sacred runs match {token!r} and they differ ({several}): {advice}")
+    return next(iter(matches.values()))
+
+
+_STATISTICS = ("standardise_rewards", "standardise_returns")
+
+
+def _readable_settings(path: Path) -> dict[str, Any] | None:
+    """A run's settings, or None for a file that is damaged or of another program."""
+    try:
+        settings = files.read_json(path)
+    except UserError:
+        return None
+    return settings if {"name", "seed", "env_args"} <= settings.keys() else None
+
+
+def _token_prefix(settings: Mapping[str, Any]) -> str:
+    """How the name of a run's model folder begins."""
+    env_args = settings["env_args"]
+    task = env_args.get("map_name") or env_args.get("key")
+    return f"{settings['name']}_seed{settings['seed']}_{task}_"
+
+
+def _normalisers(folder: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, list[float]] | None]:
+    """Mean 0 and deviation 1 where the run did not standardise; the rewards' statistics are lost where it did.
+
+    Raises:
+        UserError: it standardised returns: no buffer of rewards can tell the scale of its critic's values.
+    """
+    if settings.get("standardise_returns", False):
+        raise UserError(
+            f"the teacher in {folder} was trained with standardise_returns=True, and its statistics are lost: train it "
+            "with standardise_returns=False, or use a kd_teacher"
+        )
+    plain: dict[str, list[float]] = {"mean": [0.0], "std": [1.0]}
+    return {"reward": None if settings.get("standardise_rewards", True) else plain, "value": plain}
+
+
+def _sizes(
+    folder: Path, agent: StateDict, critic: StateDict, settings: Mapping[str, Any], n_agents: int
+) -> dict[str, int | None]:
+    """Sizes from the shapes of the first and last layers: inputs are observation, last action and agent id in a row."""
+    try:
+        hidden_dim, agent_input = agent["fc1.weight"].shape
+        n_actions = agent["fc2.weight"].shape[0]
+        critic_input = critic["fc1.weight"].shape[1]
+    except KeyError as error:
+        raise UserError(f"{folder} holds no EPyMARL rnn agent and critic: the tensor {error} is missing") from error
+    last_action = n_actions if settings["obs_last_action"] else 0
+    obs_size = agent_input - last_action - (n_agents if settings["obs_agent_id"] else 0)
+    state_size: int | None = None
+    if settings["critic_type"] == "cv_critic":
+        individual = n_agents * obs_size if settings["obs_individual_obs"] else 0
+        state_size = critic_input - individual - n_agents * last_action - n_agents
+        consistent = state_size > 0
+    else:
+        consistent = critic_input == obs_size + n_agents
+    if obs_size <= 0 or not consistent:
+        raise UserError(
+            f"the shapes in {folder} do not fit {n_agents} agents and the switches of its config: "
+            "was it trained on another task or with another config?"
+        )
+    return {
+        "obs_size": obs_size,
+        "state_size": state_size,
+        "n_agents": n_agents,
+        "n_actions": n_actions,
+        "hidden_dim": hidden_dim,
+    }

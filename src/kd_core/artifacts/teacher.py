@@ -1,0 +1,334 @@
+"""Teacher artifact: frozen weights plus the facts that a student needs to use them (format: docs/formats.md).
+
+A folder with `agent.th` and `critic.th` as EPyMARL saves them, and `teacher.json`. Folders that EPyMARL itself wrote
+have no `teacher.json`; `epymarl_teacher.py` reconstructs the facts from tensor shapes and the run's Sacred config.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kd_core import files
+from kd_core.errors import UserError
+
+FORMAT = "kd-marl/teacher"
+VERSION = 1
+FACTS_FILE = "teacher.json"
+WEIGHT_FILES = ("agent.th", "critic.th")
+# What fixes the networks' shapes, and what their inputs mean.
+NETWORK_FACTS = (
+    "obs_size",
+    "state_size",
+    "n_agents",
+    "n_actions",
+    "hidden_dim",
+    "use_rnn",
+    "obs_agent_id",
+    "obs_last_action",
+    "obs_individual_obs",
+    "agent",
+    "critic_type",
+    "teacher_input",
+)
+REQUIRED_FACTS = (
+    "task",
+    "layout",
+    *NETWORK_FACTS,
+    "gamma",
+    "normalisers",
+    "host",
+    "host_commit",
+    "seed",
+    "steps",
+    "command",
+    "test",
+)
+
+# Facts that weights are read with and students compute with: the fact -> its type and what a reader is told to expect.
+_WHOLE, _SWITCH, _NUMBER = (int, "a whole number"), (bool, "true or false"), ((int, float), "a number")
+_KINDS: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(("obs_size", "state_size", "n_agents", "n_actions", "hidden_dim"), _WHOLE),
+    **dict.fromkeys(("use_rnn", "obs_agent_id", "obs_last_action", "obs_individual_obs", "masked"), _SWITCH),
+    **dict.fromkeys(("gamma", "shaping"), _NUMBER),
+    "sha256": (dict, "an object with the hash of each file of weights"),
+}
+
+_log = logging.getLogger(__name__)
+
+StateDict = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class TeacherArtifact:
+    """A teacher as read from disk.
+
+    Attributes:
+        folder: where it was read from.
+        facts: the contents of `teacher.json` (for an EPyMARL checkpoint: the same keys, reconstructed).
+        agent_state: the actor's state dict, on the CPU.
+        critic_state: the central critic's state dict, on the CPU.
+        warnings: what the user should know, one line each (e.g. statistics that must be re-estimated).
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+    agent_state: StateDict
+    critic_state: StateDict
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> str:
+        """The task it was trained on, e.g. ``pz-mpe-simple-spread-v3``."""
+        return self.facts["task"]
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """The sha256 of each weight file."""
+        return self.facts["sha256"]
+
+    @property
+    def normalisers(self) -> dict[str, dict[str, list[float]] | None]:
+        """Statistics ``{"reward": {"mean", "std"}, "value": {...}}``; a None entry must be re-estimated."""
+        return self.facts["normalisers"]
+
+
+def save_teacher(
+    folder: Path | str, agent_state: Mapping[str, Any], critic_state: Mapping[str, Any], facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Writes a teacher artifact: the weights first, `teacher.json` last, so that a teacher with facts is whole.
+
+    Args:
+        folder: destination, created if missing.
+        agent_state: the actor's state dict.
+        critic_state: the critic's state dict.
+        facts: every key of `REQUIRED_FACTS`; `format`, `version` and `sha256` are added.
+
+    Returns:
+        The facts as written.
+    """
+    missing = [key for key in REQUIRED_FACTS if key not in facts]
+    assert not missing, f"teacher facts lack {', '.join(missing)}"
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Without this, a crash between the files would leave new weights under the old facts.
+    (folder / FACTS_FILE).unlink(missing_ok=True)
+    hashes = {
+        name: files.save_torch(folder / name, {key: value.detach().cpu().clone() for key, value in state.items()})
+        for name, state in zip(WEIGHT_FILES, (agent_state, critic_state), strict=True)
+    }
+    written = {"format": FORMAT, "version": VERSION, **facts, "sha256": hashes}
+    files.write_json(folder / FACTS_FILE, written)
+    return written
+
+
+def read_facts(folder: Path | str) -> dict[str, Any]:
+    """Reads and checks `teacher.json` without touching the weights.
+
+    Raises:
+        UserError: it is missing, damaged, of another format or version, or lacks a key or has one of another type.
+    """
+    path = Path(folder) / FACTS_FILE
+    facts = files.read_json(path)
+    if facts.get("format") != FORMAT:
+        raise UserError(f"{path} is no teacher: its format is {facts.get('format')!r}, expected {FORMAT!r}")
+    if facts.get("version") != VERSION:
+        raise UserError(
+            f"{path} has version {facts.get('version')!r}, this kd-marl reads version {VERSION}: "
+            "train the teacher again or use the kd-marl that wrote it"
+        )
+    missing = [key for key in (*REQUIRED_FACTS, "sha256") if key not in facts]
+    if missing:
+        raise UserError(f"{path} is damaged: it lacks {', '.join(missing)}")
+    for key, (kind, expected) in _KINDS.items():
+        # Python counts true and false as numbers.
+        if key in facts and (not isinstance(facts[key], kind) or isinstance(facts[key], bool) != (kind is bool)):
+            raise UserError(f"{path} is damaged: {key} is {facts[key]!r}, expected {expected}")
+    return facts
+
+
+def load_teacher(
+    folder: Path | str,
+    *,
+    config: Path | str | None = None,
+    n_agents: int | None = None,
+    results_dirs: Iterable[Path | str] = (),
+) -> TeacherArtifact:
+    """Reads a teacher artifact, or an EPyMARL `mappo` / `ippo` checkpoint, and verifies it.
+
+    Args:
+        folder: the artifact, or a folder of numbered checkpoints (the largest number is taken).
+        config: for an EPyMARL checkpoint, the `config.json` of its Sacred run, if it is not found near it.
+        n_agents: for an EPyMARL checkpoint, the number of agents, which neither its files nor its config hold.
+        results_dirs: for an EPyMARL checkpoint, further `results` folders whose Sacred runs are searched.
+
+    Raises:
+        UserError: nothing there, damaged or altered weights, or facts that cannot be found.
+    """
+    folder = checkpoint_folder(Path(folder).expanduser())
+    if not (folder / FACTS_FILE).is_file():
+        # Imported here because that module builds on this one.
+        from kd_core.artifacts.epymarl_teacher import load_epymarl_checkpoint
+
+        return load_epymarl_checkpoint(folder, config=config, n_agents=n_agents, results_dirs=results_dirs)
+    facts = read_facts(folder)
+    for name in WEIGHT_FILES:
+        path = folder / name
+        if not path.is_file():
+            raise UserError(
+                f"the teacher in {folder} is incomplete: {name} is missing; copy it whole or train it again"
+            )
+        if files.file_sha256(path) != facts["sha256"].get(name):
+            raise UserError(f"{path} was altered: its sha256 is not the one in {FACTS_FILE}; copy the folder anew")
+    agent_state, critic_state = (load_state(folder / name) for name in WEIGHT_FILES)
+    return TeacherArtifact(folder, facts, agent_state, critic_state)
+
+
+def load_state(path: Path) -> StateDict:
+    """Reads a state dict of tensors, without executing anything that the file may contain."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: a teacher needs {' and '.join(WEIGHT_FILES)}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise UserError(f"{path} is damaged or no file of plain tensors: copy it anew or train again") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(
+            f"{path} holds no state dict of tensors: a teacher needs a shared agent (rnn) and a shared critic "
+            "(cv_critic or ac_critic)"
+        )
+    return dict(state)
+
+
+def checkpoint_folder(folder: Path) -> Path:
+    """The folder that holds the weights: `folder` itself, or its sub-folder with the largest number of steps."""
+    if (folder / FACTS_FILE).is_file() or (folder / WEIGHT_FILES[0]).is_file():
+        return folder
+    if not folder.is_dir():
+        raise UserError(f"no teacher at {folder}: there is no such folder")
+    steps = [child for child in folder.iterdir() if child.is_dir() and child.name.isdigit()]
+    usable = [child for child in steps if (child / WEIGHT_FILES[0]).is_file()]
+    if not usable:
+        raise UserError(
+            f"no teacher at {folder}: expected {FACTS_FILE} or {WEIGHT_FILES[0]} in it or in <steps>/ in it"
+        )
+    return max(usable, key=lambda child: int(child.name))
+
+
+def weights_sha256(folder: Path) -> str:
+    """Sha256 of a teacher's ``agent.th``: as ``teacher.json`` has it, or of the file where there are no facts.
+
+    Raises:
+        UserError: the facts are damaged.
+    """
+    name = WEIGHT_FILES[0]
+    if not (folder / FACTS_FILE).is_file():
+        return files.file_sha256(folder / name)
+    sha256 = read_facts(folder)["sha256"].get(name)
+    if not isinstance(sha256, str):
+        raise UserError(f"{folder / FACTS_FILE} is damaged: it lacks the sha256 of {name}")
+    return sha256
+
+
+def check_compatible(
+    teacher: TeacherArtifact, task: str, obs_size: int, state_size: int, n_agents: int, n_actions: int
+) -> None:
+    """Refuses a teacher that was trained on something else.
+
+    Args:
+        teacher: the teacher to use.
+        task: the run's task.
+        obs_size: length of one agent's full observation in that task.
+        state_size: length of the state.
+        n_agents: number of agents.
+        n_actions: number of actions.
+
+    Raises:
+        UserError: the first fact that differs, with both values; or the teacher learnt under limits.
+    """
+    if teacher.facts.get("masked", False):
+        raise UserError(
+            f"the teacher in {teacher.folder} was trained under limits (mask_at=environment), and students learn from "
+            "one that sees everything: give another with teacher=PATH"
+        )
+    wanted = {
+        "task": (task, "task"),
+        "n_agents": (n_agents, "number of agents"),
+        "obs_size": (obs_size, "observation size"),
+        "n_actions": (n_actions, "number of actions"),
+        "state_size": (state_size, "state size"),
+    }
+    for key, (value, words) in wanted.items():
+        found = teacher.facts[key]
+        # An ippo checkpoint does not tell the state size: its critic never sees the state.
+        if found is not None and found != value:
+            raise UserError(
+                f"the teacher in {teacher.folder} does not fit: its {words} is {found}, this run's is {value}; "
+                f"give teacher=<one trained on {task}> or train one with teacher=train"
+            )
+
+
+def teacher_folders(search_dirs: Iterable[Path | str]) -> list[Path]:
+    """Every folder below `search_dirs` that holds a `teacher.json`, newest first."""
+    found = {path.parent: path.stat().st_mtime for top in search_dirs for path in Path(top).rglob(FACTS_FILE)}
+    return sorted(found, key=lambda folder: (found[folder], str(folder)), reverse=True)
+
+
+def named_teacher(spec: str, zoo_dir: Path | str) -> Path:
+    """The teacher in the folder `spec`, or if there is no such folder the bundled one of that name.
+
+    Raises:
+        UserError: there is neither.
+    """
+    folder, bundled = Path(spec).expanduser(), Path(zoo_dir) / spec
+    return bundled if not folder.exists() and (bundled / FACTS_FILE).is_file() else checkpoint_folder(folder)
+
+
+def find_teacher(
+    spec: str,
+    task: str,
+    search_dirs: Iterable[Path | str],
+    zoo_dir: Path | str,
+    train_command: str = "",
+    env: str = "",
+) -> Path:
+    """Chooses the teacher of a run: the one named, else the newest for the task in the results, else the zoo's.
+
+    One that learnt under limits is found by its name alone.
+
+    Args:
+        spec: what the user wrote in `teacher=`, a folder or a bundled teacher's name; empty to search.
+        task: the run's task.
+        search_dirs: folders searched for `teacher.json`, e.g. `results/models`.
+        zoo_dir: the bundled teachers, a folder each; the one that a task gets unasked has its name.
+        train_command: the command that trains a teacher for this task, for the message.
+        env: the run's environment: SMAC and SMAX have maps of the same name. A teacher that does not say its own fits.
+
+    Raises:
+        UserError: nothing found; the message names the command that trains one.
+    """
+    if spec:
+        return named_teacher(spec, zoo_dir)
+    for folder in teacher_folders(search_dirs):
+        try:
+            facts = read_facts(folder)
+            # A training that still runs, or was interrupted, has left checkpoints too; name such a folder to use it.
+            mine = facts["task"] == task and facts.get("env", env) == env
+            if mine and facts.get("finished", True) and not facts.get("masked", False):
+                return folder
+        except UserError as error:
+            _log.warning("Passing over a teacher: %s", error)
+    bundled = Path(zoo_dir) / task
+    if (bundled / FACTS_FILE).is_file() and read_facts(bundled).get("env", env) == env:
+        return bundled
+    command = train_command or f"python src/main.py --config=kd_teacher --env-config=<env> with env_args.key={task}"
+    raise UserError(
+        f"no teacher for {task} in the results or the zoo: train one with `{command}`, "
+        "let this run do it with teacher=train, or give teacher=PATH"
+    )

@@ -1,0 +1,218 @@
+"""EPyMARL's command line on either host: ``--config=ALG --env-config=ENV [with key=value ...]``.
+
+The configuration is layered as EPyMARL layers it, later wins: ``default.yaml``, the plug-in's own keys
+(``config/kd_marl.yaml``), the environment's YAML, the algorithm's YAML, what that has under ``per_env`` for the
+environment's ``env``, then Sacred's ``with`` updates. A name may be one of ours, one of the host's, or a path to a YAML
+file.
+
+An algorithm's YAML may state only how it differs from another: ``base: kd_student``. The base is a layer of its own
+below it, its ``per_env`` included, so what a variant states holds in every environment. A stock algorithm under
+``limits=lha`` gets one layer more, ``config/lha.yaml``: the controller with a width for each agent.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kd_core.errors import UserError, nearest
+from kd_core.host import SOURCE_ROOT, Host
+
+PLUGIN_CONFIG = SOURCE_ROOT / "config"
+# The controller with a network of its own for each agent, and those of the hosts that it can stand in for.
+OWN_NETWORKS, REPLACEABLE = "hetero_mac", ("basic_mac", "non_shared_mac")
+_NAMING = "add 'with env_args.key=...' (for example env_args.key=pz-mpe-simple-spread-v3) or env_args.map_name=..."
+
+USAGE = """usage: python src/main.py --config=ALG --env-config=ENV [with key=value env_args.key=value ...]
+
+  --config       kd_teacher, kd_export, kd_student or a variant of it (src/config/algs), a stock algorithm (mappo, ippo,
+                 iql, vdn, qmix), or a YAML path
+  --env-config   mpe, gymma, ..., or a YAML path
+  with           any key of the YAML files (src/config/kd_marl.yaml lists the plug-in's own)
+
+example: distil simple_spread's bundled teacher into students of width 32 that see what the paper's Table II lets them
+  python src/main.py --config=kd_student --env-config=mpe with env_args.key=pz-mpe-simple-spread-v3 limits=lh"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A parsed command line: which YAML files, and the rest for Sacred."""
+
+    algorithm: str
+    environment: str
+    sacred_arguments: tuple[str, ...]
+    updates: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def line(self) -> str:
+        """The command line that repeats this run."""
+        flags = [f"--config={self.algorithm}", f"--env-config={self.environment}"]
+        return shlex.join(["python", "src/main.py", *flags, *self.sacred_arguments])
+
+
+def parse_command(arguments: list[str]) -> Command:
+    """Split the plug-in's flags from Sacred's; ``--config X`` and ``--config=X`` are the same.
+
+    Raises:
+        UserError: a flag is missing or has no value.
+    """
+    rest: list[str] = []
+    flags = {"--config": "", "--env-config": ""}
+    pending = iter(arguments)
+    for argument in pending:
+        name, equals, value = argument.partition("=")
+        if name in flags:
+            flags[name] = value if equals else next(pending, "")
+        elif name == "masks" and value.startswith("{"):
+            # As text: Sacred would take a dictionary for nested keys, of which masks has none.
+            rest.append(f"masks={value!r}")
+        elif name == "local_results_path":
+            # Shells differ in whether they expand it here, and not everything that reads it does.
+            rest.append(f"{name}={Path(value).expanduser() if value.startswith('~') else value}")
+        else:
+            rest.append(argument)
+    for name, value in flags.items():
+        if not value:
+            raise UserError(f"{name} is missing: give {name}=NAME (python src/main.py --help shows an example)")
+    words = rest[rest.index("with") + 1 :] if "with" in rest else []
+    updates = dict(word.split("=", 1) for word in words if "=" in word and not word.startswith("-"))
+    return Command(flags["--config"], flags["--env-config"], tuple(rest), updates)
+
+
+def assemble(host: Host, command: Command, naming: str = _NAMING) -> dict[str, Any]:
+    """The merged configuration before Sacred's updates, with ``map_name`` set.
+
+    Args:
+        host: whose configurations these are.
+        command: which of them, and its updates.
+        naming: how this command's user names a task, for the message to one who has not.
+
+    Raises:
+        UserError: an unknown configuration name, an unreadable YAML file, a variant of nothing or with keys that its
+            base does not have, a ``with`` key that no YAML file has, or ``limits=lha`` where it cannot be.
+    """
+    merge = host.main.recursive_dict_update
+    config = _read_yaml(host.config_path / "default.yaml")
+    config = merge(config, _read_yaml(PLUGIN_CONFIG / "kd_marl.yaml"))
+    config = merge(config, _read_yaml(_find_config(host, "envs", command.environment)))
+    for path, layer in _algorithm_layers(host, command.algorithm):
+        by_environment = layer.pop("per_env", {}).get(config["env"], {})
+        if "base" in layer:
+            _check_variant(path, layer, by_environment, config)
+        config = merge(merge(config, layer), by_environment)
+    config.pop("base", None)
+    if not config.get("learner", "").startswith("kd_"):
+        config = _own_networks(host, config, command)
+    for key in command.updates:
+        _check_key(config, key)
+    environment = config["env_args"]
+    name = environment.get("map_name") or environment.get("key") or ""
+    name = command.updates.get("env_args.map_name") or command.updates.get("env_args.key") or name
+    if not name:
+        raise UserError(f"--env-config={command.environment} needs the task: {naming}")
+    config["map_name"] = name
+    config["command"] = command.line
+    return config
+
+
+def plugin_keys() -> frozenset[str]:
+    """The keys that the plug-in adds to every run."""
+    return frozenset(_read_yaml(PLUGIN_CONFIG / "kd_marl.yaml"))
+
+
+def _algorithm_layers(host: Host, name: str) -> list[tuple[Path, dict[str, Any]]]:
+    """An algorithm's YAML below its variants: each file with its content, the bases first."""
+    layers: list[tuple[Path, dict[str, Any]]] = []
+    wanted, asked_by = name, ""
+    while wanted:
+        path = _find_config(host, "algs", wanted, asked_by)
+        if any(path == known for known, _ in layers):
+            chain = " -> ".join(known.stem for known, _ in layers)
+            raise UserError(f"{layers[-1][0]} has base: {wanted}, which is a circle ({chain}): give it another base")
+        layer = _read_yaml(path)
+        layers.append((path, layer))
+        wanted, asked_by = layer.get("base", ""), str(path)
+        if not isinstance(wanted, str):
+            raise UserError(f"{path} has base: {wanted!r}: expected the name of a configuration, such as kd_student")
+    return layers[::-1]
+
+
+def _check_variant(path: Path, layer: dict[str, Any], by_environment: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuse a key that nothing below a variant has, which would do nothing, and name the variant's results."""
+    layer.setdefault("name", path.stem)
+    for key in (*layer, *by_environment):
+        if key != "base" and key not in config:
+            raise UserError(f"{path} states '{key}', which {layer['base']} does not have: {nearest(key, config)}")
+
+
+def _own_networks(host: Host, config: dict[str, Any], command: Command) -> dict[str, Any]:
+    """The configuration of a stock algorithm, with ``config/lha.yaml`` if every agent is to have its own network.
+
+    Raises:
+        UserError: the algorithm's controller cannot be replaced, or the user asked for what does not go with it.
+    """
+    given = command.updates
+    limits, mac = given.get("limits", config["limits"]), given.get("mac", config["mac"])
+    if given.get("mask_at", config["mask_at"]) == "controller":
+        raise UserError(
+            f"mask_at=controller is for students, whose controller hides: leave it out of --config={command.algorithm}"
+        )
+    if limits != "lha" and mac != OWN_NETWORKS:
+        return config
+    if "mac" in given and mac != OWN_NETWORKS:
+        raise UserError(
+            f"limits=lha gives every agent a network of its own width, which mac={mac} has not: leave mac out, or use "
+            "limits=lh"
+        )
+    if config["mac"] not in (*REPLACEABLE, OWN_NETWORKS):
+        raise UserError(
+            f"--config={command.algorithm} has a controller of its own ({config['mac']}), so limits=lha cannot give "
+            f"every agent a width: use limits=lh, or an algorithm with {' or '.join(REPLACEABLE)}"
+        )
+    merge, layer = host.main.recursive_dict_update, _read_yaml(PLUGIN_CONFIG / "lha.yaml")
+    # A YAML of the user's that names the controller itself may say more of what belongs to it.
+    merged: dict[str, Any] = merge(layer, config) if config["mac"] == OWN_NETWORKS else merge(config, layer)
+    return merged
+
+
+def _find_config(host: Host, kind: str, name: str, asked_by: str = "") -> Path:
+    """The YAML file that a name means; ``asked_by`` is the file whose ``base`` it is, if any."""
+    folders = [PLUGIN_CONFIG / kind, host.config_path / kind]
+    candidates = [folder / f"{name}.yaml" for folder in folders]
+    if os.sep in name:
+        path = Path(asked_by).parent / Path(name).expanduser()
+        candidates = [path if path.suffix == ".yaml" else path.with_name(path.name + ".yaml")]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    known = [path.stem for folder in folders for path in folder.glob("*.yaml")]
+    flag = "--config" if kind == "algs" else "--env-config"
+    asked = f"{asked_by} has base: {name}" if asked_by else f"{flag}={name}"
+    raise UserError(f"{asked}: no such configuration; {nearest(name, known)}")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        return yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is no valid YAML ({reason}): correct the file") from None
+
+
+def _check_key(config: dict[str, Any], key: str) -> None:
+    """Refuse an unknown ``with`` key before Sacred does, with the nearest valid ones."""
+    level: Any = config
+    for depth, part in enumerate(key.split(".")):
+        if key == "seed" or (depth and level is None):
+            return
+        if not isinstance(level, dict) or part not in level:
+            prefix = ".".join(key.split(".")[:depth])
+            valid = [f"{prefix}.{name}" if prefix else name for name in level] if isinstance(level, dict) else []
+            raise UserError(f"unknown key '{key}' in 'with': {nearest(key, [*valid, 'seed'])}")
+        # A dictionary that is empty in the YAML (masks: {}) is the user's to fill.
+        level = None if level[part] == {} else level[part]

@@ -1,0 +1,1 @@
+"""What a network costs: FLOPs, bytes, and the hardware that it must fit."""

@@ -1,0 +1,137 @@
+"""What a board leaves for one agent, and the widest network that fits it.
+
+Costs are told by formula, before anything is trained: bytes by `footprint`, FLOPs by `metrics.flops`, and time as FLOPs
+over the rate at which the board gets through them. `boards` reads budgets from files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kd_core.costs.flops import closed_formula
+from kd_core.costs.footprint import footprint
+from kd_core.errors import UserError
+
+# Widths are multiples of 4: four floats fill a 128-bit vector register (NEON, SSE, Helium) and every row of weights
+# starts at its boundary, so compiled loops leave no rest. A step of 8 would waste up to half of a small board's flash.
+WIDTH_STEP = 4
+# Beyond the width of the paper's teacher there is nothing to distil.
+LARGEST_WIDTH = 256
+# A GRU takes three exponentials a unit, which the count of FLOPs leaves out: what the C program spends on each.
+GATES, EXPONENTIAL_FLOPS = 3, 16
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one agent may take; None is no limit.
+
+    Attributes:
+        board: name of the board, or None for numbers of the user's own.
+        flash_bytes: parameters and code.
+        ram_bytes: state and stack.
+        flops: FLOPs of a decision, multiply-adds counted as two.
+        decision_us: microseconds of a decision.
+        flops_per_second: what the board gets through in compiled C; needed where ``decision_us`` is.
+    """
+
+    board: str | None = None
+    flash_bytes: int | None = None
+    ram_bytes: int | None = None
+    flops: int | None = None
+    decision_us: float | None = None
+    flops_per_second: float | None = None
+
+    def __post_init__(self) -> None:
+        assert self.decision_us is None or self.flops_per_second, "a time needs a rate"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes, for JSON."""
+        return asdict(self)
+
+    def excess(self, inputs: int, width: int, n_actions: int) -> list[str]:
+        """Each limit that a network of these sizes breaks, and by how much; empty if it fits."""
+        limits = {
+            "bytes of flash": self.flash_bytes,
+            "bytes of RAM": self.ram_bytes,
+            "FLOPs a decision": self.flops,
+            "microseconds a decision": self.decision_us,
+        }
+        costs = self._costs(inputs, width, n_actions)
+        return [
+            f"{_number(cost)} {what}, {_number(cost - limit)} more than its {_number(limit)}"
+            for (what, limit), cost in zip(limits.items(), costs, strict=True)
+            if limit is not None and cost > limit
+        ]
+
+    def _costs(self, inputs: int, width: int, n_actions: int) -> tuple[int, int, int, float]:
+        bytes_of = footprint(inputs, width, n_actions)
+        flops = closed_formula(inputs, width, n_actions)
+        rate = self.flops_per_second or float("inf")
+        return bytes_of.flash, bytes_of.ram, flops, 1e6 * (flops + GATES * EXPONENTIAL_FLOPS * width) / rate
+
+    def widest(self, inputs: int, n_actions: int, largest: int = LARGEST_WIDTH) -> int | None:
+        """The widest network that fits, a multiple of `WIDTH_STEP` up to ``largest``; None if none does."""
+        for width in range(largest - largest % WIDTH_STEP, 0, -WIDTH_STEP):
+            if not self.excess(inputs, width, n_actions):
+                return width
+        return None
+
+
+def agent_budget(facts: Mapping[str, Any] | None) -> Budget | None:
+    """A budget from `Budget.to_dict`."""
+    return None if facts is None else Budget(**facts)
+
+
+def fit_widths(
+    budgets: Sequence[Budget], names: Sequence[str], inputs: Sequence[int], n_actions: int, largest: int = LARGEST_WIDTH
+) -> tuple[int, ...]:
+    """The widest network for each agent.
+
+    Args:
+        budgets: one an agent.
+        names: of the agents, for messages.
+        inputs: how many features each sees.
+        n_actions: size of the action space.
+        largest: width beyond which none grows.
+
+    Raises:
+        UserError: an agent fits at no width; says which limits stand in the way and by how much.
+    """
+    widths = []
+    for i, (budget, name, count) in enumerate(zip(budgets, names, inputs, strict=True)):
+        width = budget.widest(count, n_actions, largest)
+        if width is None:
+            raise UserError(
+                f"agent {i} ('{name}', {count} inputs, {n_actions} actions) does not fit {_place(budget)}: even "
+                f"{WIDTH_STEP} wide it takes {' and '.join(budget.excess(count, WIDTH_STEP, n_actions))}; give it a "
+                "larger budget, or fewer features"
+            )
+        widths.append(width)
+    return tuple(widths)
+
+
+def check_widths(
+    budgets: Sequence[Budget], names: Sequence[str], inputs: Sequence[int], widths: Sequence[int], n_actions: int
+) -> None:
+    """Refuse widths that the user chose beside a budget and that do not fit it.
+
+    Raises:
+        UserError: the first agent that does not fit.
+    """
+    for i, (budget, name, count, width) in enumerate(zip(budgets, names, inputs, widths, strict=True)):
+        if faults := budget.excess(count, width, n_actions):
+            raise UserError(
+                f"agent {i} ('{name}') of width {width} does not fit {_place(budget)}: it takes "
+                f"{' and '.join(faults)}; use widths=auto for the widest that fits"
+            )
+
+
+def _place(budget: Budget) -> str:
+    return f"the board {budget.board}" if budget.board else "its budget"
+
+
+def _number(value: float) -> str:
+    """Whole numbers whole; others rounded up to a tenth, so that an excess never reads 0."""
+    return str(int(value)) if value == int(value) else f"{value + 0.05:.1f}"

@@ -1,0 +1,204 @@
+"""How one stage finds what the stage before it made: the teacher, and its expert buffer."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kd_core import checkpoints
+from kd_core.artifacts import teacher as artifacts
+from kd_core.artifacts.expert_buffer import ExpertBuffer
+from kd_core.artifacts.teacher import TeacherArtifact
+from kd_core.config import plugin_keys
+from kd_core.errors import UserError
+from kd_core.host import SOURCE_ROOT, get_host
+
+ZOO = SOURCE_ROOT / "zoo"
+# Keys of ours that mean something to one stage only.
+_OWN_TO_A_STAGE = frozenset(
+    {"resume", "teacher", "expert_buffer", "limits", "masks", "masks_preset", "own_action", "mask_at"}
+)
+
+_log = logging.getLogger(__name__)
+
+
+def locate_teacher(args: Any, obs_size: int) -> TeacherArtifact:
+    """The teacher that ``teacher=`` means: a path, the newest finished one for the task, the bundled one, or ``train``.
+
+    Args:
+        args: the run's namespace.
+        obs_size: length of one agent's unmasked observation.
+
+    Raises:
+        UserError: none is found, it is damaged, or it was trained on something else.
+    """
+    if args.teacher == "train":
+        # Where the student is not made anew, neither is its teacher.
+        again = {"resume": True} if args.resume or args.evaluate else {}
+        run_stage("kd_teacher", args, **again)
+    command = shlex.join(["python", "src/main.py", *_stage_words("kd_teacher", args)])
+    folder = _find_teacher(args, command)
+    teacher = artifacts.load_teacher(
+        folder,
+        config=args.teacher_config or None,
+        n_agents=args.n_agents,
+        results_dirs=[Path(args.local_results_path), get_host().results_path],
+    )
+    for warning in teacher.warnings:
+        _log.warning(warning)
+    artifacts.check_compatible(teacher, args.map_name, obs_size, args.state_shape, args.n_agents, args.n_actions)
+    sees = teacher.facts["teacher_input"]
+    if args.teacher_input != sees and any(word.startswith("teacher_input=") for word in shlex.split(args.command)):
+        raise UserError(
+            f"teacher_input is {args.teacher_input}, and the teacher in {folder} sees {sees}: leave teacher_input out, "
+            "or give another teacher"
+        )
+    _log.info("Teacher: %s", folder)
+    return teacher
+
+
+def _find_teacher(args: Any, train_command: str = "") -> Path:
+    models = [Path(args.local_results_path) / "models", get_host().results_path / "models"]
+    spec = "" if args.teacher == "train" else args.teacher
+    return artifacts.find_teacher(spec, args.map_name, models, ZOO, train_command, args.env)
+
+
+def teacher_weights(args: Any) -> str:
+    """Sha256 of the weights of the teacher that a student's run would have now; "" where there is none yet.
+
+    Args:
+        args: the run's namespace, or that of its configuration.
+    """
+    if args.teacher == "train":
+        return ""
+    try:
+        return artifacts.weights_sha256(_find_teacher(args))
+    except UserError:
+        # The run itself says what is wrong.
+        return ""
+
+
+def buffer_folder(args: Any, teacher: TeacherArtifact) -> Path:
+    """Where this teacher's expert buffer belongs: ``expert_buffer=``, or a folder named after task and teacher."""
+    if args.expert_buffer:
+        return Path(args.expert_buffer).expanduser()
+    return Path(args.local_results_path) / "buffers" / args.map_name / teacher.sha256["agent.th"][:12]
+
+
+def locate_buffer(args: Any, teacher: TeacherArtifact) -> Path:
+    """The teacher's expert buffer; exported, or its export finished, if it is not there whole.
+
+    Raises:
+        UserError: ``expert_buffer=`` names a folder that holds none, or one of another teacher or task; the buffer was
+            recorded in an environment with other arguments, or is damaged.
+    """
+    folder = buffer_folder(args, teacher)
+    if not args.expert_buffer and stored_episodes(folder) < args.buffer_episodes:
+        # Named, because a variant's YAML may ask for more than kd_export's own.
+        run_stage("kd_export", args, teacher=str(teacher.folder), resume=True, buffer_episodes=args.buffer_episodes)
+    buffer = ExpertBuffer.open(folder, check=True)
+    if not buffer.episodes:
+        raise UserError(
+            f"the expert buffer in {folder} holds no episode yet: finish it with --config=kd_export, resume=True and "
+            f"expert_buffer={folder}"
+        )
+    facts = buffer.facts
+    if facts["task"] != args.map_name:
+        raise UserError(f"the expert buffer in {folder} is of {facts['task']}, this run's task is {args.map_name}")
+    if facts["teacher"]["sha256"]["agent.th"] != teacher.sha256["agent.th"]:
+        raise UserError(
+            f"the expert buffer in {folder} was written by another teacher ({facts['teacher']['path']}): give that "
+            "one with teacher=PATH, or leave expert_buffer out to export anew"
+        )
+    if other := recorded_otherwise(facts, vars(args)):
+        raise UserError(
+            f"the expert buffer in {folder} was recorded with {other}: export another with --config=kd_export and "
+            "expert_buffer=DIR, then give that DIR here"
+        )
+    return folder
+
+
+def recorded_otherwise(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """In what a buffer's environment is not a run's: ``key=value, this run has value``; empty if it is the same.
+
+    Args:
+        facts: the buffer's; those of earlier versions do not say everything.
+        config: the run's, with ``env_args``, ``common_reward`` and ``reward_scalarisation``.
+    """
+    given = checkpoints.unseeded(config["env_args"])
+    recorded = facts.get("env_args", given)
+    pairs = {f"env_args.{key}": (recorded.get(key), given.get(key)) for key in {**recorded, **given}}
+    return _first_difference(pairs) or _rewarded_otherwise(facts, config, config)
+
+
+def valued_otherwise(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """In what the rewards that a teacher's critic values are not a run's, as `recorded_otherwise` says it.
+
+    Args:
+        facts: the teacher's; those that do not say it learnt from the sum of all agents' rewards, EPyMARL's default.
+        config: the run's.
+    """
+    return _rewarded_otherwise(facts, config, {"common_reward": True, "reward_scalarisation": "sum"})
+
+
+def _rewarded_otherwise(facts: Mapping[str, Any], config: Mapping[str, Any], unsaid: Mapping[str, Any]) -> str:
+    # Rewards that are not made one are not made one in any way.
+    keys = ("common_reward", "reward_scalarisation") if config["common_reward"] else ("common_reward",)
+    return _first_difference({key: (facts.get(key, unsaid[key]), config[key]) for key in keys})
+
+
+def _first_difference(pairs: Mapping[str, tuple[Any, Any]]) -> str:
+    return next((f"{key}={was}, this run has {now}" for key, (was, now) in pairs.items() if was != now), "")
+
+
+def run_stage(algorithm: str, args: Any, **updates: Any) -> None:
+    """Run another stage as its own Sacred run, with this run's environment and results folder.
+
+    Raises:
+        UserError: that stage failed; it has said why.
+    """
+    words = _stage_words(algorithm, args, **updates)
+    _log.info("Running python src/main.py %s", shlex.join(words))
+    if run_main(words):
+        raise UserError(f"{algorithm}, which this run needs first, failed: its message is above")
+
+
+def run_main(words: Sequence[str]) -> int:
+    """``python src/main.py`` in this terminal; returns its exit status.
+
+    Raises:
+        KeyboardInterrupt: after it has saved what it has, since a terminal's Ctrl-C interrupts it too.
+    """
+    with subprocess.Popen([sys.executable, str(SOURCE_ROOT / "main.py"), *words]) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.wait()
+            raise
+
+
+def is_shared(key: str) -> bool:
+    """Whether a key of a run means the same to the stages before it."""
+    common = ("local_results_path", "use_cuda", "common_reward", "reward_scalarisation")
+    return key.startswith("env_args.") or key in common or key in plugin_keys() - _OWN_TO_A_STAGE
+
+
+def _stage_words(algorithm: str, args: Any, **updates: Any) -> list[str]:
+    """The command line of another stage: this run's, with the words that mean nothing to it left out."""
+    given = shlex.split(args.command)[2:]
+    environment = next(word for word in given if word.startswith("--env-config="))
+    kept = [word for word in given if "=" in word and is_shared(word.split("=", 1)[0])]
+    # It plays one episode at a time, and other stages have blocks of their own.
+    kept = [word for word in kept if word != "runner=episode"]
+    kept.append(f"seed={args.seed}")
+    return [f"--config={algorithm}", environment, "with", *kept, *(f"{key}={value}" for key, value in updates.items())]
+
+
+def stored_episodes(folder: Path) -> int:
+    """Episodes that are safe on disk in an expert buffer; 0 if there is none yet."""
+    return ExpertBuffer.open(folder).episodes if (folder / "buffer.json").is_file() else 0

@@ -1,0 +1,317 @@
+"""Stage 2: critic-free distillation of the frozen teacher into the students of ``hetero_mac`` (Algorithm 1).
+
+Each call of ``train`` makes ``updates_per_train`` gradient steps on minibatches of whole episodes: the teacher's, from
+the expert buffer; the student's own, labelled by the teacher as they come; or both (reading note 10).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from envs.hetero_mask.mask import before
+from kd_controllers.hetero_mac import HeteroMAC, student_widths
+from kd_controllers.student_net import check_sharing
+from kd_controllers.student_registry import check_agent
+from kd_core import checkpoints, files, progress, stages
+from kd_core.artifacts.expert_buffer import ExpertBuffer
+from kd_core.errors import UserError
+from kd_core.host import get_host
+from kd_learners import batches, expert_data, objective, roles
+from kd_learners.comparators import PERSONAL_ONLY, ComparatorTerms, asks_for_personal
+from kd_learners.exporter import ExportSettings
+from kd_learners.frozen_teacher import FrozenTeacher
+from kd_learners.labelled import LabelledSteps, Labeller, RecentEpisodes
+from kd_learners.losses import action_log_prob, masked_log_softmax
+from kd_learners.settings import (
+    check_above_zero,
+    check_acting,
+    check_blocks,
+    check_counts,
+    check_not_negative,
+    check_shares,
+    read_settings,
+)
+from kd_marl.evaluation import evaluator as evaluation
+
+SOURCES = ("expert", "student", "mixed")
+DECAYS = ("linear", "geometric")
+# Logged name -> key of summary.json.
+REPORTED = {
+    "retention": "retention",
+    "retention_normalised": "retention_normalised",
+    "final_agreement": "agreement",
+    "params": "params_student",
+    "flops_per_decision": "flops_per_decision_student",
+    "flops_per_episode": "flops_per_episode_student",
+    "decision_us": "decision_us_student",
+}
+NO_CUDA = "kd_mappo_student runs on the CPU: set use_cuda=False"
+# Embeddings that the role centroids are fitted to: plenty for a handful of centroids, and quick.
+ROLE_EMBEDDINGS = 20_000
+
+
+@dataclass(frozen=True)
+class StudentSettings:
+    """Stage 2's keys of ``kd_student.yaml``, where each is explained."""
+
+    lr: float
+    lr_final_share: float
+    distillation_final_share: float
+    decay: str
+    updates_per_train: int
+    minibatch_episodes: int
+    distill_on: str
+    student_share: float
+    student_episodes: int
+    gamma: float | None
+    gae_lambda: float
+    grad_norm_clip: float
+    role_init: str
+    n_roles: int
+    t_max: int
+
+    def __post_init__(self) -> None:
+        if self.distill_on not in SOURCES:
+            raise UserError(f"distill_on is '{self.distill_on}': choose one of {', '.join(SOURCES)}")
+        check_counts(self, "updates_per_train", "minibatch_episodes", "student_episodes", "t_max")
+        check_above_zero(self, "lr", "grad_norm_clip")
+        check_not_negative(self, "n_roles")
+        check_shares(self, "student_share", "lr_final_share", "distillation_final_share", "gamma", "gae_lambda")
+        if self.role_init not in roles.ROLE_INITS:
+            raise UserError(f"role_init is '{self.role_init}': choose one of {', '.join(roles.ROLE_INITS)}")
+        if self.decay not in DECAYS:
+            raise UserError(f"decay is '{self.decay}': choose one of {', '.join(DECAYS)}")
+        one_sided = self.student_episodes_of_a_minibatch in (0, self.minibatch_episodes)
+        if self.distill_on == "mixed" and one_sided and 0.0 < self.student_share < 1.0:
+            raise UserError(
+                f"student_share={self.student_share} of minibatch_episodes={self.minibatch_episodes} is, rounded, "
+                f"{self.student_episodes_of_a_minibatch}: choose another share or more episodes"
+            )
+        if self.decay == "geometric" and min(self.lr_final_share, self.distillation_final_share) <= 0.0:
+            raise UserError(
+                "decay=geometric never reaches 0: set lr_final_share and distillation_final_share to more than that"
+            )
+
+    @property
+    def student_episodes_of_a_minibatch(self) -> int:
+        """How many episodes of a minibatch are the student's own."""
+        share = {"expert": 0.0, "student": 1.0, "mixed": self.student_share}[self.distill_on]
+        return round(share * self.minibatch_episodes)
+
+    def share_left(self, final_share: float, t_env: int) -> float:
+        """What is left after ``t_env`` steps of something of which ``final_share`` is left after ``t_max``."""
+        done = min(1.0, t_env / self.t_max)
+        return final_share**done if self.decay == "geometric" else 1.0 + (final_share - 1.0) * done
+
+
+def check_keys(args: Any) -> None:
+    """Refuse a run that stage 2 cannot do before anything is made for it, which may take minutes.
+
+    Raises:
+        UserError: the first key with an impossible value.
+    """
+    controller = get_host().controllers[args.mac]
+    if not (isinstance(controller, type) and issubclass(controller, HeteroMAC)) or args.mask_at != "controller":
+        raise UserError("kd_mappo_student needs mac=hetero_mac and mask_at=controller: the teacher must see it all")
+    check_blocks(args)
+    check_acting(args)
+    read_settings(StudentSettings, args)
+    terms = read_settings(objective.ObjectiveSettings, args)
+    read_settings(ExportSettings, args)
+    student_widths(args)
+    check_agent(args)
+    if asks_for_personal(terms) and args.agent != "personal_rnn":
+        raise UserError(PERSONAL_ONLY)
+    check_sharing(args.sharing)
+    evaluation.check_episodes(args.eval_episodes)
+    if args.use_cuda:
+        raise UserError(NO_CUDA)
+
+
+class StudentLearner:
+    """EPyMARL learner ``kd_mappo_student``."""
+
+    def __init__(self, mac: HeteroMAC, scheme: dict[str, Any], logger: Any, args: Any) -> None:
+        self.mac, self.logger, self.args = mac, logger, args
+        self.settings = read_settings(StudentSettings, args)
+        self.objective = self.weights = read_settings(objective.ObjectiveSettings, args)
+        self.teacher = FrozenTeacher(args.teacher_artifact, args)
+        self.rng = np.random.default_rng(args.seed)
+        self.n_roles = self.settings.n_roles or roles.default_n_roles(args.n_agents)
+        self.student_roles = nn.Parameter(torch.randn(self.n_roles, mac.agent.max_width) / mac.agent.max_width**0.5)
+        self.comparators = ComparatorTerms(self.objective, mac.agent, self.teacher.sizes.hidden_dim, args.state_shape)
+        self.learnt = [*mac.parameters(), self.student_roles, *self.comparators.parameters()]
+        self.recent = RecentEpisodes(self.settings.student_episodes)
+        if not args.evaluate:
+            buffer = ExpertBuffer.open(args.buffer_folder)
+            # Another run may have asked for more of the same buffer; what this one learns must not depend on that.
+            self.labeller, self.expert = self._expert(
+                buffer if args.expert_buffer else buffer.first(args.buffer_episodes)
+            )
+        self.optimiser = torch.optim.Adam(self.learnt, lr=self.settings.lr)
+        self.updates = 0
+        self.t_env = 0
+        self.finished = False
+        self.bar = progress.bar("student", self.settings.t_max, "step")
+        self.last_log = -args.learner_log_interval - 1
+
+    @staticmethod
+    def prepare_run(args: Any, obs_size: int) -> None:
+        """Before any environment starts: find the teacher and its buffer, or have them made.
+
+        Raises:
+            UserError: a key has an impossible value, or the teacher's critic values rewards of another unit.
+        """
+        check_keys(args)
+        args.teacher_artifact = stages.locate_teacher(args, obs_size)
+        if args.ppo_coef and (other := stages.valued_otherwise(args.teacher_artifact.facts, vars(args))):
+            raise UserError(
+                f"the critic of the teacher in {args.teacher_artifact.folder} values rewards with {other}, and PPO's "
+                "advantages are taken from it: use the same rewards, another teacher, or ppo_coef=0"
+            )
+        if not args.evaluate:
+            args.buffer_folder = stages.locate_buffer(args, args.teacher_artifact)
+
+    def _expert(self, buffer: ExpertBuffer) -> tuple[Labeller, expert_data.ExpertData]:
+        """The fixed role projection U_T, and the buffer with all that is computed from it once."""
+        settings, seed = self.settings, self.args.seed
+        if self.teacher.needs_statistics:
+            expert_data.fit_statistics(buffer, self.teacher)
+        # From a generator of its own: a resumed run finds the same U_T.
+        embeddings = expert_data.sample_embeddings(buffer, ROLE_EMBEDDINGS, np.random.default_rng(seed))
+        projection = roles.teacher_roles(embeddings, self.n_roles, settings.role_init, seed)
+        gamma = self.teacher.gamma if settings.gamma is None else settings.gamma
+        labeller = Labeller(
+            self.teacher, projection, gamma, settings.gae_lambda, self.objective.temperature, self.comparators.wanted
+        )
+        return labeller, expert_data.ExpertData(buffer, labeller, self.mac.mask)
+
+    def train(self, batch: Any, t_env: int, episode_num: int) -> None:
+        """Label the episodes just played if they are wanted, then take the gradient steps."""
+        settings = self.settings
+        self.bar.update(t_env - self.bar.n)
+        self.t_env = t_env
+        if settings.distill_on != "expert":
+            self._add_recent(batches.from_host(batch))
+        share = settings.share_left(settings.distillation_final_share, t_env)
+        self.weights = objective.with_distillation(self.objective, share)
+        for group in self.optimiser.param_groups:
+            group["lr"] = settings.lr * settings.share_left(settings.lr_final_share, t_env)
+        log_now = t_env - self.last_log >= self.args.learner_log_interval
+        for update in range(settings.updates_per_train):
+            last = update == settings.updates_per_train - 1
+            stats = self._update(self._minibatch(), with_diagnostics=log_now and last)
+        if log_now:
+            self.last_log = t_env
+            for name, value in stats.items():
+                self.logger.log_stat(name, float(value.detach()), t_env)
+            self.logger.log_stat("updates", self.updates, t_env)
+
+    @torch.no_grad()
+    def _add_recent(self, episodes: batches.Episodes) -> None:
+        seen = self.mac.mask.shown(episodes.obs[:, :-1], before(episodes.actions), self.mac.visible)
+        logits, _ = self.mac.agent.unroll(seen)
+        log_probs = masked_log_softmax(logits, episodes.avail_actions[:, :-1])
+        log_prob = action_log_prob(log_probs, episodes.actions)
+        self.recent.add(self.labeller(episodes, log_prob, seen))
+
+    def _minibatch(self) -> LabelledSteps:
+        from_student = self.settings.student_episodes_of_a_minibatch
+        parts = []
+        if from_student < self.settings.minibatch_episodes:
+            parts.append(self.expert.sample(self.settings.minibatch_episodes - from_student, self.rng))
+        if from_student:
+            parts.append(self.recent.sample(from_student))
+        return LabelledSteps.join(parts)
+
+    def _update(self, batch: LabelledSteps, with_diagnostics: bool) -> dict[str, Tensor]:
+        """One gradient step; returns what is logged."""
+        logits, embedding = self.mac.agent.unroll_packed(batch.obs, batch.length)
+        parts = objective.terms(batch, logits, embedding, self.student_roles, self.weights)
+        parts |= self.comparators(batch, embedding, self.mac.agent, self.weights.temperature)
+        loss = objective.total(parts, self.weights)
+        self.optimiser.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.learnt, self.settings.grad_norm_clip)
+        self.optimiser.step()
+        self.updates += 1
+        if not with_diagnostics:
+            return {}
+        extra = objective.diagnostics(batch, logits.detach(), self.objective.eps_clip)
+        return {**parts, **extra, "loss": loss.detach(), "agent_grad_norm": norm}
+
+    def finish_run(self) -> None:
+        """Called once the run has taken all its steps."""
+        self.finished = True
+        self.bar.close()
+
+    def report_run(self, folder: Path | None) -> None:
+        """Evaluate the student against its teacher and the random policy; prints the table."""
+        del folder  # The result belongs to the run, not to the checkpoint.
+        summary = evaluation.evaluate(self.args, self.teacher, self.mac)
+        for name, key in REPORTED.items():
+            if summary[key] is not None:
+                self.logger.log_stat(name, summary[key], self.t_env)
+        evaluation.report(self.args, summary)
+
+    def cuda(self) -> None:
+        """Refuse: students are smaller than the cost of moving their data."""
+        raise UserError(NO_CUDA)
+
+    def save_models(self, path: str) -> None:
+        """Write the student and all that resumes its training into the folder ``path``; ``checkpoint.json`` last."""
+        files.save_torch(os.path.join(path, "agent.th"), self.mac.agent.state_dict())
+        state = {
+            "optimiser": self.optimiser.state_dict(),
+            "student_roles": self.student_roles.detach(),
+            "comparators": self.comparators.state_dict(),
+            "torch_rng": torch.get_rng_state(),
+        }
+        files.save_torch(os.path.join(path, "training.th"), state)
+        checkpoints.write_checkpoint(
+            path,
+            self.args,
+            self.t_env,
+            self.finished,
+            updates=self.updates,
+            numpy_rng=self.rng.bit_generator.state,
+            teacher=self.teacher.facts(),
+            mask=self.mac.mask.to_dict(),
+            widths=list(self.mac.agent.widths),
+            budget=None if self.mac.budgets is None else [budget.to_dict() for budget in self.mac.budgets],
+        )
+
+    def load_models(self, path: str) -> None:
+        """Go on from :meth:`save_models`; for an evaluation only what plays is read.
+
+        Raises:
+            UserError: the checkpoint is no student's, or its student sees something else than this run's.
+        """
+        facts = checkpoints.read_checkpoint(path)
+        if "mask" not in facts:
+            raise UserError(f"the checkpoint in {path} is no student's: give the folder of a run of kd_student")
+        # What a file in masks= says may have changed since, and the weights would fit all the same.
+        if facts["mask"] != json.loads(json.dumps(self.mac.mask.to_dict())):
+            raise UserError(
+                f"the student in {path} was trained to see other features than limits, masks_preset and masks give it "
+                "now: restore them, or train anew with resume=False"
+            )
+        self.mac.load_models(path)
+        self.updates, self.t_env = facts["updates"], facts["t_env"]
+        if self.args.evaluate:
+            return
+        state = torch.load(os.path.join(path, "training.th"), map_location="cpu", weights_only=True)
+        self.optimiser.load_state_dict(state["optimiser"])
+        with torch.no_grad():
+            self.student_roles.copy_(state["student_roles"])
+        self.comparators.load_state_dict(state.get("comparators", {}))
+        torch.set_rng_state(state["torch_rng"])
+        self.rng.bit_generator.state = facts["numpy_rng"]

@@ -1,0 +1,1 @@
+"""Sizes against retention: the students of a sweep, and which of them nobody beats."""

@@ -1,0 +1,48 @@
+"""Executes an assembled configuration in the host's Sacred experiment."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any
+
+from kd_core.config import Command
+from kd_core.errors import UserError
+from kd_core.host import Host
+from kd_marl.plugin.observer import RunRecord
+
+# The packages of the plug-in that say something while a run lasts.
+_OURS = ("kd_core", "kd_learners", "kd_marl", "kd_runners")
+
+
+def execute(host: Host, command: Command, config: dict[str, Any]) -> None:
+    """Hand the configuration to the host's Sacred experiment and run it (exits with status 1 when the run fails)."""
+    _set_up_logging()
+    experiment = host.main.ex
+    experiment.add_config(copy.deepcopy(config))
+    local = command.updates.get("local_results_path")
+    results = Path(local).expanduser().absolute() if local else host.results_path
+    folder = results / "sacred" / config["name"] / config["map_name"]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write results to {folder} ({error.strerror or error}): give another local_results_path"
+        ) from None
+    experiment.observers.append(RunRecord(str(folder)))
+    experiment.run_commandline(["src/main.py", *command.sacred_arguments])
+
+
+def _set_up_logging() -> None:
+    """Show what the plug-in says beside the host, and hush the libraries that a checkout's DEBUG level wakes."""
+    for noisy in ("git", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("[%(levelname)s %(asctime)s] %(name)s %(message)s", "%H:%M:%S"))
+    for name in _OURS:
+        ours = logging.getLogger(name)
+        if not ours.handlers:
+            ours.addHandler(handler)
+            ours.propagate = False
+            ours.setLevel(logging.INFO)

@@ -1,0 +1,1 @@
+"""Finished runs, read back: their identity, results, students and stress tests."""

@@ -1,0 +1,198 @@
+"""Environments as the host's runners build them: packages checked, limits applied, faults of a checkout repaired."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from envs.hetero_mask.battles import battle_facts
+from envs.hetero_mask.layouts import layout_for
+from envs.hetero_mask.mask import ObservationMask
+from envs.hetero_mask.presets import mask_for
+from envs.hetero_mask.wrapper import MaskedBatch, MaskedEnv
+from envs.mpe import batched_mpe
+from envs.smax import SmaxBatch
+from epymarl_lite.envs.starcraft import missing_starcraft
+from kd_core import checkpoints
+from kd_core.errors import UserError, nearest
+from kd_core.host import Host
+
+# Package whose presence an environment needs, and how to get it.
+_NEEDS = {
+    "sc2": (
+        "smac.env",
+        "SMAC and StarCraft II: pip install git+https://github.com/oxwhirl/smac (PyPI's 'smac' is another program)",
+    ),
+    "sc2v2": ("smacv2.env", "SMACv2 and StarCraft II: pip install git+https://github.com/oxwhirl/smacv2"),
+    "smaclite": ("smaclite.env", "SMAClite: pip install git+https://github.com/uoe-agents/smaclite"),
+}
+_NEED_STARCRAFT = ("sc2", "sc2v2")
+
+
+# Environments that can be stepped many at a time: name -> maker of a VectorEnv from its size and env_args, or of None
+# where it finds that it cannot.
+BATCHED: dict[str, Callable[..., Any]] = {"gymma": batched_mpe, "smax": SmaxBatch}
+
+
+def check_installed(host: Host, args: Any) -> None:
+    """Refuse an environment that cannot be built here, before any process starts.
+
+    Raises:
+        UserError: an unknown environment, a package that is not installed, or no StarCraft II where one is needed.
+    """
+    name = args.env
+    if name not in host.envs and name not in _NEEDS:
+        raise UserError(f"env '{name}' is not registered; {nearest(name, [*host.envs, *_NEEDS])}")
+    package, install = _NEEDS.get(name, ("", ""))
+    if package and not _installed(package):
+        raise UserError(f"env '{name}' needs {install}; without StarCraft II use --env-config=smax")
+    if name in _NEED_STARCRAFT:
+        problem = missing_starcraft()
+        if problem:
+            raise UserError(f"env '{name}' needs {problem}, or use --env-config=smax")
+        host.register_starcraft(name)
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def is_limited(args: Any) -> bool:
+    """Whether some agent of the run sees less than everything."""
+    return checkpoints.hides(vars(args))
+
+
+def probe(host: Host, args: Any) -> dict[str, Any]:
+    """Build the environment once, in a process of its own, and return what `describe` says of it.
+
+    So a wrong environment argument, or a missing package, is one line here instead of a dead or hanging worker later.
+
+    Raises:
+        UserError: it cannot be built, and the message ends with its own error; or two of its arguments contradict
+            each other.
+    """
+    env_args = {
+        **args.env_args,
+        "common_reward": args.common_reward,
+        "reward_scalarisation": args.reward_scalarisation,
+    }
+    limit, cycles = (args.env_args.get(key) for key in ("time_limit", "max_cycles"))
+    if isinstance(limit, int) and isinstance(cycles, int) and cycles <= limit:
+        raise UserError(
+            f"env_args.max_cycles={cycles} would end an episode of env_args.time_limit={limit} steps without its last "
+            f"reward: set env_args.max_cycles={limit + 1} too"
+        )
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    build = host.envs[args.env]
+    child = multiprocessing.get_context("fork").Process(target=_describe, args=(sender, build, env_args), daemon=True)
+    child.start()
+    sender.close()
+    try:
+        info, problem = receiver.recv()
+    except EOFError:
+        info, problem = None, "the process that built it died"
+    child.join()
+    if problem:
+        raise UserError(f"env '{args.env}' cannot be built for {args.map_name}: {problem}")
+    return info
+
+
+def _describe(sender: Any, build: Callable[..., Any], env_args: dict[str, Any]) -> None:
+    die_with_parent()
+    try:
+        env = build(**env_args)
+        sender.send((describe(env), ""))
+        env.close()
+    except UserError as error:
+        sender.send((None, str(error)))
+    except Exception as error:
+        sender.send((None, f"{type(error).__name__}: {' '.join(str(error).split())}"))
+
+
+def describe(env: Any) -> dict[str, Any]:
+    """A built environment's ``get_env_info()``, with what the layout of its observations needs."""
+    return {**env.get_env_info(), **battle_facts(env)}
+
+
+def task_mask(args: Any, info: dict[str, Any]) -> ObservationMask:
+    """The mask that the run's keys ``limits``, ``masks_preset``, ``masks`` and ``own_action`` mean for its task.
+
+    Args:
+        args: the run's namespace.
+        info: what `probe` or `describe` said of its environment.
+    """
+    layout = layout_for(args.map_name, info["n_agents"], info["obs_shape"], info)
+    own_actions = info["n_actions"] if args.own_action and is_limited(args) else 0
+    return mask_for(layout, args.limits, args.masks_preset, args.masks, own_actions)
+
+
+class Factory:
+    """What stands in the host's registry during a run: builds its environment, limited as the run asks.
+
+    Args:
+        host: whose registered environment is built.
+        args: the run's namespace, with ``observation_mask`` set.
+        masked: whether that mask limits what the environment gives.
+    """
+
+    def __init__(self, host: Host, args: Any, masked: bool) -> None:
+        self._build = host.envs[args.env]
+        self._name = args.env
+        self._flag_limits = not host.is_bundled and not args.treat_truncation_as_terminal
+        self._mask = args.observation_mask if masked else None
+
+    def __call__(self, **env_args: Any) -> Any:
+        """Build one environment, in the worker that will step it."""
+        die_with_parent()
+        env = self._build(**env_args)
+        if self._flag_limits:
+            env = FlagTimeLimits(env)
+        if self._mask is not None:
+            env = MaskedEnv(env, self._mask, seed=env_args["seed"])
+        return env
+
+    def batched(self, size: int, **env_args: Any) -> Any:
+        """Build ``size`` environments that are stepped in one call, or None where there is no such back end."""
+        build = BATCHED.get(self._name)
+        envs = build(size, **env_args) if build else None
+        return envs if envs is None or self._mask is None else MaskedBatch(envs, self._mask, seed=env_args["seed"])
+
+
+class FlagTimeLimits:
+    """Tells EPyMARL's runners that an episode was cut, which they otherwise store as a termination.
+
+    ``info["episode_limit"]`` is the only sign they read, and only the last step may carry it. EPyMARL's wrappers of
+    SMAC and SMACv2 call every end a termination; the battles that ran out of time are those that SMAC counts.
+    """
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+        self._counts_timeouts = hasattr(getattr(env, "env", None), "timeouts")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    def step(self, actions: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """The environment's step, with the flag added where time ran out."""
+        before = self._env.env.timeouts if self._counts_timeouts else 0
+        obs, reward, terminated, truncated, info = self._env.step(actions)
+        if self._counts_timeouts and self._env.env.timeouts > before:
+            terminated, truncated = False, True
+        if truncated and not terminated:
+            info = {**info, "episode_limit": True}
+        return obs, reward, terminated, truncated, info
+
+
+def die_with_parent() -> None:
+    """On Linux, have the kernel end this worker with its parent, however the parent ends."""
+    if multiprocessing.parent_process() is not None and sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -1,0 +1,132 @@
+"""Networks far from their initial values, episodes for them, and C programs compiled and called."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kd_core.costs.flops import AgentStep
+from kd_marl.deploy.csource import c_files
+from kd_marl.deploy.weights import agent_weights, sizes
+
+FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror")
+OPTIMISATIONS = (("-O2",), ("-O3", "-march=native"), ("-Os",))
+
+
+def network(inputs, width, n_actions, seed=0, scale=3.0):
+    """A network whose logits differ by whole units, as a trained one's do."""
+    torch.manual_seed(seed)
+    step = AgentStep(inputs, width, n_actions)
+    with torch.no_grad():
+        step.fc1.weight.mul_(scale)
+        step.fc2.weight.mul_(scale)
+    return step.eval()
+
+
+def episodes(inputs, n_actions, count, length, seed=0):
+    """Features ``(count, length, inputs)`` and availability ``(count, length, actions)``, never all unavailable."""
+    rng = np.random.default_rng(seed)
+    features = rng.standard_normal((count, length, inputs)).astype(np.float32)
+    available = rng.random((count, length, n_actions)) < 0.7
+    available[..., 0] |= ~available.any(-1)
+    return features, available
+
+
+def float64_steps(weights, features):
+    """Logits ``(episodes, time, actions)`` by the equations of a GRU, in float64 numpy."""
+    w = {name: value.astype(np.float64) for name, value in weights.items()}
+    state = np.zeros((len(features), len(w["align.bias"])))
+
+    def sigmoid(x):
+        return 1.0 / (1.0 + np.exp(-x))
+
+    logits = []
+    for x in np.moveaxis(features.astype(np.float64), 1, 0):
+        aligned = np.maximum(x @ w["align.weight"].T + w["align.bias"], 0.0)
+        new = np.split(aligned @ w["gru.weight_ih"].T + w["gru.bias_ih"], 3, axis=1)
+        old = np.split(state @ w["gru.weight_hh"].T + w["gru.bias_hh"], 3, axis=1)
+        reset, update = sigmoid(new[0] + old[0]), sigmoid(new[1] + old[1])
+        candidate = np.tanh(new[2] + reset * old[2])
+        state = (1.0 - update) * candidate + update * state
+        logits.append(state @ w["head.weight"].T + w["head.bias"])
+    return np.stack(logits, 1)
+
+
+def compiler():
+    """The C compiler; without one the test is skipped."""
+    found = shutil.which("gcc")
+    if found is None:
+        pytest.skip("gcc is not installed")
+    return found
+
+
+def write_c(folder: Path, step, prefix="kd_agent_0", name="agent_0"):
+    """The C sources of a network."""
+    weights = agent_weights(step)
+    inputs, _, n_actions = sizes(weights)
+    features = [{"name": f"f{k}", "unit": "m"} for k in range(inputs)]
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, text in c_files(weights, prefix, "toy", name, features, ["x"] * n_actions).items():
+        (folder / file).write_text(text)
+    return folder
+
+
+class Program:
+    """An agent's C, compiled as a shared library."""
+
+    def __init__(self, folder: Path, step, *flags, prefix="kd_agent_0"):
+        self.inputs, self.width, self.n_actions = sizes(agent_weights(step))
+        library = folder / f"agent{''.join(flags).replace('=', '-')}.so"
+        subprocess.run([compiler(), *FLAGS, *flags, "-fPIC", "-c", "kd_agent.c"], cwd=folder, check=True)
+        # Linked without the flags: one linked with -ffast-math flushes the whole process's subnormal numbers to 0.
+        link = [compiler(), "-shared", "-o", str(library), "kd_agent.o", "-lm"]
+        subprocess.run(link, cwd=folder, check=True)
+        program = ctypes.CDLL(str(library))
+        self._init, self._act, self._logits = (getattr(program, f"{prefix}_{f}") for f in ("init", "act", "logits"))
+        self.size = getattr(program, f"{prefix}_size")
+        self.state = np.zeros(self.width, np.float32)
+
+    def reset(self):
+        self._init(_pointer(self.state))
+
+    def act(self, features, available):
+        given = np.ascontiguousarray(features, np.float32), np.ascontiguousarray(available, np.uint8)
+        return self._act(_pointer(self.state), *map(_pointer, given))
+
+    def logits(self, features):
+        """The status, and the logits it wrote."""
+        written = np.full(self.n_actions, np.nan, np.float32)
+        given = np.ascontiguousarray(features, np.float32)
+        return self._logits(_pointer(self.state), _pointer(given), _pointer(written)), written
+
+
+def compiled_bytes(folder: Path, width, command=(), size="size", prefix="kd_agent_0"):
+    """Flash and RAM of a program at -Os: all of its sections, and its state with the deepest stack of ``act``.
+
+    Args:
+        folder: of its sources.
+        width: of its state.
+        command: compiler and flags in place of gcc's own; ``-Os`` is added.
+        size: the tool that tells sections.
+        prefix: of its symbols.
+    """
+    words = command or [compiler(), *FLAGS]
+    subprocess.run([*words, "-Os", "-fstack-usage", "-c", "kd_agent.c", "-o", "agent.o"], cwd=folder, check=True)
+    sections = subprocess.run([size, "agent.o"], cwd=folder, check=True, capture_output=True, text=True).stdout
+    text, data, bss = (int(number) for number in sections.splitlines()[1].split()[:3])
+    assert data == bss == 0
+    # `act` calls `logits` calls the model, which calls leaves; any of them may have been put into its caller.
+    frames = {name: int(n) for name, n in re.findall(r":(\w+)\t(\d+)\tstatic", (folder / "agent.su").read_text())}
+    named = [frames.pop(f"{prefix}_{name}", 0) for name in ("act", "logits", "model")]
+    return text, 4 * width + sum(named) + max(frames.values())
+
+
+def _pointer(array):
+    return array.ctypes.data_as(ctypes.c_void_p)
