@@ -205,12 +205,12 @@ def host_timed(size: Size, width: int, n_agents: int) -> Timed:
 
 def student_timed(team: Students, agents: Sequence[int]) -> Timed:
     """Our torch controller with some of the students, each with its own view and width."""
-    size, mask = team.size, team.mask
-    layout = dataclasses.replace(mask.layout, agents=tuple(mask.layout.agents[i] for i in agents))
+    size, whole = team.size, team.mask
+    layout = dataclasses.replace(whole.layout, agents=tuple(whole.layout.agents[i] for i in agents))
     args = _args("kd_student", size, len(agents))
-    args.observation_mask = ObservationMask(layout, mask.visible[list(agents)], origin=mask.origin)
+    mask = ObservationMask(layout, whole.visible[list(agents)], origin=whole.origin)
     args.widths, args.mask_at = [team.widths[i] for i in agents], "environment"
-    return select_actions(HeteroMAC(_scheme(size, size.inputs), None, args), size, agents, size.inputs)
+    return select_actions(HeteroMAC(_scheme(size, size.inputs), None, args, mask), size, agents, size.inputs)
 
 
 def teacher_network(size: Size) -> AgentStep:

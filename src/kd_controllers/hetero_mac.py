@@ -26,7 +26,7 @@ class HeteroMAC(PolicyMAC):
     mask hides; with ``mask_at: environment`` the observations arrive masked. Both choose the same actions.
 
     Attributes:
-        mask: who sees what; the run's ``observation_mask``.
+        mask: who sees what.
         visible: what the episodes being played may see, float32 ``(batch, agents, features)``, or None where the
             mask is the same in every episode or the environment draws it.
         budgets: what each agent's board leaves it, or None where the run has no ``budget``.
@@ -34,14 +34,14 @@ class HeteroMAC(PolicyMAC):
 
     agent: HeteroStudent
 
-    def __init__(self, scheme: Mapping[str, Any], groups: Any, args: Any) -> None:
+    def __init__(self, scheme: Mapping[str, Any], groups: Any, args: Any, mask: ObservationMask) -> None:
         super().__init__(args)
-        self.mask: ObservationMask = args.observation_mask
+        self.mask = mask
         self.masks_here = args.mask_at == "controller"
         expected = self.mask.layout.obs_size if self.masks_here else self.mask.obs_size
         size = scheme["obs"]["vshape"]
         assert size == expected, f"the mask is for observations of {expected} features, the scheme has {size}"
-        widths, self.budgets = student_widths(args)
+        widths, self.budgets = student_widths(args, mask)
         visible = [self.mask.indices(i) for i in range(self.n_agents)]
         self.agent = make_student(args, widths, visible)
         self.visible: Tensor | None = None
@@ -122,18 +122,18 @@ class HeteroMAC(PolicyMAC):
         return next(self.agent.parameters()).device
 
 
-def student_widths(args: Any) -> tuple[tuple[int, ...], tuple[Budget, ...] | None]:
+def student_widths(args: Any, mask: ObservationMask) -> tuple[tuple[int, ...], tuple[Budget, ...] | None]:
     """The agents' widths and budgets from a run's namespace.
 
     With ``budget`` and ``widths=auto`` each agent is as wide as its board allows; other widths must fit.
 
     Args:
-        args: ``widths``, ``budget``, ``agent``, ``limits``, ``hidden_dim``, ``observation_mask`` and ``n_actions``.
+        args: ``widths``, ``budget``, ``agent``, ``limits``, ``hidden_dim`` and ``n_actions``.
+        mask: who sees what.
 
     Raises:
         UserError: impossible widths, a budget that cannot be read, or an agent that does not fit its own.
     """
-    mask: ObservationMask = args.observation_mask
     if args.budget and args.agent != "rnn":
         raise UserError(
             f"budget sizes recurrent students, and agent={args.agent} is none: leave budget out, or set agent=rnn"

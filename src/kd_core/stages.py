@@ -17,6 +17,7 @@ from kd_core.artifacts.teacher import TeacherArtifact
 from kd_core.config import plugin_keys
 from kd_core.errors import UserError
 from kd_core.host import SOURCE_ROOT, get_host
+from kd_core.task import Task
 
 ZOO = SOURCE_ROOT / "zoo"
 # Keys of ours that mean something to one stage only.
@@ -27,12 +28,12 @@ _OWN_TO_A_STAGE = frozenset(
 _log = logging.getLogger(__name__)
 
 
-def locate_teacher(args: Any, obs_size: int) -> TeacherArtifact:
-    """The teacher that ``teacher=`` means: a path, the newest finished one for the task, the bundled one, or ``train``.
+def locate_teacher(args: Any, task: Task) -> TeacherArtifact:
+    """Load the teacher that ``teacher=`` means: a path, the task's newest finished one, the bundled one, or ``train``.
 
     Args:
         args: the run's namespace.
-        obs_size: length of one agent's unmasked observation.
+        task: what it must have been trained on.
 
     Raises:
         UserError: none is found, it is damaged, or it was trained on something else.
@@ -46,12 +47,12 @@ def locate_teacher(args: Any, obs_size: int) -> TeacherArtifact:
     teacher = artifacts.load_teacher(
         folder,
         config=args.teacher_config or None,
-        n_agents=args.n_agents,
+        n_agents=task.n_agents,
         results_dirs=[Path(args.local_results_path), get_host().results_path],
     )
     for warning in teacher.warnings:
         _log.warning(warning)
-    artifacts.check_compatible(teacher, args.map_name, obs_size, args.state_shape, args.n_agents, args.n_actions)
+    artifacts.check_compatible(teacher, task)
     sees = teacher.facts["teacher_input"]
     if args.teacher_input != sees and any(word.startswith("teacher_input=") for word in shlex.split(args.command)):
         raise UserError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from kd_learners import batches
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.losses import action_log_prob, masked_log_softmax
 from kd_learners.settings import check_acting, check_blocks, check_counts, read_settings
-from kd_runners import environments
+from kd_learners.stage import RunContext, Stage
 
 # More environments than play side by side, so that a continued export may have another number of them.
 SEEDS_OF_A_SHARD = 1000
@@ -40,26 +40,29 @@ class ExportSettings:
             raise UserError(f"embedding_dtype is '{self.embedding_dtype}': choose one of {', '.join(EMBEDDING_DTYPES)}")
 
 
-class BufferExporter:
+class BufferExporter(Stage):
     """EPyMARL learner ``kd_buffer_export``: its ``train`` appends instead of learning.
 
     The controller samples from the teacher's policy, so that policy is pi_beh, and its log-probabilities are stored.
     """
 
-    def __init__(self, mac: TeacherMAC, scheme: dict[str, Any], logger: Any, args: Any) -> None:
+    needs_teacher = True
+
+    def __init__(self, mac: TeacherMAC, scheme: dict[str, Any], logger: Any, args: Any, context: RunContext) -> None:
         if not isinstance(mac, TeacherMAC):
             raise UserError("kd_buffer_export plays the teacher: set mac=teacher_mac")
         self.args, self.logger = args, logger
-        self.teacher = FrozenTeacher(args.teacher_artifact, args)
+        assert context.teacher is not None and context.buffer_folder is not None, "`prepare` located both"
+        self.teacher = FrozenTeacher(context.teacher, args)
         # The host made its controller before the teacher was known; give it the teacher's network.
         mac.sizes, mac.agent = self.teacher.sizes, self.teacher.mac.agent
-        self.folder = args.buffer_folder
+        self.folder = context.buffer_folder
         self.facts = {
             "task": args.map_name,
-            "n_agents": args.n_agents,
-            "n_actions": args.n_actions,
+            "n_agents": context.task.n_agents,
+            "n_actions": context.task.n_actions,
             "obs_size": self.teacher.sizes.obs_size,
-            "state_size": args.state_shape,
+            "state_size": context.task.state_size,
             "hidden_dim": self.teacher.sizes.hidden_dim,
             "reward_size": scheme["reward"]["vshape"][0],
             "embedding_dtype": args.embedding_dtype,
@@ -67,7 +70,7 @@ class BufferExporter:
             "seed": args.seed,
             "host": get_host().name,
             "command": args.command,
-            "episode_limit": args.env_episode_limit,
+            "episode_limit": context.task.episode_limit,
             "env_args": checkpoints.unseeded(args.env_args),
             "common_reward": args.common_reward,
             "reward_scalarisation": args.reward_scalarisation,
@@ -76,47 +79,50 @@ class BufferExporter:
             self.folder, self.facts, resume=args.resume, shard_episodes=args.shard_episodes
         )
         self.bar = progress.bar("expert buffer", args.buffer_episodes, "episode", done=self.writer.episodes)
-        if self.writer.episodes >= args.buffer_episodes:
-            self._stop(t_env=0)
 
-    @staticmethod
-    def prepare_run(args: Any, obs_size: int) -> None:
-        """Before any environment starts: find the teacher, and give a continued export episodes of its own.
+    @property
+    def done(self) -> bool:  # type: ignore[override]
+        """Whether the buffer holds ``buffer_episodes``."""
+        return self.writer.episodes >= self.args.buffer_episodes
+
+    @classmethod
+    def check_keys(cls, args: Any, context: RunContext) -> None:
+        """Refuse a run that stage 1b cannot do before anything is made for it.
+
+        Raises:
+            UserError: the first key with an impossible value.
+        """
+        check_blocks(args)
+        check_acting(args)
+        read_settings(ExportSettings, args)
+        if context.limited and args.mask_at == "environment":
+            raise UserError("kd_export records everything, for students of any limits: set mask_at=controller")
+        if context.limited:
+            _log.warning("limits say what students see: the buffer records everything, for students of any limits")
+
+    @classmethod
+    def prepare(cls, args: Any, context: RunContext) -> RunContext:
+        """Find the teacher, and give a continued export episodes of its own.
 
         The environments of a continued export are seeded past all those that played for a shard already there, which
         would otherwise be played again. Files count, not facts: the last shard may have lost its writer unnamed.
 
         Raises:
-            UserError: a key has an impossible value, or no teacher is found.
+            UserError: no teacher is found.
         """
-        check_blocks(args)
-        check_acting(args)
-        read_settings(ExportSettings, args)
-        if environments.is_limited(args) and args.mask_at == "environment":
-            raise UserError("kd_export records everything, for students of any limits: set mask_at=controller")
-        if environments.is_limited(args):
-            _log.warning("limits say what students see: the buffer records everything, for students of any limits")
-        args.teacher_artifact = stages.locate_teacher(args, obs_size)
-        args.buffer_folder = stages.buffer_folder(args, args.teacher_artifact)
-        shards = len(list(args.buffer_folder.glob("shard-*.safetensors"))) if args.resume else 0
+        teacher = stages.locate_teacher(args, context.task)
+        folder = stages.buffer_folder(args, teacher)
+        shards = len(list(folder.glob("shard-*.safetensors"))) if args.resume else 0
         args.env_args["seed"] += shards * max(SEEDS_OF_A_SHARD, args.batch_size_run)
         torch.manual_seed(args.seed + shards)
+        return replace(context, teacher=teacher, buffer_folder=folder)
 
     def train(self, batch: Any, t_env: int, episode_num: int) -> None:
-        """Append the episodes just played; end the run once the buffer holds ``buffer_episodes``."""
+        """Append the episodes just played, at most as many as the buffer still lacks."""
         wanted = self.args.buffer_episodes - self.writer.episodes
-        if wanted <= 0:
-            self._stop(t_env)
-            return
         block = self._block(batches.from_host(batch))
         self.writer.append({name: value[:wanted] for name, value in block.items()})
         self.bar.update(min(wanted, len(block["length"])))
-        if self.writer.episodes >= self.args.buffer_episodes:
-            self._stop(t_env)
-
-    def _stop(self, t_env: int) -> None:
-        # The loop of either host reads args.t_max before every block of episodes.
-        self.args.t_max = min(self.args.t_max, t_env - 1)
 
     @torch.no_grad()
     def _block(self, episodes: batches.Episodes) -> dict[str, torch.Tensor]:
@@ -147,7 +153,7 @@ class BufferExporter:
         }
         return {**whole, "length": episodes.length}
 
-    def finish_run(self) -> None:
+    def finish(self) -> None:
         """Write the last shard."""
         self.writer.close()
         self.bar.close()

@@ -75,6 +75,16 @@ def check_shares(settings: Any, *names: str) -> None:
             raise UserError(f"{name} is {value}: it must lie between 0 and 1")
 
 
+def check_episodes(episodes: Any) -> None:
+    """Refuse ``eval_episodes`` that cannot be played.
+
+    Raises:
+        UserError: it is not a positive whole number.
+    """
+    if type(episodes) is not int or episodes < 1:
+        raise UserError(f"eval_episodes is {episodes!r}: expected a number of episodes of at least 1")
+
+
 def check_acting(args: Any) -> None:
     """Refuse a way of acting of which the policy's probabilities would not be those of the actions taken.
 

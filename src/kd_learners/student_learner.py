@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,12 @@ from kd_learners.settings import (
     check_acting,
     check_blocks,
     check_counts,
+    check_episodes,
     check_not_negative,
     check_shares,
     read_settings,
 )
-from kd_marl.evaluation import evaluator as evaluation
+from kd_learners.stage import Compared, RunContext, Stage
 
 SOURCES = ("expert", "student", "mixed")
 DECAYS = ("linear", "geometric")
@@ -112,46 +113,26 @@ class StudentSettings:
         return final_share**done if self.decay == "geometric" else 1.0 + (final_share - 1.0) * done
 
 
-def check_keys(args: Any) -> None:
-    """Refuse a run that stage 2 cannot do before anything is made for it, which may take minutes.
-
-    Raises:
-        UserError: the first key with an impossible value.
-    """
-    controller = get_host().controllers[args.mac]
-    if not (isinstance(controller, type) and issubclass(controller, HeteroMAC)) or args.mask_at != "controller":
-        raise UserError("kd_mappo_student needs mac=hetero_mac and mask_at=controller: the teacher must see it all")
-    check_blocks(args)
-    check_acting(args)
-    read_settings(StudentSettings, args)
-    terms = read_settings(objective.ObjectiveSettings, args)
-    read_settings(ExportSettings, args)
-    student_widths(args)
-    check_agent(args)
-    if asks_for_personal(terms) and args.agent != "personal_rnn":
-        raise UserError(PERSONAL_ONLY)
-    check_sharing(args.sharing)
-    evaluation.check_episodes(args.eval_episodes)
-    if args.use_cuda:
-        raise UserError(NO_CUDA)
-
-
-class StudentLearner:
+class StudentLearner(Stage):
     """EPyMARL learner ``kd_mappo_student``."""
 
-    def __init__(self, mac: HeteroMAC, scheme: dict[str, Any], logger: Any, args: Any) -> None:
-        self.mac, self.logger, self.args = mac, logger, args
+    needs_teacher = True
+    evaluates = True
+
+    def __init__(self, mac: HeteroMAC, scheme: dict[str, Any], logger: Any, args: Any, context: RunContext) -> None:
+        assert context.teacher is not None, "`prepare` located it"
+        self.mac, self.logger, self.args, self.context = mac, logger, args, context
         self.settings = read_settings(StudentSettings, args)
         self.objective = self.weights = read_settings(objective.ObjectiveSettings, args)
-        self.teacher = FrozenTeacher(args.teacher_artifact, args)
+        self.teacher = FrozenTeacher(context.teacher, args)
         self.rng = np.random.default_rng(args.seed)
         self.n_roles = self.settings.n_roles or roles.default_n_roles(args.n_agents)
         self.student_roles = nn.Parameter(torch.randn(self.n_roles, mac.agent.max_width) / mac.agent.max_width**0.5)
         self.comparators = ComparatorTerms(self.objective, mac.agent, self.teacher.sizes.hidden_dim, args.state_shape)
         self.learnt = [*mac.parameters(), self.student_roles, *self.comparators.parameters()]
         self.recent = RecentEpisodes(self.settings.student_episodes)
-        if not args.evaluate:
-            buffer = ExpertBuffer.open(args.buffer_folder)
+        if context.buffer_folder is not None:
+            buffer = ExpertBuffer.open(context.buffer_folder)
             # Another run may have asked for more of the same buffer; what this one learns must not depend on that.
             self.labeller, self.expert = self._expert(
                 buffer if args.expert_buffer else buffer.first(args.buffer_episodes)
@@ -163,22 +144,45 @@ class StudentLearner:
         self.bar = progress.bar("student", self.settings.t_max, "step")
         self.last_log = -args.learner_log_interval - 1
 
-    @staticmethod
-    def prepare_run(args: Any, obs_size: int) -> None:
-        """Before any environment starts: find the teacher and its buffer, or have them made.
+    @classmethod
+    def check_keys(cls, args: Any, context: RunContext) -> None:
+        """Refuse a run that stage 2 cannot do before anything is made for it, which may take minutes.
 
         Raises:
-            UserError: a key has an impossible value, or the teacher's critic values rewards of another unit.
+            UserError: the first key with an impossible value.
         """
-        check_keys(args)
-        args.teacher_artifact = stages.locate_teacher(args, obs_size)
-        if args.ppo_coef and (other := stages.valued_otherwise(args.teacher_artifact.facts, vars(args))):
+        controller = get_host().controllers[args.mac]
+        if not (isinstance(controller, type) and issubclass(controller, HeteroMAC)) or args.mask_at != "controller":
+            raise UserError("kd_mappo_student needs mac=hetero_mac and mask_at=controller: the teacher must see it all")
+        check_blocks(args)
+        check_acting(args)
+        read_settings(StudentSettings, args)
+        terms = read_settings(objective.ObjectiveSettings, args)
+        read_settings(ExportSettings, args)
+        student_widths(args, context.mask)
+        check_agent(args)
+        if asks_for_personal(terms) and args.agent != "personal_rnn":
+            raise UserError(PERSONAL_ONLY)
+        check_sharing(args.sharing)
+        check_episodes(args.eval_episodes)
+        if args.use_cuda:
+            raise UserError(NO_CUDA)
+
+    @classmethod
+    def prepare(cls, args: Any, context: RunContext) -> RunContext:
+        """Find the teacher and its buffer, or have them made.
+
+        Raises:
+            UserError: neither is found nor made, or the teacher's critic values rewards of another unit.
+        """
+        teacher = stages.locate_teacher(args, context.task)
+        if args.ppo_coef and (other := stages.valued_otherwise(teacher.facts, vars(args))):
             raise UserError(
-                f"the critic of the teacher in {args.teacher_artifact.folder} values rewards with {other}, and PPO's "
+                f"the critic of the teacher in {teacher.folder} values rewards with {other}, and PPO's "
                 "advantages are taken from it: use the same rewards, another teacher, or ppo_coef=0"
             )
-        if not args.evaluate:
-            args.buffer_folder = stages.locate_buffer(args, args.teacher_artifact)
+        folder = None if args.evaluate else stages.locate_buffer(args, teacher)
+        return replace(context, teacher=teacher, buffer_folder=folder)
 
     def _expert(self, buffer: ExpertBuffer) -> tuple[Labeller, expert_data.ExpertData]:
         """The fixed role projection U_T, and the buffer with all that is computed from it once."""
@@ -248,19 +252,20 @@ class StudentLearner:
         extra = objective.diagnostics(batch, logits.detach(), self.objective.eps_clip)
         return {**parts, **extra, "loss": loss.detach(), "agent_grad_norm": norm}
 
-    def finish_run(self) -> None:
-        """Called once the run has taken all its steps."""
+    def finish(self) -> None:
+        """End the training once the run has taken all its steps."""
         self.finished = True
         self.bar.close()
 
-    def report_run(self, folder: Path | None) -> None:
-        """Evaluate the student against its teacher and the random policy; prints the table."""
-        del folder  # The result belongs to the run, not to the checkpoint.
-        summary = evaluation.evaluate(self.args, self.teacher, self.mac)
+    def compared(self) -> Compared:
+        """Name the student, to be compared with its teacher and random play."""
+        return Compared(self.mac, self.t_env, self.teacher)
+
+    def take_result(self, summary: dict[str, Any], folder: Path | None) -> None:
+        """Log the result's numbers; the result belongs to the run, not to the checkpoint."""
         for name, key in REPORTED.items():
             if summary[key] is not None:
                 self.logger.log_stat(name, summary[key], self.t_env)
-        evaluation.report(self.args, summary)
 
     def cuda(self) -> None:
         """Refuse: students are smaller than the cost of moving their data."""

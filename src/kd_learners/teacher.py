@@ -8,6 +8,7 @@ single agents for the policy and of single steps for the critic.
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import time
 from pathlib import Path
@@ -38,19 +39,22 @@ from kd_learners.losses import (
 )
 from kd_learners.rollout import Rollout, Sequences, States, cut, ends, pieces, starts
 from kd_learners.running_moments import RunningMoments
-from kd_learners.settings import check_acting, check_blocks, read_settings
+from kd_learners.settings import check_acting, check_blocks, check_episodes, read_settings
 from kd_learners.shaping import training_reward
+from kd_learners.stage import Compared, RunContext, Stage
 from kd_learners.teacher_settings import TeacherSettings
 from kd_learners.warm_start import read_first_teacher
-from kd_marl.evaluation import evaluator as evaluation
-from kd_runners.environments import is_limited
+
+_log = logging.getLogger(__name__)
 
 
-class TeacherLearner:
+class TeacherLearner(Stage):
     """EPyMARL learner ``kd_mappo_teacher``."""
 
-    def __init__(self, mac: TeacherMAC, scheme: dict[str, Any], logger: Any, args: Any) -> None:
-        self.mac, self.logger, self.args = mac, logger, args
+    evaluates = True
+
+    def __init__(self, mac: TeacherMAC, scheme: dict[str, Any], logger: Any, args: Any, context: RunContext) -> None:
+        self.mac, self.logger, self.args, self.context = mac, logger, args, context
         self.settings = read_settings(TeacherSettings, args)
         sizes = mac.sizes
         self.critic_sizes = central_critic.CriticSizes(
@@ -89,8 +93,8 @@ class TeacherLearner:
         if args.begin_with:
             self._begin_with(args.begin_with)
 
-    @staticmethod
-    def check_keys(args: Any) -> None:
+    @classmethod
+    def check_keys(cls, args: Any, context: RunContext) -> None:
         """Refuse a run that stage 1 cannot do before anything is made for it.
 
         Raises:
@@ -98,9 +102,14 @@ class TeacherLearner:
         """
         check_blocks(args)
         check_acting(args)
-        read_settings(TeacherSettings, args)
+        settings = read_settings(TeacherSettings, args)
         check_hidden_dim(args.hidden_dim)
-        evaluation.check_episodes(args.eval_episodes)
+        check_episodes(args.eval_episodes)
+        if context.limited and args.mask_at != "environment" and settings.imitation_gap_coef == 0.0:
+            _log.warning(
+                "limits and masks say what students see; this teacher sees everything. To train one under them, which "
+                "no student will take: mask_at=environment"
+            )
 
     def _make_follower(self) -> Follower | None:
         """The students' stand-in, where the teacher pays for what it cannot follow.
@@ -111,12 +120,12 @@ class TeacherLearner:
         settings, args = self.settings, self.args
         if settings.imitation_gap_coef == 0.0:
             return None
-        if not is_limited(args) or args.mask_at != "controller":
+        if not self.context.limited or args.mask_at != "controller":
             raise UserError(
                 "imitation_gap_coef is for a teacher that sees more than its students: set limits=lh and "
                 "mask_at=controller, or imitation_gap_coef=0"
             )
-        mask = args.observation_mask
+        mask = self.context.mask
         return Follower(mask, args.n_actions, settings.follower_width, settings.follower_lr, args.seed)
 
     def _begin_with(self, path: str) -> None:
@@ -246,8 +255,7 @@ class TeacherLearner:
         if not self._offer_test() or self.follower is not None:
             return
         if t_env - self.best.step > self.settings.patience * self.settings.t_max:
-            # The loop of either host reads args.t_max before every block of episodes.
-            self.args.t_max = min(self.args.t_max, t_env - 1)
+            self.done = True
 
     def _offer_test(self) -> bool:
         """Remember the weights if the latest test is the best: by its win rate where there is one, then its return.
@@ -268,7 +276,7 @@ class TeacherLearner:
             {"agent": self.mac.agent.state_dict(), "critic": self.critic.state_dict(), "returns": vars(self.returns)}
         )
 
-    def finish_run(self) -> None:
+    def finish(self) -> None:
         """Take the weights of the best test: what the artifact of a finished run holds."""
         self.finished = True
         self.bar.close()
@@ -278,16 +286,18 @@ class TeacherLearner:
             self.critic.load_state_dict(self.best.weights["critic"])
             vars(self.returns).update(self.best.weights["returns"])
 
-    def report_run(self, folder: Path | None) -> None:
-        """Measure the teacher, greedy and sampled, and write what it scores into ``teacher.json``."""
+    def compared(self) -> Compared:
+        """Name the teacher's policy, in the precision in which it labels."""
         # Students will take its float32 choices as their labels.
         self.mac.half_precision = False
-        scores = evaluation.evaluate_alone(self.args, self.mac, self.steps, masked=self.args.mask_at == "environment")
-        policy = scores["policy"]
-        evaluation.report(self.args, scores)
+        return Compared(self.mac, self.steps, masked=self.args.mask_at == "environment")
+
+    def take_result(self, summary: dict[str, Any], folder: Path | None) -> None:
+        """Write what the teacher scores, greedy and sampled, into ``teacher.json``."""
+        policy = summary["policy"]
         if folder is not None:
             greedy = {name: policy[name] for name in ("return_mean", "return_std", "win_rate")}
-            test = {"episodes": scores["episodes"], "greedy": greedy, "sampled": policy["sampled"]}
+            test = {"episodes": summary["episodes"], "greedy": greedy, "sampled": policy["sampled"]}
             files.write_json(folder / artifact.FACTS_FILE, {**artifact.read_facts(folder), "test": test})
 
     def cuda(self) -> None:
@@ -324,7 +334,7 @@ class TeacherLearner:
             "gae_lambda": self.settings.gae_lambda,
             "shaping": self.settings.shaping,
             "imitation_gap_coef": self.settings.imitation_gap_coef,
-            "masked": is_limited(args) and args.mask_at == "environment",
+            "masked": self.context.limited and args.mask_at == "environment",
             "common_reward": args.common_reward,
             "reward_scalarisation": args.reward_scalarisation,
             "normalisers": {

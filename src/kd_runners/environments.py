@@ -7,7 +7,7 @@ import importlib.util
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from envs.hetero_mask.battles import battle_facts
@@ -21,6 +21,7 @@ from epymarl_lite.envs.starcraft import missing_starcraft
 from kd_core import checkpoints
 from kd_core.errors import UserError, nearest
 from kd_core.host import Host
+from kd_core.task import Task
 
 # Package whose presence an environment needs, and how to get it.
 _NEEDS = {
@@ -66,8 +67,32 @@ def _installed(package: str) -> bool:
 
 
 def is_limited(args: Any) -> bool:
-    """Whether some agent of the run sees less than everything."""
+    """Tell whether some agent of the run sees less than everything."""
     return checkpoints.hides(vars(args))
+
+
+def prepare(host: Host, args: Any) -> Task:
+    """Describe a run's task, and put its sizes into the namespace as the host's own loop does.
+
+    Args:
+        host: whose environments are used.
+        args: the run's namespace; ``n_agents``, ``n_actions`` and ``state_shape`` are set.
+
+    Raises:
+        UserError: the environment is unknown, not installed, or cannot be built with its arguments.
+    """
+    check_installed(host, args)
+    info = probe(host, args)
+    args.n_agents, args.n_actions, args.state_shape = info["n_agents"], info["n_actions"], info["state_shape"]
+    return Task(
+        args.map_name,
+        info["n_agents"],
+        info["n_actions"],
+        info["obs_shape"],
+        info["state_shape"],
+        info["episode_limit"],
+        info,
+    )
 
 
 def probe(host: Host, args: Any) -> dict[str, Any]:
@@ -122,8 +147,8 @@ def describe(env: Any) -> dict[str, Any]:
     return {**env.get_env_info(), **battle_facts(env)}
 
 
-def task_mask(args: Any, info: dict[str, Any]) -> ObservationMask:
-    """The mask that the run's keys ``limits``, ``masks_preset``, ``masks`` and ``own_action`` mean for its task.
+def task_mask(args: Any, info: Mapping[str, Any]) -> ObservationMask:
+    """Make the mask that the run's keys ``limits``, ``masks_preset``, ``masks`` and ``own_action`` mean for its task.
 
     Args:
         args: the run's namespace.
@@ -139,15 +164,15 @@ class Factory:
 
     Args:
         host: whose registered environment is built.
-        args: the run's namespace, with ``observation_mask`` set.
-        masked: whether that mask limits what the environment gives.
+        args: the run's namespace.
+        mask: what limits the observations that the environment gives; None: nothing does.
     """
 
-    def __init__(self, host: Host, args: Any, masked: bool) -> None:
+    def __init__(self, host: Host, args: Any, mask: ObservationMask | None) -> None:
         self._build = host.envs[args.env]
         self._name = args.env
         self._flag_limits = not host.is_bundled and not args.treat_truncation_as_terminal
-        self._mask = args.observation_mask if masked else None
+        self._mask = mask
 
     def __call__(self, **env_args: Any) -> Any:
         """Build one environment, in the worker that will step it."""

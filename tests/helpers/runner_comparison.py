@@ -16,8 +16,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from kd_core.host import get_host
-from kd_marl.plugin.lifecycle import replaced, workers_watched
 from kd_marl.plugin.register import register
+from kd_marl.plugin.registries import replaced
+from kd_marl.processes.workers import workers_watched
 from kd_runners import environments
 
 EPISODES = 4
@@ -69,10 +70,10 @@ def play(host, name: str, env: str, env_args: dict) -> tuple[list[dict], set[str
         env_args={**env_args, "seed": 3},
         **{"batch_size_run": EPISODES, "test_nepisode": EPISODES, "runner_log_interval": 1, "device": "cpu"},
         **{"common_reward": True, "reward_scalarisation": "sum", "render": False, "use_cuda": False},
-        **{"treat_truncation_as_terminal": False, "observation_mask": None},
+        **{"treat_truncation_as_terminal": False},
     )
     log = Log()
-    with replaced(host.envs, env, environments.Factory(host, args, masked=False)):
+    with replaced(host.envs, env, environments.Factory(host, args, None)):
         runner = host.runners[name](args=args, logger=log)
     info = runner.get_env_info()
     args.n_agents = info["n_agents"]

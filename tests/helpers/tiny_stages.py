@@ -15,7 +15,10 @@ from kd_core.host import get_host
 HOST = get_host()  # before anything of `envs`: on a checkout the host decides what that package is
 
 from kd_core.config import assemble, parse_command  # noqa: E402
+from kd_learners.stage import RunContext  # noqa: E402
 from kd_marl.plugin import lifecycle, register  # noqa: E402
+from kd_marl.plugin.registries import replaced  # noqa: E402
+from kd_runners import environments  # noqa: E402
 
 register.register(HOST)
 
@@ -174,20 +177,17 @@ def run_stage(args: SimpleNamespace) -> Any:
             super().__init__(*positional, **named)
             learners.append(self)
 
-    with lifecycle.replaced(HOST.learners, args.learner, Remembered):
+    with replaced(HOST.learners, args.learner, Remembered):
         lifecycle.run_sequential(HOST, _run_sequential, args, Logger())
     return learners[0]
 
 
-def described(args: SimpleNamespace) -> SimpleNamespace:
-    """The namespace with what a run learns from its environment before it starts."""
-    from kd_runners import environments
-
-    info = environments.probe(HOST, args)
-    args.n_agents, args.n_actions, args.state_shape = info["n_agents"], info["n_actions"], info["state_shape"]
-    args.env_episode_limit, args.obs_size = info["episode_limit"], info["obs_shape"]
-    args.observation_mask = environments.task_mask(args, info)
-    return args
+def described(args: SimpleNamespace) -> RunContext:
+    """What a run learns from its environment before it starts; the namespace gets its sizes."""
+    task = environments.prepare(HOST, args)
+    args.obs_size = task.obs_size
+    mask = environments.task_mask(args, task.facts)
+    return RunContext(task, mask, environments.is_limited(args), Path(args.run_folder))
 
 
 def scheme_of(args: SimpleNamespace, obs_size: int | None = None) -> dict[str, Any]:

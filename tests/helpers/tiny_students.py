@@ -8,7 +8,7 @@ from kd_controllers.hetero_mac import HeteroMAC
 from kd_controllers.teacher_mac import TeacherSizes
 from kd_learners.central_critic import CriticSizes
 from kd_learners.student_learner import StudentLearner
-from tiny_stages import OBS, Logger, described, scheme_of, stage_args, teacher_facts
+from tiny_stages import Logger, described, scheme_of, stage_args, teacher_facts
 
 MASKS = "0: [0, 1, 2], 1: [0, 1, 2, 4]"
 
@@ -47,10 +47,13 @@ def student_args(results, folder, **updates):
 
 def make_learner(results, folder, **updates):
     """A learner as the host's loop would build it."""
-    args = described(student_args(results, folder, **updates))
-    StudentLearner.prepare_run(args, OBS)
+    args = student_args(results, folder, **updates)
+    context = described(args)
+    StudentLearner.check_keys(args, context)
+    context = StudentLearner.prepare(args, context)
     torch.manual_seed(args.seed)
-    return StudentLearner(HeteroMAC(scheme_of(args), None, args), scheme_of(args), Logger(), args)
+    mac = HeteroMAC(scheme_of(args), None, args, context.mask)
+    return StudentLearner(mac, scheme_of(args), Logger(), args, context)
 
 
 def weights(learner):

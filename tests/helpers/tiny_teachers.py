@@ -44,6 +44,7 @@ def played(endings=ENDINGS, common_reward=True, seed=0):
 
 
 def make_learner(folder, **updates):
-    args = described(stage_args("kd_teacher", folder, **{"epochs": 2, "autocast": "none", **updates}))
-    TeacherLearner.check_keys(args)
-    return TeacherLearner(TeacherMAC(scheme_of(args), None, args), scheme_of(args), Logger(), args)
+    args = stage_args("kd_teacher", folder, **{"epochs": 2, "autocast": "none", **updates})
+    context = described(args)
+    TeacherLearner.check_keys(args, context)
+    return TeacherLearner(TeacherMAC(scheme_of(args), None, args), scheme_of(args), Logger(), args, context)

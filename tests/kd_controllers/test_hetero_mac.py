@@ -9,7 +9,7 @@ import torch
 from envs.hetero_mask.presets import scaled_widths
 from kd_controllers.hetero_mac import HeteroMAC, read_widths
 from kd_core.errors import UserError
-from kd_marl.evaluation.evaluator import Arena
+from kd_marl.evaluation.episodes import PairedEpisodes
 from tiny_stages import AGENTS, HOST, OBS, described, scheme_of, stage_args
 
 SPREAD, SPEAKER, ADVERSARY = "simple-spread-v3", "simple-speaker-listener-v4", "simple-adversary-v3"
@@ -18,9 +18,9 @@ SPREAD, SPEAKER, ADVERSARY = "simple-spread-v3", "simple-speaker-listener-v4", "
 # ------------------------------------------------------------------------------------------------------- the widths
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    """A toy run's namespace with a mask: agent 0 sees its signal, agent 1 all but the noise."""
+    """The mask of a toy run: agent 0 sees its signal, agent 1 all but the noise."""
     masks = "0: [0, 1, 2], 1: [0, 1, 2, 4]"
-    return described(stage_args("kd_student", tmp_path_factory.mktemp("toy"), limits="fo", masks=masks))
+    return described(stage_args("kd_student", tmp_path_factory.mktemp("toy"), limits="fo", masks=masks)).mask
 
 
 @pytest.mark.parametrize(
@@ -40,16 +40,15 @@ def toy(tmp_path_factory):
 )
 def test_wrong_widths_are_refused_in_one_line(toy, given, message):
     with pytest.raises(UserError, match=message) as caught:
-        read_widths(given, toy.observation_mask, "lh", 32)
+        read_widths(given, toy, "lh", 32)
     assert "\n" not in str(caught.value)
 
 
 def test_widths_by_every_way_to_give_them(toy):
-    mask = toy.observation_mask
-    assert read_widths(None, mask, "lh", 32) == read_widths("", mask, "fo", 32) == (32, 32)
-    assert read_widths(12, mask, "lh", 32) == (12, 12)
-    assert read_widths([8, 24], mask, "lha", 32) == (8, 24)
-    assert read_widths("auto", mask, "lh", 32) == read_widths(None, mask, "lha", 32) == scaled_widths(mask) == (16, 32)
+    assert read_widths(None, toy, "lh", 32) == read_widths("", toy, "fo", 32) == (32, 32)
+    assert read_widths(12, toy, "lh", 32) == (12, 12)
+    assert read_widths([8, 24], toy, "lha", 32) == (8, 24)
+    assert read_widths("auto", toy, "lh", 32) == read_widths(None, toy, "lha", 32) == scaled_widths(toy) == (16, 32)
 
 
 # --------------------------------------------------------------------- hidden by the environment or by the controller
@@ -78,14 +77,14 @@ def test_masked_environment_and_masking_controller_choose_the_same_actions(case,
     args = stage_args(
         "kd_student", tmp_path, "mpe", env_args={"key": f"pz-mpe-{task}"}, **{"batch_size_run": 10, **updates}
     )
-    described(args)
-    trained = HeteroMAC(scheme_of(args), None, args)
+    context = described(args)
+    trained = HeteroMAC(scheme_of(args), None, args, context.mask)
     with torch.no_grad():  # Outputs that the features decide, not the initial biases.
         for parameter in trained.parameters():
             parameter.mul_(3.0)
 
     def make(scheme, options):
-        mac = HeteroMAC(scheme, None, options)
+        mac = HeteroMAC(scheme, None, options, context.mask)
         assert mac.masks_here == (options.mask_at == "controller")
         mac.load_state(trained)
         mac.greedy = greedy
@@ -93,7 +92,7 @@ def test_masked_environment_and_masking_controller_choose_the_same_actions(case,
 
     played = {}
     for masked in (True, False):
-        blocks = Arena(HOST, args, 100).blocks(make, masked, "")
+        blocks = PairedEpisodes(HOST, args, context.environment_mask, 100).blocks(make, masked, "")
         played[masked] = [(batch["obs"], batch["actions"]) for batch, _, _ in blocks]
     assert sum(len(actions) for _, actions in played[True]) == 100
     for (seen, chosen), (full, as_chosen) in zip(played[True], played[False], strict=True):
@@ -103,14 +102,16 @@ def test_masked_environment_and_masking_controller_choose_the_same_actions(case,
 
 
 def test_a_masked_environment_hides_nothing_that_an_unmasked_one_shows_under_fo(tmp_path):
-    args = described(stage_args("kd_student", tmp_path, limits="fo"))
-    mac = HeteroMAC(scheme_of(args), None, args)
+    args = stage_args("kd_student", tmp_path, limits="fo")
+    mask = described(args).mask
+    mac = HeteroMAC(scheme_of(args), None, args, mask)
     assert [len(mac.mask.indices(i)) for i in range(AGENTS)] == [OBS, OBS]
 
 
 def test_every_block_of_episodes_gets_masks_of_its_own(tmp_path):
-    args = described(stage_args("kd_student", tmp_path, limits="lh", masks_preset="random"))
-    mac = HeteroMAC(scheme_of(args), None, args)
+    args = stage_args("kd_student", tmp_path, limits="lh", masks_preset="random")
+    mask = described(args).mask
+    mac = HeteroMAC(scheme_of(args), None, args, mask)
     drawn = []
     for episode in range(2):
         mac.init_hidden(3)
@@ -121,6 +122,7 @@ def test_every_block_of_episodes_gets_masks_of_its_own(tmp_path):
 
 
 def test_a_mask_for_another_observation_is_our_own_mistake(tmp_path):
-    args = described(stage_args("kd_student", tmp_path, limits="fo"))
+    args = stage_args("kd_student", tmp_path, limits="fo")
+    mask = described(args).mask
     with pytest.raises(AssertionError, match=f"the mask is for observations of {OBS} features, the scheme has 9"):
-        HeteroMAC(scheme_of(args, obs_size=9), None, args)
+        HeteroMAC(scheme_of(args, obs_size=9), None, args, mask)

@@ -23,6 +23,7 @@ from kd_core.artifacts.teacher import (
     weights_sha256,
 )
 from kd_core.errors import UserError
+from kd_core.task import Task
 from kd_marl.cli import main
 
 TASK = "pz-mpe-simple-spread-v3"
@@ -74,8 +75,8 @@ def save(folder, **changes):
 
 
 def fits(teacher, **changes):
-    sizes = {"task": TASK, "obs_size": OBS, "state_size": STATE, "n_agents": AGENTS, "n_actions": ACTIONS}
-    check_compatible(teacher, **{**sizes, **changes})
+    sizes = {"name": TASK, "obs_size": OBS, "state_size": STATE, "n_agents": AGENTS, "n_actions": ACTIONS}
+    check_compatible(teacher, Task(**{**sizes, "episode_limit": 25, "facts": {}, **changes}))
 
 
 def test_what_was_saved_is_loaded_bit_for_bit(tmp_path):

@@ -187,7 +187,7 @@ def of_method(name, **changes):
 @pytest.mark.parametrize("distill_on", ["expert", "student", "mixed"])
 @pytest.mark.parametrize("name", ["offline_kd", "ptde"])
 def test_a_method_learns_from_any_episodes_and_logs_its_terms(results, tmp_path, name, distill_on, monkeypatch):
-    monkeypatch.setattr("kd_learners.student_learner.StudentLearner.report_run", lambda self, folder: None)
+    monkeypatch.setattr("kd_learners.student_learner.StudentLearner.compared", lambda self: None)
     learner = run_stage(student_args(results, tmp_path, **of_method(name, distill_on=distill_on)))
     before = weights(learner)
     stats = learner._update(learner._minibatch(), with_diagnostics=True)

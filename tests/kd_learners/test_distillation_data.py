@@ -21,7 +21,7 @@ ENDS = ("length", "acting")
 # ----------------------------------------------------------------------------------------------------- the expert data
 def slow_advantages(learner, gamma, lam):
     """Eqs. 1 and 2 by a loop over every episode of the buffer, with the teacher's critic one state at a time."""
-    data = ExpertBuffer.open(learner.args.buffer_folder).gather(range(learner.expert.buffer.episodes))
+    data = ExpertBuffer.open(learner.context.buffer_folder).gather(range(learner.expert.buffer.episodes))
     facts = learner.teacher.artifact.normalisers
     (r_mean, r_std), (v_mean, v_std) = ((facts[k]["mean"][0], facts[k]["std"][0]) for k in ("reward", "value"))
     critic = learner.teacher.critic

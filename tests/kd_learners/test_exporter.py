@@ -28,7 +28,7 @@ def test_an_export_does_not_write_over_a_buffer(mains, tiny_results, tiny_buffer
 def test_a_continued_export_plays_episodes_of_its_own_however_many_at_once(results, tmp_path):
     # Inside: `tiny_stages` registers a toy task with this process's host.
     from kd_learners.exporter import BufferExporter
-    from tiny_stages import OBS, described, stage_args
+    from tiny_stages import described, stage_args
 
     def environments(shards, blocks):
         """Seeds of the environments of an export that finds so many shards."""
@@ -38,8 +38,8 @@ def test_a_continued_export_plays_episodes_of_its_own_however_many_at_once(resul
             (folder / f"shard-{number:05d}.safetensors").touch()
         sizes = dict.fromkeys(("batch_size_run", "batch_size", "buffer_size"), blocks)
         given = {"teacher": str(results / "teacher"), "expert_buffer": str(folder), "resume": True, **sizes}
-        args = described(stage_args("kd_export", tmp_path, **given))
-        BufferExporter.prepare_run(args, OBS)
+        args = stage_args("kd_export", tmp_path, **given)
+        BufferExporter.prepare(args, described(args))
         first = args.env_args["seed"]
         return range(first, first + blocks)
 

@@ -19,9 +19,9 @@ BLIND = {"limits": "lh", "masks": "0: [3, 4], 1: [0, 1, 2, 3, 4]"}
 
 
 def make_follower(folder, width=8, seed=0, **updates):
-    args = described(stage_args("kd_teacher", folder, **{**BLIND, **updates}))
+    mask = described(stage_args("kd_teacher", folder, **{**BLIND, **updates})).mask
     torch.manual_seed(seed)
-    return Follower(args.observation_mask, ACTIONS, width, lr=0.01, seed=seed)
+    return Follower(mask, ACTIONS, width, lr=0.01, seed=seed)
 
 
 def block(seed=0):
@@ -145,10 +145,10 @@ def test_the_artifact_holds_the_last_tests_weights_even_if_an_earlier_test_won_m
     weights_after(learner, 10)
     learner.logger.log_stat("test_return_mean", 2.0, 10)
     weights_after(learner, 60, 90)
-    assert learner.args.t_max == 100
+    assert not learner.done
     learner.logger.log_stat("test_return_mean", 1.0, 90)
     last = weights_after(learner)
-    learner.finish_run()
+    learner.finish()
     learner.save_models(str(tmp_path / "teacher"))
     assert torch.equal(weights_after(learner), last)
     facts = load_teacher(tmp_path / "teacher").facts

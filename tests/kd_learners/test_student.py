@@ -21,7 +21,7 @@ from tiny_students import make_learner, same, student_args, weights
 # --------------------------------------------------------------------------------------------------- whole short runs
 @pytest.mark.parametrize("distill_on", ["expert", "student", "mixed"])
 def test_training_changes_the_students_and_not_one_bit_of_the_teacher(results, tmp_path, distill_on, monkeypatch):
-    monkeypatch.setattr(StudentLearner, "report_run", lambda self, folder: None)
+    monkeypatch.setattr(StudentLearner, "compared", lambda self: None)
     files = [results / "teacher" / name for name in ("agent.th", "critic.th", "teacher.json")]
     hashes = [file_sha256(file) for file in files]
     learner = run_stage(student_args(results, tmp_path, distill_on=distill_on))
@@ -44,7 +44,7 @@ def test_training_changes_the_students_and_not_one_bit_of_the_teacher(results, t
 
 @pytest.mark.parametrize("preset", ["paper", "random"])
 def test_the_same_seed_makes_the_same_students_bit_for_bit(results, tmp_path, preset, monkeypatch):
-    monkeypatch.setattr(StudentLearner, "report_run", lambda self, folder: None)
+    monkeypatch.setattr(StudentLearner, "compared", lambda self: None)
     limits = {"limits": "lh", "masks": "", "masks_preset": "random"} if preset == "random" else {}
     first, again, other = (
         weights(run_stage(student_args(results, tmp_path / name, seed=seed, distill_on="mixed", **limits)))
@@ -60,7 +60,7 @@ IMITATE = {"distillation_final_share": 1.0}
 
 @pytest.mark.parametrize("distill_on", ["expert", "student", "mixed"])
 def test_students_come_to_agree_with_the_teacher_whatever_they_learn_from(results, tmp_path, distill_on, monkeypatch):
-    monkeypatch.setattr(StudentLearner, "report_run", lambda self, folder: None)
+    monkeypatch.setattr(StudentLearner, "compared", lambda self: None)
     args = student_args(results, tmp_path, distill_on=distill_on, masks="", widths=16, t_max=300, lr=0.01, **IMITATE)
     stats = run_stage(args).logger.stats
     before, after = (np.mean([value for _, value in stats["kl"][part]]) for part in (slice(0, 1), slice(-5, None)))

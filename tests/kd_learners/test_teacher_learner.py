@@ -253,7 +253,7 @@ def test_a_test_that_is_followed_by_a_save_counts_in_it(learner, tmp_path):
     again = make_learner(tmp_path)
     again.load_models(str(tmp_path / "5"))
     again.train(played(seed=1), t_env=10, episode_num=0)
-    again.finish_run()
+    again.finish()
     assert again.best.step == 5
     assert all(torch.equal(value, tested[name]) for name, value in again.mac.agent.state_dict().items())
 
@@ -269,10 +269,10 @@ def test_the_run_ends_once_no_test_was_better_for_the_share_patience(tmp_path):
     for t_env, test in ((0, 1.0), (100, 2.0), (250, 1.5), (300, 1.9)):
         learner.logger.log_stat("test_return_mean", test, t_env)
         learner.train(played(), t_env=t_env, episode_num=0)
-        assert learner.args.t_max == 1000
+        assert not learner.done
     learner.logger.log_stat("test_return_mean", 0.5, 301)
     learner.train(played(), t_env=301, episode_num=0)
-    assert learner.args.t_max == 300
+    assert learner.done
 
 
 def test_the_artifact_of_a_finished_run_holds_the_weights_of_the_best_test(learner, tmp_path):
@@ -285,7 +285,7 @@ def test_the_artifact_of_a_finished_run_holds_the_weights_of_the_best_test(learn
         learner.train(played(seed=t_env), t_env=t_env, episode_num=0)
     learner.logger.log_stat("test_return_mean", 2.0, 20)
     assert any(not torch.equal(value, best[name]) for name, value in learner.mac.agent.state_dict().items())
-    learner.finish_run()
+    learner.finish()
     learner.save_models(str(tmp_path / "teacher"))
     saved = load_teacher(tmp_path / "teacher")
     assert all(torch.equal(value, best[name]) for name, value in saved.agent_state.items())

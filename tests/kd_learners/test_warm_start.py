@@ -38,7 +38,7 @@ def test_the_first_teachers_steps_time_and_tests_count_as_its_own(first, tmp_pat
     learner = make_learner(tmp_path, begin_with=str(folder))
     learner.logger.log_stat("test_return_mean", 3.0, 8)
     learner.train(played(), t_env=10, episode_num=0)
-    learner.finish_run()
+    learner.finish()
     facts, before = learner.facts(), read_facts(folder)
     assert (facts["steps"], facts["best_test_step"]) == (50, 48)
     assert facts["tests"] == [[4, 2.0], [48, 3.0]]

@@ -24,6 +24,8 @@ _MOVES = {
     "sc2v2": _STARCRAFT_MOVES,
     "smaclite": _STARCRAFT_MOVES,
 }
+# Where the features stand that belong to no block, such as SMAC's move bits.
+NO_BLOCK = "other"
 # Actions that leave everything as it is, best first: SMAC's no-op is for the dead only.
 _IDLE = ("no_action", "stop")
 
@@ -96,3 +98,26 @@ def package_version(distribution: str) -> str:
 
 def _padded(names: tuple[str, ...], n_actions: int) -> list[str | None]:
     return [*names, *[None] * (n_actions - len(names))]
+
+
+def sight(mask: ObservationMask) -> list[dict[str, Any]]:
+    """Tell who sees what, by block.
+
+    Returns:
+        For each agent ``agent`` (its name), ``blocks`` (letter -> how many features it sees and how many there are;
+        derived blocks only if seen; ``other`` for features in no block), ``observed`` (how many features it observes,
+        the derived ones apart) and ``draw`` (None, or the fewest and most features that an episode shows).
+    """
+    rows = []
+    for agent, layout in enumerate(mask.layout.agents):
+        seen = set(mask.names(agent))
+        blocks = {
+            letter: [len(seen.intersection(names)), len(names)]
+            for letter, names in layout.blocks.items()
+            if seen.intersection(names) or not set(names) <= set(layout.derived)
+        }
+        if loose := [layout.features[i] for i in layout.loose]:
+            blocks[NO_BLOCK] = [len(seen.intersection(loose)), len(loose)]
+        draw = None if mask.draw_sizes is None else list(mask.draw_sizes[agent])
+        rows.append({"agent": layout.name, "blocks": blocks, "observed": len(mask.layout.real(agent)), "draw": draw})
+    return rows

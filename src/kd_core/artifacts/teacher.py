@@ -17,6 +17,7 @@ import torch
 
 from kd_core import files
 from kd_core.errors import UserError
+from kd_core.task import Task
 
 FORMAT = "kd-marl/teacher"
 VERSION = 1
@@ -236,18 +237,12 @@ def weights_sha256(folder: Path) -> str:
     return sha256
 
 
-def check_compatible(
-    teacher: TeacherArtifact, task: str, obs_size: int, state_size: int, n_agents: int, n_actions: int
-) -> None:
-    """Refuses a teacher that was trained on something else.
+def check_compatible(teacher: TeacherArtifact, task: Task) -> None:
+    """Refuse a teacher that was trained on something else.
 
     Args:
         teacher: the teacher to use.
         task: the run's task.
-        obs_size: length of one agent's full observation in that task.
-        state_size: length of the state.
-        n_agents: number of agents.
-        n_actions: number of actions.
 
     Raises:
         UserError: the first fact that differs, with both values; or the teacher learnt under limits.
@@ -258,11 +253,11 @@ def check_compatible(
             "one that sees everything: give another with teacher=PATH"
         )
     wanted = {
-        "task": (task, "task"),
-        "n_agents": (n_agents, "number of agents"),
-        "obs_size": (obs_size, "observation size"),
-        "n_actions": (n_actions, "number of actions"),
-        "state_size": (state_size, "state size"),
+        "task": (task.name, "task"),
+        "n_agents": (task.n_agents, "number of agents"),
+        "obs_size": (task.obs_size, "observation size"),
+        "n_actions": (task.n_actions, "number of actions"),
+        "state_size": (task.state_size, "state size"),
     }
     for key, (value, words) in wanted.items():
         found = teacher.facts[key]
@@ -270,7 +265,7 @@ def check_compatible(
         if found is not None and found != value:
             raise UserError(
                 f"the teacher in {teacher.folder} does not fit: its {words} is {found}, this run's is {value}; "
-                f"give teacher=<one trained on {task}> or train one with teacher=train"
+                f"give teacher=<one trained on {task.name}> or train one with teacher=train"
             )
 
 

@@ -135,8 +135,8 @@ def _record(args: argparse.Namespace) -> int:
     host = get_host()
 
     from kd_core import files
+    from kd_learners.settings import check_episodes
     from kd_marl.commands.run import play_settings
-    from kd_marl.evaluation.evaluator import check_episodes
     from kd_marl.plugin import register
 
     with onboard_packages():
@@ -153,9 +153,9 @@ def _record(args: argparse.Namespace) -> int:
         raise UserError(str(error)) from None
     register.register(host)
     settings = play_settings(host, args, bundle.profile)
-    play.prepare(host, bundle, settings)
+    mask = play.prepare(host, bundle, settings)
     try:
-        recording = record.record(host, bundle, settings, agent, args.episodes)
+        recording = record.record(host, bundle, settings, mask, agent, args.episodes)
     except OnboardError as error:
         raise UserError(str(error)) from None
     files.write_bytes(args.to, record.header(recording, bundle, agent).encode())

@@ -100,7 +100,7 @@ def _episode_limit(host: Host, run: StudentRun) -> int:
     from kd_marl.deploy.sensors import arguments
 
     try:
-        return int(arguments(host, run).env_episode_limit)
+        return arguments(host, run)[1].episode_limit
     except UserError as error:
         raise UserError(
             f"neither the expert buffer nor the environment tells the length of an episode: {error}"

@@ -48,8 +48,8 @@ def _run(args: argparse.Namespace) -> int:
     host = get_host()
 
     from kd_core import files
+    from kd_learners.settings import check_episodes
     from kd_marl.deploy import play
-    from kd_marl.evaluation.evaluator import check_episodes
     from kd_marl.plugin import register
     from kd_onboard.backend import BACKENDS
     from kd_onboard.bundle import read_bundle
@@ -69,9 +69,9 @@ def _run(args: argparse.Namespace) -> int:
     settings = play_settings(host, args, profile)
     if args.json:
         check_parent(args.json)
-    play.prepare(host, bundle, settings)
+    mask = play.prepare(host, bundle, settings)
     try:
-        played = play.play_bundle(host, bundle, settings, episodes, args.backend)
+        played = play.play_bundle(host, bundle, settings, mask, episodes, args.backend)
     except KeyboardInterrupt:
         print("stopped: nothing was measured", file=sys.stderr)
         return 130

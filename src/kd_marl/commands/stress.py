@@ -84,8 +84,8 @@ def _stress(args: argparse.Namespace) -> int:
     batch, run = _updated(run, args.updates)
     results = [run.results, *results_folders()]
     teacher = stress.find_teacher(run, args.teacher, results)
-    settings = arguments(host, run)
-    match = stress.Match(host, run, settings, teacher, args.episodes, batch)
+    settings, task = arguments(host, run)
+    match = stress.Match(host, run, settings, task, teacher, args.episodes, batch)
     wanted = Wanted(args.dropout, args.noise, args.delay, args.dead, args.maps)
     trials, notes = plan(wanted, match.args, match.layout)
     if "state" in match.teacher.sizes.teacher_input:

@@ -18,8 +18,8 @@ from kd_controllers.policy_mac import PolicyMAC
 from kd_core.errors import UserError
 from kd_core.host import Host
 from kd_marl.deploy.agent_process import AgentProcess
-from kd_marl.evaluation.evaluator import Arena, Played
-from kd_marl.plugin import lifecycle
+from kd_marl.evaluation.episodes import PairedEpisodes, Played
+from kd_marl.processes.workers import workers_watched
 from kd_onboard.bundle import Bundle
 from kd_runners import environments
 
@@ -52,13 +52,14 @@ class BundleMAC(PolicyMAC):
         return torch.from_numpy(np.stack([agent.answer() for agent in self._agents], axis=1).astype(np.int64))
 
 
-def play_bundle(host: Host, bundle: Bundle, args: Any, episodes: int, backend: str) -> Played:
+def play_bundle(host: Host, bundle: Bundle, args: Any, mask: ObservationMask, episodes: int, backend: str) -> Played:
     """Play whole episodes.
 
     Args:
         host: whose environments and runner are used.
         bundle: the team.
         args: a run's namespace, see :func:`prepare`.
+        mask: who sees what, as :func:`prepare` says it.
         episodes: how many.
         backend: of `kd_onboard`.
 
@@ -68,31 +69,34 @@ def play_bundle(host: Host, bundle: Bundle, args: Any, episodes: int, backend: s
     Raises:
         UserError: an agent's process cannot start, dies, or is given what it cannot act on.
     """
-    arena = Arena(host, args, episodes)
+    paired = PairedEpisodes(host, args, mask, episodes)
     agents: list[AgentProcess] = []
     try:
         for profile in bundle.agents:
-            agents.append(AgentProcess(bundle, profile, backend, arena.block))
+            agents.append(AgentProcess(bundle, profile, backend, paired.block))
         for agent in agents:
             agent.wait_until_ready()
 
         def team(scheme: dict[str, Any], options: Any) -> PolicyMAC:
             return BundleMAC(agents, options)
 
-        with lifecycle.workers_watched():
-            return arena.play(team, masked=True, label=f"bundle, {backend}")
+        with workers_watched():
+            return paired.play(team, masked=True, label=f"bundle, {backend}")
     finally:
         for agent in agents:
             agent.close()
 
 
-def prepare(host: Host, bundle: Bundle, args: Any) -> None:
-    """Complete a namespace with what its environment says, and see that the bundle was made for it.
+def prepare(host: Host, bundle: Bundle, args: Any) -> ObservationMask:
+    """Complete a namespace with its environment's sizes, and see that the bundle was made for it.
 
     Args:
         host: whose environments are used.
         bundle: the team.
         args: the configuration as a namespace, with ``map_name``, ``seed`` and ``device``.
+
+    Returns:
+        Who sees what, from the bundle's profile: whatever the keys would say.
 
     Raises:
         UserError: the environment cannot be built here, or is another than the bundle's.
@@ -100,19 +104,14 @@ def prepare(host: Host, bundle: Bundle, args: Any) -> None:
     task = bundle.task
     if args.map_name != task.name:
         raise UserError(f"the bundle {bundle.folder} plays {task.name}, not {args.map_name}: give its own task")
-    environments.check_installed(host, args)
-    info = environments.probe(host, args)
-    for name, key in (("n_agents", "n_agents"), ("n_actions", "n_actions"), ("obs_size", "obs_shape")):
-        if info[key] != getattr(task, name):
+    here = environments.prepare(host, args)
+    for name in ("n_agents", "n_actions", "obs_size"):
+        if getattr(here, name) != getattr(task, name):
             raise UserError(
-                f"{task.name} has {name} {info[key]} here, the bundle {bundle.folder} was made for "
+                f"{task.name} has {name} {getattr(here, name)} here, the bundle {bundle.folder} was made for "
                 f"{getattr(task, name)}: use the environment's settings of its run"
             )
-    args.n_agents, args.n_actions, args.state_shape = info["n_agents"], info["n_actions"], info["state_shape"]
-    args.env_episode_limit = info["episode_limit"]
-    args.observation_mask = bundle_mask(bundle, info)
-    # The mask is the bundle's, whatever the keys would say; this is how a run says that it has one.
-    args.limits, args.masks = "fo", {agent.index: [f.index for f in agent.features] for agent in bundle.agents}
+    return bundle_mask(bundle, here.facts)
 
 
 def bundle_mask(bundle: Bundle, info: Mapping[str, Any]) -> ObservationMask:

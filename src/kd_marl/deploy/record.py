@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from envs.hetero_mask.mask import ObservationMask
 from envs.hetero_mask.naming import package_version
 from kd_controllers.policy_mac import PolicyMAC
 from kd_core.host import Host
 from kd_learners import batches
 from kd_marl.deploy.csource import comment
-from kd_marl.evaluation.evaluator import Arena
-from kd_marl.plugin import lifecycle
+from kd_marl.evaluation.episodes import PairedEpisodes
+from kd_marl.processes.workers import workers_watched
 from kd_onboard.agent import OnboardAgent
 from kd_onboard.bundle import Bundle
 from kd_onboard.profile import AgentProfile
@@ -60,13 +61,16 @@ class _Team(PolicyMAC):
         return torch.tensor([[agent.act(row[_indices(agent.profile)], may != 0) for agent, row, may in rows]])
 
 
-def record(host: Host, bundle: Bundle, args: Any, agent: AgentProfile, episodes: int) -> Recording:
+def record(
+    host: Host, bundle: Bundle, args: Any, mask: ObservationMask, agent: AgentProfile, episodes: int
+) -> Recording:
     """Play whole episodes and keep what one agent met.
 
     Args:
         host: whose environments and runner are used.
         bundle: the team.
         args: a run's namespace, completed by :func:`kd_marl.deploy.play.prepare`.
+        mask: who sees what, as that function says it.
         agent: whose view is recorded.
         episodes: how many.
 
@@ -74,11 +78,11 @@ def record(host: Host, bundle: Bundle, args: Any, agent: AgentProfile, episodes:
         UserError: ``episodes`` is not positive.
     """
     args.batch_size_run = 1
-    arena = Arena(host, args, episodes)
+    paired = PairedEpisodes(host, args, mask, episodes)
     team = [OnboardAgent.load(bundle, profile.index) for profile in bundle.agents]
     parts: dict[str, list[np.ndarray]] = {"begins": [], "features": [], "available": [], "actions": []}
-    with lifecycle.workers_watched():
-        for batch, _, _ in arena.blocks(lambda _, options: _Team(team, options), masked=True, label="recording"):
+    with workers_watched():
+        for batch, _, _ in paired.blocks(lambda _, options: _Team(team, options), masked=True, label="recording"):
             played = batches.from_host(batch)
             steps = int(played.length[0])
             parts["begins"].append(np.arange(steps) == 0)

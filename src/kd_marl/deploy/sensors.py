@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
+from envs.hetero_mask.mask import ObservationMask
 from kd_controllers.hetero_mac import HeteroMAC
 from kd_core.errors import UserError
 from kd_core.host import Host
-from kd_marl.evaluation.evaluator import Arena, Played
+from kd_core.task import Task
+from kd_marl.evaluation.episodes import PairedEpisodes, Played
 from kd_marl.runs.student_run import StudentRun
 from kd_runners import environments
 
@@ -19,8 +21,10 @@ from kd_runners import environments
 class _BlindedMAC(HeteroMAC):
     """The student with some of one agent's features at zero, as if that sensor had failed."""
 
-    def __init__(self, scheme: Mapping[str, Any], args: Any, agent: int, hidden: Sequence[int]) -> None:
-        super().__init__(scheme, None, args)
+    def __init__(
+        self, scheme: Mapping[str, Any], args: Any, mask: ObservationMask, agent: int, hidden: Sequence[int]
+    ) -> None:
+        super().__init__(scheme, None, args, mask)
         self._blind = (agent, list(hidden))
 
     def init_hidden(self, batch_size: int) -> None:
@@ -51,16 +55,17 @@ def measure(host: Host, run: StudentRun, episodes: int) -> list[list[dict[str, A
     layout = run.mask.layout
     if not any(agent.blocks for agent in layout.agents):
         raise UserError(f"the features of {layout.task} are in no blocks: leave --measure-sensors out")
-    arena = Arena(host, arguments(host, run), episodes)
+    args, _ = arguments(host, run)
+    paired = PairedEpisodes(host, args, None, episodes)
 
     def play(agent: int, hidden: Sequence[int], label: str) -> Played:
         def make(scheme: dict[str, Any], options: Any) -> HeteroMAC:
-            mac = _BlindedMAC(scheme, options, agent, hidden)
+            mac = _BlindedMAC(scheme, options, run.mask, agent, hidden)
             mac.agent.load_state_dict(run.network.state_dict())
             mac.greedy = True
             return mac
 
-        return arena.play(make, masked=False, label=label)
+        return paired.play(make, masked=False, label=label)
 
     whole = play(0, [], "all sensors")
     found: list[list[dict[str, Any]]] = []
@@ -88,18 +93,14 @@ def measure(host: Host, run: StudentRun, episodes: int) -> list[list[dict[str, A
     return found
 
 
-def arguments(host: Host, run: StudentRun) -> SimpleNamespace:
-    """The run's namespace as the host's loop had it.
+def arguments(host: Host, run: StudentRun) -> tuple[SimpleNamespace, Task]:
+    """Rebuild the run's namespace as the host's loop had it, and describe its task.
 
     Raises:
         UserError: its environment cannot be built here.
     """
     env_args = {**run.config["env_args"], "seed": run.facts["seed"]}
     args = SimpleNamespace(**{**run.config, "env_args": env_args, "use_cuda": False, "device": "cpu"})
-    environments.check_installed(host, args)
-    info = environments.probe(host, args)
-    args.n_agents, args.n_actions, args.state_shape = info["n_agents"], info["n_actions"], info["state_shape"]
-    args.env_episode_limit, args.obs_size = info["episode_limit"], info["obs_shape"]
     # As it was trained, whatever has become of its budget's file.
-    args.observation_mask, args.widths, args.budget = run.mask, list(run.network.widths), ""
-    return args
+    args.widths, args.budget = list(run.network.widths), ""
+    return args, environments.prepare(host, args)

@@ -18,13 +18,15 @@ from kd_core.artifacts import teacher as artifacts
 from kd_core.artifacts.teacher import TeacherArtifact
 from kd_core.errors import UserError
 from kd_core.host import Host
+from kd_core.task import Task
 from kd_learners import batches
 from kd_learners.batches import Episodes
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.losses import acting_mask
+from kd_learners.settings import check_episodes
 from kd_marl.commands.common import ZOO
-from kd_marl.evaluation.evaluator import Arena, check_episodes
-from kd_marl.plugin import lifecycle
+from kd_marl.evaluation.episodes import PairedEpisodes
+from kd_marl.processes.workers import workers_watched
 from kd_marl.runs.student_run import StudentRun
 from kd_marl.stress import plan
 from kd_marl.stress.envs import RUNNER, Trouble, disturbing
@@ -46,6 +48,7 @@ class Match:
         host: whose environments are used.
         run: the student.
         args: its run's namespace, see :func:`kd_marl.deploy.sensors.arguments`.
+        task: what its environment says of itself.
         teacher: the one it was distilled from.
         episodes: how many each policy plays under each disturbance.
         batch: at most so many of them at a time.
@@ -58,24 +61,29 @@ class Match:
     """
 
     def __init__(
-        self, host: Host, run: StudentRun, args: SimpleNamespace, teacher: TeacherArtifact, episodes: int, batch: int
+        self,
+        host: Host,
+        run: StudentRun,
+        args: SimpleNamespace,
+        task: Task,
+        teacher: TeacherArtifact,
+        episodes: int,
+        batch: int,
     ) -> None:
         check_episodes(episodes)
         layout = run.mask.layout
-        if (args.n_agents, args.obs_size) != (layout.n_agents, layout.obs_size):
+        if (task.n_agents, task.obs_size) != (layout.n_agents, layout.obs_size):
             raise UserError(
-                f"{args.map_name} has {args.n_agents} agents with {args.obs_size} features each here, the student was "
+                f"{task.name} has {task.n_agents} agents with {task.obs_size} features each here, the student was "
                 f"made for {layout.n_agents} with {layout.obs_size}: use the environment's settings of its run"
             )
-        artifacts.check_compatible(
-            teacher, args.map_name, args.obs_size, args.state_shape, args.n_agents, args.n_actions
-        )
+        artifacts.check_compatible(teacher, task)
         self.host, self.run, self.layout = host, run, layout
         self.args = SimpleNamespace(**{**vars(args), "runner": RUNNER, "batch_size_run": batch})
         self.teacher = FrozenTeacher(teacher, self.args)
         self.teacher.mac.greedy = True
         self.episodes = episodes
-        self.batch = Arena(host, self.args, episodes).block
+        self.batch = PairedEpisodes(host, self.args, None, episodes).block
 
     def teacher_mac(self, scheme: dict[str, Any], options: Any) -> PolicyMAC:
         """The greedy teacher."""
@@ -83,7 +91,7 @@ class Match:
 
     def student_mac(self, scheme: dict[str, Any], options: Any) -> PolicyMAC:
         """The greedy student: the environment is whole, this controller hides what its mask hides."""
-        mac = HeteroMAC(scheme, None, options)
+        mac = HeteroMAC(scheme, None, options, self.run.mask)
         mac.agent.load_state_dict(self.run.network.state_dict())
         mac.greedy = True
         return mac
@@ -109,8 +117,9 @@ class Match:
         if task not in (None, args.map_name):
             args.map_name, args.env_args = task, {**args.env_args, "map_name": task}
         returns, won = [], []
-        with disturbing(self.host, trouble) as latest_won, lifecycle.workers_watched():
-            for batch, _, _ in Arena(self.host, args, self.episodes).blocks(make, masked=False, label=label):
+        paired = PairedEpisodes(self.host, args, None, self.episodes)
+        with disturbing(self.host, trouble) as latest_won, workers_watched():
+            for batch, _, _ in paired.blocks(make, masked=False, label=label):
                 episodes = batches.from_host(batch)
                 returns.append((episodes.reward.double() * episodes.filled).sum(dim=(1, 2)).numpy())
                 won.append(latest_won().copy())

@@ -40,14 +40,15 @@ def test_a_sensor_that_fails_leaves_zeros_and_nothing_else_changes(results, tmp_
     from tiny_students import student_args
 
     learner = make_learner(results, tmp_path)
-    args = described(student_args(results, tmp_path))
+    args = student_args(results, tmp_path)
+    mask = described(args).mask
     obs = torch.randn(3, 6, 2, OBS)
     hidden = obs.clone()
     hidden[:, :, 1, [0, 4]] = 0.0
     with torch.no_grad():
         expected, _ = learner.mac.agent.unroll(hidden)
         whole, _ = learner.mac.agent.unroll(obs)
-    blind = _BlindedMAC(scheme_of(args), args, agent=1, hidden=[0, 4])
+    blind = _BlindedMAC(scheme_of(args), args, mask, agent=1, hidden=[0, 4])
     blind.load_state(learner.mac)
     blind.init_hidden(3)
     with torch.no_grad():

@@ -14,9 +14,16 @@ from safetensors.torch import load_file
 from kd_controllers.hetero_mac import HeteroMAC
 from kd_core.costs.flops import closed_formula
 from kd_marl.evaluation import costs as evaluation_costs
-from kd_marl.evaluation import evaluator as evaluation
+from kd_marl.evaluation.episodes import PairedEpisodes, evaluation_seed
+from kd_marl.evaluation.evaluator import evaluate
+from kd_marl.evaluation.result import report
 from tiny_stages import ACTIONS, AGENTS, HOST, LIMIT, OBS, TASK, SignalEnv
 from tiny_students import make_learner
+
+
+def scored(learner, args=None):
+    """The learner's result: its summary, and the counts of actions."""
+    return evaluate(HOST, args or learner.args, learner.context, learner.compared())
 
 
 def copy_of_the_teacher(learner):
@@ -39,7 +46,7 @@ def copy_of_the_teacher(learner):
 def test_a_copy_of_the_teacher_scores_as_the_teacher_in_the_same_episodes(results, tmp_path, episodes):
     learner = make_learner(results, tmp_path, masks="", widths=16, eval_episodes=episodes)
     copy_of_the_teacher(learner)
-    summary = evaluation.evaluate(learner.args, learner.teacher, learner.mac)
+    summary, _ = scored(learner)
     assert summary["agreement"] == 1.0
     for name in ("return_mean", "return_std"):
         assert summary["student"][name] == summary["teacher"][name]
@@ -51,7 +58,7 @@ def test_a_copy_of_the_teacher_scores_as_the_teacher_in_the_same_episodes(result
 def test_the_summary_adds_up(results, tmp_path, monkeypatch):
     learner = make_learner(results, tmp_path, eval_episodes=10)
     played, begun = [], []
-    play = evaluation.Arena.play
+    play = PairedEpisodes.play
 
     def remembered(self, *args, **kwargs):
         begun.append(0)
@@ -64,10 +71,10 @@ def test_the_summary_adds_up(results, tmp_path, monkeypatch):
         begun[-1] += 1
         return reset(self, seed, options)
 
-    monkeypatch.setattr(evaluation.Arena, "play", remembered)
+    monkeypatch.setattr(PairedEpisodes, "play", remembered)
     monkeypatch.setattr(SignalEnv, "reset", counted)
     args = SimpleNamespace(**{**vars(learner.args), "runner": "episode", "batch_size_run": 1})
-    summary = evaluation.evaluate(args, learner.teacher, learner.mac)
+    summary, _ = scored(learner, args)
     # Teacher, student and random greedily, teacher and student sampled; the last count also has the agreement's.
     assert [len(result.returns) for result in played] == [10] * 5
     assert begun == [10, 10, 10, 10, 20]
@@ -102,14 +109,15 @@ def test_actions_are_counted_where_there_was_a_choice(results, tmp_path):
     student = learner.mac
 
     def make(scheme, options):
-        mac = HeteroMAC(scheme, None, options)
+        mac = HeteroMAC(scheme, None, options, student.mask)
         mac.load_state(student)
         mac.greedy = True
         return mac
 
     expected = np.zeros((LIMIT, AGENTS, ACTIONS), int)
     forced = 0
-    for batch, _, _ in evaluation.Arena(HOST, learner.args, 7).blocks(make, masked=True, label=""):
+    paired = PairedEpisodes(HOST, learner.args, learner.context.environment_mask, 7)
+    for batch, _, _ in paired.blocks(make, masked=True, label=""):
         for row in range(batch.batch_size):
             for t in range(int(batch["filled"][row].sum()) - 1):
                 for i in range(AGENTS):
@@ -117,20 +125,20 @@ def test_actions_are_counted_where_there_was_a_choice(results, tmp_path):
                         expected[t, i, int(batch["actions"][row, t, i, 0])] += 1
                     else:
                         forced += 1
-    evaluation.report(learner.args, evaluation.evaluate(learner.args, learner.teacher, student))
+    report(learner.context.run_folder, *scored(learner))
     assert forced and expected.sum()
-    written = load_file(Path(learner.args.run_folder) / "actions.safetensors")
+    written = load_file(Path(learner.context.run_folder) / "actions.safetensors")
     assert written["student"].dtype == torch.int32
     np.testing.assert_array_equal(written["student"], expected)
     assert set(written) == {"teacher", "student", "random"}
-    summary = json.loads((Path(learner.args.run_folder) / "summary.json").read_text())
+    summary = json.loads((Path(learner.context.run_folder) / "summary.json").read_text())
     assert summary["actions"] == [["action_0", "action_1", "action_2"]] * AGENTS
     # The masks of tiny_students: features 0 to 2 of five, and 0, 1, 2 and 4.
     assert [row["blocks"] for row in summary["sees"]] == [{"other": [3, OBS]}, {"other": [4, OBS]}]
 
 
 def test_runs_with_neighbouring_seeds_are_evaluated_in_different_episodes():
-    rows = [set(range(start, start + 512)) for start in map(evaluation.evaluation_seed, (0, 1, 2, 3, 10**9))]
+    rows = [set(range(start, start + 512)) for start in map(evaluation_seed, (0, 1, 2, 3, 10**9))]
     assert sum(map(len, rows)) == len(set().union(*rows))
     assert all(0 <= seed < 2**31 for row in rows for seed in row)
     # Nor where they were trained: their own environments have the seeds that follow theirs.
@@ -153,12 +161,12 @@ def test_a_host_policys_costs_are_those_of_its_networks(sharing):
 @pytest.mark.parametrize("episodes", [1, 6, 7, 12])
 def test_exactly_the_episodes_asked_for_are_played_whatever_the_block(results, tmp_path, episodes):
     learner = make_learner(results, tmp_path, eval_episodes=episodes)
-    arena = evaluation.Arena(HOST, learner.args, episodes)
+    paired = PairedEpisodes(HOST, learner.args, None, episodes)
 
     def make(scheme, options):
         return learner.teacher.mac
 
-    assert len(arena.play(make, masked=False, label="").returns) == episodes
+    assert len(paired.play(make, masked=False, label="").returns) == episodes
 
 
 def test_agreement_is_counted_over_the_decisions_taken_in_the_unmasked_environment(results, tmp_path):
@@ -167,13 +175,13 @@ def test_agreement_is_counted_over_the_decisions_taken_in_the_unmasked_environme
     same_choice = [[], []]
 
     def make(scheme, options):
-        mac = HeteroMAC(scheme, None, options)
+        mac = HeteroMAC(scheme, None, options, student.mask)
         mac.load_state(student)
         mac.greedy = True
         return mac
 
-    arena = evaluation.Arena(HOST, learner.args, 12)
-    for batch, _, _ in arena.blocks(make, masked=False, label=""):
+    paired = PairedEpisodes(HOST, learner.args, None, 12)
+    for batch, _, _ in paired.blocks(make, masked=False, label=""):
         for row in range(batch.batch_size):
             length = int(batch["filled"][row].sum()) - 1
             for i in range(AGENTS):
@@ -184,7 +192,7 @@ def test_agreement_is_counted_over_the_decisions_taken_in_the_unmasked_environme
                     if avail.sum() > 1:
                         wanted = logits[0].masked_fill(avail == 0, -torch.inf).argmax()
                         same_choice[i].append(bool(wanted == batch["actions"][row, t, i, 0]))
-    summary = evaluation.evaluate(learner.args, learner.teacher, student)
+    summary, _ = scored(learner)
     every = [*same_choice[0], *same_choice[1]]
     assert 0 < np.mean(every) < 1 and len(same_choice[0]) != len(same_choice[1])
     assert summary["agreement"] == pytest.approx(np.mean(every), abs=1e-6)
@@ -193,8 +201,8 @@ def test_agreement_is_counted_over_the_decisions_taken_in_the_unmasked_environme
 
 def test_an_evaluation_repeats_itself(results, tmp_path):
     learner = make_learner(results, tmp_path)
-    once, again = (evaluation.evaluate(learner.args, learner.teacher, learner.mac) for _ in range(2))
-    counts = [summary.pop("counts") for summary in (once, again)]
+    (once, *counts), (again, *more) = (scored(learner) for _ in range(2))
+    counts += more
     for name in ("teacher", "student", "random"):
         np.testing.assert_array_equal(counts[0][name], counts[1][name])
     for summary in (once, again):

@@ -12,7 +12,6 @@ import torch
 from kd_controllers.hetero_mac import HeteroMAC
 from kd_core.config import assemble, parse_command
 from kd_core.errors import UserError
-from kd_runners import environments
 from stage_fixtures import TASK, words
 from tiny_stages import HOST, described, scheme_of, stage_args
 
@@ -96,8 +95,8 @@ def controller(tmp_path, name="mappo"):
     for key in ("mac", "agent", "widths", "sharing"):
         setattr(args, key, layer[key])
     args.limits, args.masks, args.widths = "lha", "0: [0, 1, 2], 1: [0, 1, 2, 4]", [8, 12]
-    args = described(args)
-    mac = HeteroMAC(scheme_of(args), None, args)
+    mask = described(args).mask
+    mac = HeteroMAC(scheme_of(args), None, args, mask)
     scheme, groups = scheme_of(args), {"agents": args.n_agents}
     preprocess = {"actions": ("actions_onehot", [HOST.OneHot(out_dim=args.n_actions)])}
     batch = HOST.EpisodeBatch(scheme, groups, 3, 5, preprocess=preprocess, device="cpu")
@@ -232,9 +231,9 @@ def test_a_checkouts_algorithm_that_cannot_have_widths_is_refused(mains, checkou
 
 
 def test_limits_of_the_run_are_what_the_networks_are_sized_by(tmp_path):
-    args = described(stage_args("mappo", tmp_path, limits="lha", masks="0: [3], 1: [0, 1, 2, 3, 4]"))
-    assert environments.is_limited(args)
-    assert [len(args.observation_mask.indices(agent)) for agent in range(2)] == [1, 5]
+    context = described(stage_args("mappo", tmp_path, limits="lha", masks="0: [3], 1: [0, 1, 2, 3, 4]"))
+    assert context.limited
+    assert [len(context.mask.indices(agent)) for agent in range(2)] == [1, 5]
 
 
 @pytest.mark.parametrize("limits", ["fo", "lh"])

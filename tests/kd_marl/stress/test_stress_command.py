@@ -80,7 +80,8 @@ def match_of(learner, results, episodes=6, batch=4, **changes):
 
     run = SimpleNamespace(mask=learner.mac.mask, network=learner.mac.agent)
     args = SimpleNamespace(**{**vars(learner.args), **changes})
-    return measure.Match(HOST, run, args, load_teacher(results / "teacher"), episodes, batch)
+    task = learner.context.task
+    return measure.Match(HOST, run, args, task, load_teacher(results / "teacher"), episodes, batch)
 
 
 @pytest.fixture
@@ -89,10 +90,10 @@ def match(learner, results):
 
 
 def test_no_disturbance_scores_as_the_evaluation_does(learner, results):
-    from kd_marl.evaluation import evaluator as evaluation
+    from kd_marl.evaluation.evaluator import evaluate
 
     args = SimpleNamespace(**{**vars(learner.args), "runner": "vector"})
-    summary = evaluation.evaluate(args, learner.teacher, learner.mac)
+    summary, _ = evaluate(HOST, args, learner.context, learner.compared())
     match = match_of(learner, results, args.eval_episodes, args.batch_size_run)
     for make, name in ((match.teacher_mac, "teacher"), (match.student_mac, "student")):
         played = match.play(make, Trouble(), "")

@@ -1,0 +1,147 @@
+"""A stage of the pipeline: what one of our learners is to the code that wraps EPyMARL's loop.
+
+EPyMARL asks a learner for ``train``, ``cuda``, ``save_models`` and ``load_models``. `Stage` adds what happens before
+the first environment starts and after the last step. Stock algorithms take part through `StockAlgorithm`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from envs.hetero_mask.mask import ObservationMask
+from kd_core.artifacts.teacher import TeacherArtifact
+from kd_core.errors import UserError
+from kd_core.task import Task
+from kd_learners.frozen_teacher import FrozenTeacher
+from kd_learners.settings import check_episodes
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a run knows before its first environment starts.
+
+    Attributes:
+        task: what the environment says of itself.
+        mask: who sees what.
+        limited: whether some agent sees less than everything.
+        run_folder: where the run's results go.
+        teacher: the teacher that the stage learns from or plays; None: it needs none.
+        buffer_folder: of the expert buffer that the stage reads or writes; None: neither.
+    """
+
+    task: Task
+    mask: ObservationMask
+    limited: bool
+    run_folder: Path
+    teacher: TeacherArtifact | None = None
+    buffer_folder: Path | None = None
+
+    @property
+    def environment_mask(self) -> ObservationMask | None:
+        """The mask that an environment applies where the run is limited; None: nothing limits it."""
+        return self.mask if self.limited else None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The policies that a finished stage wants evaluated.
+
+    Attributes:
+        mac: the trained controller, the host's or ours.
+        teacher: what a student is compared with, beside random play; None: the policy is evaluated alone.
+        masked: whether a policy that is evaluated alone plays under the run's limits.
+        steps: environment steps that it was trained for.
+    """
+
+    mac: Any
+    steps: int
+    teacher: FrozenTeacher | None = None
+    masked: bool = True
+
+
+class Stage:
+    """Default answers to what the wrapped loop asks; a learner states how it differs.
+
+    Attributes:
+        needs_teacher: whether `prepare` locates a teacher, so that another teacher makes it another run.
+        evaluates: whether the stage ends with a result of its own, which ``evaluate=True`` makes again.
+        done: whether the stage has all that it wanted before ``t_max`` steps: the loop ends at the next block.
+    """
+
+    needs_teacher: ClassVar[bool] = False
+    evaluates: ClassVar[bool] = False
+    done: bool = False
+
+    @classmethod
+    def check_keys(cls, args: Any, context: RunContext) -> None:
+        """Refuse a run that this stage cannot do, before anything is made for it.
+
+        Raises:
+            UserError: the first key with an impossible value.
+        """
+
+    @classmethod
+    def prepare(cls, args: Any, context: RunContext) -> RunContext:
+        """Find what the stage needs, or have it made; returns the context with it.
+
+        Raises:
+            UserError: something that it needs is missing or does not fit.
+        """
+        return context
+
+    def finish(self) -> None:
+        """End the training: called once after the last step, before the final save."""
+
+    def compared(self) -> Compared | None:
+        """Name the policies to evaluate at the end; None: there is nothing to evaluate."""
+        return None
+
+    def take_result(self, summary: dict[str, Any], folder: Path | None) -> None:
+        """Keep what the evaluation found.
+
+        Args:
+            summary: the content of ``summary.json``.
+            folder: the final checkpoint; None where nothing was saved.
+        """
+
+
+class StockAlgorithm(Stage):
+    """A learner of the host: it is evaluated where ``final_evaluation=True`` asks for it.
+
+    Args:
+        learner: the host's.
+        args: the run's namespace.
+        steps: environment steps that it was trained for.
+    """
+
+    def __init__(self, learner: Any, args: Any, steps: int) -> None:
+        self._learner, self._args, self._steps = learner, args, steps
+
+    @classmethod
+    def check_keys(cls, args: Any, context: RunContext) -> None:
+        """Refuse sizes with which the host's loop would learn nothing, or not from all that it played."""
+        check_sizes(args)
+        if args.final_evaluation:
+            check_episodes(args.eval_episodes)
+
+    def compared(self) -> Compared | None:
+        """Name the algorithm's own policy, under the run's limits."""
+        return Compared(self._learner.mac, self._steps) if self._args.final_evaluation else None
+
+
+def check_sizes(args: Any) -> None:
+    """Refuse sizes with which the host's loop would run to its end and learn nothing, or not from what it played.
+
+    Raises:
+        UserError: minibatches, or blocks of episodes, are larger than the buffer.
+    """
+    if args.evaluate:
+        return
+    for key, what in (("batch_size", "nothing would ever be learnt"), ("batch_size_run", "episodes would be lost")):
+        if getattr(args, key) > args.buffer_size:
+            raise UserError(
+                f"{key} is {getattr(args, key)} and buffer_size {args.buffer_size}, so {what}: set buffer_size to at "
+                f"least {getattr(args, key)}"
+            )
