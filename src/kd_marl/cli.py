@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from kd_core.errors import UserError
 from kd_marl.commands import buffer, bundle, doctor, export, masks, pareto, report, run, stress, suite, teachers
+from kd_marl.work import Work
 
 # Each has `add(subparsers)`, which registers its parser and, as the parser's `run`, its function (args) -> exit status.
 _COMMANDS = (buffer, teachers, masks, export, bundle, run, pareto, stress, suite, report, doctor)
@@ -73,7 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Sacred's, at every start; the lock files pin a setuptools that still has the module.
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     try:
-        status = args.run(args)
+        # Until every command names its work.
+        run = args.run.load() if isinstance(args.run, Work) else args.run
+        status = run(args)
         sys.stdout.flush()
         return status
     except UserError as error:
