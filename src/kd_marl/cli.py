@@ -11,9 +11,8 @@ from typing import Any, NoReturn
 
 from kd_core.errors import UserError
 from kd_marl.commands import buffer, bundle, doctor, export, masks, pareto, report, run, stress, suite, teachers
-from kd_marl.work import Work
 
-# Each has `add(subparsers)`, which registers its parser and, as the parser's `run`, its function (args) -> exit status.
+# Each has `add(subparsers)`, which registers its parser and, as the parser's `run`, its `Work`.
 _COMMANDS = (buffer, teachers, masks, export, bundle, run, pareto, stress, suite, report, doctor)
 
 _DESCRIPTION = """Looks after what runs leave behind and shows what they would do.
@@ -74,9 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Sacred's, at every start; the lock files pin a setuptools that still has the module.
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     try:
-        # Until every command names its work.
-        run = args.run.load() if isinstance(args.run, Work) else args.run
-        status = run(args)
+        status = args.run.load()(args)
         sys.stdout.flush()
         return status
     except UserError as error:

@@ -13,7 +13,7 @@ from kd_core.config import assemble, parse_command
 from kd_core.errors import UserError
 from kd_core.host import get_host
 from kd_marl.cli import main
-from kd_marl.commands import doctor
+from kd_marl.inspection import doctor
 
 COMMANDS = [
     [],
@@ -67,8 +67,8 @@ def test_doctor_finds_nothing_wrong_here(capsys):
     ],
 )
 def test_doctor_explains_what_would_break(monkeypatch, versions, problem):
-    real = doctor.version
-    monkeypatch.setattr(doctor, "version", lambda name: versions[name] if name in versions else real(name))
+    real = doctor.installed_version
+    monkeypatch.setattr(doctor, "installed_version", lambda name: versions[name] if name in versions else real(name))
     found = doctor.problems()
     assert len(found) == 1
     assert found[0].startswith(problem)

@@ -10,10 +10,10 @@ import jsonschema
 import numpy as np
 import onnx
 
-from envs.hetero_mask.naming import package_version
 from kd_core.costs.budget import Budget, agent_budget
 from kd_core.costs.flops import closed_formula
 from kd_core.costs.footprint import footprint
+from kd_core.versions import package_version
 from kd_marl.deploy import csource, int8, profile
 from kd_marl.deploy.onnx_graph import policy_model, step_constants
 from kd_marl.deploy.weights import Weights

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from emx_onnx_cgen.compiler import Compiler, CompilerOptions
 
-from envs.hetero_mask.naming import package_version
+from kd_core.versions import package_version
 from kd_marl.deploy.c_products import turn_products
 from kd_marl.deploy.onnx_graph import step_model
 from kd_marl.deploy.weights import Weights, sizes

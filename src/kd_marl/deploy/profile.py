@@ -12,6 +12,7 @@ from typing import Any
 from envs.hetero_mask import naming
 from kd_core.costs.flops import closed_formula
 from kd_core.costs.footprint import footprint
+from kd_core.versions import package_version
 from kd_marl.runs.student_run import StudentRun
 from kd_onboard.profile import FORMAT, VERSION
 
@@ -100,8 +101,6 @@ def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mappi
             "buffer": buffer,
             "commit": run.commit,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "versions": {
-                name: naming.package_version(name) for name in ("kd-marl", "onnx", "onnxruntime", "emx-onnx-cgen")
-            },
+            "versions": {name: package_version(name) for name in ("kd-marl", "onnx", "onnxruntime", "emx-onnx-cgen")},
         },
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -12,8 +11,7 @@ from kd_controllers.hetero_mac import HeteroMAC
 from kd_core.errors import UserError
 from kd_core.host import Host
 from kd_marl.evaluation.evaluator import Arena, Played
-from kd_marl.runs.student_run import StudentRun
-from kd_runners import environments
+from kd_marl.runs.student_run import StudentRun, run_arguments
 
 
 class _BlindedMAC(HeteroMAC):
@@ -51,7 +49,7 @@ def measure(host: Host, run: StudentRun, episodes: int) -> list[list[dict[str, A
     layout = run.mask.layout
     if not any(agent.blocks for agent in layout.agents):
         raise UserError(f"the features of {layout.task} are in no blocks: leave --measure-sensors out")
-    arena = Arena(host, arguments(host, run), episodes)
+    arena = Arena(host, run_arguments(host, run), episodes)
 
     def play(agent: int, hidden: Sequence[int], label: str) -> Played:
         def make(scheme: dict[str, Any], options: Any) -> HeteroMAC:
@@ -86,20 +84,3 @@ def measure(host: Host, run: StudentRun, episodes: int) -> list[list[dict[str, A
                 }
             )
     return found
-
-
-def arguments(host: Host, run: StudentRun) -> SimpleNamespace:
-    """The run's namespace as the host's loop had it.
-
-    Raises:
-        UserError: its environment cannot be built here.
-    """
-    env_args = {**run.config["env_args"], "seed": run.facts["seed"]}
-    args = SimpleNamespace(**{**run.config, "env_args": env_args, "use_cuda": False, "device": "cpu"})
-    environments.check_installed(host, args)
-    info = environments.probe(host, args)
-    args.n_agents, args.n_actions, args.state_shape = info["n_agents"], info["n_actions"], info["state_shape"]
-    args.env_episode_limit, args.obs_size = info["episode_limit"], info["obs_shape"]
-    # As it was trained, whatever has become of its budget's file.
-    args.observation_mask, args.widths, args.budget = run.mask, list(run.network.widths), ""
-    return args

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from sacred.arg_parser import get_config_updates
+
 from kd_core import checkpoints, progress, stages
 from kd_core.config import assemble, parse_command
 from kd_core.errors import UserError
@@ -118,8 +120,6 @@ class Sweep:
 
     def finished(self, cell: Cell) -> Path | None:
         """The last checkpoint of a student that is trained and evaluated; None if it is yet to be made."""
-        from sacred.arg_parser import get_config_updates
-
         words = self.words(cell)
         config = assemble(self._host, parse_command(words))
         updates, _ = get_config_updates(words[words.index("with") + 1 :])

@@ -9,10 +9,10 @@ import subprocess
 import sys
 from datetime import datetime, timezone
 
-from envs.hetero_mask.naming import package_version
 from kd_core import files
 from kd_core.errors import UserError
 from kd_core.host import SOURCE_ROOT
+from kd_core.versions import package_version
 from kd_marl.report import groups, html, keep, page, provenance
 from kd_marl.runs import finished as runs
 

@@ -10,6 +10,7 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from kd_controllers.student_net import HeteroStudent
 from kd_core import checkpoints, files
 from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.errors import UserError
+from kd_core.host import Host
+from kd_runners import environments
 
 # The network that a bundle's ONNX and C are written for.
 EXPORTED_AGENT = "rnn"
@@ -60,6 +63,11 @@ class StudentRun:
     def results(self) -> Path:
         """The results folder that holds its checkpoint and its record."""
         return _above(self.checkpoint, "models")
+
+    @property
+    def folder(self) -> Path:
+        """The run's Sacred folder, beside its models."""
+        return self.results / "sacred" / self.record
 
     def find_buffer(self, given: Path | None = None) -> ExpertBuffer | None:
         """The expert buffer that the student was distilled from, or None if it is not where the run left it.
@@ -127,6 +135,23 @@ def load_student(run: Path | str) -> StudentRun:
         mask=mask,
         roles=_read_th(checkpoint / "training.th")["student_roles"],
     )
+
+
+def run_arguments(host: Host, run: StudentRun) -> SimpleNamespace:
+    """The run's namespace as the host's loop had it.
+
+    Raises:
+        UserError: its environment cannot be built here.
+    """
+    env_args = {**run.config["env_args"], "seed": run.facts["seed"]}
+    args = SimpleNamespace(**{**run.config, "env_args": env_args, "use_cuda": False, "device": "cpu"})
+    environments.check_installed(host, args)
+    info = environments.probe(host, args)
+    args.n_agents, args.n_actions, args.state_shape = info["n_agents"], info["n_actions"], info["state_shape"]
+    args.env_episode_limit, args.obs_size = info["episode_limit"], info["obs_shape"]
+    # As it was trained, whatever has become of its budget's file.
+    args.observation_mask, args.widths, args.budget = run.mask, list(run.network.widths), ""
+    return args
 
 
 def _checkpoint_in(folder: Path) -> Path:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 INK, OURS, OTHER, GRID, LINE = "#222222", "#0b62a4", "#c2500a", "#d9d9d9", "#8a8a8a"
 # Per cent: what is kept beyond is written at the edge, or one hopeless teacher would flatten all the rest.
@@ -36,7 +36,14 @@ def figure(facts: Mapping[str, Any]) -> str:
 
     Args:
         facts: the content of ``stress.json``.
+
+    Raises:
+        ModuleNotFoundError: matplotlib, which is of the extra ``report``, is not installed.
     """
+    # Imported here, since a stress test does without its figure where matplotlib is not installed.
+    import matplotlib
+    from matplotlib.figure import Figure
+
     rows = facts["rows"]
     start = next(row for row in rows if row["kind"] == "none")
     panels = {kind: [start, *(row for row in rows if row["kind"] == kind)] for kind in _TITLES}

@@ -18,21 +18,20 @@ from kd_core.artifacts import teacher as artifacts
 from kd_core.artifacts.teacher import TeacherArtifact
 from kd_core.errors import UserError
 from kd_core.host import Host
+from kd_core.stages import ZOO
 from kd_learners import batches
 from kd_learners.batches import Episodes
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.losses import acting_mask
-from kd_marl.commands.common import ZOO
 from kd_marl.evaluation.evaluator import Arena, check_episodes
 from kd_marl.plugin import lifecycle
+from kd_marl.runs.stress_file import FILE, FORMAT, VERSION, commands
 from kd_marl.runs.student_run import StudentRun
 from kd_marl.stress import plan
 from kd_marl.stress.envs import RUNNER, Trouble, disturbing
-from kd_marl.stress.page import commands
 from kd_marl.stress.plan import Trial
 from kd_marl.stress.scores import Scores, row
 
-FORMAT, VERSION, FILE = "kd-marl/stress", 1, "stress.json"
 # Facts that must be equal for a row that is there to be kept.
 _IDENTITY = ("task", "env_args", "seed", "episodes", "batch", "student_sha256", "teacher_sha256")
 
@@ -45,7 +44,7 @@ class Match:
     Args:
         host: whose environments are used.
         run: the student.
-        args: its run's namespace, see :func:`kd_marl.deploy.sensors.arguments`.
+        args: its run's namespace, see :func:`kd_marl.runs.student_run.run_arguments`.
         teacher: the one it was distilled from.
         episodes: how many each policy plays under each disturbance.
         batch: at most so many of them at a time.
@@ -178,11 +177,6 @@ def find_teacher(run: StudentRun, given: Path | None, results: Sequence[Path]) -
     )
 
 
-def record_folder(run: StudentRun) -> Path:
-    """The run's Sacred folder, beside its models."""
-    return run.results / "sacred" / run.record
-
-
 def identity(match: Match) -> dict[str, Any]:
     """What a result is of: rows that were measured under the same facts are kept."""
     args = match.args
@@ -227,7 +221,7 @@ def measure(match: Match, trials: Sequence[Trial], notes: Sequence[str], command
     Returns:
         The content of ``stress.json``, see docs/formats.md.
     """
-    file = record_folder(match.run) / FILE
+    file = match.run.folder / FILE
     facts = identity(match)
     found, rows = kept_rows(file, facts)
     present = {entry["name"] for entry in rows}

@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kd_marl.runs.stress_file import made_by
+
 _KEPT = {
     "return": "1 - |S-T|/|T| of the mean returns, in which a student better than its teacher keeps less than 100 %",
     "win rate": "S/T of the win rates",
 }
-
-
-def commands(facts: Mapping[str, Any]) -> list[str]:
-    """The command lines that made a ``stress.json``, in their order; earlier versions kept the last alone."""
-    return facts.get("commands") or [facts[key] for key in ("command",) if key in facts]
-
-
-def made_by(facts: Mapping[str, Any]) -> str:
-    """Those command lines in a sentence."""
-    return ", then ".join(f"`{line}`" for line in commands(facts))
 
 
 def page(facts: Mapping[str, Any], figure: str | None) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sacred.arg_parser import get_config_updates
+
 from kd_core import stages
 from kd_core.config import assemble, parse_command
 from kd_core.errors import UserError, nearest
@@ -111,8 +113,6 @@ class Lines:
         return self._merged[memo]
 
     def _line(self, base: Mapping[str, Any], algorithm: str, environment: str, added: Overrides) -> Line:
-        from sacred.arg_parser import get_config_updates
-
         words = (
             f"--config={algorithm}",
             f"--env-config={environment}",

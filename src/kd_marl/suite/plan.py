@@ -14,10 +14,11 @@ from kd_core.artifacts import teacher as artifacts
 from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.errors import UserError, nearest
 from kd_core.host import Host
+from kd_marl.runs.identity import identity
 from kd_marl.suite.document import Cell, Suite, Task
 from kd_marl.suite.job import Job
 from kd_marl.suite.lines import Lines
-from kd_marl.suite.records import Exported, Proof, Summary, Trained, identity
+from kd_marl.suite.records import Exported, Proof, Summary, Trained
 
 TEACHER, BUFFER = "teacher", "buffer"
 

@@ -5,7 +5,6 @@ Sacred's folders and the artifacts are the only evidence; the suite keeps no lis
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,21 +14,7 @@ from typing import Any, Protocol
 
 from kd_core import checkpoints, files, stages
 from kd_core.errors import UserError
-
-# The teacher counts by its hash.
-NOT_COMPARED = checkpoints.REPORTING | {"command", "resume", "teacher"}
-
-
-def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a configuration decides what a run computes, as JSON has it."""
-    kept = {key: value for key, value in checkpoints.telling(config).items() if key not in NOT_COMPARED}
-    kept["env_args"] = checkpoints.unseeded(config["env_args"])
-    return json.loads(json.dumps(kept, sort_keys=True, default=str))
-
-
-def identity(config: Mapping[str, Any]) -> str:
-    """Sha256 of that: two runs of one identity are the same run."""
-    return hashlib.sha256(json.dumps(comparable(config), sort_keys=True).encode()).hexdigest()
+from kd_marl.runs.identity import identity
 
 
 class Proof(Protocol):

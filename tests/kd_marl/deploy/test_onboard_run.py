@@ -19,8 +19,8 @@ import torch
 
 from kd_core.errors import UserError
 from kd_marl.cli import main
-from kd_marl.commands.run import other_episodes
 from kd_marl.deploy.agent_process import AgentProcess
+from kd_marl.deploy.settings import other_episodes
 from kd_onboard import OnboardAgent, read_bundle, serve
 from onboard_bundles import ACTIONS, SEEN, change_profile, untrained_run, write_bundle
 from stage_fixtures import TASK

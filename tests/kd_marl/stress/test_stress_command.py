@@ -24,7 +24,7 @@ HOST = get_host()  # before anything of ours asks the host for its classes
 
 from epymarl_lite.runners.worker_pool import WorkerPool  # noqa: E402
 from kd_core.errors import UserError  # noqa: E402
-from kd_marl.commands.common import ZOO  # noqa: E402
+from kd_core.stages import ZOO  # noqa: E402
 from kd_marl.stress import measure, page  # noqa: E402
 from kd_marl.stress.disturbances import Dropout, Noise, feature_groups  # noqa: E402
 from kd_marl.stress.envs import Trouble  # noqa: E402
@@ -244,7 +244,6 @@ def test_the_figure_is_an_svg_with_a_panel_for_each_kind(student):
 
 def test_without_a_drawing_package_the_result_is_there_and_a_line_says_why_no_figure(student, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "kd_marl.stress.figure", raising=False)
     assert main(["stress", str(student), "--episodes", "2", *NOTHING]) == 0
     line = "no figure: matplotlib is not installed: pip install -e '.[report]' in kd-marl's checkout\n"
     assert capsys.readouterr().err == line
