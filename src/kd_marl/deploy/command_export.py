@@ -11,7 +11,7 @@ from typing import Any
 from kd_core.errors import UserError
 from kd_core.host import Host, get_host
 from kd_marl.deploy import sensors as measuring
-from kd_marl.deploy.bundle import Options, check_fault_action, check_target, export
+from kd_marl.deploy.export import Options, check_fault_action, check_target, export
 from kd_marl.plugin import register
 from kd_marl.runs.student_run import StudentRun, load_student, run_arguments
 

@@ -20,7 +20,8 @@ from kd_core import checkpoints, progress, stages
 from kd_core.config import assemble, parse_command
 from kd_core.errors import UserError
 from kd_core.host import SOURCE_ROOT, Host
-from kd_marl.deploy import bundle, check
+from kd_marl.deploy import check
+from kd_marl.deploy.export import Options, export
 from kd_marl.processes import process
 from kd_marl.runs.student_run import EXPORTED_AGENT, StudentRun, load_student
 from kd_onboard.bundle import PROFILE
@@ -192,8 +193,8 @@ class Sweep:
         buffer = run.find_buffer()
         if buffer is None:
             raise UserError(f"the expert buffer of {checkpoint} is gone: restore it in {self.results / 'buffers'}")
-        options = bundle.Options(int8=False)
-        return run, bundle.export(run, folder, buffer.facts["episode_limit"], buffer, options, force=True)
+        options = Options(int8=False)
+        return run, export(run, folder, buffer.facts["episode_limit"], buffer, options, force=True)
 
 
 def _start(words: Sequence[str], log: Any) -> subprocess.Popen[bytes]:

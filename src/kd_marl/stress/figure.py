@@ -47,28 +47,28 @@ def figure(facts: Mapping[str, Any]) -> str:
     rows = facts["rows"]
     start = next(row for row in rows if row["kind"] == "none")
     panels = {kind: [start, *(row for row in rows if row["kind"] == kind)] for kind in _TITLES}
-    panels = {kind: shown for kind, shown in panels.items() if len(shown) > 1} or {"none": [start]}
-    widths = [0.8 + 0.55 * len(shown) for shown in panels.values()]
+    panels = {kind: panel for kind, panel in panels.items() if len(panel) > 1} or {"none": [start]}
+    widths = [0.8 + 0.55 * len(panel) for panel in panels.values()]
     wins = facts["measures"] == "win rate"
     with matplotlib.rc_context({"svg.hashsalt": "kd-marl", "font.size": 10, "axes.edgecolor": INK}):
         drawing = Figure(figsize=(max(7.5, 1.6 + 1.25 * sum(widths)), 7.4), layout="constrained")
         axes = drawing.subplots(2, len(panels), sharey="row", squeeze=False, width_ratios=widths)
-        for (above, below), (kind, shown) in zip(axes.T, panels.items(), strict=True):
+        for (above, below), (kind, panel) in zip(axes.T, panels.items(), strict=True):
             title, unit = _TITLES.get(kind, ("Undisturbed", ""))
-            labels = _labels(kind, shown, facts["task"])
+            labels = _labels(kind, panel, facts["task"])
             random = (100 if wins else 1) * facts["random_mean"]
             above.axhline(random, color=LINE, linestyle="--", linewidth=1.2, zorder=2, label="random play")
             below.axhline(100, color=LINE, linestyle=":", linewidth=1.2, zorder=2, label="100 %")
             for who, colour, marker, aside in _SCORES:
-                ends = [[row[f"{who}_{end}"] for row in shown] for end in ("mean", "low", "high")]
+                ends = [[row[f"{who}_{end}"] for row in panel] for end in ("mean", "low", "high")]
                 _points(above, ends, 100 if wins else 1, who, colour, marker, aside)
             for name, key, colour, marker, aside in _KEPT:
-                ends = [[row[f"{key}{end}"] for row in shown] for end in ("", "_low", "_high")]
+                ends = [[row[f"{key}{end}"] for row in panel] for end in ("", "_low", "_high")]
                 _points(below, ends, 100, name, colour, marker, aside)
                 _beyond(below, ends[0], colour, aside)
             for one in (above, below):
-                one.set_xticks(range(len(shown)), labels, rotation=45 if max(map(len, labels)) > 4 else 0, fontsize=9)
-                one.set_xlim(-0.5, len(shown) - 0.5)
+                one.set_xticks(range(len(panel)), labels, rotation=45 if max(map(len, labels)) > 4 else 0, fontsize=9)
+                one.set_xlim(-0.5, len(panel) - 0.5)
                 one.grid(axis="y", color=GRID, linewidth=0.6)
                 one.spines[["top", "right"]].set_visible(False)
             above.set_title(title, fontweight="bold", fontsize=11)
@@ -89,21 +89,21 @@ def figure(facts: Mapping[str, Any]) -> str:
     return stream.getvalue()
 
 
-def _labels(kind: str, shown: Sequence[Mapping[str, Any]], task: str) -> list[str]:
+def _labels(kind: str, panel: Sequence[Mapping[str, Any]], task: str) -> list[str]:
     """What stands under the axis; first the undisturbed level."""
     if kind == "map":
-        return [task, *(row["task"] for row in shown[1:])]
+        return [task, *(row["task"] for row in panel[1:])]
     if kind == "dead":
-        return ["none", *(row["name"].removeprefix("dead ") for row in shown[1:])]
-    return ["0", *(f"{row['level']:g}" for row in shown[1:])] if kind != "none" else ["none"]
+        return ["none", *(row["name"].removeprefix("dead ") for row in panel[1:])]
+    return ["0", *(f"{row['level']:g}" for row in panel[1:])] if kind != "none" else ["none"]
 
 
 def _range(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     """Per cent at the ends of the lower axis: all that is kept, 0 to 100 at least, with some room."""
     ends = (f"{key}{end}" for _, key, *_ in _KEPT for end in ("", "_low", "_high"))
-    shown = [100 * row[end] for end in ends for row in rows if row[end] is not None]
-    low = min([0.0, *(max(value, LEAST_KEPT) for value in shown)])
-    high = max([100.0, *(min(value, MOST_KEPT) for value in shown)])
+    values = [100 * row[end] for end in ends for row in rows if row[end] is not None]
+    low = min([0.0, *(max(value, LEAST_KEPT) for value in values)])
+    high = max([100.0, *(min(value, MOST_KEPT) for value in values)])
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 

@@ -102,7 +102,7 @@ class Match:
             trouble: what goes wrong.
             label: of the progress bar.
             task: another map; None: the run's own.
-            watch: is shown each block of episodes.
+            watch: is given each block of episodes.
         """
         args = SimpleNamespace(**vars(self.args))
         if task not in (None, args.map_name):

@@ -9,10 +9,10 @@ from typing import Protocol
 
 from kd_core.errors import UserError
 from kd_marl.suite.attempt import Report
-from kd_marl.suite.claim import owner
+from kd_marl.suite.attempts_log import Outcome, State, spent, state_of
 from kd_marl.suite.estimate import Durations, Load, seconds_left
 from kd_marl.suite.job import Job
-from kd_marl.suite.ledger import Outcome, State, spent, state_of
+from kd_marl.suite.lock import owner
 from kd_marl.suite.plan import Node, Plan
 from kd_marl.suite.show import Show
 
@@ -68,7 +68,7 @@ def look(plan: Plan, label: str) -> Found:
         made = job.proof.found() is not None
     except UserError as error:
         return Found(None, State.BROKEN, str(error))
-    attempts, holder = job.ledger.attempts(), owner(job.lock)
+    attempts, holder = job.attempts_log.attempts(), owner(job.lock)
     state = state_of(made, holder is not None, attempts, job.retries)
     if state in (State.RUNNING, State.FINISHED):
         return Found(job, state, holder if state is State.RUNNING and holder else "")
@@ -227,7 +227,7 @@ class Campaign:
 
     def _left(self, job: Job, now: float) -> float | None:
         """Seconds that a job will go on for, which somebody is at; None: not known."""
-        attempts, whole = job.ledger.attempts(), self._durations.of(job.kind)
+        attempts, whole = job.attempts_log.attempts(), self._durations.of(job.kind)
         if not attempts or whole is None:
             return None
         before = (spent(attempts[:-1]) if job.goes_on else None) or 0.0

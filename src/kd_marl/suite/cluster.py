@@ -11,12 +11,12 @@ from typing import Any
 from kd_core.errors import UserError, how_to_install
 from kd_marl.processes.process import STOP_SECONDS
 from kd_marl.suite.attempt import Report, attempt
-from kd_marl.suite.claim import STALE_SECONDS, claimed, owner
+from kd_marl.suite.attempts_log import Outcome
 from kd_marl.suite.job import Job
-from kd_marl.suite.ledger import Outcome
+from kd_marl.suite.lock import STALE_SECONDS, locked, owner
 
 LOCAL, CLIENT = "local", "ray://"
-# What a task that replaces a lost one waits for the lost one's claim to be free.
+# What a task that replaces a lost one waits for the lost one's lock to be free.
 _PATIENCE = STALE_SECONDS + 15.0
 
 
@@ -118,9 +118,9 @@ def _in_worker(job: Job, wait: float, afresh: bool) -> Report:
 
 def _note(job: Job, message: str) -> None:
     """Note that a run is broken for the next suite too, unless somebody else is at it by now."""
-    with claimed(job.lock, _PATIENCE) as claim:
-        if claim is not None and job.proof.found() is None:
-            attempts = job.ledger.attempts()
+    with locked(job.lock, _PATIENCE) as lock:
+        if lock is not None and job.proof.found() is None:
+            attempts = job.attempts_log.attempts()
             if not attempts or attempts[-1].ended is not None:
-                job.ledger.begin()
-            job.ledger.end(Outcome.FAILED, message)
+                job.attempts_log.begin()
+            job.attempts_log.end(Outcome.FAILED, message)

@@ -19,9 +19,9 @@ from kd_core.errors import UserError
 from kd_core.host import get_host
 from kd_marl.plugin import register
 from kd_marl.suite import document
+from kd_marl.suite.attempts_log import State
 from kd_marl.suite.campaign import Campaign, Pool, look
 from kd_marl.suite.cluster import RayPool
-from kd_marl.suite.ledger import State
 from kd_marl.suite.local import LocalPool
 from kd_marl.suite.plan import Plan
 from kd_marl.suite.show import Show

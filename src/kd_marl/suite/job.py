@@ -6,8 +6,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from kd_marl.suite.ledger import Ledger, spent
-from kd_marl.suite.records import Proof
+from kd_marl.suite.attempts_log import AttemptsLog, spent
+from kd_marl.suite.proof import Proof
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class Job:
 
     def spent(self) -> float | None:
         """Seconds of the attempts that count towards the run; None if nobody was left to note when one ended."""
-        attempts = self.ledger.attempts()
+        attempts = self.attempts_log.attempts()
         return spent(attempts if self.goes_on else attempts[-1:])
 
     @property
-    def ledger(self) -> Ledger:
+    def attempts_log(self) -> AttemptsLog:
         """What has been tried of it."""
-        return Ledger(self.results / "suite" / f"{self.key}.json", self.label)
+        return AttemptsLog(self.results / "suite" / f"{self.key}.json", self.label)

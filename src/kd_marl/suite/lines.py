@@ -63,7 +63,7 @@ class Lines:
         added |= self._everywhere(base, self._suite.cpus_of(cell.method))
         return self._line(base, method.config, task.env, {**added, "seed": cell.seed})
 
-    def record_folder(self, cell: Cell) -> Path:
+    def sacred_folder(self, cell: Cell) -> Path:
         """Where the host keeps what such runs leave: under the algorithm's own name, whatever ``name`` says."""
         base = self._base(self._suite.tasks[cell.task], self._suite.methods[cell.method], cell.limits)
         return self._results / "sacred" / base["name"] / self.cell(cell)[1]["map_name"]

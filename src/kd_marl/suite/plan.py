@@ -18,7 +18,7 @@ from kd_marl.runs.identity import identity
 from kd_marl.suite.document import Cell, Suite, Task
 from kd_marl.suite.job import Job
 from kd_marl.suite.lines import Lines
-from kd_marl.suite.records import Exported, Proof, Summary, Trained
+from kd_marl.suite.proof import Exported, Proof, Summary, Trained
 
 TEACHER, BUFFER = "teacher", "buffer"
 
@@ -162,9 +162,9 @@ class Plan:
             else:
                 own["teacher"], sha256 = teacher.folder, teacher.sha256
         words, config = self._lines.cell(cell, **own)
-        proof = Summary(self._lines.record_folder(cell), identity(config), sha256)
+        proof = Summary(self._lines.sacred_folder(cell), identity(config), sha256)
         goes_on = self._lines.distils(task, method)
-        # Whatever a student's result is measured over, it is one training, and so one claim.
+        # Whatever a student's result is measured over, it is one training, and so one lock.
         mark = f"{checkpoints.fingerprint(config)} {cell.seed}" if goes_on else proof.identity
         return self._job(node, words, proof, f"{mark} {sha256}", goes_on)
 
@@ -233,7 +233,7 @@ class Plan:
         # Its name for its checkpoints is that of the run itself, see kd_marl.plugin.lifecycle.
         marks, seed = checkpoints.fingerprints(config), config["seed"]
         proof = Trained(self.results, config["name"], marks, seed)
-        # Whatever its result is measured over, it is one training, and so one claim.
+        # Whatever its result is measured over, it is one training, and so one lock.
         return self._job(self.nodes[f"{task.name}/{TEACHER}"], words, proof, f"{marks[0]} {seed}")
 
     def _buffer_job(self, task: Task) -> Job | None:

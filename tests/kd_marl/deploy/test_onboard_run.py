@@ -374,7 +374,7 @@ def test_the_mask_is_the_students_own(tmp_path, task, agents, size, preset):
     from envs.hetero_mask.layouts import layout_for
     from envs.hetero_mask.mask import ObservationMask
     from envs.hetero_mask.presets import mask_for
-    from kd_marl.deploy import bundle as exporting
+    from kd_marl.deploy import export as exporting
     from kd_marl.deploy.play import bundle_mask
 
     layout = layout_for(task, agents, size)

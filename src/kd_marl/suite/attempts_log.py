@@ -1,7 +1,7 @@
 """What has been tried of each run, and the state that follows from it.
 
 A run's result is in its Sacred folder (docs/formats.md). What no result can tell, why there is none yet, is told by the
-run's attempts: one JSON file a run, written only by who holds its claim.
+run's attempts: one JSON file a run, written only by who holds its lock.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def spent(attempts: Sequence[Attempt]) -> float | None:
     return sum(seconds) if len(seconds) == len(attempts) else None
 
 
-class Ledger:
+class AttemptsLog:
     """The attempts at one run."""
 
     def __init__(self, file: Path, label: str) -> None:
