@@ -1,4 +1,4 @@
-"""`kd-marl pareto`: students of several widths, and what each keeps for what it costs."""
+"""`kd-marl pareto`: students of several widths, and the retention of each against its cost."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class _Team(PolicyMAC):
 
 
 def trace(host: Host, bundle: Bundle, args: Any, agent: AgentProfile, episodes: int) -> Trace:
-    """Play whole episodes and keep what one agent met.
+    """Play whole episodes and note what one agent met.
 
     Args:
         host: whose environments and runner are used.

@@ -15,9 +15,9 @@ NOT_COMPARED = checkpoints.REPORTING | {"command", "resume", "teacher"}
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a configuration decides what a run computes, as JSON has it."""
-    kept = {key: value for key, value in checkpoints.telling(config).items() if key not in NOT_COMPARED}
-    kept["env_args"] = checkpoints.unseeded(config["env_args"])
-    return json.loads(json.dumps(kept, sort_keys=True, default=str))
+    deciding = {key: value for key, value in checkpoints.telling(config).items() if key not in NOT_COMPARED}
+    deciding["env_args"] = checkpoints.unseeded(config["env_args"])
+    return json.loads(json.dumps(deciding, sort_keys=True, default=str))
 
 
 def identity(config: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The figure of a stress test, as an SVG: above what teacher and student score, below what is kept."""
+"""The figure of a stress test, as an SVG: above what teacher and student score, below the retention."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK, OURS, OTHER, GRID, LINE = "#222222", "#0b62a4", "#c2500a", "#d9d9d9", "#8a8a8a"
-# Per cent: what is kept beyond is written at the edge, or one hopeless teacher would flatten all the rest.
-LEAST_KEPT, MOST_KEPT = -100.0, 150.0
+# Per cent: a retention beyond is written at the edge, or one hopeless teacher would flatten all the rest.
+LEAST, MOST = -100.0, 150.0
 # Kind -> title, and what its levels are.
 _TITLES = {
     "dropout": ("Sensor dropout", "probability per group and step"),
@@ -22,9 +22,9 @@ _TITLES = {
     "dead": ("A dead agent", "which"),
     "map": ("An unseen map", "which"),
 }
-# Name, in _KEPT also the row's key, colour, marker, and how far beside its place, so that no interval hides another.
+# Name, in _RETENTIONS also the row's key, colour, marker, and how far beside its place: no interval hides another.
 _SCORES = (("teacher", INK, "s", -0.08), ("student", OURS, "o", 0.08))
-_KEPT = (
+_RETENTIONS = (
     ("teacher, of itself\nundisturbed", "retention_teacher", INK, "s", -0.14),
     ("student, of the\nundisturbed teacher", "retention_undisturbed", OURS, "o", 0.0),
     ("student, of the equally\ndisturbed teacher", "retention_disturbed", OTHER, "D", 0.14),
@@ -62,7 +62,7 @@ def figure(facts: Mapping[str, Any]) -> str:
             for who, colour, marker, aside in _SCORES:
                 ends = [[row[f"{who}_{end}"] for row in panel] for end in ("mean", "low", "high")]
                 _points(above, ends, 100 if wins else 1, who, colour, marker, aside)
-            for name, key, colour, marker, aside in _KEPT:
+            for name, key, colour, marker, aside in _RETENTIONS:
                 ends = [[row[f"{key}{end}"] for row in panel] for end in ("", "_low", "_high")]
                 _points(below, ends, 100, name, colour, marker, aside)
                 _beyond(below, ends[0], colour, aside)
@@ -99,11 +99,11 @@ def _labels(kind: str, panel: Sequence[Mapping[str, Any]], task: str) -> list[st
 
 
 def _range(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-    """Per cent at the ends of the lower axis: all that is kept, 0 to 100 at least, with some room."""
-    ends = (f"{key}{end}" for _, key, *_ in _KEPT for end in ("", "_low", "_high"))
+    """Per cent at the ends of the lower axis: every retention, 0 to 100 at least, with some room."""
+    ends = (f"{key}{end}" for _, key, *_ in _RETENTIONS for end in ("", "_low", "_high"))
     values = [100 * row[end] for end in ends for row in rows if row[end] is not None]
-    low = min([0.0, *(max(value, LEAST_KEPT) for value in values)])
-    high = max([100.0, *(min(value, MOST_KEPT) for value in values)])
+    low = min([0.0, *(max(value, LEAST) for value in values)])
+    high = max([100.0, *(min(value, MOST) for value in values)])
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
@@ -134,12 +134,12 @@ def _points(
     )
 
 
-def _beyond(axes: Axes, kept: Sequence[float | None], colour: str, aside: float) -> None:
+def _beyond(axes: Axes, shares: Sequence[float | None], colour: str, aside: float) -> None:
     """Write what lies beyond the axis at its edge."""
-    for place, share in enumerate(kept):
-        if share is None or LEAST_KEPT <= 100 * share <= MOST_KEPT:
+    for place, share in enumerate(shares):
+        if share is None or LEAST <= 100 * share <= MOST:
             continue
-        edge = 0.97 if 100 * share > MOST_KEPT else 0.03
+        edge = 0.97 if 100 * share > MOST else 0.03
         axes.text(
             place + aside,
             edge,

@@ -1,4 +1,4 @@
-"""Plays teacher and student under each disturbance, in the same episodes, and keeps what is measured as it comes."""
+"""Plays teacher and student under each disturbance, in the same episodes, and writes each result as it comes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from kd_marl.stress.envs import RUNNER, Trouble, disturbing
 from kd_marl.stress.plan import Trial
 from kd_marl.stress.scores import Scores, row
 
-# Facts that must be equal for a row that is there to be kept.
+# Facts that must be equal for a measured row to stay.
 _IDENTITY = ("task", "env_args", "seed", "episodes", "batch", "student_sha256", "teacher_sha256")
 
 Maker = Callable[[dict[str, Any], Any], PolicyMAC]
@@ -178,7 +178,7 @@ def find_teacher(run: StudentRun, given: Path | None, results: Sequence[Path]) -
 
 
 def identity(match: Match) -> dict[str, Any]:
-    """What a result is of: rows that were measured under the same facts are kept."""
+    """What a result is of: rows that were measured under the same facts stay."""
     args = match.args
     return {
         "task": args.map_name,
@@ -191,7 +191,7 @@ def identity(match: Match) -> dict[str, Any]:
     }
 
 
-def kept_rows(file: Path, facts: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def measured_rows(file: Path, facts: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What is there already: the file's content and its rows; nothing, if it is of something else.
 
     Raises:
@@ -223,7 +223,7 @@ def measure(match: Match, trials: Sequence[Trial], notes: Sequence[str], command
     """
     file = match.run.folder / FILE
     facts = identity(match)
-    found, rows = kept_rows(file, facts)
+    found, rows = measured_rows(file, facts)
     present = {entry["name"] for entry in rows}
     missing = [trial for trial in trials if trial.name not in present]
     start = plan.undisturbed(match.args.map_name)
@@ -241,7 +241,7 @@ def measure(match: Match, trials: Sequence[Trial], notes: Sequence[str], command
         "teacher": str(match.teacher.artifact.folder),
         "measures": found.get("measures"),
         "random_mean": found.get("random_mean"),
-        # With those of earlier calls, whose rows are kept.
+        # With those of earlier calls, whose rows stay.
         "notes": list(dict.fromkeys([*found.get("notes", []), *notes])),
         "rows": rows,
     }

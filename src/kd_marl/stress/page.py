@@ -7,7 +7,7 @@ from typing import Any
 
 from kd_marl.runs.stress_file import made_by
 
-_KEPT = {
+_RETENTION = {
     "return": "1 - |S-T|/|T| of the mean returns, in which a student better than its teacher keeps less than 100 %",
     "win rate": "S/T of the win rates",
 }
@@ -32,7 +32,7 @@ def page(facts: Mapping[str, Any], figure: str | None) -> str:
         *([f"![{facts['measures']} and retention under each disturbance]({figure})", ""] if figure else []),
         *table(facts),
         "",
-        f"In brackets the 95 % interval over the episodes. Kept is {_KEPT[facts['measures']]}: of the undisturbed "
+        f"In brackets the 95 % interval over the episodes. Kept is {_RETENTION[facts['measures']]}: of the undisturbed "
         "teacher, and of the teacher that meets the same disturbance in the same episodes. Dropout: each feature group "
         "of each agent reads zero with that probability at every step. Noise: Gaussian, in standard deviations of each "
         "feature over undisturbed play. Delay: steps by which observations are late. Dead: that agent does nothing. "
@@ -60,7 +60,7 @@ def table(facts: Mapping[str, Any]) -> list[str]:
             [
                 row["name"],
                 *(_score(facts, row, who) for who in ("teacher", "student")),
-                *(_kept(row, f"retention_{what}") for what in ("teacher", "undisturbed", "disturbed")),
+                *(_retention(row, f"retention_{what}") for what in ("teacher", "undisturbed", "disturbed")),
             ]
         )
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
@@ -84,7 +84,7 @@ def _span(facts: Mapping[str, Any], low: float, high: float) -> str:
     return f"{low:.2f} to {high:.2f}"
 
 
-def _kept(row: Mapping[str, Any], key: str) -> str:
+def _retention(row: Mapping[str, Any], key: str) -> str:
     if row[key] is None:
         return "-"
     low, high = row[f"{key}_low"], row[f"{key}_high"]

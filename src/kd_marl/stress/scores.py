@@ -1,4 +1,4 @@
-"""From the episodes of two policies to a flat row of the result: means, intervals, and what is kept of the teacher."""
+"""From the episodes of two policies to a flat row of the result: means, intervals, and retention."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ def row(trial: Trial, teacher: Scores, student: Scores, whole: Scores) -> dict[s
         ("retention_disturbed", student, teacher),
         ("retention_teacher", teacher, whole),
     ):
-        kept, low, high = kept_of(of, against)
-        result |= {name: kept, f"{name}_low": low, f"{name}_high": high}
+        share, low, high = retention_of(of, against)
+        result |= {name: share, f"{name}_low": low, f"{name}_high": high}
     return result
 
 
-def kept_of(scores: Scores, against: Scores) -> tuple[float | None, float | None, float | None]:
+def retention_of(scores: Scores, against: Scores) -> tuple[float | None, float | None, float | None]:
     """Retention, and its 95 % interval over the episodes by the paired percentile bootstrap.
 
     Where none or all of the episodes are won, all resamples are alike and say nothing: there the ends are those of the
@@ -95,12 +95,12 @@ def kept_of(scores: Scores, against: Scores) -> tuple[float | None, float | None
         where a resample has no retention).
     """
     wins = scores.has_wins
-    kept, count = retention(scores.mean, against.mean, wins), len(scores.values)
-    if kept is None or count < 2:
-        return kept, None, None
+    share, count = retention(scores.mean, against.mean, wins), len(scores.values)
+    if share is None or count < 2:
+        return share, None, None
     if wins and scores.mean in (0.0, 1.0):
         low, high = share_interval(scores.mean, count)
-        return kept, low / against.mean, high / against.mean
+        return share, low / against.mean, high / against.mean
     generator, both = np.random.default_rng(0), np.stack([scores.values, against.values], axis=1)
     drawn: list[float | None] = []
     while len(drawn) < RESAMPLES:
@@ -109,6 +109,6 @@ def kept_of(scores: Scores, against: Scores) -> tuple[float | None, float | None
         weights = generator.multinomial(count, np.full(count, 1 / count), several) / count
         drawn += [retention(float(one), float(other), wins) for one, other in weights @ both]
     if None in drawn:
-        return kept, None, None
+        return share, None, None
     low, high = np.quantile(np.array(drawn, float), (0.025, 0.975))
-    return kept, float(low), float(high)
+    return share, float(low), float(high)
