@@ -25,7 +25,7 @@ from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.losses import acting_mask
 from kd_marl.evaluation.evaluator import Arena, check_episodes
 from kd_marl.plugin import lifecycle
-from kd_marl.runs.stress_file import FILE, FORMAT, VERSION, commands
+from kd_marl.runs.stress_file import FILE, FORMAT, VERSION
 from kd_marl.runs.student_run import StudentRun
 from kd_marl.stress import plan
 from kd_marl.stress.envs import RUNNER, Trouble, disturbing
@@ -233,7 +233,7 @@ def measure(match: Match, trials: Sequence[Trial], notes: Sequence[str], command
     result = {
         "format": FORMAT,
         "version": VERSION,
-        "commands": list(dict.fromkeys([*commands(found), *([] if complete else [command])])),
+        "commands": list(dict.fromkeys([*found.get("commands", ()), *([] if complete else [command])])),
         **facts,
         "limits": summary["limits"],
         "masks_preset": summary["masks_preset"],

@@ -270,11 +270,6 @@ def test_every_command_that_added_a_disturbance_is_named(student, capsys):
     assert len(lines[0]) == 1 and lines[1] == lines[2] == [lines[0][0], lines[0][0].replace("--delay", "--delay 1")]
     page = (student / "stress.md").read_text()
     assert page.count("`kd-marl stress ") == 2
-    # As earlier versions wrote it.
-    facts = {key: value for key, value in content(student).items() if key != "commands"}
-    (student / "stress.json").write_text(json.dumps({**facts, "command": "kd-marl stress of old"}))
-    assert main(["stress", str(student), "--episodes", "2", *NOTHING, "--delay", "2"]) == 0
-    assert content(student)["commands"][0] == "kd-marl stress of old" and len(content(student)["commands"]) == 2
 
 
 def test_an_interrupted_measurement_goes_on_where_it_stopped(student, capsys, monkeypatch):
