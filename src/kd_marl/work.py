@@ -1,4 +1,4 @@
-"""The work of a command by name: help answers at once, because torch is only imported for the work itself."""
+"""The work of a command by its name, which is imported when it is called: help needs no torch."""
 
 from __future__ import annotations
 

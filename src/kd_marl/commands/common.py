@@ -1,4 +1,4 @@
-"""What the sub-commands share: parsers with an example."""
+"""The parsers of the sub-commands: their help ends with an example."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def add_parser(subparsers: Subparsers, name: str, summary: str, example: str) -> argparse.ArgumentParser:
-    """A sub-command's parser; its help ends with an example."""
+    """Add a sub-command's parser; its help ends with an example."""
     return subparsers.add_parser(
         name,
         help=summary,

@@ -44,7 +44,7 @@ def sign(args: argparse.Namespace) -> int:
 
 
 def _not_compared(others: str) -> str:
-    """What a verdict must add of a bundle that other versions wrote."""
+    """Return what a verdict must add for a bundle that other versions wrote."""
     if not others:
         return ""
     return f"; its C code and int8 models were NOT compared with what an export writes: made with {others}"

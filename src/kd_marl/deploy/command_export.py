@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _episode_limit(host: Host, run: StudentRun) -> int:
-    """Steps of an episode, from the environment itself.
+    """Return the steps of an episode, from the environment itself.
 
     Raises:
         UserError: it cannot be built here.
@@ -49,7 +49,7 @@ def _episode_limit(host: Host, run: StudentRun) -> int:
 
 
 def _report(folder: Path, profile: Mapping[str, Any], lacks_buffer: bool) -> str:
-    """One line an agent, and where the bundle is."""
+    """Return one line an agent, and where the bundle is."""
     agents = profile["agents"]
     name = max(len(agent["name"]) for agent in agents)
     lines = [f"{'agent':<{name}}  width  inputs  parameters   FLOPs  flash KB  RAM KB (-Os)  int8"]

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _text(result: Mapping[str, Any], difference: str) -> str:
-    """Both scores with 95 % intervals, one a line, and whether they are of the same episodes."""
+    """Return both scores with 95 % intervals, one a line, and whether they are of the same episodes."""
     rows = [(f"bundle, {result['backend']}", result["bundle"]), ("torch student", result["torch"])]
     lines = [f"{result['task']}, seed {result['seed']}, one process an agent", ""]
     lines.append(f"{'':<18}{'episodes':>9}  {'return':>9}  {'95 % interval':<22}{'win rate':>9}  95 % interval")

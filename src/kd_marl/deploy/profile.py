@@ -23,12 +23,12 @@ _SCORED = ("student", "teacher", "random")
 
 @lru_cache
 def schema() -> dict[str, Any]:
-    """The JSON Schema of `profile.json`."""
+    """Return the JSON Schema of `profile.json`."""
     return json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
 
 
 def agent_facts(run: StudentRun, agent: int) -> dict[str, Any]:
-    """What is known of an agent before anything of it is written: interface, size and cost."""
+    """Return the facts of an agent that no file is needed for: interface, size and cost."""
     mask = run.mask
     name = mask.layout.agent_names[agent]
     rows = naming.features(mask, agent)
@@ -57,7 +57,7 @@ def agent_facts(run: StudentRun, agent: int) -> dict[str, Any]:
 
 
 def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Everything of the profile but its agents and files.
+    """Return everything of the profile but its agents and files.
 
     Args:
         run: the student.

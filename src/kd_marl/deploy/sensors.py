@@ -1,4 +1,4 @@
-"""What each sensor is worth: the student's return with it, and with its features at zero, in the same episodes."""
+"""The worth of each sensor: the student's return with it, and with its features at zero, in the same episodes."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from kd_onboard.profile import Profile
 
 
 def play_settings(host: Host, environment: str, words: Sequence[str], profile: Profile) -> SimpleNamespace:
-    """The configuration of a run of kd_student in this environment, with the seed and settings of the bundle's run.
+    """Return the configuration of a kd_student run in this environment, with the seed and settings of the bundle's.
 
     Args:
         host: whose configuration files are read.
@@ -48,7 +48,7 @@ def play_settings(host: Host, environment: str, words: Sequence[str], profile: P
 
 
 def other_episodes(profile: Profile, settings: SimpleNamespace, episodes: int) -> str:
-    """Why these episodes are not those that the torch student was evaluated in; empty if they are the same.
+    """Return why these episodes are not those that the torch student was evaluated in; empty if they are the same.
 
     Args:
         profile: the bundle's.
@@ -77,7 +77,7 @@ def other_episodes(profile: Profile, settings: SimpleNamespace, episodes: int) -
 
 
 def measured_student(profile: Profile) -> dict[str, Any]:
-    """What the torch student scored, if the profile says it as an export does; else empty: a bundle is not trusted."""
+    """Return the torch student's score. A bundle is not trusted: empty unless it reads as an export writes it."""
     student = profile.measured.get("student")
     if not isinstance(student, dict):
         return {}
@@ -88,6 +88,6 @@ def measured_student(profile: Profile) -> dict[str, Any]:
 
 
 def _recorded_arguments(profile: Profile) -> dict[str, Any]:
-    """The arguments of the environment of the bundle's run; empty if the profile has nonsense in their place."""
+    """Return the environment's arguments in the bundle's run; empty if the profile has nonsense in their place."""
     recorded = profile.raw["task"].get("env_args")
     return recorded if isinstance(recorded, dict) else {}

@@ -1,4 +1,4 @@
-"""What one agent met and did in whole episodes, as a C header that a program replays without an environment."""
+"""The trace of one agent in whole episodes, as a C header that a program replays without an environment."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def trace(host: Host, bundle: Bundle, args: Any, agent: AgentProfile, episodes: 
 
 
 def header(trace: Trace, bundle: Bundle, agent: AgentProfile) -> str:
-    """The trace as C99: sizes, and one array for each of its attributes; floats are exact."""
+    """Return the trace as C99: sizes, and one array for each of its attributes; floats are exact."""
     steps, episodes = len(trace.actions), int(trace.begins.sum())
     lines = [
         "/*",

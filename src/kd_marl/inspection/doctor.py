@@ -45,7 +45,7 @@ def doctor(args: argparse.Namespace) -> int:
 
 
 def problems() -> list[str]:
-    """What would break a run here, one line each, with the cure."""
+    """List the problems that would break a run here, one line each, with the cure."""
     found = [f"{name} is not installed: run make setup" for name in _REQUIRED if installed_version(name) is None]
     if not (3, 10) <= sys.version_info[:2] <= (3, 12):
         found.append(f"Python {platform.python_version()} is not supported: use 3.10, 3.11 or 3.12")
@@ -61,7 +61,7 @@ def problems() -> list[str]:
 
 
 def _release(distribution: str) -> tuple[int, ...]:
-    """The leading numbers of a version, (0,) if the distribution is not installed."""
+    """Return the leading numbers of a version, (0,) if the distribution is not installed."""
     parts = (installed_version(distribution) or "0").split(".")
     return tuple(int(part) for part in parts[:3] if part.isdigit())
 
@@ -83,7 +83,7 @@ def _device() -> str:
 
 
 def _host(found: list[str]) -> str:
-    """Which EPyMARL is underneath; what is wrong with it is added to `found`."""
+    """Name the EPyMARL underneath, and add its problems to `found`."""
     try:
         with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always", UserWarning)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:
-    """Prints name and value, one pair a line, values aligned; an absent value is a dash."""
+    """Print name and value, one pair a line, values aligned; an absent value is a dash."""
     pairs = [(name, "-" if value is None else str(value)) for name, value in facts]
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:

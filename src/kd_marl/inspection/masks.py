@@ -47,14 +47,14 @@ def masks(args: argparse.Namespace) -> int:
 
 
 def _described(host: Host, settings: Any) -> dict[str, Any]:
-    """What the environment says of itself."""
+    """Return the facts that the environment states of itself."""
     environments.check_installed(host, settings)
     settings.env_args["seed"] = 0
     return environments.probe(host, settings)
 
 
 def _sized(args: argparse.Namespace, settings: Any) -> dict[str, Any]:
-    """What SMAX would say of a battle of these sizes.
+    """Return the facts that SMAX would state for a battle of these sizes.
 
     Raises:
         UserError: the environment is another, or the sizes are none.

@@ -67,11 +67,11 @@ def train(args: argparse.Namespace) -> int:
 
 
 def _plain(value: Any) -> object:
-    """Nested facts as JSON, on one line."""
+    """Write nested facts as JSON, on one line."""
     return json.dumps(value) if isinstance(value, dict | list) else value
 
 
 def _greedy(facts: Mapping[str, Any]) -> str:
-    """The measured return of the greedy policy, mean and standard deviation over episodes."""
+    """Return the measured return of the greedy policy, mean and standard deviation over episodes."""
     greedy = (facts["test"] or {}).get("greedy")
     return "-" if greedy is None else f"{greedy['return_mean']:.2f} ± {greedy['return_std']:.2f}"

@@ -68,7 +68,7 @@ class Point:
 
 
 def measure(sweep: Sweep) -> dict[str, Any]:
-    """Everything that the figure and the page show, from finished runs.
+    """Gather everything that the figure and the page show from finished runs.
 
     Args:
         sweep: whose students are made; their bundles are written where they are missing.
@@ -153,14 +153,14 @@ def _score(result: Mapping[str, Any]) -> float:
 
 
 def half_interval(values: Sequence[float]) -> float | None:
-    """Half of the 95 % interval of the mean, by Student's t over the values; None for fewer than two."""
+    """Return half of the 95 % interval of the mean, by Student's t over the values; None for fewer than two."""
     if len(values) < 2:
         return None
     return mean_interval(0.0, float(np.std(values)), len(values))[1]
 
 
 def front(points: Sequence[Point]) -> list[bool]:
-    """Which points are on the front: no other has as high a retention for at most as many FLOPs."""
+    """Return which points are on the front: no other has as high a retention for at most as many FLOPs."""
     return [
         not any(
             other is not point and other.flops <= point.flops and other.retention >= point.retention for other in points
@@ -170,7 +170,7 @@ def front(points: Sequence[Point]) -> list[bool]:
 
 
 def knee(points: Sequence[Point]) -> int:
-    """Index of the knee, `KNEE_RULE`; the points are marked with whether they are on the front."""
+    """Return the index of the knee, `KNEE_RULE`; each point says whether it is on the front."""
     for index in (places := sorted((i for i, p in enumerate(points) if p.on_front), key=lambda i: points[i].flops)):
         here = points[index]
         gains = [
@@ -184,7 +184,7 @@ def knee(points: Sequence[Point]) -> int:
 
 
 def paper_points(task: str, teacher_flops: float) -> list[dict[str, Any]]:
-    """The paper's students of a task; none for a task that it has not.
+    """Return the paper's students of a task; none for another task.
 
     Args:
         task: the task.
@@ -218,7 +218,7 @@ def write(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def page(facts: Mapping[str, Any]) -> str:
-    """The Markdown page: the figure, a table, and how to read both."""
+    """Return the Markdown page: the figure, a table, and how to read both."""
     preset = f", {facts['masks_preset']}" if facts["masks_preset"] else ""
     seeds = facts["points"][0]["seeds"]
     spread = "± 95 % interval over seeds" if len(seeds) > 1 else "one seed, so no interval"
@@ -250,7 +250,7 @@ def page(facts: Mapping[str, Any]) -> str:
 
 
 def _short(commit: str | None) -> str:
-    """Seven digits, and whether the source tree had changes."""
+    """Shorten a commit to seven digits, and say whether the source tree had changes."""
     return "unknown" if commit is None else commit[:7] + ("+changes" if commit.endswith("+changes") else "")
 
 

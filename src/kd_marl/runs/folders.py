@@ -1,4 +1,4 @@
-"""Where finished runs are."""
+"""The folders that hold finished runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kd_core.host import SOURCE_ROOT
 
 
 def results_folders() -> list[Path]:
-    """The `results` folders of the current directory, of this project and of the EPyMARL checkout in use."""
+    """Return the `results` folders of the current directory, of this project and of the EPyMARL checkout in use."""
     tops = [Path.cwd(), SOURCE_ROOT.parent]
     if home := os.environ.get("EPYMARL_HOME"):
         tops.append(Path(home).expanduser())

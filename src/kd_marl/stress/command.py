@@ -90,7 +90,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _updated(run: StudentRun, words: Sequence[str]) -> tuple[int, StudentRun]:
-    """The batch size, and the run with what follows ``with`` put into its configuration.
+    """Return the batch size, and the run with what follows ``with`` put into its configuration.
 
     Raises:
         UserError: a key that cannot be changed.
@@ -109,7 +109,7 @@ def _updated(run: StudentRun, words: Sequence[str]) -> tuple[int, StudentRun]:
 
 
 def _line(args: argparse.Namespace) -> str:
-    """The command line that makes this again."""
+    """Return the command line that makes this again."""
     words = ["kd-marl", "stress", str(args.student), "--episodes", str(args.episodes)]
     for name in ("dropout", "noise", "delay", "dead", "maps"):
         if (given := getattr(args, name)) is not None:

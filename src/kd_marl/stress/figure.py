@@ -32,7 +32,7 @@ _RETENTIONS = (
 
 
 def figure(facts: Mapping[str, Any]) -> str:
-    """The SVG.
+    """Return the SVG.
 
     Args:
         facts: the content of ``stress.json``.
@@ -90,7 +90,7 @@ def figure(facts: Mapping[str, Any]) -> str:
 
 
 def _labels(kind: str, panel: Sequence[Mapping[str, Any]], task: str) -> list[str]:
-    """What stands under the axis; first the undisturbed level."""
+    """Return the labels under the axis; first the undisturbed level."""
     if kind == "map":
         return [task, *(row["task"] for row in panel[1:])]
     if kind == "dead":
@@ -99,7 +99,7 @@ def _labels(kind: str, panel: Sequence[Mapping[str, Any]], task: str) -> list[st
 
 
 def _range(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-    """Per cent at the ends of the lower axis: every retention, 0 to 100 at least, with some room."""
+    """Return the per cent at the ends of the lower axis: every retention, 0 to 100 at least, with some room."""
     ends = (f"{key}{end}" for _, key, *_ in _RETENTIONS for end in ("", "_low", "_high"))
     values = [100 * row[end] for end in ends for row in rows if row[end] is not None]
     low = min([0.0, *(max(value, LEAST) for value in values)])
@@ -116,7 +116,7 @@ def _points(
     marker: str,
     aside: float,
 ) -> None:
-    """One series: ``ends`` are its means and the lower and upper ends of their intervals; what is None is left out."""
+    """Draw one series: ``ends`` are its means and the lower and upper ends of their intervals; None is left out."""
     middle, low, high = (np.array([np.nan if value is None else scale * value for value in part]) for part in ends)
     bars = np.clip(np.nan_to_num([middle - low, high - middle]), 0, None)
     places = np.arange(len(middle)) + aside

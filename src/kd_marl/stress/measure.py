@@ -77,11 +77,11 @@ class Match:
         self.batch = Arena(host, self.args, episodes).block
 
     def teacher_mac(self, scheme: dict[str, Any], options: Any) -> PolicyMAC:
-        """The greedy teacher."""
+        """Return the greedy teacher."""
         return self.teacher.mac
 
     def student_mac(self, scheme: dict[str, Any], options: Any) -> PolicyMAC:
-        """The greedy student: the environment is whole, this controller hides what its mask hides."""
+        """Return the greedy student: the environment is whole, this controller hides what its mask hides."""
         mac = HeteroMAC(scheme, None, options)
         mac.agent.load_state_dict(self.run.network.state_dict())
         mac.greedy = True
@@ -139,13 +139,13 @@ class Spread:
         self._squares += (obs.square() * acting).sum(dim=(0, 1)).numpy()
 
     def std(self) -> np.ndarray:
-        """``(agents, obs_size)`` float64; 0 for a feature that never changes and an agent that never acts."""
+        """Return ``(agents, obs_size)`` float64; 0 for a feature that never changes and an agent that never acts."""
         count = np.maximum(self._count, 1)
         return np.sqrt(np.maximum(self._squares / count - np.square(self._sum / count), 0))
 
 
 def find_teacher(run: StudentRun, given: Path | None, results: Sequence[Path]) -> TeacherArtifact:
-    """The teacher that a student was distilled from.
+    """Return the teacher that a student was distilled from.
 
     Args:
         run: the student.
@@ -178,7 +178,7 @@ def find_teacher(run: StudentRun, given: Path | None, results: Sequence[Path]) -
 
 
 def identity(match: Match) -> dict[str, Any]:
-    """What a result is of: rows that were measured under the same facts stay."""
+    """Return the facts that identify a result: rows that were measured under the same facts stay."""
     args = match.args
     return {
         "task": args.map_name,
@@ -192,7 +192,7 @@ def identity(match: Match) -> dict[str, Any]:
 
 
 def measured_rows(file: Path, facts: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What is there already: the file's content and its rows; nothing, if it is of something else.
+    """Return the content and rows of a file that is there; nothing if they are of other facts.
 
     Raises:
         UserError: the file is no such result.
@@ -271,5 +271,5 @@ def measure(match: Match, trials: Sequence[Trial], notes: Sequence[str], command
 
 
 def _order(entry: Mapping[str, Any]) -> tuple[int, float, str]:
-    """Where a row of an earlier call stands."""
+    """Return the place of a row of an earlier call."""
     return Trial(entry["kind"], entry["name"], entry["level"], entry["task"]).order

@@ -14,7 +14,7 @@ _RETENTION = {
 
 
 def page(facts: Mapping[str, Any], figure: str | None) -> str:
-    """The page.
+    """Return the page.
 
     Args:
         facts: the content of ``stress.json``.
@@ -43,7 +43,7 @@ def page(facts: Mapping[str, Any], figure: str | None) -> str:
 
 
 def table(facts: Mapping[str, Any]) -> list[str]:
-    """The rows of the Markdown table, the columns aligned for a terminal too."""
+    """Return the rows of the Markdown table, the columns aligned for a terminal too."""
     measures = facts["measures"]
     cells = [
         [
@@ -69,7 +69,7 @@ def table(facts: Mapping[str, Any]) -> list[str]:
 
 
 def score(facts: Mapping[str, Any], value: float) -> str:
-    """A win rate in per cent, or a return."""
+    """Return a win rate in per cent, or a return."""
     return f"{100 * value:.1f} %" if facts["measures"] == "win rate" else f"{value:.2f}"
 
 

@@ -29,21 +29,21 @@ class Scores:
 
     @property
     def has_wins(self) -> bool:
-        """Whether the environment says which episodes are won."""
+        """Return whether the environment says which episodes are won."""
         return not np.isnan(self.won).any()
 
     @property
     def values(self) -> np.ndarray:
-        """What is measured of each episode: whether it was won, else its return."""
+        """Return the measure of each episode: 1 or 0 for won or lost, else its return."""
         return self.won if self.has_wins else self.returns
 
     @property
     def mean(self) -> float:
-        """Win rate, else mean return."""
+        """Return the win rate, else the mean return."""
         return float(self.values.mean())
 
     def interval(self) -> tuple[float | None, float | None]:
-        """The 95 % interval of `mean` over the episodes: Wilson's of a win rate, Student's of a return."""
+        """Return the 95 % interval of `mean` over the episodes: Wilson's of a win rate, Student's of a return."""
         count = len(self.values)
         if self.has_wins:
             return share_interval(self.mean, count)
@@ -51,7 +51,7 @@ class Scores:
 
 
 def row(trial: Trial, teacher: Scores, student: Scores, whole: Scores) -> dict[str, Any]:
-    """One entry of ``rows`` in ``stress.json`` (docs/formats.md).
+    """Return one entry of ``rows`` in ``stress.json`` (docs/formats.md).
 
     Args:
         trial: what both met.
@@ -81,7 +81,7 @@ def row(trial: Trial, teacher: Scores, student: Scores, whole: Scores) -> dict[s
 
 
 def retention_of(scores: Scores, against: Scores) -> tuple[float | None, float | None, float | None]:
-    """Retention, and its 95 % interval over the episodes by the paired percentile bootstrap.
+    """Return the retention, and its 95 % interval over the episodes by the paired percentile bootstrap.
 
     Where none or all of the episodes are won, all resamples are alike and say nothing: there the ends are those of the
     win rate's own interval, over the other's win rate.

@@ -83,7 +83,7 @@ def attempt(job: Job, stop: threading.Event | None = None, wait: float = 1.0, af
 
 
 def _log_of(job: Job) -> BinaryIO:
-    """Its log, to write on.
+    """Open its log to write on.
 
     Raises:
         UserError: it cannot be written.
@@ -98,7 +98,7 @@ def _log_of(job: Job) -> BinaryIO:
 
 
 def judge(status: int, found: Path | None, stopped: bool, log: Path, said: int) -> Report:
-    """How an attempt ended.
+    """Return how an attempt ended.
 
     Args:
         status: the process's exit status; negative: the signal that ended it.

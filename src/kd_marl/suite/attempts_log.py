@@ -64,7 +64,7 @@ class Attempt:
 
 
 def state_of(finished: bool, held: bool, attempts: Sequence[Attempt], retries: int) -> State:
-    """A run's state.
+    """Return a run's state.
 
     Args:
         finished: whether its result is on disk.
@@ -85,7 +85,7 @@ def state_of(finished: bool, held: bool, attempts: Sequence[Attempt], retries: i
 
 
 def kills(attempts: Sequence[Attempt]) -> int:
-    """How often in a row a run was killed, up to its last attempt."""
+    """Count how often in a row a run was killed, up to its last attempt."""
     count = 0
     for attempt in reversed(attempts):
         if attempt.outcome != Outcome.KILLED:
@@ -97,7 +97,7 @@ def kills(attempts: Sequence[Attempt]) -> int:
 
 
 def spent(attempts: Sequence[Attempt]) -> float | None:
-    """Seconds that attempts took; None if nobody was left to note when one of them ended."""
+    """Return the seconds that attempts took; None if nobody was left to note when one of them ended."""
     seconds = [attempt.ended - attempt.started for attempt in attempts if attempt.ended is not None]
     return sum(seconds) if len(seconds) == len(attempts) else None
 
@@ -109,7 +109,7 @@ class AttemptsLog:
         self._file, self._label = file, label
 
     def attempts(self) -> list[Attempt]:
-        """Oldest first; none if there is no file, or a damaged one."""
+        """Return them, oldest first; none if there is no file, or a damaged one."""
         if not self._file.is_file():
             return []
         try:

@@ -29,16 +29,16 @@ class Pool(Protocol):
     slots: int
 
     def room(self, cpus: int) -> bool:
-        """Whether a job of so many processors may be submitted."""
+        """Return whether a job of so many processors may be submitted."""
 
     def submit(self, job: Job, afresh: bool) -> None:
         """Start a job, or queue it."""
 
     def running(self) -> list[Job]:
-        """What runs now."""
+        """Return what runs now."""
 
     def ended(self, timeout: float) -> list[tuple[Job, Report]]:
-        """What has ended since the last call; waits at most ``timeout`` seconds for it."""
+        """Return what has ended since the last call; waits at most ``timeout`` seconds for it."""
 
     def close(self) -> None:
         """Interrupt what runs, and wait until it has ended."""
@@ -60,7 +60,7 @@ class Found:
 
 
 def look(plan: Plan, label: str) -> Found:
-    """The state of a job, from what is on disk; what is damaged there breaks this job and not others."""
+    """Return the state of a job, from what is on disk; what is damaged there breaks this job and not others."""
     try:
         job = plan.job(label)
         if job is None:
@@ -226,7 +226,7 @@ class Campaign:
         self.show.tick(running, max([seconds_left(flying, known, self.pool.slots), *others]) if enough else None)
 
     def _left(self, job: Job, now: float) -> float | None:
-        """Seconds that a job will go on for, which somebody is at; None: not known."""
+        """Return the seconds that a running job will still take; None: not known."""
         attempts, whole = job.attempts_log.attempts(), self._durations.of(job.kind)
         if not attempts or whole is None:
             return None
@@ -235,6 +235,6 @@ class Campaign:
         return max(0.0, whole - before - (now - attempts[-1].started))
 
     def _waits(self, node: Node) -> float | None:
-        """Seconds that a job will take once it is tried; None: not known."""
+        """Return the seconds that a job will take once it is tried; None: not known."""
         whole = self._durations.of(node.kind)
         return None if whole is None else max(0.0, whole - self._spent.get(node.label, 0.0))

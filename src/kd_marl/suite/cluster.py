@@ -65,7 +65,7 @@ class RayPool:
         self._running: dict[Any, Job] = {}
 
     def room(self, cpus: int) -> bool:
-        """Whether a job may be handed over: Ray queues what does not fit, and a cluster may grow to fit it."""
+        """Return whether a job may be handed over: Ray queues what does not fit, and a cluster may grow to fit it."""
         used = sum(job.cpus for job in self._running.values())
         return self._limit is None or used + cpus <= self._limit or not used
 
@@ -76,11 +76,11 @@ class RayPool:
         self._running[task.remote(job, wait=_PATIENCE, afresh=afresh)] = job
 
     def running(self) -> list[Job]:
-        """What runs now, as the locks tell; the rest is queued."""
+        """Return what runs now, as the locks tell; the rest is queued."""
         return [job for job in self._running.values() if owner(job.lock) is not None]
 
     def ended(self, timeout: float) -> list[tuple[Job, Report]]:
-        """What has ended; waits for something to end, but not longer than ``timeout`` seconds."""
+        """Return what has ended; waits for something to end, but not longer than ``timeout`` seconds."""
         if not self._running:
             time.sleep(timeout)
             return []
@@ -110,7 +110,7 @@ class RayPool:
 
 
 def _in_worker(job: Job, wait: float, afresh: bool) -> Report:
-    """`attempt` where a cancelled task is an interrupt, whatever the worker was started by."""
+    """Run `attempt` where a cancelled task is an interrupt, whatever started the worker."""
     # A worker inherits that a shell's background jobs ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return attempt(job, wait=wait, afresh=afresh)

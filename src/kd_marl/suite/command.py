@@ -71,7 +71,7 @@ def _pool(args: argparse.Namespace) -> Pool:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """A terminal's Ctrl-C, also of a job in the background, and a batch system's SIGTERM end the runs alike."""
+    """End the runs alike by a terminal's Ctrl-C, in the background too, and by a batch system's SIGTERM."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, signal.default_int_handler) for number in numbers]
     try:

@@ -29,12 +29,12 @@ class Lines:
         self._merged: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def environment(self, task: Task) -> tuple[str, str]:
-        """The registered environment of a task, and the name that the task has in runs and in the zoo."""
+        """Return the registered environment of a task, and the name that the task has in runs and in the zoo."""
         _, config = self.stage("kd_teacher", task)
         return config["env"], config["map_name"]
 
     def distils(self, task: Task, method: Method) -> bool:
-        """Whether a method's learner looks for a teacher before it starts (kd_marl.plugin.lifecycle).
+        """Return whether a method's learner looks for a teacher before it starts (kd_marl.plugin.lifecycle).
 
         Raises:
             UserError: a configuration, a key or a learner that does not exist.
@@ -49,7 +49,7 @@ class Lines:
         return hasattr(self._host.learners[name], "prepare_run")
 
     def cell(self, cell: Cell, **own: Any) -> Line:
-        """The words after ``python src/main.py`` of a run of the grid, and its configuration.
+        """Return the words after ``python src/main.py`` of a run of the grid, and its configuration.
 
         Args:
             cell: which run.
@@ -64,12 +64,12 @@ class Lines:
         return self._line(base, method.config, task.env, {**added, "seed": cell.seed})
 
     def sacred_folder(self, cell: Cell) -> Path:
-        """Where the host keeps what such runs leave: under the algorithm's own name, whatever ``name`` says."""
+        """Return where the host keeps what such runs leave: under the algorithm's own name, whatever ``name`` says."""
         base = self._base(self._suite.tasks[cell.task], self._suite.methods[cell.method], cell.limits)
         return self._results / "sacred" / base["name"] / self.cell(cell)[1]["map_name"]
 
     def stage(self, algorithm: str, task: Task, **own: Any) -> Line:
-        """The same for a task's teacher or buffer: what means the same to every stage, and what is the stage's own."""
+        """Do the same for a task's teacher or buffer: keys that all stages share, and those of the stage itself."""
         kept = {
             key: value
             for given in (self._suite.overrides, task.overrides, self._suite.updates)
@@ -92,7 +92,7 @@ class Lines:
         return {**suite.overrides, **task.overrides, **limits, **method.overrides, **suite.updates}
 
     def _base(self, task: Task, method: Method, limits: str) -> dict[str, Any]:
-        """A method's configuration on a task under limits; every key that is overridden is checked."""
+        """Return a method's configuration on a task under limits; every key that is overridden is checked."""
         where = f"methods.{method.name} on tasks.{task.name} under {limits}"
         overrides = self._overrides(task, method, self._suite.limits[limits])
         base = self._assemble(where, method.config, task.env, overrides)
@@ -125,5 +125,5 @@ class Lines:
 
 
 def _word(key: str, value: Any) -> str:
-    """``key=value`` as it is typed after ``with``: text as it stands, everything else as Python writes it."""
+    """Return ``key=value`` as it is typed after ``with``: text as it stands, everything else as Python writes it."""
     return f"{key}={value}"

@@ -74,7 +74,7 @@ def locked(file: Path, wait: float = 0.0) -> Iterator[Lock | None]:
 
 
 def owner(file: Path) -> str | None:
-    """Who holds a run now, as ``machine, process 123``; None if nobody does."""
+    """Return who holds a run now, as ``machine, process 123``; None if nobody does."""
     try:
         descriptor = os.open(file, os.O_RDONLY)
     except FileNotFoundError:

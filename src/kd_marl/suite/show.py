@@ -64,7 +64,7 @@ class Show:
             self.say(f"{words} {label}" + (f": {reason}" if reason else ""))
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Print a line of its own."""
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         else:
