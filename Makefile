@@ -60,11 +60,12 @@ demo: setup ## distil students from a bundled teacher and print the result table
 test: setup ## all tests; part of them: make test TESTS="tests/kd_learners/test_losses.py -k kl"
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(TEST_JOBS) --dist worksteal --timeout 600 -m "not strict" $(TESTS)
 
-check: lint type ## what CI asks before the tests: lint, format, types
+check: lint type ## what CI asks before the tests: lint, format, imports, types
 
 lint: setup
 	$(PY) -m ruff check $(CODE)
 	$(PY) -m ruff format --check $(CODE)
+	$(VENV)/bin/lint-imports --no-logo --no-cache
 
 type: setup
 	$(PY) -m mypy

@@ -70,6 +70,7 @@ setup(
         "track": ["tensorboard>=2.15", "wandb>=0.17"],
         "dev": [
             "hypothesis>=6.100",
+            "import-linter>=2.15",
             "mypy>=1.11",
             "pytest>=8",
             "pytest-timeout>=2.3",

@@ -37,7 +37,7 @@ from envs.hetero_mask.presets import LIMITS  # noqa: E402
 from kd_core import files  # noqa: E402
 from kd_core.costs.flops import closed_formula  # noqa: E402
 from kd_core.errors import UserError  # noqa: E402
-from kd_marl.deploy import bundle as exporting  # noqa: E402
+from kd_marl.deploy import export as exporting  # noqa: E402
 from kd_marl.deploy import int8, latency, onnx_graph  # noqa: E402
 from kd_marl.deploy.weights import agent_weights  # noqa: E402
 from kd_onboard.agent import OnboardAgent  # noqa: E402

@@ -31,7 +31,7 @@ from kd_core.host import get_host
 get_host()
 
 from kd_core import files  # noqa: E402
-from kd_marl.deploy import bundle, int8, latency, replay  # noqa: E402
+from kd_marl.deploy import export, int8, latency, replay  # noqa: E402
 from kd_marl.runs.student_run import StudentRun, load_student  # noqa: E402
 from kd_onboard.bundle import read_bundle  # noqa: E402
 from kd_onboard.profile import CSource  # noqa: E402
@@ -100,8 +100,8 @@ def compare(run: StudentRun, steps: int, scratch: Path, buffer_folder: Path | No
     if buffer is None:
         raise UserError(f"the expert buffer of {run.record} is not found: export one with --config=kd_export")
     folder = scratch / "bundle"
-    options = bundle.Options(False, False, "raise", None)
-    bundle.export(run, folder, buffer.facts["episode_limit"], buffer, options)
+    options = export.Options(False, False, "raise", None)
+    export.export(run, folder, buffer.facts["episode_limit"], buffer, options)
     made = read_bundle(folder)
     wanted = -(-steps * buffer.episodes // max(buffer.steps, 1))
     episodes = replay.from_buffer(buffer, run.mask, wanted, run.facts["seed"])

@@ -75,7 +75,7 @@ def attach(host: Any, watch: Stopwatch, count_flops: bool, result: dict[str, Any
     sequential = host.run.run_sequential
 
     def timed(args: Any, logger: Any) -> None:
-        from kd_marl.plugin.lifecycle import replaced
+        from kd_marl.plugin.registries import replaced
 
         result["settings"] = _settings(args)
         needs: list[dict[str, int]] = []
@@ -100,13 +100,14 @@ def attach(host: Any, watch: Stopwatch, count_flops: bool, result: dict[str, Any
         class TimedLearner(host.learners[args.learner]):  # type: ignore[misc]
             """The learner of the run."""
 
+            done = False
+
             def train(self, batch: Any, t_env: int, episode_num: int) -> None:
                 """Learn, timed."""
                 with watch.part("learn"):
                     super().train(batch, t_env, episode_num)
                 if watch.end_block(t_env):
-                    # The loop of either host reads args.t_max before every block of episodes.
-                    args.t_max = -1
+                    self.done = True
                 if count_flops:
                     from speed_flops import needed
 
@@ -115,8 +116,8 @@ def attach(host: Any, watch: Stopwatch, count_flops: bool, result: dict[str, Any
                         needs.append(needed(self, batch))
                     watch.discard()
 
-            def report_run(self, folder: Path | None) -> None:
-                """No evaluation: nobody reads it."""
+            def compared(self) -> None:
+                """Evaluate nothing: nobody reads it."""
 
         with (
             replaced(host.runners, args.runner, TimedRunner),

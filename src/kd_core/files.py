@@ -61,6 +61,16 @@ def write_bytes(path: Path | str, data: bytes) -> None:
         _discard(temporary)
 
 
+def check_parent(file: Path) -> None:
+    """See that a file can be written where it is asked for, before the work that it is to hold.
+
+    Raises:
+        UserError: its folder does not exist.
+    """
+    if not file.expanduser().absolute().parent.is_dir():
+        raise UserError(f"cannot write {file}: there is no folder {file.parent}")
+
+
 def write_json(path: Path | str, value: Mapping[str, Any]) -> None:
     """Writes `value` as indented JSON. Not-a-number and infinity are refused, since JSON has neither."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)

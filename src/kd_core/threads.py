@@ -13,16 +13,13 @@ _given: str | None = None
 
 
 def limit() -> None:
-    """One thread, unless and until :func:`use` says otherwise; call it before torch is imported."""
+    """One thread, until a learner asks for :func:`count`; call it before torch is imported."""
     global _given
     _given = os.environ.get(_VARIABLE)
     os.environ.setdefault(_VARIABLE, "1")
 
 
-def use(count: int) -> None:
-    """Compute with ``count`` threads; 0: as many as ``OMP_NUM_THREADS`` says, or every core this process may use."""
-    import torch
-
+def count(asked: int) -> int:
+    """``asked`` threads; 0: as many as ``OMP_NUM_THREADS`` says, or every core that this process may use."""
     every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    asked = int(_given) if _given is not None and _given.isdigit() else every
-    torch.set_num_threads(count or max(1, asked))
+    return asked or max(1, int(_given) if _given is not None and _given.isdigit() else every)

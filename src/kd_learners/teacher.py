@@ -76,7 +76,7 @@ class TeacherLearner(Stage):
         self.optimiser = torch.optim.Adam(groups, eps=self.settings.optim_eps)
         self.initial_lr = [group["lr"] for group in self.optimiser.param_groups]
         self.follower = self._make_follower()
-        threads.use(self.settings.torch_threads)
+        torch.set_num_threads(threads.count(self.settings.torch_threads))
         mac.half_precision = self.settings.half_precision
         self.returns = RunningMoments()
         self.steps = self.first_step = 0

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from kd_core.errors import UserError
 from kd_marl.commands import buffer, bundle, doctor, export, masks, pareto, report, run, stress, suite, teachers
 
-# Each has `add(subparsers)`, which registers its parser and, as the parser's `run`, its function (args) -> exit status.
+# Each has `add(subparsers)`, which registers its parser and, as the parser's `run`, its `Work`.
 _COMMANDS = (buffer, teachers, masks, export, bundle, run, pareto, stress, suite, report, doctor)
 
 _DESCRIPTION = """Looks after what runs leave behind and shows what they would do.
@@ -27,10 +27,10 @@ READER_GONE = 128 + 13
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says a mistake in one line, and lets a command take EPyMARL's ``with key=value ...``."""
+    """Say a mistake in one line, and lets a command take EPyMARL's ``with key=value ...``."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """As usual; the words after ``with`` become ``updates`` of a command that has them, options may follow."""
+        """Parse as usual; in commands that have ``updates``, the words after ``with`` are those. Options may follow."""
         words = list(sys.argv[1:] if args is None else args)
         if "with" not in words or self.get_default("updates") is None:
             return super().parse_known_args(words, namespace)
@@ -41,12 +41,12 @@ class _Parser(argparse.ArgumentParser):
         return parsed, rest
 
     def error(self, message: str) -> NoReturn:
-        """Ends the program with status 2."""
+        """End the program with status 2."""
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
+    """Build the parser of the whole command line."""
     parser = _Parser(
         prog="kd-marl",
         description=_DESCRIPTION,
@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Run one command.
 
     Args:
         arguments: the command line without the program's name; None to take it from `sys.argv`.
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Sacred's, at every start; the lock files pin a setuptools that still has the module.
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     try:
-        status = args.run(args)
+        status = args.run.load()(args)
         sys.stdout.flush()
         return status
     except UserError as error:

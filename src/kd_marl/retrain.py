@@ -23,7 +23,7 @@ _PLACES = frozenset({"local_results_path", "begin_with", "resume"})
 
 
 def recorded(facts: Mapping[str, Any]) -> list[list[str]]:
-    """The words behind ``python src/main.py`` of every training that made a teacher, in their order.
+    """Return the words behind ``python src/main.py`` of every training that made a teacher, in their order.
 
     Args:
         facts: those of ``teacher.json`` (docs/formats.md).
@@ -74,7 +74,7 @@ def train(facts: Mapping[str, Any], results: Path, updates: Sequence[str] = ()) 
 
 
 def _merged(words: Sequence[str], updates: Sequence[str]) -> list[str]:
-    """A command line with updates, each key once; what says where the recorded run was is left out."""
+    """Return a command line with updates, each key once; what says where the recorded run was is left out."""
     changed = {word.partition("=")[0] for word in updates} | _PLACES
     start = words.index("with") + 1 if "with" in words else len(words)
     kept = [word for word in words[start:] if word.partition("=")[0] not in changed]
@@ -82,7 +82,7 @@ def _merged(words: Sequence[str], updates: Sequence[str]) -> list[str]:
 
 
 def _made_by(line: str, results: Path) -> Path | None:
-    """The finished teacher of a command line in a results folder, the newest if there are several."""
+    """Return the finished teacher of a command line in a results folder, the newest if there are several."""
     for folder in teacher_folders([results / "models"]):
         try:
             facts = read_facts(folder)

@@ -12,7 +12,7 @@ from latency_teams import untrained_run
 
 from envs.hetero_mask.layouts import layout_for
 from envs.hetero_mask.mask import ObservationMask
-from kd_marl.deploy import bundle as exporting
+from kd_marl.deploy import export as exporting
 from kd_onboard import profile_text
 
 TASK, ACTIONS, LIMIT = "pz-mpe-simple-spread-v3", 5, 25

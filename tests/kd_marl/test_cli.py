@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
@@ -12,8 +13,8 @@ import pytest
 from kd_core.config import assemble, parse_command
 from kd_core.errors import UserError
 from kd_core.host import get_host
-from kd_marl.cli import main
-from kd_marl.commands import doctor
+from kd_marl.cli import build_parser, main
+from kd_marl.inspection import doctor
 
 COMMANDS = [
     [],
@@ -36,6 +37,34 @@ def test_every_help_ends_with_an_example(command, capsys):
     assert ended.value.code == 0
     example = capsys.readouterr().out.split("example:\n")[1]
     assert example.strip().startswith(" ".join(["kd-marl", *command]))
+
+
+def works(parser):
+    """The work of a parser and of all parsers below it."""
+    found = {work} if (work := parser.get_default("run")) else set()
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found = found.union(*(works(below) for below in action.choices.values()))
+    return found
+
+
+@pytest.mark.parametrize("work", sorted(works(build_parser()), key=str), ids=lambda work: work.name)
+def test_every_command_names_work_that_exists(work):
+    assert callable(work.load())
+
+
+@pytest.mark.parametrize("words", [["-m", "kd_marl.cli"], ["-m", "kd_marl.cli", "run"], ["-m", "main"]], ids=" ".join)
+def test_help_answers_without_torch(words):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *words, "--help"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "usage: " in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "kd_core.host" in imported
+    assert not imported & {"torch", "numpy", "sacred"}
 
 
 @pytest.mark.parametrize("arguments", [[], ["bufer"], ["buffer", "check"], ["masks", "--env-config"]], ids=" ".join)
@@ -67,8 +96,8 @@ def test_doctor_finds_nothing_wrong_here(capsys):
     ],
 )
 def test_doctor_explains_what_would_break(monkeypatch, versions, problem):
-    real = doctor.version
-    monkeypatch.setattr(doctor, "version", lambda name: versions[name] if name in versions else real(name))
+    real = doctor.installed_version
+    monkeypatch.setattr(doctor, "installed_version", lambda name: versions[name] if name in versions else real(name))
     found = doctor.problems()
     assert len(found) == 1
     assert found[0].startswith(problem)

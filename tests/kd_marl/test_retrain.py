@@ -12,8 +12,8 @@ import pytest
 
 from kd_core.artifacts.teacher import read_facts
 from kd_core.errors import UserError
+from kd_core.stages import ZOO
 from kd_marl import cli, retrain
-from kd_marl.commands.common import ZOO
 from stage_fixtures import words
 
 FIRST = "python src/main.py --config=kd_teacher --env-config=mpe with seed=1 t_max=10 local_results_path=/a"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deployed import FLAGS, compiler, network, write_c
-from kd_marl.deploy import bundle as exporting
+from kd_marl.deploy import export as exporting
 from kd_onboard import BackendError, FaultError, OnboardAgent, read_bundle
 from kd_onboard.c_backend import compile_agent
 from onboard_bundles import ACTIONS, LIMIT, SEEN, WIDTHS, student, write_bundle

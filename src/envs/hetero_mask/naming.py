@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any
 
 from envs.hetero_mask.mask import ObservationMask
@@ -86,14 +85,6 @@ def noop_action(names: list[str | None]) -> int | None:
 def identifier(agent_name: str) -> str:
     """The agent's name as part of file names and C symbols."""
     return "".join(c if c.isascii() and c.isalnum() else "_" for c in agent_name).lower()
-
-
-def package_version(distribution: str) -> str:
-    """The installed version of a package; ``unknown`` for a source tree that is not installed."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _padded(names: tuple[str, ...], n_actions: int) -> list[str | None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_core import files
-from kd_core.artifacts.teacher import WEIGHT_FILES, StateDict, TeacherArtifact, load_state
+from kd_core.artifacts.teacher_weights import WEIGHT_FILES, StateDict, TeacherArtifact, load_state
 from kd_core.errors import UserError
 
 _SWITCHES = ("use_rnn", "obs_agent_id", "obs_last_action", "obs_individual_obs")

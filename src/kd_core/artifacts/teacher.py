@@ -7,22 +7,19 @@ have no `teacher.json`; `epymarl_teacher.py` reconstructs the facts from tensor 
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from kd_core import files
+from kd_core.artifacts.epymarl_teacher import load_epymarl_checkpoint
+from kd_core.artifacts.teacher_weights import WEIGHT_FILES, TeacherArtifact, load_state
 from kd_core.errors import UserError
 from kd_core.task import Task
 
 FORMAT = "kd-marl/teacher"
 VERSION = 1
 FACTS_FILE = "teacher.json"
-WEIGHT_FILES = ("agent.th", "critic.th")
 # What fixes the networks' shapes, and what their inputs mean.
 NETWORK_FACTS = (
     "obs_size",
@@ -62,42 +59,6 @@ _KINDS: dict[str, tuple[Any, str]] = {
 }
 
 _log = logging.getLogger(__name__)
-
-StateDict = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class TeacherArtifact:
-    """A teacher as read from disk.
-
-    Attributes:
-        folder: where it was read from.
-        facts: the contents of `teacher.json` (for an EPyMARL checkpoint: the same keys, reconstructed).
-        agent_state: the actor's state dict, on the CPU.
-        critic_state: the central critic's state dict, on the CPU.
-        warnings: what the user should know, one line each (e.g. statistics that must be re-estimated).
-    """
-
-    folder: Path
-    facts: dict[str, Any]
-    agent_state: StateDict
-    critic_state: StateDict
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def task(self) -> str:
-        """The task it was trained on, e.g. ``pz-mpe-simple-spread-v3``."""
-        return self.facts["task"]
-
-    @property
-    def sha256(self) -> dict[str, str]:
-        """The sha256 of each weight file."""
-        return self.facts["sha256"]
-
-    @property
-    def normalisers(self) -> dict[str, dict[str, list[float]] | None]:
-        """Statistics ``{"reward": {"mean", "std"}, "value": {...}}``; a None entry must be re-estimated."""
-        return self.facts["normalisers"]
 
 
 def save_teacher(
@@ -174,9 +135,6 @@ def load_teacher(
     """
     folder = checkpoint_folder(Path(folder).expanduser())
     if not (folder / FACTS_FILE).is_file():
-        # Imported here because that module builds on this one.
-        from kd_core.artifacts.epymarl_teacher import load_epymarl_checkpoint
-
         return load_epymarl_checkpoint(folder, config=config, n_agents=n_agents, results_dirs=results_dirs)
     facts = read_facts(folder)
     for name in WEIGHT_FILES:
@@ -189,22 +147,6 @@ def load_teacher(
             raise UserError(f"{path} was altered: its sha256 is not the one in {FACTS_FILE}; copy the folder anew")
     agent_state, critic_state = (load_state(folder / name) for name in WEIGHT_FILES)
     return TeacherArtifact(folder, facts, agent_state, critic_state)
-
-
-def load_state(path: Path) -> StateDict:
-    """Reads a state dict of tensors, without executing anything that the file may contain."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: a teacher needs {' and '.join(WEIGHT_FILES)}") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise UserError(f"{path} is damaged or no file of plain tensors: copy it anew or train again") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(
-            f"{path} holds no state dict of tensors: a teacher needs a shared agent (rnn) and a shared critic "
-            "(cv_critic or ac_critic)"
-        )
-    return dict(state)
 
 
 def checkpoint_folder(folder: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# SciPy's statistics take a second to import: only who asks for an interval waits for them.
+from scipy.stats import binomtest, t
 
 
 def mean_interval(mean: float, std: float, count: int) -> tuple[float, float]:
@@ -13,8 +13,6 @@ def mean_interval(mean: float, std: float, count: int) -> tuple[float, float]:
         std: of the sample, with divisor ``count``.
         count: its size; for one alone the interval is the whole line.
     """
-    from scipy.stats import t
-
     if count < 2:
         return float("-inf"), float("inf")
     half = float(t.ppf(0.975, count - 1)) * std / (count - 1) ** 0.5
@@ -28,7 +26,5 @@ def share_interval(share: float, count: int) -> tuple[float, float]:
         share: of the trials that succeeded, in [0, 1].
         count: how many trials there were, one at least.
     """
-    from scipy.stats import binomtest
-
     ends = binomtest(round(share * count), count).proportion_ci(confidence_level=0.95, method="wilson")
     return float(ends.low), float(ends.high)

@@ -2,115 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-import platform
-import sys
-import warnings
-from importlib import metadata
-
-from kd_core.errors import UserError, how_to_install
-from kd_marl.commands.common import Subparsers, add_parser, print_facts
-
-_REQUIRED = ("torch", "numpy", "gymnasium", "sacred", "safetensors", "ptflops", "scipy", "PyYAML", "setuptools")
-# Distribution, module that must be importable, and what it is for.
-_ENVIRONMENTS = (
-    ("mpe2", "mpe2", "MPE tasks (pz-mpe-...): pip install mpe2"),
-    ("pettingzoo", "pettingzoo", "PettingZoo tasks (pz-...): pip install 'pettingzoo<1.26'"),
-    ("jaxmarl", "jaxmarl", f"SMAX: {how_to_install('smax')}, with Python 3.11 or later"),
-    ("smaclite", "smaclite", "--env-config=smaclite: install uoe-agents/smaclite from its repository"),
-    ("smac", "smac.env", "--env-config=sc2: install oxwhirl/smac from its repository, and StarCraft II"),
-    ("smacv2", "smacv2.env", "--env-config=sc2v2: install oxwhirl/smacv2 from its repository, and StarCraft II"),
-)
+from kd_marl.commands.common import Subparsers, add_parser
+from kd_marl.work import Work
 
 
 def add(subparsers: Subparsers) -> None:
     """Adds `doctor`."""
     summary = "Show versions, host and environment packages, and explain what is wrong (exit status 1)."
-    add_parser(subparsers, "doctor", summary, "kd-marl doctor").set_defaults(run=_doctor)
-
-
-def _doctor(args: argparse.Namespace) -> int:
-    found = problems()
-    print_facts(
-        [
-            ("kd-marl", version("kd-marl") or "run from the source tree"),
-            ("python", f"{platform.python_version()} on {platform.platform()}"),
-            *((name, version(name) or "not installed") for name in _REQUIRED),
-            ("device", _device()),
-            ("host", _host(found)),
-            *((name, _environment(name, module, purpose)) for name, module, purpose in _ENVIRONMENTS),
-        ]
+    add_parser(subparsers, "doctor", summary, "kd-marl doctor").set_defaults(
+        run=Work("kd_marl.inspection.doctor:doctor")
     )
-    for problem in found:
-        print(f"problem: {problem}")
-    print("no problems found" if not found else f"{len(found)} problem(s) found")
-    return 1 if found else 0
-
-
-def problems() -> list[str]:
-    """What would break a run here, one line each, with the cure."""
-    found = [f"{name} is not installed: run make setup" for name in _REQUIRED if version(name) is None]
-    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
-        found.append(f"Python {platform.python_version()} is not supported: use 3.10, 3.11 or 3.12")
-    if _release("setuptools") >= (82,):
-        found.append("sacred does not import with setuptools 82 or later: pip install 'setuptools<81'")
-    if version("mpe2") and (0,) < _release("pettingzoo") < (1, 24, 4):
-        found.append("mpe2 does not import with pettingzoo before 1.24.4: pip install 'pettingzoo>=1.24.4,<1.26'")
-    if version("pygame") and version("pygame-ce"):
-        found.append("pygame and pygame-ce overwrite each other: pip uninstall both, then pip install pygame-ce")
-    if version("smac") and not _importable("smac.env"):
-        found.append("the package 'smac' is another program than SMAC: pip uninstall smac, then install oxwhirl/smac")
-    return found
-
-
-def version(distribution: str) -> str | None:
-    """The installed version of a distribution, or None."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _release(distribution: str) -> tuple[int, ...]:
-    """The leading numbers of a version, (0,) if the distribution is not installed."""
-    parts = (version(distribution) or "0").split(".")
-    return tuple(int(part) for part in parts[:3] if part.isdigit())
-
-
-def _importable(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
-
-
-def _device() -> str:
-    try:
-        import torch
-    except ImportError:
-        return "unknown without torch"
-    return f"GPU {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "CPU only"
-
-
-def _host(found: list[str]) -> str:
-    """Which EPyMARL is underneath; what is wrong with it is added to `found`."""
-    from kd_core.host import get_host
-
-    try:
-        with warnings.catch_warnings(record=True) as notes:
-            warnings.simplefilter("always", UserWarning)
-            host = get_host()
-    except (UserError, ImportError) as error:
-        found.append(str(error))
-        return "unusable"
-    found.extend(str(note.message) for note in notes if "EPyMARL at" in str(note.message))
-    if host.is_bundled:
-        return "epymarl_lite, the bundled runtime (EPYMARL_HOME is not set)"
-    return f"EPyMARL {host.commit or 'of unknown commit'} at {host.config_path.parents[1]}"
-
-
-def _environment(name: str, module: str, purpose: str) -> str:
-    if not _importable(module):
-        return f"not installed; for {purpose}"
-    return version(name) or "installed"

@@ -1,14 +1,11 @@
-"""`kd-marl pareto`: students of several widths, and what each keeps for what it costs."""
+"""`kd-marl pareto`: students of several widths, and the retention of each against its cost."""
 
 from __future__ import annotations
 
-import argparse
-import signal
-import sys
 from pathlib import Path
 
-from kd_core.errors import UserError
-from kd_marl.commands.common import Subparsers, add_parser, onboard_packages
+from kd_marl.commands.common import Subparsers, add_parser
+from kd_marl.work import Work
 
 WIDTHS, SEEDS = (4, 8, 16, 32, 64), (1,)
 
@@ -37,40 +34,4 @@ def add(subparsers: Subparsers) -> None:
     )
     # What follows `with` is taken out before argparse looks, see cli.py.
     parser.usage = f"{parser.prog} [options] --env-config NAME --to DIR with env_args.key=TASK [key=value ...]"
-    parser.set_defaults(run=_pareto, updates=[])
-
-
-def _pareto(args: argparse.Namespace) -> int:
-    from kd_core.host import get_host
-
-    # First of all: an EPyMARL checkout brings its own `envs` package, which ours joins.
-    host = get_host()
-
-    from kd_core import progress
-    from kd_marl.plugin import register
-
-    with onboard_packages():
-        from kd_marl.pareto import choose as pareto
-        from kd_marl.pareto.sweep import Sweep
-    register.register(host)
-    progress.remember_terminal()
-    if args.jobs < 1:
-        raise UserError(f"--jobs is {args.jobs}: give at least 1")
-    args.to = args.to.expanduser()
-    sweep = Sweep(host, args.env_config, args.updates, args.widths, args.seeds, args.to)
-    # A terminal's Ctrl-C and a batch system's SIGTERM end the runs alike.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        sweep.make(args.jobs)
-        facts = pareto.measure(sweep)
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on with what is left", file=sys.stderr)
-        return 130
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    pareto.write(args.to, facts)
-    for point in facts["points"]:
-        knee = "  knee" if point["width"] == facts["knee"] else ""
-        print(f"width {point['width']:>3}  keeps {point['retention']:7.1%}  {point['flops']:>8.0f} FLOPs{knee}")
-    print(f"written to {args.to / 'pareto.svg'}, pareto.md and pareto.json")
-    return 0
+    parser.set_defaults(run=Work("kd_marl.pareto.command:run", host=True, extra="onboard"), updates=[])

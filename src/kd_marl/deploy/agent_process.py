@@ -53,7 +53,7 @@ class AgentProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Return its process id."""
         return self._process.pid
 
     def wait_until_ready(self) -> None:
@@ -84,7 +84,7 @@ class AgentProcess:
         self._asked = len(slots)
 
     def answer(self) -> np.ndarray:
-        """The actions asked for, int32 ``(k,)``.
+        """Return the actions asked for, int32 ``(k,)``.
 
         Raises:
             UserError: the agent refused its input, hangs or died.
@@ -124,7 +124,7 @@ class AgentProcess:
             raise UserError(f"{self.profile.label} answered {found!r}, expected {kind!r}: end it and start again")
 
     def _read(self, size: int, patience_s: float) -> bytes:
-        """Exactly ``size`` bytes of its answer."""
+        """Return exactly ``size`` bytes of its answer."""
         data, until = b"", time.monotonic() + patience_s
         descriptor = self._answers.fileno()
         while len(data) < size:

@@ -70,7 +70,7 @@ def _turned(match: re.Match[str]) -> str:
 
 
 def _block(first: int, end: int, step: int) -> str:
-    """The loop over the rows ``first`` to ``end``, ``step`` of them at a time; nothing if there are none."""
+    """Return the loop over the rows ``first`` to ``end``, ``step`` of them at a time; nothing if there are none."""
     if first == end:
         return ""
     added = "".join(f"                acc += input_a[i][k + {row}] * input_b[k + {row}][j];\n" for row in range(step))

@@ -1,4 +1,4 @@
-"""Whether a bundle is what it says: all that `read_bundle` checks, and what needs more than numpy."""
+"""The check of a bundle: all that `read_bundle` checks, and all that needs more than numpy."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import jsonschema
 import numpy as np
 import onnx
 
-from envs.hetero_mask.naming import package_version
 from kd_core.costs.budget import Budget, agent_budget
 from kd_core.costs.flops import closed_formula
 from kd_core.costs.footprint import footprint
+from kd_core.versions import package_version
 from kd_marl.deploy import csource, int8, profile
 from kd_marl.deploy.onnx_graph import policy_model, step_constants
 from kd_marl.deploy.weights import Weights
@@ -60,7 +60,7 @@ def _check_schema(bundle: Bundle) -> None:
 
 
 def _check_costs(bundle: Bundle, agent: AgentProfile) -> None:
-    """What a profile says that its agent costs must be what these sizes cost."""
+    """Refuse a profile whose costs are not those of its sizes."""
     bytes_of = footprint(agent.inputs, agent.width, agent.n_actions)
     said = bundle.profile.raw["agents"][agent.index]
     true = {
@@ -80,7 +80,7 @@ def _check_costs(bundle: Bundle, agent: AgentProfile) -> None:
 
 
 def check_budgets(bundle: Bundle, budgets: Sequence[Budget]) -> None:
-    """Whether a bundle fits budgets other than its own.
+    """Refuse a bundle that does not fit budgets other than its own.
 
     Args:
         bundle: a bundle that `check_bundle` has found sound.
@@ -137,7 +137,7 @@ def _read_onnx(bundle: Bundle, path: str) -> onnx.ModelProto:
 
 
 def _check_c(bundle: Bundle, agent: AgentProfile, weights: Weights) -> None:
-    """The numbers in the C source are the weights, and the code around them is what an export writes."""
+    """Refuse C that holds other numbers than the weights, or other code than an export writes."""
     assert agent.c is not None, "the schema asks for it"
     header, source = (f"{agent.c.folder}/{file}" for file in (csource.HEADER, csource.SOURCE))
     if (agent.c.header, agent.c.sources) != (header, (source,)):
@@ -168,7 +168,7 @@ def _check_c(bundle: Bundle, agent: AgentProfile, weights: Weights) -> None:
 
 
 def other_versions(bundle: Bundle) -> str:
-    """The packages that are not those that wrote a bundle, so that they may write it otherwise; empty if all are."""
+    """Name the packages that have another version here than where the bundle was written; empty if none has."""
     made = bundle.profile.provenance["versions"]
     here = {name: package_version(name) for name in made}
     return ", ".join(f"{name} {made[name]} (here {here[name]})" for name in made if here[name] != made[name])

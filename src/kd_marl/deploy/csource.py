@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from emx_onnx_cgen.compiler import Compiler, CompilerOptions
 
-from envs.hetero_mask.naming import package_version
+from kd_core.versions import package_version
 from kd_marl.deploy.c_products import turn_products
 from kd_marl.deploy.onnx_graph import step_model
 from kd_marl.deploy.weights import Weights, sizes
@@ -29,7 +29,7 @@ def c_files(
     features: Sequence[Mapping[str, Any]],
     actions: Sequence[str | None],
 ) -> dict[str, str]:
-    """The sources of one agent.
+    """Return the sources of one agent.
 
     Args:
         weights: its network.
@@ -71,7 +71,7 @@ def c_files(
 
 @lru_cache
 def _generator() -> Compiler:
-    """One for all agents: it reads its templates anew each time it is made, which takes longer than all the rest."""
+    """Make one generator for all agents: to read its templates takes longer than all the rest."""
     options = CompilerOptions(
         # Not the agent's: the template renames it.
         model_name="kd_agent_model",
@@ -84,7 +84,7 @@ def _generator() -> Compiler:
 
 
 def largest_feature(weights: Weights) -> np.float32:
-    """A bound on the size of features within which no sum in the network overflows float32.
+    """Return a bound on the size of features within which no sum in the network overflows float32.
 
     With |x| <= B, an aligned unit is at most a = (row sum of |align.weight|) B + |bias|, and a gate's input at most
     (row sum of |gru.weight_ih|) a plus what the state, within -1 and 1, and the biases add.
@@ -104,6 +104,6 @@ def _listed(lines: Sequence[str]) -> str:
 
 
 def comment(text: str) -> str:
-    """Text that cannot end a C comment, or begin one, or hold anything but printable ASCII."""
+    """Return text that cannot end a C comment, or begin one, or hold anything but printable ASCII."""
     plain = "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
     return plain.replace("*/", "*?").replace("/*", "?*").replace("@", "?")

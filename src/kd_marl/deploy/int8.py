@@ -45,7 +45,7 @@ class Quantised:
 
 
 def quantise_checked(weights: Weights, seen: Sequence[replay.Seen]) -> Quantised:
-    """As much of a network in int8 as `LEAST_AGREEMENT` allows for every agent that runs it.
+    """Quantise as much of a network as `LEAST_AGREEMENT` allows for every agent that runs it.
 
     Args:
         weights: the network.
@@ -70,7 +70,7 @@ def quantise_checked(weights: Weights, seen: Sequence[replay.Seen]) -> Quantised
 
 
 def quantise(weights: Weights, excluded: tuple[str, ...] = ()) -> bytes:
-    """The ONNX file with 8-bit weights, one scale an output, and activations quantised as they come.
+    """Return the ONNX file with 8-bit weights, one scale an output, and activations quantised as they come.
 
     Args:
         weights: the network.
@@ -103,14 +103,14 @@ def quantise(weights: Weights, excluded: tuple[str, ...] = ()) -> bytes:
 
 
 def _actions(model: bytes, seen: replay.Seen, width: int) -> np.ndarray:
-    """The actions ``(episodes, time)`` of a network on its own: a batch of more than one would share its scales."""
+    """Return a network's actions ``(episodes, time)``, one episode a batch: larger ones would share their scales."""
     step = onnx_step(model)
     rows = [replay.run(step, seen.features[[e]], seen.available[[e]], width)[1] for e in range(len(seen.features))]
     return np.concatenate(rows)
 
 
 def session(model: bytes) -> onnxruntime.InferenceSession:
-    """A session on one thread: at these sizes a second one costs more than the network."""
+    """Open a session on one thread: at these sizes a second one costs more than the network."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -118,7 +118,7 @@ def session(model: bytes) -> onnxruntime.InferenceSession:
 
 
 def onnx_step(model: bytes) -> replay.Step:
-    """An agent's ONNX file as a `replay.Step`."""
+    """Open an agent's ONNX file as a `replay.Step`."""
     opened = session(model)
 
     def step(features: np.ndarray, available: np.ndarray, state: np.ndarray) -> replay.StepOutcome:

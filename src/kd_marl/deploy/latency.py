@@ -1,4 +1,4 @@
-"""How long one decision takes here, through the runtime that a robot uses."""
+"""The time that one decision takes here, through the runtime that a robot uses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BLOCKS, DECISIONS = 21, 100
 
 
 def measure(bundle: Bundle, agent: int, seed: int = 0) -> dict[str, Any]:
-    """Microseconds of `OnboardAgent.act` on random features, for every back end that this machine can run.
+    """Measure `OnboardAgent.act` on random features in microseconds, for every back end that this machine can run.
 
     Args:
         bundle: a whole bundle.
@@ -58,7 +58,7 @@ def measure(bundle: Bundle, agent: int, seed: int = 0) -> dict[str, Any]:
 
 
 def machine() -> dict[str, str]:
-    """What the times were measured on."""
+    """Describe the machine that the times were measured on."""
     names = []
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():

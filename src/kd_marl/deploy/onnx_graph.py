@@ -24,7 +24,7 @@ _Nodes = list[onnx.NodeProto]
 
 
 def policy_model(weights: Weights) -> onnx.ModelProto:
-    """The whole decision for ONNX Runtime.
+    """Build the whole decision for ONNX Runtime.
 
     Inputs: ``features`` (batch, inputs) float32; ``available`` (batch, actions) bool; ``state`` (batch, width) float32,
     zeros at the start of an episode. Outputs: ``logits`` and ``masked_logits`` (batch, actions) float32, the latter
@@ -35,7 +35,7 @@ def policy_model(weights: Weights) -> onnx.ModelProto:
 
 
 def quantisable_model(weights: Weights) -> onnx.ModelProto:
-    """`policy_model`'s function with plain matrix products, for onnxruntime's quantisation."""
+    """Return `policy_model`'s function with plain matrix products, for onnxruntime's quantisation."""
     constants, nodes = _plain_step(weights)
     unfused = []
     for node in nodes:
@@ -50,12 +50,12 @@ def quantisable_model(weights: Weights) -> onnx.ModelProto:
 
 
 def product_name(output: str) -> str:
-    """In `quantisable_model`, the node of the matrix product that makes this output of the plain step."""
+    """Return, for `quantisable_model`, the node of the matrix product that makes this output of the plain step."""
     return f"{output}_product"
 
 
 def step_model(weights: Weights, prefix: str) -> onnx.ModelProto:
-    """One step for the C generator: batch 1, no masking. ``features``, ``state`` -> ``logits``, ``next_state``.
+    """Build one step for the C generator: batch 1, no masking. ``features``, ``state`` -> ``logits``, ``next_state``.
 
     Args:
         weights: the network.
@@ -76,12 +76,12 @@ def step_model(weights: Weights, prefix: str) -> onnx.ModelProto:
 
 
 def step_constants(weights: Weights) -> dict[str, np.ndarray]:
-    """The constants of `step_model` by name, without the prefix."""
+    """Return the constants of `step_model` by name, without the prefix."""
     return _plain_step(weights)[0]
 
 
 def _plain_step(weights: Weights) -> tuple[_Constants, _Nodes]:
-    """The step with products as (batch, in) @ (in, out): their inner loop over outputs is what compilers vectorise."""
+    """Build the step with products as (batch, in) @ (in, out): compilers vectorise their inner loop over outputs."""
     in_r, in_z, in_n = np.split(weights["gru.weight_ih"].T, 3, axis=1)
     of_r, of_z, of_n = np.split(weights["gru.weight_hh"].T, 3, axis=1)
     in_bias, of_bias = np.split(weights["gru.bias_ih"], 3), np.split(weights["gru.bias_hh"], 3)
@@ -116,7 +116,7 @@ def _plain_step(weights: Weights) -> tuple[_Constants, _Nodes]:
 
 
 def _fused_step(weights: Weights) -> tuple[_Constants, _Nodes]:
-    """The step in which every bias but two has become a product.
+    """Build the step in which every bias but two has become a product.
 
     The aligner has one more unit, relu(0 x + 1) = 1, so that biases are rows of the weights behind it. That leaves the
     third place of the candidate's Gemm to ``kept``, and ONNX Runtime fuses the activation behind a Gemm into it.
@@ -155,7 +155,7 @@ def _fused_step(weights: Weights) -> tuple[_Constants, _Nodes]:
 
 
 def _blend() -> _Nodes:
-    """The last of the step, h' = candidate + update (h - candidate), and the head."""
+    """Build the end of the step, h' = candidate + update (h - candidate), and the head."""
     node = helper.make_node
     return [
         node("Sub", ["state", "candidate"], ["change"]),
@@ -166,7 +166,7 @@ def _blend() -> _Nodes:
 
 
 def _decision(weights: Weights, constants: _Constants, nodes: _Nodes) -> onnx.ModelProto:
-    """A step with masking and the choice behind it, for any batch."""
+    """Build a step with masking and the choice behind it, for any batch."""
     inputs, width, actions = sizes(weights)
     node, float32 = helper.make_node, TensorProto.FLOAT
     choice = [

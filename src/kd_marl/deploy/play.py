@@ -43,7 +43,7 @@ class BundleMAC(PolicyMAC):
     def select_actions(
         self, ep_batch: Any, t_ep: int, t_env: int, bs: Any = slice(None), test_mode: bool = False
     ) -> Tensor:
-        """Actions of the episodes ``bs``, long ``(len(bs), agents)``."""
+        """Return the actions of the episodes ``bs``, int64 ``(len(bs), agents)``."""
         slots = self._slots[bs]
         obs = ep_batch["obs"][:, t_ep][bs].numpy()
         available = ep_batch["avail_actions"][:, t_ep][bs].numpy()
@@ -115,7 +115,7 @@ def prepare(host: Host, bundle: Bundle, args: Any) -> ObservationMask:
 
 
 def bundle_mask(bundle: Bundle, info: Mapping[str, Any]) -> ObservationMask:
-    """Who sees what, from the profile alone.
+    """Build the mask from the profile alone.
 
     Args:
         bundle: the team.

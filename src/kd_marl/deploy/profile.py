@@ -12,6 +12,7 @@ from typing import Any
 from envs.hetero_mask import naming
 from kd_core.costs.flops import closed_formula
 from kd_core.costs.footprint import footprint
+from kd_core.versions import package_version
 from kd_marl.runs.student_run import StudentRun
 from kd_onboard.profile import FORMAT, VERSION
 
@@ -22,12 +23,12 @@ _SCORED = ("student", "teacher", "random")
 
 @lru_cache
 def schema() -> dict[str, Any]:
-    """The JSON Schema of `profile.json`."""
+    """Return the JSON Schema of `profile.json`."""
     return json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
 
 
 def agent_facts(run: StudentRun, agent: int) -> dict[str, Any]:
-    """What is known of an agent before anything of it is written: interface, size and cost."""
+    """Return the facts of an agent that no file is needed for: interface, size and cost."""
     mask = run.mask
     name = mask.layout.agent_names[agent]
     rows = naming.features(mask, agent)
@@ -56,7 +57,7 @@ def agent_facts(run: StudentRun, agent: int) -> dict[str, Any]:
 
 
 def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Everything of the profile but its agents and files.
+    """Return everything of the profile but its agents and files.
 
     Args:
         run: the student.
@@ -100,8 +101,6 @@ def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mappi
             "buffer": buffer,
             "commit": run.commit,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "versions": {
-                name: naming.package_version(name) for name in ("kd-marl", "onnx", "onnxruntime", "emx-onnx-cgen")
-            },
+            "versions": {name: package_version(name) for name in ("kd-marl", "onnx", "onnxruntime", "emx-onnx-cgen")},
         },
     }

@@ -48,16 +48,16 @@ class Replay:
     acting: np.ndarray
 
     def features(self, mask: ObservationMask, agent: int) -> np.ndarray:
-        """What reaches one agent, ``(episodes, time, inputs)``."""
+        """Return what reaches one agent, ``(episodes, time, inputs)``."""
         return np.ascontiguousarray(self.obs[:, :, agent, mask.indices(agent)])
 
     def seen(self, mask: ObservationMask, agent: int) -> Seen:
-        """All that one agent met."""
+        """Return all that one agent met."""
         return Seen(self.features(mask, agent), self.available[:, :, agent], self.acting[:, :, agent])
 
 
 def from_buffer(buffer: ExpertBuffer, mask: ObservationMask, episodes: int, seed: int) -> Replay:
-    """Random episodes of an expert buffer, with a mask drawn for each where masks are drawn.
+    """Return random episodes of an expert buffer, with a mask drawn for each where masks are drawn.
 
     Args:
         buffer: whose observations are unmasked.
@@ -98,7 +98,7 @@ def run(step: Step, features: np.ndarray, available: np.ndarray, width: int) -> 
 
 
 def torch_step(network: torch.nn.Module) -> Step:
-    """The torch network of one agent as a `Step`, with the choice as the controller makes it."""
+    """Return the torch network of one agent as a `Step`, with the choice as the controller makes it."""
 
     @torch.no_grad()
     def step(features: np.ndarray, available: np.ndarray, state: np.ndarray) -> StepOutcome:

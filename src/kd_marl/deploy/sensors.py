@@ -1,9 +1,8 @@
-"""What each sensor is worth: the student's return with it, and with its features at zero, in the same episodes."""
+"""The worth of each sensor: the student's return with it, and with its features at zero, in the same episodes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -12,10 +11,8 @@ from envs.hetero_mask.mask import ObservationMask
 from kd_controllers.hetero_mac import HeteroMAC
 from kd_core.errors import UserError
 from kd_core.host import Host
-from kd_core.task import Task
 from kd_marl.evaluation.episodes import PairedEpisodes, Played
-from kd_marl.runs.student_run import StudentRun
-from kd_runners import environments
+from kd_marl.runs.student_run import StudentRun, run_arguments
 
 
 class _BlindedMAC(HeteroMAC):
@@ -55,7 +52,7 @@ def measure(host: Host, run: StudentRun, episodes: int) -> list[list[dict[str, A
     layout = run.mask.layout
     if not any(agent.blocks for agent in layout.agents):
         raise UserError(f"the features of {layout.task} are in no blocks: leave --measure-sensors out")
-    args, _ = arguments(host, run)
+    args, _ = run_arguments(host, run)
     paired = PairedEpisodes(host, args, None, episodes)
 
     def play(agent: int, hidden: Sequence[int], label: str) -> Played:
@@ -91,16 +88,3 @@ def measure(host: Host, run: StudentRun, episodes: int) -> list[list[dict[str, A
                 }
             )
     return found
-
-
-def arguments(host: Host, run: StudentRun) -> tuple[SimpleNamespace, Task]:
-    """Rebuild the run's namespace as the host's loop had it, and describe its task.
-
-    Raises:
-        UserError: its environment cannot be built here.
-    """
-    env_args = {**run.config["env_args"], "seed": run.facts["seed"]}
-    args = SimpleNamespace(**{**run.config, "env_args": env_args, "use_cuda": False, "device": "cpu"})
-    # As it was trained, whatever has become of its budget's file.
-    args.widths, args.budget = list(run.network.widths), ""
-    return args, environments.prepare(host, args)

@@ -110,7 +110,7 @@ def verify(bundle: Path, public: Path | None = None) -> str:
 
 
 def fingerprint(key: Ed25519PublicKey) -> str:
-    """What people compare: the first 16 hexadecimal digits of the key's sha256."""
+    """Return the first 16 hexadecimal digits of the key's sha256, which people compare."""
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
 
 

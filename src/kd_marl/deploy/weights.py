@@ -26,7 +26,7 @@ Weights = Mapping[str, np.ndarray]
 
 
 def agent_weights(network: nn.Module) -> dict[str, np.ndarray]:
-    """The parameters of one agent's network, float32, named as in `ALIGNER` and `BODY`."""
+    """Return the parameters of one agent's network, float32, named as in `ALIGNER` and `BODY`."""
     assert isinstance(network, AgentStep), "source.load_student refuses other students"
     assert isinstance(network.rnn, nn.GRUCell), "students are recurrent"
     parameters = {
@@ -43,13 +43,13 @@ def agent_weights(network: nn.Module) -> dict[str, np.ndarray]:
 
 
 def sizes(weights: Weights) -> tuple[int, int, int]:
-    """Inputs d, width w and actions a of a network."""
+    """Return the inputs d, width w and actions a of a network."""
     width, inputs = weights["align.weight"].shape
     return inputs, width, len(weights["head.bias"])
 
 
 def digest(weights: Weights) -> str:
-    """Sha256 of all values, in hexadecimal: equal for equal networks only."""
+    """Return the sha256 of all values in hexadecimal: equal for equal networks only."""
     whole = hashlib.sha256()
     for name in sorted(weights):
         whole.update(f"{name}{weights[name].shape}".encode())

@@ -1,1 +1,1 @@
-"""Sizes against retention: the students of a sweep, and which of them nobody beats."""
+"""Sizes against retention: the students of a sweep, and those that no other beats."""

@@ -1,4 +1,4 @@
-"""What width costs and what it keeps: the points of `kd-marl pareto`, its front, its knee, and the page about them."""
+"""Retention against cost: the points of `kd-marl pareto`, its front, its knee, and the page about them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ KNEE_RULE = (
     "the cheapest student of the front from which every doubling of FLOPs, up to any wider student of the front, buys "
     f"less than {KNEE_GAIN:.0%} of the teacher's performance"
 )
-# How much is kept of the teacher's T by the student's S: metrics.retention_signed.
-_KEPT = {
+# Retention of a student's S against its teacher's T: metrics.retention_signed.
+_RETENTION = {
     "return": "1 + (S-T)/|T|, which is the paper's 1 - |S-T|/|T| but for students better than their teacher: those "
     "have more than 100 % here",
     "win rate": "S/T, the paper's retention",
@@ -39,7 +39,7 @@ class Point:
     """A width, over its seeds; costs are means over the agents, times medians over agents and seeds.
 
     Attributes:
-        retention: mean share of the teacher's performance that is kept, `retention_signed`.
+        retention: mean of `retention_signed` over the seeds.
         half: half of its 95 % interval over seeds; None for one seed.
         retention_normalised: the same above random play; None where it is not defined.
         flops: of one decision of one agent.
@@ -49,7 +49,7 @@ class Point:
         decision_us_low: fifth percentile; None with it.
         decision_us_high: 95th percentile; None with it.
         score: mean win rate where something is won, else mean return.
-        on_front: whether no cheaper student keeps as much.
+        on_front: True where no cheaper student has as high a retention.
     """
 
     width: int
@@ -68,7 +68,7 @@ class Point:
 
 
 def measure(sweep: Sweep) -> dict[str, Any]:
-    """Everything that the figure and the page show, from finished runs.
+    """Gather everything that the figure and the page show from finished runs.
 
     Args:
         sweep: whose students are made; their bundles are written where they are missing.
@@ -115,7 +115,7 @@ def measure(sweep: Sweep) -> dict[str, Any]:
 
 def _point(width: int, runs: Sequence[StudentRun], profiles: Sequence[Mapping[str, Any]]) -> Point:
     scores = [_score(run.summary["student"]) for run in runs]
-    kept: list[float] = []
+    shares: list[float] = []
     for run, score in zip(runs, scores, strict=True):
         # Of the teacher in the same episodes: what is luck of the starts falls out.
         share = retention_signed(score, _score(run.summary["teacher"]))
@@ -123,7 +123,7 @@ def _point(width: int, runs: Sequence[StudentRun], profiles: Sequence[Mapping[st
             raise UserError(
                 f"the teacher of {run.record} scores 0, so no share of it can be kept: give a better teacher"
             )
-        kept.append(share)
+        shares.append(share)
     normalised = [run.summary["retention_normalised"] for run in runs]
     agents = [agent for profile in profiles for agent in profile["agents"]]
     timed = [agent["latency"]["c"] for agent in agents if "c" in agent["latency"]]
@@ -135,8 +135,8 @@ def _point(width: int, runs: Sequence[StudentRun], profiles: Sequence[Mapping[st
     return Point(
         width=width,
         seeds=tuple(run.facts["seed"] for run in runs),
-        retention=float(np.mean(kept)),
-        half=half_interval(kept),
+        retention=float(np.mean(shares)),
+        half=half_interval(shares),
         retention_normalised=None if None in normalised else float(np.mean(normalised)),
         flops=float(np.mean([agent["flops_per_decision"] for agent in agents])),
         flash_bytes=float(np.mean([agent["flash_bytes"] for agent in agents])),
@@ -153,14 +153,14 @@ def _score(result: Mapping[str, Any]) -> float:
 
 
 def half_interval(values: Sequence[float]) -> float | None:
-    """Half of the 95 % interval of the mean, by Student's t over the values; None for fewer than two."""
+    """Return half of the 95 % interval of the mean, by Student's t over the values; None for fewer than two."""
     if len(values) < 2:
         return None
     return mean_interval(0.0, float(np.std(values)), len(values))[1]
 
 
 def front(points: Sequence[Point]) -> list[bool]:
-    """Which points are on the front: no other keeps at least as much for at most as many FLOPs."""
+    """Return which points are on the front: no other has as high a retention for at most as many FLOPs."""
     return [
         not any(
             other is not point and other.flops <= point.flops and other.retention >= point.retention for other in points
@@ -170,7 +170,7 @@ def front(points: Sequence[Point]) -> list[bool]:
 
 
 def knee(points: Sequence[Point]) -> int:
-    """Index of the knee, `KNEE_RULE`; the points are marked with whether they are on the front."""
+    """Return the index of the knee, `KNEE_RULE`; each point says whether it is on the front."""
     for index in (places := sorted((i for i, p in enumerate(points) if p.on_front), key=lambda i: points[i].flops)):
         here = points[index]
         gains = [
@@ -184,7 +184,7 @@ def knee(points: Sequence[Point]) -> int:
 
 
 def paper_points(task: str, teacher_flops: float) -> list[dict[str, Any]]:
-    """The paper's students of a task; none for a task that it has not.
+    """Return the paper's students of a task; none for another task.
 
     Args:
         task: the task.
@@ -218,7 +218,7 @@ def write(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def page(facts: Mapping[str, Any]) -> str:
-    """The Markdown page: the figure, a table, and how to read both."""
+    """Return the Markdown page: the figure, a table, and how to read both."""
     preset = f", {facts['masks_preset']}" if facts["masks_preset"] else ""
     seeds = facts["points"][0]["seeds"]
     spread = "± 95 % interval over seeds" if len(seeds) > 1 else "one seed, so no interval"
@@ -240,7 +240,7 @@ def page(facts: Mapping[str, Any]) -> str:
         f"**Knee: width {facts['knee']}**, {facts['knee_rule']}.",
         "",
         *_paper_lines(facts),
-        f"Kept is {_KEPT[facts['measures']]}; above random play (S-R)/(T-R); T is the teacher in the run's own "
+        f"Kept is {_RETENTION[facts['measures']]}; above random play (S-R)/(T-R); T is the teacher in the run's own "
         "episodes. FLOPs are those of one decision of one agent; flash and RAM those of its compiled C, told by "
         "formula; all are means over the agents. Microseconds are medians over agents and seeds of one agent's C "
         "called through the Python runtime, whose own call takes most of them, on "
@@ -250,7 +250,7 @@ def page(facts: Mapping[str, Any]) -> str:
 
 
 def _short(commit: str | None) -> str:
-    """Seven digits, and whether the source tree had changes."""
+    """Shorten a commit to seven digits, and say whether the source tree had changes."""
     return "unknown" if commit is None else commit[:7] + ("+changes" if commit.endswith("+changes") else "")
 
 

@@ -32,7 +32,7 @@ _PANELS = (
 
 
 def figure(facts: Mapping[str, Any]) -> str:
-    """The SVG.
+    """Return the SVG.
 
     Args:
         facts: the content of ``pareto.json``.
@@ -55,7 +55,7 @@ def figure(facts: Mapping[str, Any]) -> str:
 
 
 def linear_ticks(low: float, high: float) -> list[float]:
-    """Four to nine round numbers, the first at or below ``low`` and the last at or above ``high``."""
+    """Return four to nine round numbers, the first at or below ``low`` and the last at or above ``high``."""
     rough = max(high - low, 1e-9) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
@@ -64,7 +64,7 @@ def linear_ticks(low: float, high: float) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers within a range of positive ones: 1, 2 and 5 of each power of ten, or as many as have room."""
+    """Return round numbers in a range of positive ones: 1, 2 and 5 of each power of ten, or as many as have room."""
     for factors in ((1, 2, 5), (1, 3), (1,)):
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         found = [factor * 10.0**power for power in powers for factor in factors if low <= factor * 10.0**power <= high]
@@ -74,7 +74,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def _retained(facts: Mapping[str, Any]) -> tuple[float, float]:
-    """Lowest and highest per cent: of all points, the teacher's 100 included, and of intervals as far as there is room.
+    """Return the lowest and highest per cent of all points, of the teacher's 100, and of intervals that have room.
 
     The interval of two or three seeds may be many times as long as all that the points have between them.
     """
@@ -123,7 +123,7 @@ def _panel(
 
 
 def _costs(facts: Mapping[str, Any], panel: _Panel, points: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Every cost that a panel shows, in its unit."""
+    """Return every cost that a panel shows, in its unit."""
     costs = [point[key] for point in points for key in (panel.key, panel.low_key, panel.high_key) if key]
     costs += [facts["teacher"][panel.key]] if panel.key in facts["teacher"] else []
     for point in facts["paper"]:
@@ -132,7 +132,7 @@ def _costs(facts: Mapping[str, Any], panel: _Panel, points: Sequence[Mapping[str
 
 
 def _span(point: Mapping[str, Any], panel: _Panel) -> list[float]:
-    """Lowest and highest cost of one of the paper's points; empty where the paper gives none."""
+    """Return the lowest and highest cost of one of the paper's points; empty where the paper gives none."""
     value = point.get(panel.key)
     return [] if value is None else list(value) if isinstance(value, Sequence) else [value, value]
 
@@ -211,7 +211,7 @@ def _legend(with_paper: bool, seeds: int) -> str:
 
 
 def _short(value: float) -> str:
-    """A number with k or M."""
+    """Return a number with k or M."""
     for limit, letter in ((1e6, "M"), (1e3, "k")):
         if value >= limit:
             return f"{value / limit:g}{letter}"

@@ -14,11 +14,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from sacred.arg_parser import get_config_updates
+
 from kd_core import checkpoints, progress, stages
 from kd_core.config import assemble, parse_command
 from kd_core.errors import UserError
 from kd_core.host import SOURCE_ROOT, Host
-from kd_marl.deploy import bundle, check
+from kd_marl.deploy import check
+from kd_marl.deploy.export import Options, export
 from kd_marl.processes import process
 from kd_marl.runs.student_run import EXPORTED_AGENT, StudentRun, load_student
 from kd_onboard.bundle import PROFILE
@@ -37,7 +40,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """A name for people, for its log file and its bundle."""
+        """Return a name for people, for its log file and its bundle."""
         return f"width-{self.width}-seed-{self.seed}"
 
 
@@ -92,12 +95,12 @@ class Sweep:
 
     @property
     def results(self) -> Path:
-        """Folder of the runs, as every run's ``results``."""
+        """Return the folder of the runs, as every run's ``results``."""
         return self._folder / "runs"
 
     @property
     def line(self) -> str:
-        """The command that makes the sweep again."""
+        """Return the command that makes the sweep again."""
         widths = dict.fromkeys(str(cell.width) for cell in self.cells)
         seeds = dict.fromkeys(str(cell.seed) for cell in self.cells)
         options = [
@@ -112,14 +115,12 @@ class Sweep:
         return shlex.join(["kd-marl", "pareto", *options, "with", *self._updates])
 
     def words(self, cell: Cell) -> list[str]:
-        """The command line of a student, after ``python src/main.py``."""
+        """Return the command line of a student, after ``python src/main.py``."""
         own = [f"widths={cell.width}", f"seed={cell.seed}", f"local_results_path={self.results}", "resume=True"]
         return ["--config=kd_student", f"--env-config={self._environment}", "with", *self._updates, *own]
 
     def finished(self, cell: Cell) -> Path | None:
-        """The last checkpoint of a student that is trained and evaluated; None if it is yet to be made."""
-        from sacred.arg_parser import get_config_updates
-
+        """Return the last checkpoint of a student that is trained and evaluated; None if it is yet to be made."""
         words = self.words(cell)
         config = assemble(self._host, parse_command(words))
         updates, _ = get_config_updates(words[words.index("with") + 1 :])
@@ -176,7 +177,7 @@ class Sweep:
         return failed
 
     def exported(self, cell: Cell) -> tuple[StudentRun, Mapping[str, Any]]:
-        """A finished student and the profile of its bundle, which is written if it is not there."""
+        """Return a finished student and the profile of its bundle; write the bundle if it is not there."""
         checkpoint = self.finished(cell)
         assert checkpoint is not None, "make() has made it"
         run, folder = load_student(checkpoint), self._folder / "bundles" / cell.label
@@ -192,8 +193,8 @@ class Sweep:
         buffer = run.find_buffer()
         if buffer is None:
             raise UserError(f"the expert buffer of {checkpoint} is gone: restore it in {self.results / 'buffers'}")
-        options = bundle.Options(int8=False)
-        return run, bundle.export(run, folder, buffer.facts["episode_limit"], buffer, options, force=True)
+        options = Options(int8=False)
+        return run, export(run, folder, buffer.facts["episode_limit"], buffer, options, force=True)
 
 
 def _start(words: Sequence[str], log: Any) -> subprocess.Popen[bytes]:

@@ -1,4 +1,4 @@
-"""Executes an assembled configuration in the host's Sacred experiment."""
+"""Assembles the configuration of a command line and executes it in the host's Sacred experiment."""
 
 from __future__ import annotations
 
@@ -7,13 +7,31 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from kd_core.config import Command
+import torch
+
+from kd_core import progress
+from kd_core.config import Command, assemble
 from kd_core.errors import UserError
 from kd_core.host import Host
+from kd_marl.plugin import lifecycle, register
 from kd_marl.plugin.observer import RunRecord
 
 # The packages of the plug-in that say something while a run lasts.
 _OURS = ("kd_core", "kd_learners", "kd_marl", "kd_runners")
+
+
+def launch(host: Host, command: Command) -> None:
+    """Run a command on a host (exits with status 1 when the run fails).
+
+    Raises:
+        UserError: the command does not fit the host's and the plug-in's configuration files.
+    """
+    torch.set_num_threads(1)
+    progress.remember_terminal()
+    register.register(host)
+    config = assemble(host, command)
+    lifecycle.install(host)
+    execute(host, command, config)
 
 
 def execute(host: Host, command: Command, config: dict[str, Any]) -> None:

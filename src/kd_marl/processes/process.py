@@ -60,7 +60,7 @@ def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def last_line(log: Path, start: int = 0) -> str:
-    """The last error in a log, or else its last line; what is before byte ``start`` was said by earlier attempts."""
+    """Return the last error in a log, or else its last line, after the ``start`` bytes of earlier attempts."""
     said = log.read_bytes()[start:] if log.is_file() else b""
     text = said.decode("utf-8", errors="replace")
     lines = [line for line in text.splitlines() if line.strip()]

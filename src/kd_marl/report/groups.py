@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from kd_core.checkpoints import hides
 from kd_marl.report.methods import FAMILIES, family, place, setting_title, task_title
 from kd_marl.runs.finished import Run
-from kd_marl.suite.records import comparable
+from kd_marl.runs.identity import comparable
 
 # Beside what does not count for `comparable`: how a finished policy was measured, and where it ran.
 _MEASURING = frozenset({"seed", "eval_episodes", "use_cuda"})

@@ -9,7 +9,7 @@ from kd_marl.report.groups import Group, Groups
 from kd_marl.report.markdown import table
 from kd_marl.report.methods import task_title
 from kd_marl.report.tables import percent
-from kd_marl.stress.page import made_by
+from kd_marl.runs.stress_file import made_by
 
 _KEPT = ("retention_teacher", "retention_undisturbed", "retention_disturbed")
 

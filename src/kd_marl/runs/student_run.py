@@ -1,4 +1,4 @@
-"""What an export starts from: the newest whole checkpoint of a student, its run's configuration and its result.
+"""A finished student: its newest whole checkpoint, its run's configuration and its result.
 
 A run leaves them in two places, ``sacred/<name>/<task>/<id>/`` and ``models/<token>/<steps>/`` of its results folder;
 the configuration's fingerprint, the seed and the teacher say which belong together. Any of these folders names the run.
@@ -10,6 +10,7 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -19,6 +20,9 @@ from kd_controllers.student_net import HeteroStudent
 from kd_core import checkpoints, files
 from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.errors import UserError
+from kd_core.host import Host
+from kd_core.task import Task
+from kd_runners import environments
 
 # The network that a bundle's ONNX and C are written for.
 EXPORTED_AGENT = "rnn"
@@ -53,16 +57,21 @@ class StudentRun:
 
     @property
     def task(self) -> str:
-        """The task, e.g. ``pz-mpe-simple-spread-v3``."""
+        """Return the task, e.g. ``pz-mpe-simple-spread-v3``."""
         return str(self.facts["task"])
 
     @property
     def results(self) -> Path:
-        """The results folder that holds its checkpoint and its record."""
+        """Return the results folder that holds its checkpoint and its record."""
         return _above(self.checkpoint, "models")
 
+    @property
+    def folder(self) -> Path:
+        """Return the run's Sacred folder, beside its models."""
+        return self.results / "sacred" / self.record
+
     def find_buffer(self, given: Path | None = None) -> ExpertBuffer | None:
-        """The expert buffer that the student was distilled from, or None if it is not where the run left it.
+        """Return the expert buffer that the student was distilled from, or None if it is not where the run left it.
 
         Args:
             given: where the user says it is; it must be there.
@@ -129,8 +138,21 @@ def load_student(run: Path | str) -> StudentRun:
     )
 
 
+def run_arguments(host: Host, run: StudentRun) -> tuple[SimpleNamespace, Task]:
+    """Rebuild the run's namespace as the host's loop had it, and describe its task.
+
+    Raises:
+        UserError: its environment cannot be built here.
+    """
+    env_args = {**run.config["env_args"], "seed": run.facts["seed"]}
+    args = SimpleNamespace(**{**run.config, "env_args": env_args, "use_cuda": False, "device": "cpu"})
+    # As it was trained, whatever has become of its budget's file.
+    args.widths, args.budget = list(run.network.widths), ""
+    return args, environments.prepare(host, args)
+
+
 def _checkpoint_in(folder: Path) -> Path:
-    """The furthest whole checkpoint in a models folder, or the folder itself if it is one."""
+    """Return the furthest whole checkpoint in a models folder, or the folder itself if it is one."""
     if (folder / "teacher.json").is_file() or any(folder.glob("*/teacher.json")):
         raise UserError(f"{folder} is a teacher, and only students are exported: distil it first with kd_student")
     if (folder / checkpoints.FACTS_FILE).is_file():
@@ -145,7 +167,7 @@ def _checkpoint_in(folder: Path) -> Path:
 
 
 def _checkpoint_of(record: Path) -> Path:
-    """The furthest checkpoint of a Sacred run."""
+    """Return the furthest checkpoint of a Sacred run."""
     if not (record / SUMMARY_FILE).is_file():
         raise _no_result(record)
     config = files.read_json(record / CONFIG_FILE)
@@ -168,7 +190,7 @@ def _checkpoint_of(record: Path) -> Path:
 
 
 def _record_of(checkpoint: Path) -> Path:
-    """The newest Sacred run whose result is the checkpoint's."""
+    """Return the newest Sacred run whose result is the checkpoint's."""
     facts, results = checkpoints.read_checkpoint(checkpoint), _above(checkpoint, "models")
     # The same command may have trained another student, whose result is that student's.
     elsewhere = (
@@ -189,12 +211,12 @@ def _record_of(checkpoint: Path) -> Path:
 
 
 def _above(folder: Path, name: str) -> Path:
-    """The results folder: what the nearest folder called ``name`` around ``folder`` is in; a task may have slashes."""
+    """Return the results folder, which holds the nearest folder ``name`` around ``folder``; a task may have slashes."""
     return next((parent.parent for parent in folder.parents if parent.name == name), folder)
 
 
 def _belong_together(facts: dict[str, Any], config: dict[str, Any], summary: dict[str, Any]) -> bool:
-    """Whether a checkpoint and a run's result are of one student: the same configuration, seed and teacher.
+    """Return whether a checkpoint and a run's result are of one student: the same configuration, seed and teacher.
 
     The seed is the result's: an evaluation that was given none has one of its own in its configuration.
     """

@@ -102,7 +102,7 @@ class Chain:
 
 
 def feature_groups(layout: FeatureLayout) -> np.ndarray:
-    """What fails together: a block of the layout is one sensor.
+    """Group the features that fail together: a block of the layout is one sensor.
 
     What an agent has in no block is one more group; in a layout without blocks each feature is a group of its own.
 

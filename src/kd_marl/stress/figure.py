@@ -1,19 +1,19 @@
-"""The figure of a stress test, as an SVG: above what teacher and student score, below what is kept."""
+"""The figure of a stress test, as an SVG: above what teacher and student score, below the retention."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 INK, OURS, OTHER, GRID, LINE = "#222222", "#0b62a4", "#c2500a", "#d9d9d9", "#8a8a8a"
-# Per cent: what is kept beyond is written at the edge, or one hopeless teacher would flatten all the rest.
-LEAST_KEPT, MOST_KEPT = -100.0, 150.0
+# Per cent: a retention beyond is written at the edge, or one hopeless teacher would flatten all the rest.
+LEAST, MOST = -100.0, 150.0
 # Kind -> title, and what its levels are.
 _TITLES = {
     "dropout": ("Sensor dropout", "probability per group and step"),
@@ -22,9 +22,9 @@ _TITLES = {
     "dead": ("A dead agent", "which"),
     "map": ("An unseen map", "which"),
 }
-# Name, in _KEPT also the row's key, colour, marker, and how far beside its place, so that no interval hides another.
+# Name, in _RETENTIONS also the row's key, colour, marker, and how far beside its place: no interval hides another.
 _SCORES = (("teacher", INK, "s", -0.08), ("student", OURS, "o", 0.08))
-_KEPT = (
+_RETENTIONS = (
     ("teacher, of itself\nundisturbed", "retention_teacher", INK, "s", -0.14),
     ("student, of the\nundisturbed teacher", "retention_undisturbed", OURS, "o", 0.0),
     ("student, of the equally\ndisturbed teacher", "retention_disturbed", OTHER, "D", 0.14),
@@ -32,36 +32,43 @@ _KEPT = (
 
 
 def figure(facts: Mapping[str, Any]) -> str:
-    """The SVG.
+    """Return the SVG.
 
     Args:
         facts: the content of ``stress.json``.
+
+    Raises:
+        ModuleNotFoundError: matplotlib, which is of the extra ``report``, is not installed.
     """
+    # Imported here, since a stress test does without its figure where matplotlib is not installed.
+    import matplotlib
+    from matplotlib.figure import Figure
+
     rows = facts["rows"]
     start = next(row for row in rows if row["kind"] == "none")
     panels = {kind: [start, *(row for row in rows if row["kind"] == kind)] for kind in _TITLES}
-    panels = {kind: shown for kind, shown in panels.items() if len(shown) > 1} or {"none": [start]}
-    widths = [0.8 + 0.55 * len(shown) for shown in panels.values()]
+    panels = {kind: panel for kind, panel in panels.items() if len(panel) > 1} or {"none": [start]}
+    widths = [0.8 + 0.55 * len(panel) for panel in panels.values()]
     wins = facts["measures"] == "win rate"
     with matplotlib.rc_context({"svg.hashsalt": "kd-marl", "font.size": 10, "axes.edgecolor": INK}):
         drawing = Figure(figsize=(max(7.5, 1.6 + 1.25 * sum(widths)), 7.4), layout="constrained")
         axes = drawing.subplots(2, len(panels), sharey="row", squeeze=False, width_ratios=widths)
-        for (above, below), (kind, shown) in zip(axes.T, panels.items(), strict=True):
+        for (above, below), (kind, panel) in zip(axes.T, panels.items(), strict=True):
             title, unit = _TITLES.get(kind, ("Undisturbed", ""))
-            labels = _labels(kind, shown, facts["task"])
+            labels = _labels(kind, panel, facts["task"])
             random = (100 if wins else 1) * facts["random_mean"]
             above.axhline(random, color=LINE, linestyle="--", linewidth=1.2, zorder=2, label="random play")
             below.axhline(100, color=LINE, linestyle=":", linewidth=1.2, zorder=2, label="100 %")
             for who, colour, marker, aside in _SCORES:
-                ends = [[row[f"{who}_{end}"] for row in shown] for end in ("mean", "low", "high")]
+                ends = [[row[f"{who}_{end}"] for row in panel] for end in ("mean", "low", "high")]
                 _points(above, ends, 100 if wins else 1, who, colour, marker, aside)
-            for name, key, colour, marker, aside in _KEPT:
-                ends = [[row[f"{key}{end}"] for row in shown] for end in ("", "_low", "_high")]
+            for name, key, colour, marker, aside in _RETENTIONS:
+                ends = [[row[f"{key}{end}"] for row in panel] for end in ("", "_low", "_high")]
                 _points(below, ends, 100, name, colour, marker, aside)
                 _beyond(below, ends[0], colour, aside)
             for one in (above, below):
-                one.set_xticks(range(len(shown)), labels, rotation=45 if max(map(len, labels)) > 4 else 0, fontsize=9)
-                one.set_xlim(-0.5, len(shown) - 0.5)
+                one.set_xticks(range(len(panel)), labels, rotation=45 if max(map(len, labels)) > 4 else 0, fontsize=9)
+                one.set_xlim(-0.5, len(panel) - 0.5)
                 one.grid(axis="y", color=GRID, linewidth=0.6)
                 one.spines[["top", "right"]].set_visible(False)
             above.set_title(title, fontweight="bold", fontsize=11)
@@ -82,21 +89,21 @@ def figure(facts: Mapping[str, Any]) -> str:
     return stream.getvalue()
 
 
-def _labels(kind: str, shown: Sequence[Mapping[str, Any]], task: str) -> list[str]:
-    """What stands under the axis; first the undisturbed level."""
+def _labels(kind: str, panel: Sequence[Mapping[str, Any]], task: str) -> list[str]:
+    """Return the labels under the axis; first the undisturbed level."""
     if kind == "map":
-        return [task, *(row["task"] for row in shown[1:])]
+        return [task, *(row["task"] for row in panel[1:])]
     if kind == "dead":
-        return ["none", *(row["name"].removeprefix("dead ") for row in shown[1:])]
-    return ["0", *(f"{row['level']:g}" for row in shown[1:])] if kind != "none" else ["none"]
+        return ["none", *(row["name"].removeprefix("dead ") for row in panel[1:])]
+    return ["0", *(f"{row['level']:g}" for row in panel[1:])] if kind != "none" else ["none"]
 
 
 def _range(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-    """Per cent at the ends of the lower axis: all that is kept, 0 to 100 at least, with some room."""
-    ends = (f"{key}{end}" for _, key, *_ in _KEPT for end in ("", "_low", "_high"))
-    shown = [100 * row[end] for end in ends for row in rows if row[end] is not None]
-    low = min([0.0, *(max(value, LEAST_KEPT) for value in shown)])
-    high = max([100.0, *(min(value, MOST_KEPT) for value in shown)])
+    """Return the per cent at the ends of the lower axis: every retention, 0 to 100 at least, with some room."""
+    ends = (f"{key}{end}" for _, key, *_ in _RETENTIONS for end in ("", "_low", "_high"))
+    values = [100 * row[end] for end in ends for row in rows if row[end] is not None]
+    low = min([0.0, *(max(value, LEAST) for value in values)])
+    high = max([100.0, *(min(value, MOST) for value in values)])
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
@@ -109,7 +116,7 @@ def _points(
     marker: str,
     aside: float,
 ) -> None:
-    """One series: ``ends`` are its means and the lower and upper ends of their intervals; what is None is left out."""
+    """Draw one series: ``ends`` are its means and the lower and upper ends of their intervals; None is left out."""
     middle, low, high = (np.array([np.nan if value is None else scale * value for value in part]) for part in ends)
     bars = np.clip(np.nan_to_num([middle - low, high - middle]), 0, None)
     places = np.arange(len(middle)) + aside
@@ -127,12 +134,12 @@ def _points(
     )
 
 
-def _beyond(axes: Axes, kept: Sequence[float | None], colour: str, aside: float) -> None:
+def _beyond(axes: Axes, shares: Sequence[float | None], colour: str, aside: float) -> None:
     """Write what lies beyond the axis at its edge."""
-    for place, share in enumerate(kept):
-        if share is None or LEAST_KEPT <= 100 * share <= MOST_KEPT:
+    for place, share in enumerate(shares):
+        if share is None or LEAST <= 100 * share <= MOST:
             continue
-        edge = 0.97 if 100 * share > MOST_KEPT else 0.03
+        edge = 0.97 if 100 * share > MOST else 0.03
         axes.text(
             place + aside,
             edge,

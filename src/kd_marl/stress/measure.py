@@ -1,4 +1,4 @@
-"""Plays teacher and student under each disturbance, in the same episodes, and keeps what is measured as it comes."""
+"""Plays teacher and student under each disturbance, in the same episodes, and writes each result as it comes."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ from kd_core.artifacts import teacher as artifacts
 from kd_core.artifacts.teacher import TeacherArtifact
 from kd_core.errors import UserError
 from kd_core.host import Host
+from kd_core.stages import ZOO
 from kd_core.task import Task
 from kd_learners import batches
 from kd_learners.batches import Episodes
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.losses import acting_mask
 from kd_learners.settings import check_episodes
-from kd_marl.commands.common import ZOO
 from kd_marl.evaluation.episodes import PairedEpisodes
 from kd_marl.processes.workers import workers_watched
+from kd_marl.runs.stress_file import FILE, FORMAT, VERSION
 from kd_marl.runs.student_run import StudentRun
 from kd_marl.stress import plan
 from kd_marl.stress.envs import RUNNER, Trouble, disturbing
-from kd_marl.stress.page import commands
 from kd_marl.stress.plan import Trial
 from kd_marl.stress.scores import Scores, row
 
-FORMAT, VERSION, FILE = "kd-marl/stress", 1, "stress.json"
-# Facts that must be equal for a row that is there to be kept.
+# Facts that must be equal for a measured row to stay.
 _IDENTITY = ("task", "env_args", "seed", "episodes", "batch", "student_sha256", "teacher_sha256")
 
 Maker = Callable[[dict[str, Any], Any], PolicyMAC]
@@ -47,7 +46,7 @@ class Match:
     Args:
         host: whose environments are used.
         run: the student.
-        args: its run's namespace, see :func:`kd_marl.deploy.sensors.arguments`.
+        args: its run's namespace, see :func:`kd_marl.runs.student_run.run_arguments`.
         task: what its environment says of itself.
         teacher: the one it was distilled from.
         episodes: how many each policy plays under each disturbance.
@@ -86,11 +85,11 @@ class Match:
         self.batch = PairedEpisodes(host, self.args, None, episodes).block
 
     def teacher_mac(self, scheme: dict[str, Any], options: Any) -> PolicyMAC:
-        """The greedy teacher."""
+        """Return the greedy teacher."""
         return self.teacher.mac
 
     def student_mac(self, scheme: dict[str, Any], options: Any) -> PolicyMAC:
-        """The greedy student: the environment is whole, this controller hides what its mask hides."""
+        """Return the greedy student: the environment is whole, this controller hides what its mask hides."""
         mac = HeteroMAC(scheme, None, options, self.run.mask)
         mac.agent.load_state_dict(self.run.network.state_dict())
         mac.greedy = True
@@ -111,7 +110,7 @@ class Match:
             trouble: what goes wrong.
             label: of the progress bar.
             task: another map; None: the run's own.
-            watch: is shown each block of episodes.
+            watch: is given each block of episodes.
         """
         args = SimpleNamespace(**vars(self.args))
         if task not in (None, args.map_name):
@@ -149,13 +148,13 @@ class Spread:
         self._squares += (obs.square() * acting).sum(dim=(0, 1)).numpy()
 
     def std(self) -> np.ndarray:
-        """``(agents, obs_size)`` float64; 0 for a feature that never changes and an agent that never acts."""
+        """Return ``(agents, obs_size)`` float64; 0 for a feature that never changes and an agent that never acts."""
         count = np.maximum(self._count, 1)
         return np.sqrt(np.maximum(self._squares / count - np.square(self._sum / count), 0))
 
 
 def find_teacher(run: StudentRun, given: Path | None, results: Sequence[Path]) -> TeacherArtifact:
-    """The teacher that a student was distilled from.
+    """Return the teacher that a student was distilled from.
 
     Args:
         run: the student.
@@ -187,13 +186,8 @@ def find_teacher(run: StudentRun, given: Path | None, results: Sequence[Path]) -
     )
 
 
-def record_folder(run: StudentRun) -> Path:
-    """The run's Sacred folder, beside its models."""
-    return run.results / "sacred" / run.record
-
-
 def identity(match: Match) -> dict[str, Any]:
-    """What a result is of: rows that were measured under the same facts are kept."""
+    """Return the facts that identify a result: rows that were measured under the same facts stay."""
     args = match.args
     return {
         "task": args.map_name,
@@ -206,8 +200,8 @@ def identity(match: Match) -> dict[str, Any]:
     }
 
 
-def kept_rows(file: Path, facts: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What is there already: the file's content and its rows; nothing, if it is of something else.
+def measured_rows(file: Path, facts: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the content and rows of a file that is there; nothing if they are of other facts.
 
     Raises:
         UserError: the file is no such result.
@@ -236,9 +230,9 @@ def measure(match: Match, trials: Sequence[Trial], notes: Sequence[str], command
     Returns:
         The content of ``stress.json``, see docs/formats.md.
     """
-    file = record_folder(match.run) / FILE
+    file = match.run.folder / FILE
     facts = identity(match)
-    found, rows = kept_rows(file, facts)
+    found, rows = measured_rows(file, facts)
     present = {entry["name"] for entry in rows}
     missing = [trial for trial in trials if trial.name not in present]
     start = plan.undisturbed(match.args.map_name)
@@ -248,7 +242,7 @@ def measure(match: Match, trials: Sequence[Trial], notes: Sequence[str], command
     result = {
         "format": FORMAT,
         "version": VERSION,
-        "commands": list(dict.fromkeys([*commands(found), *([] if complete else [command])])),
+        "commands": list(dict.fromkeys([*found.get("commands", ()), *([] if complete else [command])])),
         **facts,
         "limits": summary["limits"],
         "masks_preset": summary["masks_preset"],
@@ -256,7 +250,7 @@ def measure(match: Match, trials: Sequence[Trial], notes: Sequence[str], command
         "teacher": str(match.teacher.artifact.folder),
         "measures": found.get("measures"),
         "random_mean": found.get("random_mean"),
-        # With those of earlier calls, whose rows are kept.
+        # With those of earlier calls, whose rows stay.
         "notes": list(dict.fromkeys([*found.get("notes", []), *notes])),
         "rows": rows,
     }
@@ -286,5 +280,5 @@ def measure(match: Match, trials: Sequence[Trial], notes: Sequence[str], command
 
 
 def _order(entry: Mapping[str, Any]) -> tuple[int, float, str]:
-    """Where a row of an earlier call stands."""
+    """Return the place of a row of an earlier call."""
     return Trial(entry["kind"], entry["name"], entry["level"], entry["task"]).order

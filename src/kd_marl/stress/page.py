@@ -5,24 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_KEPT = {
+from kd_marl.runs.stress_file import made_by
+
+_RETENTION = {
     "return": "1 - |S-T|/|T| of the mean returns, in which a student better than its teacher keeps less than 100 %",
     "win rate": "S/T of the win rates",
 }
 
 
-def commands(facts: Mapping[str, Any]) -> list[str]:
-    """The command lines that made a ``stress.json``, in their order; earlier versions kept the last alone."""
-    return facts.get("commands") or [facts[key] for key in ("command",) if key in facts]
-
-
-def made_by(facts: Mapping[str, Any]) -> str:
-    """Those command lines in a sentence."""
-    return ", then ".join(f"`{line}`" for line in commands(facts))
-
-
 def page(facts: Mapping[str, Any], figure: str | None) -> str:
-    """The page.
+    """Return the page.
 
     Args:
         facts: the content of ``stress.json``.
@@ -40,7 +32,7 @@ def page(facts: Mapping[str, Any], figure: str | None) -> str:
         *([f"![{facts['measures']} and retention under each disturbance]({figure})", ""] if figure else []),
         *table(facts),
         "",
-        f"In brackets the 95 % interval over the episodes. Kept is {_KEPT[facts['measures']]}: of the undisturbed "
+        f"In brackets the 95 % interval over the episodes. Kept is {_RETENTION[facts['measures']]}: of the undisturbed "
         "teacher, and of the teacher that meets the same disturbance in the same episodes. Dropout: each feature group "
         "of each agent reads zero with that probability at every step. Noise: Gaussian, in standard deviations of each "
         "feature over undisturbed play. Delay: steps by which observations are late. Dead: that agent does nothing. "
@@ -51,7 +43,7 @@ def page(facts: Mapping[str, Any], figure: str | None) -> str:
 
 
 def table(facts: Mapping[str, Any]) -> list[str]:
-    """The rows of the Markdown table, the columns aligned for a terminal too."""
+    """Return the rows of the Markdown table, the columns aligned for a terminal too."""
     measures = facts["measures"]
     cells = [
         [
@@ -68,7 +60,7 @@ def table(facts: Mapping[str, Any]) -> list[str]:
             [
                 row["name"],
                 *(_score(facts, row, who) for who in ("teacher", "student")),
-                *(_kept(row, f"retention_{what}") for what in ("teacher", "undisturbed", "disturbed")),
+                *(_retention(row, f"retention_{what}") for what in ("teacher", "undisturbed", "disturbed")),
             ]
         )
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
@@ -77,7 +69,7 @@ def table(facts: Mapping[str, Any]) -> list[str]:
 
 
 def score(facts: Mapping[str, Any], value: float) -> str:
-    """A win rate in per cent, or a return."""
+    """Return a win rate in per cent, or a return."""
     return f"{100 * value:.1f} %" if facts["measures"] == "win rate" else f"{value:.2f}"
 
 
@@ -92,7 +84,7 @@ def _span(facts: Mapping[str, Any], low: float, high: float) -> str:
     return f"{low:.2f} to {high:.2f}"
 
 
-def _kept(row: Mapping[str, Any], key: str) -> str:
+def _retention(row: Mapping[str, Any], key: str) -> str:
     if row[key] is None:
         return "-"
     low, high = row[f"{key}_low"], row[f"{key}_high"]

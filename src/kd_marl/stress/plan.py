@@ -39,7 +39,7 @@ class Trial:
 
     @property
     def order(self) -> tuple[int, float, str]:
-        """Where it stands among others."""
+        """Return its place among others."""
         return KINDS.index(self.kind), self.level or 0.0, self.name
 
 
@@ -63,12 +63,12 @@ class Wanted:
 
 
 def undisturbed(task: str) -> Trial:
-    """The trial that all others are compared with."""
+    """Return the trial that all others are compared with."""
     return Trial("none", "none", None, task)
 
 
 def plan(wanted: Wanted, args: Any, layout: FeatureLayout) -> tuple[list[Trial], list[str]]:
-    """The trials in order, without the undisturbed one.
+    """Return the trials in order, without the undisturbed one.
 
     Args:
         wanted: what the user asked for.
@@ -104,12 +104,12 @@ def plan(wanted: Wanted, args: Any, layout: FeatureLayout) -> tuple[list[Trial],
 
 
 def _short(level: float) -> str:
-    """A level as a name has it: no two levels share one."""
+    """Return a level as a name has it: no two levels share one."""
     return f"{level:g}" if float(f"{level:g}") == level else repr(float(level))
 
 
 def trouble(trial: Trial, args: Any, layout: FeatureLayout, scale: np.ndarray) -> Trouble:
-    """What goes wrong in a trial.
+    """Return the disturbance of a trial.
 
     Args:
         trial: which.
@@ -130,7 +130,7 @@ def trouble(trial: Trial, args: Any, layout: FeatureLayout, scale: np.ndarray) -
 
 
 def equal_maps(task: str) -> list[str]:
-    """The other maps of SMAX on which networks made for ``task`` fit: as many allies and as many enemies.
+    """Return the other maps of SMAX on which networks made for ``task`` fit: as many allies and as many enemies.
 
     Raises:
         UserError: there is no map ``task``, or JaxMARL is not installed.
@@ -164,7 +164,7 @@ def _without_idle(trials: Sequence[Trial], args: Any, layout: FeatureLayout) -> 
 
 
 def _maps(wanted: Sequence[str] | None, args: Any, layout: FeatureLayout) -> tuple[list[str], str]:
-    """The maps to play, and why there is none."""
+    """Return the maps to play, and the reason if there is none."""
     if wanted is not None and not wanted:
         return [], ""
     if args.env == "smax":

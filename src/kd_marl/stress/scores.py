@@ -1,4 +1,4 @@
-"""From the episodes of two policies to a flat row of the result: means, intervals, and what is kept of the teacher."""
+"""From the episodes of two policies to a flat row of the result: means, intervals, and retention."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ class Scores:
 
     @property
     def has_wins(self) -> bool:
-        """Whether the environment says which episodes are won."""
+        """Return whether the environment says which episodes are won."""
         return not np.isnan(self.won).any()
 
     @property
     def values(self) -> np.ndarray:
-        """What is measured of each episode: whether it was won, else its return."""
+        """Return the measure of each episode: 1 or 0 for won or lost, else its return."""
         return self.won if self.has_wins else self.returns
 
     @property
     def mean(self) -> float:
-        """Win rate, else mean return."""
+        """Return the win rate, else the mean return."""
         return float(self.values.mean())
 
     def interval(self) -> tuple[float | None, float | None]:
-        """The 95 % interval of `mean` over the episodes: Wilson's of a win rate, Student's of a return."""
+        """Return the 95 % interval of `mean` over the episodes: Wilson's of a win rate, Student's of a return."""
         count = len(self.values)
         if self.has_wins:
             return share_interval(self.mean, count)
@@ -51,7 +51,7 @@ class Scores:
 
 
 def row(trial: Trial, teacher: Scores, student: Scores, whole: Scores) -> dict[str, Any]:
-    """One entry of ``rows`` in ``stress.json`` (docs/formats.md).
+    """Return one entry of ``rows`` in ``stress.json`` (docs/formats.md).
 
     Args:
         trial: what both met.
@@ -75,13 +75,13 @@ def row(trial: Trial, teacher: Scores, student: Scores, whole: Scores) -> dict[s
         ("retention_disturbed", student, teacher),
         ("retention_teacher", teacher, whole),
     ):
-        kept, low, high = kept_of(of, against)
-        result |= {name: kept, f"{name}_low": low, f"{name}_high": high}
+        share, low, high = retention_of(of, against)
+        result |= {name: share, f"{name}_low": low, f"{name}_high": high}
     return result
 
 
-def kept_of(scores: Scores, against: Scores) -> tuple[float | None, float | None, float | None]:
-    """Retention, and its 95 % interval over the episodes by the paired percentile bootstrap.
+def retention_of(scores: Scores, against: Scores) -> tuple[float | None, float | None, float | None]:
+    """Return the retention, and its 95 % interval over the episodes by the paired percentile bootstrap.
 
     Where none or all of the episodes are won, all resamples are alike and say nothing: there the ends are those of the
     win rate's own interval, over the other's win rate.
@@ -95,12 +95,12 @@ def kept_of(scores: Scores, against: Scores) -> tuple[float | None, float | None
         where a resample has no retention).
     """
     wins = scores.has_wins
-    kept, count = retention(scores.mean, against.mean, wins), len(scores.values)
-    if kept is None or count < 2:
-        return kept, None, None
+    share, count = retention(scores.mean, against.mean, wins), len(scores.values)
+    if share is None or count < 2:
+        return share, None, None
     if wins and scores.mean in (0.0, 1.0):
         low, high = share_interval(scores.mean, count)
-        return kept, low / against.mean, high / against.mean
+        return share, low / against.mean, high / against.mean
     generator, both = np.random.default_rng(0), np.stack([scores.values, against.values], axis=1)
     drawn: list[float | None] = []
     while len(drawn) < RESAMPLES:
@@ -109,6 +109,6 @@ def kept_of(scores: Scores, against: Scores) -> tuple[float | None, float | None
         weights = generator.multinomial(count, np.full(count, 1 / count), several) / count
         drawn += [retention(float(one), float(other), wins) for one, other in weights @ both]
     if None in drawn:
-        return kept, None, None
+        return share, None, None
     low, high = np.quantile(np.array(drawn, float), (0.025, 0.975))
-    return kept, float(low), float(high)
+    return share, float(low), float(high)

@@ -1,4 +1,4 @@
-"""One attempt at a job, wherever it runs: claimed, started, followed to its end, and noted."""
+"""One attempt at a job, wherever it runs: locked, started, followed to its end, and noted."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import BinaryIO
 from kd_core.errors import UserError
 from kd_core.host import SOURCE_ROOT
 from kd_marl.processes import process
-from kd_marl.suite.claim import claimed
+from kd_marl.suite.attempts_log import Outcome
 from kd_marl.suite.job import Job
-from kd_marl.suite.ledger import Outcome
+from kd_marl.suite.lock import locked
 
 # How often a running process is looked at, and how often its owner's heartbeat is renewed.
 _LOOK_SECONDS = 0.2
@@ -48,8 +48,8 @@ def attempt(job: Job, stop: threading.Event | None = None, wait: float = 1.0, af
         wait: seconds to wait for an owner that may be about to end.
         afresh: what was tried before no longer counts.
     """
-    with claimed(job.lock, wait) as claim:
-        if claim is None:
+    with locked(job.lock, wait) as lock:
+        if lock is None:
             return Report(None, "somebody else is at it")
         if job.proof.found() is not None:
             return Report(Outcome.FINISHED)
@@ -57,33 +57,33 @@ def attempt(job: Job, stop: threading.Event | None = None, wait: float = 1.0, af
             raise UserError(
                 f"{socket.gethostname()} has no {job.directory}: start the suite in a folder that it has too"
             )
-        job.ledger.begin(afresh)
+        job.attempts_log.begin(afresh)
         with _log_of(job) as log:
             log.write(f"$ {job.line}\n".encode())
             log.flush()
             said = log.tell()
             host = {"EPYMARL_HOME": job.checkout}
-            running = process.start(_command(job), log, [claim.descriptor], job.directory, host)
+            running = process.start(_command(job), log, [lock.descriptor], job.directory, host)
         stopping, looks = stop or threading.Event(), 0
         try:
             while running.poll() is None and not stopping.wait(_LOOK_SECONDS):
                 looks += 1
                 if looks % int(_BEAT_SECONDS / _LOOK_SECONDS) == 0:
-                    claim.beat()
+                    lock.beat()
             stopped = running.poll() is None
         except BaseException:
             process.stop([running])
-            job.ledger.end(Outcome.STOPPED)
+            job.attempts_log.end(Outcome.STOPPED)
             raise
         process.stop([running])
         report = judge(running.returncode, job.proof.found(), stopped, job.log, said)
         assert report.outcome is not None, "judged"
-        job.ledger.end(report.outcome, report.message)
+        job.attempts_log.end(report.outcome, report.message)
         return report
 
 
 def _log_of(job: Job) -> BinaryIO:
-    """Its log, to write on.
+    """Open its log to write on.
 
     Raises:
         UserError: it cannot be written.
@@ -98,7 +98,7 @@ def _log_of(job: Job) -> BinaryIO:
 
 
 def judge(status: int, found: Path | None, stopped: bool, log: Path, said: int) -> Report:
-    """How an attempt ended.
+    """Return how an attempt ended.
 
     Args:
         status: the process's exit status; negative: the signal that ended it.

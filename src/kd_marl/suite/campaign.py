@@ -9,10 +9,10 @@ from typing import Protocol
 
 from kd_core.errors import UserError
 from kd_marl.suite.attempt import Report
-from kd_marl.suite.claim import owner
+from kd_marl.suite.attempts_log import Outcome, State, spent, state_of
 from kd_marl.suite.estimate import Durations, Load, seconds_left
 from kd_marl.suite.job import Job
-from kd_marl.suite.ledger import Outcome, State, spent, state_of
+from kd_marl.suite.lock import owner
 from kd_marl.suite.plan import Node, Plan
 from kd_marl.suite.show import Show
 
@@ -29,16 +29,16 @@ class Pool(Protocol):
     slots: int
 
     def room(self, cpus: int) -> bool:
-        """Whether a job of so many processors may be submitted."""
+        """Return whether a job of so many processors may be submitted."""
 
     def submit(self, job: Job, afresh: bool) -> None:
         """Start a job, or queue it."""
 
     def running(self) -> list[Job]:
-        """What runs now."""
+        """Return what runs now."""
 
     def ended(self, timeout: float) -> list[tuple[Job, Report]]:
-        """What has ended since the last call; waits at most ``timeout`` seconds for it."""
+        """Return what has ended since the last call; waits at most ``timeout`` seconds for it."""
 
     def close(self) -> None:
         """Interrupt what runs, and wait until it has ended."""
@@ -60,7 +60,7 @@ class Found:
 
 
 def look(plan: Plan, label: str) -> Found:
-    """The state of a job, from what is on disk; what is damaged there breaks this job and not others."""
+    """Return the state of a job, from what is on disk; what is damaged there breaks this job and not others."""
     try:
         job = plan.job(label)
         if job is None:
@@ -68,7 +68,7 @@ def look(plan: Plan, label: str) -> Found:
         made = job.proof.found() is not None
     except UserError as error:
         return Found(None, State.BROKEN, str(error))
-    attempts, holder = job.ledger.attempts(), owner(job.lock)
+    attempts, holder = job.attempts_log.attempts(), owner(job.lock)
     state = state_of(made, holder is not None, attempts, job.retries)
     if state in (State.RUNNING, State.FINISHED):
         return Found(job, state, holder if state is State.RUNNING and holder else "")
@@ -226,8 +226,8 @@ class Campaign:
         self.show.tick(running, max([seconds_left(flying, known, self.pool.slots), *others]) if enough else None)
 
     def _left(self, job: Job, now: float) -> float | None:
-        """Seconds that a job will go on for, which somebody is at; None: not known."""
-        attempts, whole = job.ledger.attempts(), self._durations.of(job.kind)
+        """Return the seconds that a running job will still take; None: not known."""
+        attempts, whole = job.attempts_log.attempts(), self._durations.of(job.kind)
         if not attempts or whole is None:
             return None
         before = (spent(attempts[:-1]) if job.goes_on else None) or 0.0
@@ -235,6 +235,6 @@ class Campaign:
         return max(0.0, whole - before - (now - attempts[-1].started))
 
     def _waits(self, node: Node) -> float | None:
-        """Seconds that a job will take once it is tried; None: not known."""
+        """Return the seconds that a job will take once it is tried; None: not known."""
         whole = self._durations.of(node.kind)
         return None if whole is None else max(0.0, whole - self._spent.get(node.label, 0.0))

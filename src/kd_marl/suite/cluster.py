@@ -11,12 +11,12 @@ from typing import Any
 from kd_core.errors import UserError, how_to_install
 from kd_marl.processes.process import STOP_SECONDS
 from kd_marl.suite.attempt import Report, attempt
-from kd_marl.suite.claim import STALE_SECONDS, claimed, owner
+from kd_marl.suite.attempts_log import Outcome
 from kd_marl.suite.job import Job
-from kd_marl.suite.ledger import Outcome
+from kd_marl.suite.lock import STALE_SECONDS, locked, owner
 
 LOCAL, CLIENT = "local", "ray://"
-# What a task that replaces a lost one waits for the lost one's claim to be free.
+# What a task that replaces a lost one waits for the lost one's lock to be free.
 _PATIENCE = STALE_SECONDS + 15.0
 
 
@@ -65,7 +65,7 @@ class RayPool:
         self._running: dict[Any, Job] = {}
 
     def room(self, cpus: int) -> bool:
-        """Whether a job may be handed over: Ray queues what does not fit, and a cluster may grow to fit it."""
+        """Return whether a job may be handed over: Ray queues what does not fit, and a cluster may grow to fit it."""
         used = sum(job.cpus for job in self._running.values())
         return self._limit is None or used + cpus <= self._limit or not used
 
@@ -76,11 +76,11 @@ class RayPool:
         self._running[task.remote(job, wait=_PATIENCE, afresh=afresh)] = job
 
     def running(self) -> list[Job]:
-        """What runs now, as the locks tell; the rest is queued."""
+        """Return what runs now, as the locks tell; the rest is queued."""
         return [job for job in self._running.values() if owner(job.lock) is not None]
 
     def ended(self, timeout: float) -> list[tuple[Job, Report]]:
-        """What has ended; waits for something to end, but not longer than ``timeout`` seconds."""
+        """Return what has ended; waits for something to end, but not longer than ``timeout`` seconds."""
         if not self._running:
             time.sleep(timeout)
             return []
@@ -110,7 +110,7 @@ class RayPool:
 
 
 def _in_worker(job: Job, wait: float, afresh: bool) -> Report:
-    """`attempt` where a cancelled task is an interrupt, whatever the worker was started by."""
+    """Run `attempt` where a cancelled task is an interrupt, whatever started the worker."""
     # A worker inherits that a shell's background jobs ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return attempt(job, wait=wait, afresh=afresh)
@@ -118,9 +118,9 @@ def _in_worker(job: Job, wait: float, afresh: bool) -> Report:
 
 def _note(job: Job, message: str) -> None:
     """Note that a run is broken for the next suite too, unless somebody else is at it by now."""
-    with claimed(job.lock, _PATIENCE) as claim:
-        if claim is not None and job.proof.found() is None:
-            attempts = job.ledger.attempts()
+    with locked(job.lock, _PATIENCE) as lock:
+        if lock is not None and job.proof.found() is None:
+            attempts = job.attempts_log.attempts()
             if not attempts or attempts[-1].ended is not None:
-                job.ledger.begin()
-            job.ledger.end(Outcome.FAILED, message)
+                job.attempts_log.begin()
+            job.attempts_log.end(Outcome.FAILED, message)

@@ -68,7 +68,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """A name for people."""
+        """Return a name for people."""
         return f"{self.task}/{self.method}/{self.limits}/seed{self.seed}"
 
 
@@ -108,7 +108,7 @@ class Suite:
     part: Part = Part()
 
     def cells(self) -> list[Cell]:
-        """Every run that is asked for, seed after seed: a suite that was stopped early has whole seeds."""
+        """Return every run that is asked for, seed after seed: a suite that was stopped early has whole seeds."""
         part = self.part
         return [
             Cell(task.name, method.name, limits, seed)
@@ -123,11 +123,11 @@ class Suite:
         ]
 
     def cpus_of(self, method: str) -> int:
-        """Processors of a method's runs, or of what cells share."""
+        """Return the processors of a method's runs, or of what cells share."""
         return (self.methods[method].cpus if method in self.methods else None) or self.cpus
 
     def allows(self, task: Task, method: Method, limits: str) -> bool:
-        """Whether a method is run on a task under limits."""
+        """Return whether a method is run on a task under limits."""
         return _among(limits, task.limits) and _among(limits, method.limits)
 
 
@@ -139,7 +139,7 @@ class _Loader(yaml.SafeLoader):
     """Refuses a key that is written twice, of which YAML would silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping, if each of its keys is there once."""
+        """Return a mapping, if each of its keys is there once."""
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen and key.value != "<<":
@@ -277,7 +277,7 @@ def _seeds(value: Any, where: str) -> tuple[int, ...]:
 
 
 def _overrides(value: Any, where: str, own: tuple[str, ...] = ()) -> Overrides:
-    """Overrides with dotted keys, ``{env_args: {a: 1}}`` as ``{"env_args.a": 1}``; what the suite sets is refused."""
+    """Return overrides with dotted keys, ``{"env_args.a": 1}``; refuse those that the suite sets itself."""
     flat: Overrides = {}
     for key, given in _mapping_of(value, where).items():
         if key == "env_args" and not isinstance(given, Mapping):

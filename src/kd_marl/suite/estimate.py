@@ -22,7 +22,7 @@ class Durations:
                 self._of[name].append(seconds)
 
     def of(self, kind: str) -> float | None:
-        """What a job will take: the median of its kind, else of its method; None: unknown.
+        """Estimate the seconds of a job: the median of its kind, else of its method; None: unknown.
 
         What other methods took says nothing: an export takes a minute where a training takes an hour.
         """
@@ -40,7 +40,7 @@ class Load(NamedTuple):
 
 
 def seconds_left(running: Sequence[Load], waiting: Sequence[Load], slots: int) -> float:
-    """When the last job ends if each starts, in its order, as soon as its processors are free.
+    """Estimate when the last job ends if each starts, in its order, as soon as its processors are free.
 
     Args:
         running: what runs.

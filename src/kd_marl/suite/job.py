@@ -6,8 +6,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from kd_marl.suite.ledger import Ledger, spent
-from kd_marl.suite.records import Proof
+from kd_marl.suite.attempts_log import AttemptsLog, spent
+from kd_marl.suite.proof import Proof
 
 
 @dataclass(frozen=True)
@@ -42,26 +42,26 @@ class Job:
 
     @property
     def line(self) -> str:
-        """The command line as a reader types it."""
+        """Return the command line as a reader types it."""
         return shlex.join(["python", "src/main.py", *self.words])
 
     @property
     def lock(self) -> Path:
-        """The file whose lock says who is at it."""
+        """Return the file whose lock says who is at it."""
         return self.results / "suite" / f"{self.key}.lock"
 
     @property
     def log(self) -> Path:
-        """What its process says."""
+        """Return the file of what its process says."""
         # Other runs may have the same label, in other suites.
         return self.results / "logs" / f"{self.label.replace('/', '-')}-{self.key[:8]}.log"
 
     def spent(self) -> float | None:
-        """Seconds of the attempts that count towards the run; None if nobody was left to note when one ended."""
-        attempts = self.ledger.attempts()
+        """Return the seconds of the attempts that count; None if nobody was left to note when one ended."""
+        attempts = self.attempts_log.attempts()
         return spent(attempts if self.goes_on else attempts[-1:])
 
     @property
-    def ledger(self) -> Ledger:
-        """What has been tried of it."""
-        return Ledger(self.results / "suite" / f"{self.key}.json", self.label)
+    def attempts_log(self) -> AttemptsLog:
+        """Return the log of its attempts."""
+        return AttemptsLog(self.results / "suite" / f"{self.key}.json", self.label)

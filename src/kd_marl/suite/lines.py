@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sacred.arg_parser import get_config_updates
+
 from kd_core import stages
 from kd_core.config import assemble, parse_command
 from kd_core.errors import UserError, nearest
@@ -27,12 +29,12 @@ class Lines:
         self._merged: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def environment(self, task: Task) -> tuple[str, str]:
-        """The registered environment of a task, and the name that the task has in runs and in the zoo."""
+        """Return the registered environment of a task, and the name that the task has in runs and in the zoo."""
         _, config = self.stage("kd_teacher", task)
         return config["env"], config["map_name"]
 
     def distils(self, task: Task, method: Method) -> bool:
-        """Whether a method's learner looks for a teacher before it starts (kd_marl.plugin.lifecycle).
+        """Return whether a method's learner looks for a teacher before it starts (kd_marl.plugin.lifecycle).
 
         Raises:
             UserError: a configuration, a key or a learner that does not exist.
@@ -44,10 +46,10 @@ class Lines:
         if name not in self._host.learners:
             hint = nearest(name, self._host.learners)
             raise UserError(f"methods.{method.name}: learner '{name}' is not registered; {hint}")
-        return hasattr(self._host.learners[name], "prepare_run")
+        return bool(getattr(self._host.learners[name], "needs_teacher", False))
 
     def cell(self, cell: Cell, **own: Any) -> Line:
-        """The words after ``python src/main.py`` of a run of the grid, and its configuration.
+        """Return the words after ``python src/main.py`` of a run of the grid, and its configuration.
 
         Args:
             cell: which run.
@@ -61,13 +63,13 @@ class Lines:
         added |= self._everywhere(base, self._suite.cpus_of(cell.method))
         return self._line(base, method.config, task.env, {**added, "seed": cell.seed})
 
-    def record_folder(self, cell: Cell) -> Path:
-        """Where the host keeps what such runs leave: under the algorithm's own name, whatever ``name`` says."""
+    def sacred_folder(self, cell: Cell) -> Path:
+        """Return where the host keeps what such runs leave: under the algorithm's own name, whatever ``name`` says."""
         base = self._base(self._suite.tasks[cell.task], self._suite.methods[cell.method], cell.limits)
         return self._results / "sacred" / base["name"] / self.cell(cell)[1]["map_name"]
 
     def stage(self, algorithm: str, task: Task, **own: Any) -> Line:
-        """The same for a task's teacher or buffer: what means the same to every stage, and what is the stage's own."""
+        """Do the same for a task's teacher or buffer: keys that all stages share, and those of the stage itself."""
         kept = {
             key: value
             for given in (self._suite.overrides, task.overrides, self._suite.updates)
@@ -90,7 +92,7 @@ class Lines:
         return {**suite.overrides, **task.overrides, **limits, **method.overrides, **suite.updates}
 
     def _base(self, task: Task, method: Method, limits: str) -> dict[str, Any]:
-        """A method's configuration on a task under limits; every key that is overridden is checked."""
+        """Return a method's configuration on a task under limits; every key that is overridden is checked."""
         where = f"methods.{method.name} on tasks.{task.name} under {limits}"
         overrides = self._overrides(task, method, self._suite.limits[limits])
         base = self._assemble(where, method.config, task.env, overrides)
@@ -111,8 +113,6 @@ class Lines:
         return self._merged[memo]
 
     def _line(self, base: Mapping[str, Any], algorithm: str, environment: str, added: Overrides) -> Line:
-        from sacred.arg_parser import get_config_updates
-
         words = (
             f"--config={algorithm}",
             f"--env-config={environment}",
@@ -125,5 +125,5 @@ class Lines:
 
 
 def _word(key: str, value: Any) -> str:
-    """``key=value`` as it is typed after ``with``: text as it stands, everything else as Python writes it."""
+    """Return ``key=value`` as it is typed after ``with``: text as it stands, everything else as Python writes it."""
     return f"{key}={value}"

@@ -23,7 +23,7 @@ class LocalPool:
         self._running: dict[concurrent.futures.Future[Report], Job] = {}
 
     def room(self, cpus: int) -> bool:
-        """Whether a job of so many processors fits in; one that is larger than the machine runs alone."""
+        """Return whether a job of so many processors fits in; one that is larger than the machine runs alone."""
         used = sum(job.cpus for job in self._running.values())
         return used + cpus <= self.slots or not used
 
@@ -32,11 +32,11 @@ class LocalPool:
         self._running[self._threads.submit(attempt, job, self._stop, afresh=afresh)] = job
 
     def running(self) -> list[Job]:
-        """What runs now."""
+        """Return what runs now."""
         return list(self._running.values())
 
     def ended(self, timeout: float) -> list[tuple[Job, Report]]:
-        """What has ended; waits for something to end, but not longer than ``timeout`` seconds."""
+        """Return what has ended; waits for something to end, but not longer than ``timeout`` seconds."""
         if not self._running:
             self._stop.wait(timeout)
             return []

@@ -14,10 +14,11 @@ from kd_core.artifacts import teacher as artifacts
 from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.errors import UserError, nearest
 from kd_core.host import Host
+from kd_marl.runs.identity import identity
 from kd_marl.suite.document import Cell, Suite, Task
 from kd_marl.suite.job import Job
 from kd_marl.suite.lines import Lines
-from kd_marl.suite.records import Exported, Proof, Summary, Trained, identity
+from kd_marl.suite.proof import Exported, Proof, Summary, Trained
 
 TEACHER, BUFFER = "teacher", "buffer"
 
@@ -34,7 +35,7 @@ class Node:
 
     @property
     def kind(self) -> str:
-        """Jobs of a kind take about as long."""
+        """Return its kind: jobs of a kind take about as long."""
         return f"{self.task}/{self.method}"
 
 
@@ -74,12 +75,12 @@ class Plan:
             raise UserError(f"{suite.path}: {error}") from None
 
     def teacher(self, task: str) -> Path | None:
-        """The folder of the one teacher of a task's students; None if it is yet to be trained."""
+        """Return the folder of the one teacher of a task's students; None if it is yet to be trained."""
         found = self._teacher(self.suite.tasks[task])
         return None if found is None else found.folder
 
     def job(self, label: str) -> Job | None:
-        """The job of a name; None until what it needs is made."""
+        """Return the job of a name; None until what it needs is made."""
         node = self.nodes[label]
         if node.cell is not None:
             return self._cell_job(node, node.cell)
@@ -161,14 +162,14 @@ class Plan:
             else:
                 own["teacher"], sha256 = teacher.folder, teacher.sha256
         words, config = self._lines.cell(cell, **own)
-        proof = Summary(self._lines.record_folder(cell), identity(config), sha256)
+        proof = Summary(self._lines.sacred_folder(cell), identity(config), sha256)
         goes_on = self._lines.distils(task, method)
-        # Whatever a student's result is measured over, it is one training, and so one claim.
+        # Whatever a student's result is measured over, it is one training, and so one lock.
         mark = f"{checkpoints.fingerprint(config)} {cell.seed}" if goes_on else proof.identity
         return self._job(node, words, proof, f"{mark} {sha256}", goes_on)
 
     def _steps(self, cell: Cell, task: Task, teacher: _Teacher) -> int | None:
-        """Environment steps of the teacher, of a student and of its share of the buffer; None before there is one."""
+        """Return the environment steps of teacher, student and its share of the buffer; None before there is one."""
         if self._export(task, teacher)[1].found() is None:
             return None
         student = self._student(cell)
@@ -182,11 +183,11 @@ class Plan:
         return teacher.steps + steps + self._count(student, "t_max")
 
     def _student(self, cell: Cell) -> Cell:
-        """The student whose steps a cell takes; itself, if it takes nobody's."""
+        """Return the student whose steps a cell takes; itself, if it takes nobody's."""
         return replace(cell, method=self.suite.methods[cell.method].steps_of or cell.method)
 
     def _count(self, cell: Cell, key: str) -> int:
-        """A key's value in the configuration of a cell, which must be a whole number of at least 1."""
+        """Return a key's value in the configuration of a cell, which must be a whole number of at least 1."""
         value = self._lines.cell(cell)[1][key]
         if not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())) or value < 1:
             where = f"methods.{cell.method} on tasks.{cell.task} under {cell.limits}"
@@ -196,7 +197,7 @@ class Plan:
     # ---- what cells share --------------------------------------------------------------------------------------------
 
     def _given_teacher(self, task: Task) -> _Teacher | None:
-        """The teacher that need not be trained: the one that the file names, or the bundled one."""
+        """Return the teacher that need not be trained: the one that the file names, or the bundled one."""
         if task.name not in self._given:
             self._given[task.name] = self._find_teacher(task)
         return self._given[task.name]
@@ -220,7 +221,7 @@ class Plan:
             raise UserError(f"{where}: the zoo has no teacher for {name}; {hint}") from None
 
     def _teacher(self, task: Task) -> _Teacher | None:
-        """The one teacher of all students of a task; None if it is yet to be trained."""
+        """Return the one teacher of all students of a task; None if it is yet to be trained."""
         given = self._given_teacher(task)
         if given is not None:
             return given
@@ -232,7 +233,7 @@ class Plan:
         # Its name for its checkpoints is that of the run itself, see kd_marl.plugin.lifecycle.
         marks, seed = checkpoints.fingerprints(config), config["seed"]
         proof = Trained(self.results, config["name"], marks, seed)
-        # Whatever its result is measured over, it is one training, and so one claim.
+        # Whatever its result is measured over, it is one training, and so one lock.
         return self._job(self.nodes[f"{task.name}/{TEACHER}"], words, proof, f"{marks[0]} {seed}")
 
     def _buffer_job(self, task: Task) -> Job | None:
@@ -245,7 +246,7 @@ class Plan:
         return self._job(self.nodes[f"{task.name}/{BUFFER}"], words, proof, key)
 
     def _export(self, task: Task, teacher: _Teacher) -> tuple[tuple[str, ...], Exported]:
-        """The command line of a task's export, and its proof: enough episodes for every student.
+        """Return the command line of a task's export, and its proof: enough episodes for every student.
 
         Raises:
             UserError: the buffer's folder is that of a task with another environment.
@@ -303,7 +304,7 @@ class Plan:
 
 
 def _read_teacher(folder: Path) -> _Teacher:
-    """What a suite must know of a teacher; EPyMARL's own checkpoints have no facts, and a folder named by its steps."""
+    """Read a teacher's facts. EPyMARL's own checkpoints have none, and a folder named by its steps."""
     sha256 = artifacts.weights_sha256(folder)
     if (folder / artifacts.FACTS_FILE).is_file():
         return _Teacher(folder, sha256, artifacts.read_facts(folder)["steps"])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kd_core import progress
-from kd_marl.suite.ledger import State
+from kd_marl.suite.attempts_log import State
 
 # Labels that a bar has room for.
 _SHOWN = 3
@@ -20,7 +20,7 @@ class Show:
     """Progress of a suite.
 
     Attributes:
-        begun: whether anything is shown yet.
+        begun: whether anything is printed yet.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Show:
             self.say(f"{words} {label}" + (f": {reason}" if reason else ""))
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Print a line of its own."""
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         else:

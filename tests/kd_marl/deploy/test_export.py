@@ -10,7 +10,7 @@ import pytest
 
 from envs.hetero_mask import naming
 from kd_marl.cli import main
-from kd_marl.deploy import bundle as writing
+from kd_marl.deploy import export as writing
 from kd_marl.deploy.check import check_bundle
 from kd_onboard.bundle import read_bundle
 

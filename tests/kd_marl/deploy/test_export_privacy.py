@@ -15,7 +15,7 @@ import torch
 from envs.hetero_mask.layouts import plain_layout
 from envs.hetero_mask.mask import ObservationMask
 from kd_controllers.student_net import HeteroStudent
-from kd_marl.deploy import bundle as writing
+from kd_marl.deploy import export as writing
 from kd_marl.deploy import int8, replay
 from kd_marl.deploy.check import check_bundle
 from kd_marl.deploy.weights import ALIGNER, BODY, agent_weights

@@ -19,8 +19,8 @@ import torch
 
 from kd_core.errors import UserError
 from kd_marl.cli import main
-from kd_marl.commands.run import other_episodes
 from kd_marl.deploy.agent_process import AgentProcess
+from kd_marl.deploy.settings import other_episodes
 from kd_onboard import OnboardAgent, read_bundle, serve
 from onboard_bundles import ACTIONS, SEEN, change_profile, untrained_run, write_bundle
 from stage_fixtures import TASK
@@ -374,7 +374,7 @@ def test_the_mask_is_the_students_own(tmp_path, task, agents, size, preset):
     from envs.hetero_mask.layouts import layout_for
     from envs.hetero_mask.mask import ObservationMask
     from envs.hetero_mask.presets import mask_for
-    from kd_marl.deploy import bundle as exporting
+    from kd_marl.deploy import export as exporting
     from kd_marl.deploy.play import bundle_mask
 
     layout = layout_for(task, agents, size)

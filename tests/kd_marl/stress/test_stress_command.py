@@ -24,12 +24,12 @@ HOST = get_host()  # before anything of ours asks the host for its classes
 
 from epymarl_lite.runners.worker_pool import WorkerPool  # noqa: E402
 from kd_core.errors import UserError  # noqa: E402
-from kd_marl.commands.common import ZOO  # noqa: E402
+from kd_core.stages import ZOO  # noqa: E402
 from kd_marl.stress import measure, page  # noqa: E402
 from kd_marl.stress.disturbances import Dropout, Noise, feature_groups  # noqa: E402
 from kd_marl.stress.envs import Trouble  # noqa: E402
 from kd_marl.stress.plan import Trial  # noqa: E402
-from kd_marl.stress.scores import Scores, kept_of  # noqa: E402
+from kd_marl.stress.scores import Scores, retention_of  # noqa: E402
 from kd_runners import environments  # noqa: E402
 
 # ---- what is measured -----------------------------------------------------------------------------------------------
@@ -40,7 +40,7 @@ def scores(values, wins=True):
     return Scores(values, values if wins else np.full(len(values), np.nan))
 
 
-def test_a_row_says_what_is_kept_of_both_teachers():
+def test_a_row_has_the_retention_of_both_teachers():
     whole, teacher, student = (scores([1] * won + [0] * (100 - won)) for won in (80, 60, 45))
     found = measure.row(Trial("delay", "delay 1", 1.0, "3m"), teacher, student, whole)
     assert (found["teacher_mean"], found["student_mean"], found["episodes"]) == (0.6, 0.45, 100)
@@ -53,25 +53,25 @@ def test_a_row_says_what_is_kept_of_both_teachers():
     assert returns["teacher_mean"] == returns["teacher_return"] == -10
 
 
-def test_the_interval_of_what_is_kept_is_that_of_a_ratio_of_paired_means():
+def test_the_interval_of_a_retention_is_that_of_a_ratio_of_paired_means():
     rng = np.random.default_rng(4)
     teacher = (rng.random(800) < 0.8).astype(float)
     student = np.where(rng.random(800) < 0.7, teacher, rng.random(800) < 0.4).astype(float)
-    kept, low, high = kept_of(scores(student), scores(teacher))
+    share, low, high = retention_of(scores(student), scores(teacher))
     # The delta method, which knows the covariance of the pairs.
     ratio = student.mean() / teacher.mean()
     half = 1.96 * (student - ratio * teacher).std() / teacher.mean() / math.sqrt(800)
-    assert kept == pytest.approx(ratio)
+    assert share == pytest.approx(ratio)
     assert (low, high) == pytest.approx((ratio - half, ratio + half), abs=0.15 * half)
 
 
-def test_what_is_kept_where_nothing_is_won():
+def test_the_retention_where_nothing_is_won():
     none, some = scores([0] * 50), scores([1, 0] * 25)
-    assert kept_of(some, none) == (None, None, None)
-    kept, low, high = kept_of(none, some)
+    assert retention_of(some, none) == (None, None, None)
+    share, low, high = retention_of(none, some)
     # Wilson's upper end for 0 of 50, over the other's 0.5.
-    assert (kept, low, high) == (0.0, 0.0, pytest.approx(1.96**2 / (50 + 1.96**2) / 0.5, rel=1e-4))
-    assert kept_of(scores([1.0]), scores([1.0])) == (1.0, None, None)
+    assert (share, low, high) == (0.0, 0.0, pytest.approx(1.96**2 / (50 + 1.96**2) / 0.5, rel=1e-4))
+    assert retention_of(scores([1.0]), scores([1.0])) == (1.0, None, None)
 
 
 def match_of(learner, results, episodes=6, batch=4, **changes):
@@ -245,7 +245,6 @@ def test_the_figure_is_an_svg_with_a_panel_for_each_kind(student):
 
 def test_without_a_drawing_package_the_result_is_there_and_a_line_says_why_no_figure(student, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "kd_marl.stress.figure", raising=False)
     assert main(["stress", str(student), "--episodes", "2", *NOTHING]) == 0
     line = "no figure: matplotlib is not installed: pip install -e '.[report]' in kd-marl's checkout\n"
     assert capsys.readouterr().err == line
@@ -272,11 +271,6 @@ def test_every_command_that_added_a_disturbance_is_named(student, capsys):
     assert len(lines[0]) == 1 and lines[1] == lines[2] == [lines[0][0], lines[0][0].replace("--delay", "--delay 1")]
     page = (student / "stress.md").read_text()
     assert page.count("`kd-marl stress ") == 2
-    # As earlier versions wrote it.
-    facts = {key: value for key, value in content(student).items() if key != "commands"}
-    (student / "stress.json").write_text(json.dumps({**facts, "command": "kd-marl stress of old"}))
-    assert main(["stress", str(student), "--episodes", "2", *NOTHING, "--delay", "2"]) == 0
-    assert content(student)["commands"][0] == "kd-marl stress of old" and len(content(student)["commands"]) == 2
 
 
 def test_an_interrupted_measurement_goes_on_where_it_stopped(student, capsys, monkeypatch):

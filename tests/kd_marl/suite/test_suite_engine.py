@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from kd_core.errors import UserError
 from kd_marl.processes import process
 from kd_marl.suite import attempt as attempts
-from kd_marl.suite import claim
+from kd_marl.suite import lock
 from kd_marl.suite.attempt import attempt
+from kd_marl.suite.attempts_log import Outcome, State
 from kd_marl.suite.campaign import Campaign, look
-from kd_marl.suite.ledger import Outcome, State
 from kd_marl.suite.plan import Node
 from kd_marl.suite.show import Show
 from suite_jobs import job_of
@@ -148,7 +148,7 @@ def test_a_run_that_somebody_else_makes_is_waited_for_and_not_made_again(tmp_pat
     done, ready = threading.Event(), threading.Event()
 
     def other():
-        with claim.claimed(plan.jobs["a"].lock) as ours:
+        with lock.locked(plan.jobs["a"].lock) as ours:
             assert ours is not None
             ready.set()
             assert done.wait(30)
@@ -226,17 +226,17 @@ class Slow(Inline):
             return super().ended(timeout)
         self.asked = True
         for job, _ in self.queue:
-            job.ledger.begin()
+            job.attempts_log.begin()
         return []
 
 
 def note(job, *spans):
     """Attempts at a job of so many seconds, the last of which made it, if it is made."""
     for k, seconds in enumerate(spans, start=1):
-        job.ledger.begin()
-        job.ledger.end(Outcome.FINISHED if k == len(spans) and job.proof.found() else Outcome.STOPPED)
-        *before, last = job.ledger.attempts()
-        job.ledger._write([*before, replace(last, started=last.ended - seconds)])
+        job.attempts_log.begin()
+        job.attempts_log.end(Outcome.FINISHED if k == len(spans) and job.proof.found() else Outcome.STOPPED)
+        *before, last = job.attempts_log.attempts()
+        job.attempts_log._write([*before, replace(last, started=last.ended - seconds)])
 
 
 @pytest.mark.parametrize(("goes_on", "expected"), [(True, 40.0), (False, 30.0)])
@@ -268,7 +268,7 @@ def test_a_run_that_was_made_while_it_waited_is_not_made_again(tmp_path, scripte
     job = job_of(tmp_path, "a")
     job.proof.file.touch()
     assert attempt(job).outcome is Outcome.FINISHED
-    assert scripted.started == [] and job.ledger.attempts() == []
+    assert scripted.started == [] and job.attempts_log.attempts() == []
 
 
 def test_a_run_s_last_error_is_its_reason(tmp_path, scripted):

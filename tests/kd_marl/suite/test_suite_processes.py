@@ -16,9 +16,9 @@ from kd_core.errors import UserError
 from kd_marl.cli import main
 from kd_marl.processes import process
 from kd_marl.suite import attempt as attempts
-from kd_marl.suite import claim, cluster
+from kd_marl.suite import cluster, lock
 from kd_marl.suite.attempt import attempt
-from kd_marl.suite.ledger import Outcome
+from kd_marl.suite.attempts_log import Outcome
 from kd_marl.suite.local import LocalPool
 from suite_jobs import job_of
 
@@ -27,13 +27,13 @@ from suite_jobs import job_of
 
 def test_only_one_claims_a_run_and_it_is_free_afterwards(tmp_path):
     file = tmp_path / "suite" / "a.lock"
-    with claim.claimed(file) as first:
+    with lock.locked(file) as first:
         assert first is not None
-        with claim.claimed(file) as second:
+        with lock.locked(file) as second:
             assert second is None
-        assert f"process {os.getpid()}" in claim.owner(file)
-    assert claim.owner(file) is None
-    with claim.claimed(file) as third:
+        assert f"process {os.getpid()}" in lock.owner(file)
+    assert lock.owner(file) is None
+    with lock.locked(file) as third:
         assert third is not None
 
 
@@ -61,17 +61,17 @@ def test_a_run_works_where_its_suite_was_started_and_with_its_host(tmp_path, mon
 
 def test_a_run_whose_workers_were_all_lost_is_broken_for_the_next_suite_too(tmp_path):
     lost = job_of(tmp_path, "a")
-    lost.ledger.begin()
+    lost.attempts_log.begin()
     cluster._note(lost, "Ray lost its worker")
-    (noted,) = lost.ledger.attempts()
+    (noted,) = lost.attempts_log.attempts()
     assert (noted.outcome, noted.message) == (Outcome.FAILED, "Ray lost its worker")
 
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from kd_marl.suite import claim
-with claim.claimed(Path(sys.argv[1])):
+from kd_marl.suite import lock
+with lock.locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -79,7 +79,7 @@ with claim.claimed(Path(sys.argv[1])):
 
 @pytest.fixture
 def holder(tmp_path, source_root):
-    """Another process that holds a run's claim."""
+    """Another process that holds a run's lock."""
     file = tmp_path / "a.lock"
     environment = {**os.environ, "PYTHONPATH": str(source_root)}
     running = subprocess.Popen(
@@ -94,10 +94,10 @@ def holder(tmp_path, source_root):
 
 def test_a_claim_ends_with_its_holder_however_it_ends(holder):
     running, file = holder
-    assert f"process {running.pid}" in claim.owner(file)
+    assert f"process {running.pid}" in lock.owner(file)
     running.kill()
     running.wait()
-    assert claim.owner(file) is None
+    assert lock.owner(file) is None
 
 
 def test_a_claim_lasts_as_long_as_the_run_that_inherited_it(tmp_path):
@@ -108,19 +108,19 @@ def test_a_claim_lasts_as_long_as_the_run_that_inherited_it(tmp_path):
         fcntl.flock(mine, fcntl.LOCK_EX)
         run = process.start([sys.executable, "-c", "import time; time.sleep(600)"], log, [mine.fileno()])
     try:
-        assert claim.owner(file) is not None, "ours is closed, the run's is not"
+        assert lock.owner(file) is not None, "ours is closed, the run's is not"
     finally:
         process.stop([run])
-    assert claim.owner(file) is None
+    assert lock.owner(file) is None
 
 
-@pytest.mark.parametrize(("age", "free"), [(5, False), (claim.STALE_SECONDS + 30, True)])
+@pytest.mark.parametrize(("age", "free"), [(5, False), (lock.STALE_SECONDS + 30, True)])
 def test_the_heartbeat_of_another_machine_counts_where_its_lock_does_not_reach(tmp_path, age, free):
     file = tmp_path / "a.lock"
     file.write_text('{"host": "another", "pid": 3}')
     os.utime(file, (time.time() - age,) * 2)
-    assert (claim.owner(file) is None) == free
-    with claim.claimed(file) as ours:
+    assert (lock.owner(file) is None) == free
+    with lock.locked(file) as ours:
         assert (ours is not None) == free
 
 
@@ -128,9 +128,9 @@ def test_a_folder_without_locks_is_refused_in_one_line(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(claim.fcntl, "flock", refuse)
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
     needed = r"cannot lock .* give --to a folder on a file system that has locks"
-    with pytest.raises(UserError, match=needed), claim.claimed(tmp_path / "a.lock"):
+    with pytest.raises(UserError, match=needed), lock.locked(tmp_path / "a.lock"):
         pass
 
 
@@ -138,12 +138,12 @@ def test_those_who_only_look_do_not_take_each_other_for_an_owner(tmp_path):
     import fcntl
 
     file = tmp_path / "a.lock"
-    with claim.claimed(file):
+    with lock.locked(file):
         pass
     file.chmod(0o444)  # of somebody else's suite
     with open(file) as other:
         fcntl.flock(other, fcntl.LOCK_SH)
-        assert claim.owner(file) is None
+        assert lock.owner(file) is None
 
 
 def test_a_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path):
@@ -245,8 +245,8 @@ def test_closing_the_pool_interrupts_what_runs_and_notes_it(tmp_path, monkeypatc
     assert not pool.room(1) and [running.label for running in pool.running()] == ["a"]
     wait_for(lambda: begun(job))
     pool.close()
-    (noted,) = job.ledger.attempts()
-    assert noted.outcome == "stopped" and claim.owner(job.lock) is None
+    (noted,) = job.attempts_log.attempts()
+    assert noted.outcome == "stopped" and lock.owner(job.lock) is None
 
 
 def test_a_killed_process_is_told_apart_from_one_that_failed(tmp_path, monkeypatch):

@@ -55,7 +55,7 @@ def wait_for(condition, process, said):
     return value
 
 
-def ledgers(results):
+def attempts_logs(results):
     """The attempts at each run."""
     found = {}
     for file in results.glob("suite/*.json"):
@@ -92,7 +92,7 @@ def test_the_smoke_suite_survives_a_killed_run_a_stop_and_a_killed_ray_worker(su
     wait_for(lambda: child_of(process.pid), process, said)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 130 and "the same command goes on" in said.read_text()
-    tried = ledgers(results)
+    tried = attempts_logs(results)
     killed = [attempts for attempts in tried.values() if attempts[0]["outcome"] == "killed"]
     assert len(killed) == 1 and killed[0][-1]["outcome"] in ("finished", "stopped")
     assert all(attempts[-1]["outcome"] in ("finished", "stopped") for attempts in tried.values())
@@ -104,14 +104,14 @@ def test_the_smoke_suite_survives_a_killed_run_a_stop_and_a_killed_ray_worker(su
     def at_work():
         return [
             (label, attempts[-1]["pid"])
-            for label, attempts in ledgers(results).items()
+            for label, attempts in attempts_logs(results).items()
             if attempts[-1]["outcome"] is None and child_of(attempts[-1]["pid"])
         ]
 
     label, worker = wait_for(at_work, process, said)[0]
     os.kill(worker, signal.SIGKILL)
     assert process.wait(PATIENCE_S) == 0, said.read_text()
-    after = ledgers(results)
+    after = attempts_logs(results)
     assert [attempt["outcome"] for attempt in after[label]][-2:] == [None, "finished"]
     assert {label: after[label] for label in before} == before, "what was finished is not made again"
 
@@ -123,4 +123,4 @@ def test_the_smoke_suite_survives_a_killed_run_a_stop_and_a_killed_ray_worker(su
     process, said = run()
     assert process.wait(PATIENCE_S) == 0
     assert f"{len(after)} of {len(after)} runs are finished, 0 are left" in said.read_text()
-    assert ledgers(results) == after
+    assert attempts_logs(results) == after

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kd_marl.suite.attempts_log import Attempt, AttemptsLog, Outcome, State, kills, spent, state_of
 from kd_marl.suite.estimate import Durations, Load, seconds_left
-from kd_marl.suite.ledger import Attempt, Ledger, Outcome, State, kills, spent, state_of
 
 OUTCOMES = [None, Outcome.FINISHED, Outcome.FAILED, Outcome.KILLED, Outcome.STOPPED]
 
@@ -62,16 +62,16 @@ def test_what_was_killed_before_a_fresh_try_no_longer_counts():
 
 
 def test_attempts_are_kept_and_a_damaged_file_is_as_none(tmp_path):
-    ledger = Ledger(tmp_path / "runs" / "a.json", "a")
-    ledger.begin()
-    assert [attempt.outcome for attempt in ledger.attempts()] == [None]
-    ledger.end(Outcome.FAILED, "why")
-    ledger.begin(afresh=True)
-    first, second = ledger.attempts()
+    attempts_log = AttemptsLog(tmp_path / "runs" / "a.json", "a")
+    attempts_log.begin()
+    assert [attempt.outcome for attempt in attempts_log.attempts()] == [None]
+    attempts_log.end(Outcome.FAILED, "why")
+    attempts_log.begin(afresh=True)
+    first, second = attempts_log.attempts()
     assert (first.outcome, first.message, second.afresh) == ("failed", "why", True)
     for damage in ("", "{", "[]", '{"attempts": [{"x": 1}]}', '{"attempts": 3}'):
         (tmp_path / "runs" / "a.json").write_text(damage)
-        assert ledger.attempts() == []
+        assert attempts_log.attempts() == []
 
 
 def by_the_clock(running, waiting, slots):

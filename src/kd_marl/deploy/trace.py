@@ -1,4 +1,4 @@
-"""What one agent met and did in whole episodes, as a C header that a program replays without an environment."""
+"""The trace of one agent in whole episodes, as a C header that a program replays without an environment."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from envs.hetero_mask.mask import ObservationMask
-from envs.hetero_mask.naming import package_version
 from kd_controllers.policy_mac import PolicyMAC
 from kd_core.host import Host
+from kd_core.versions import package_version
 from kd_learners import batches
 from kd_marl.deploy.csource import comment
 from kd_marl.evaluation.episodes import PairedEpisodes
@@ -24,7 +24,7 @@ from kd_onboard.profile import AgentProfile
 
 
 @dataclass(frozen=True)
-class Recording:
+class Trace:
     """Episodes of one agent, one after the other.
 
     Attributes:
@@ -61,17 +61,15 @@ class _Team(PolicyMAC):
         return torch.tensor([[agent.act(row[_indices(agent.profile)], may != 0) for agent, row, may in rows]])
 
 
-def record(
-    host: Host, bundle: Bundle, args: Any, mask: ObservationMask, agent: AgentProfile, episodes: int
-) -> Recording:
-    """Play whole episodes and keep what one agent met.
+def trace(host: Host, bundle: Bundle, args: Any, mask: ObservationMask, agent: AgentProfile, episodes: int) -> Trace:
+    """Play whole episodes and note what one agent met.
 
     Args:
         host: whose environments and runner are used.
         bundle: the team.
         args: a run's namespace, completed by :func:`kd_marl.deploy.play.prepare`.
         mask: who sees what, as that function says it.
-        agent: whose view is recorded.
+        agent: whose trace it is.
         episodes: how many.
 
     Raises:
@@ -89,12 +87,12 @@ def record(
             parts["features"].append(played.obs[0, :steps, agent.index].numpy()[:, _indices(agent)])
             parts["available"].append(played.avail_actions[0, :steps, agent.index].numpy() != 0)
             parts["actions"].append(played.actions[0, :steps, agent.index].numpy())
-    return Recording(**{name: np.concatenate(rows) for name, rows in parts.items()})
+    return Trace(**{name: np.concatenate(rows) for name, rows in parts.items()})
 
 
-def header(recording: Recording, bundle: Bundle, agent: AgentProfile) -> str:
-    """The recording as C99: sizes, and one array for each of its attributes; floats are exact."""
-    steps, episodes = len(recording.actions), int(recording.begins.sum())
+def header(trace: Trace, bundle: Bundle, agent: AgentProfile) -> str:
+    """Return the trace as C99: sizes, and one array for each of its attributes; floats are exact."""
+    steps, episodes = len(trace.actions), int(trace.begins.sum())
     lines = [
         "/*",
         f' * {episodes} episodes of agent "{comment(agent.name)}" of {comment(bundle.task.name)}, recorded by kd-marl '
@@ -108,12 +106,10 @@ def header(recording: Recording, bundle: Bundle, agent: AgentProfile) -> str:
         f"#define KD_RECORD_INPUTS {agent.inputs}",
         f"#define KD_RECORD_ACTIONS {agent.n_actions}",
         "",
-        _array("unsigned char", "begins", [str(int(value)) for value in recording.begins]),
-        _array("float", "features[][KD_RECORD_INPUTS]", [_row(row) for row in recording.features]),
-        _array(
-            "unsigned char", "available[][KD_RECORD_ACTIONS]", [_row(row.astype(int)) for row in recording.available]
-        ),
-        _array("int", "actions", [str(value) for value in recording.actions]),
+        _array("unsigned char", "begins", [str(int(value)) for value in trace.begins]),
+        _array("float", "features[][KD_RECORD_INPUTS]", [_row(row) for row in trace.features]),
+        _array("unsigned char", "available[][KD_RECORD_ACTIONS]", [_row(row.astype(int)) for row in trace.available]),
+        _array("int", "actions", [str(value) for value in trace.actions]),
         "#endif",
     ]
     return "\n".join(lines) + "\n"

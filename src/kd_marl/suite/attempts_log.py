@@ -1,7 +1,7 @@
 """What has been tried of each run, and the state that follows from it.
 
 A run's result is in its Sacred folder (docs/formats.md). What no result can tell, why there is none yet, is told by the
-run's attempts: one JSON file a run, written only by who holds its claim.
+run's attempts: one JSON file a run, written only by who holds its lock.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Attempt:
 
 
 def state_of(finished: bool, held: bool, attempts: Sequence[Attempt], retries: int) -> State:
-    """A run's state.
+    """Return a run's state.
 
     Args:
         finished: whether its result is on disk.
@@ -85,7 +85,7 @@ def state_of(finished: bool, held: bool, attempts: Sequence[Attempt], retries: i
 
 
 def kills(attempts: Sequence[Attempt]) -> int:
-    """How often in a row a run was killed, up to its last attempt."""
+    """Count how often in a row a run was killed, up to its last attempt."""
     count = 0
     for attempt in reversed(attempts):
         if attempt.outcome != Outcome.KILLED:
@@ -97,19 +97,19 @@ def kills(attempts: Sequence[Attempt]) -> int:
 
 
 def spent(attempts: Sequence[Attempt]) -> float | None:
-    """Seconds that attempts took; None if nobody was left to note when one of them ended."""
+    """Return the seconds that attempts took; None if nobody was left to note when one of them ended."""
     seconds = [attempt.ended - attempt.started for attempt in attempts if attempt.ended is not None]
     return sum(seconds) if len(seconds) == len(attempts) else None
 
 
-class Ledger:
+class AttemptsLog:
     """The attempts at one run."""
 
     def __init__(self, file: Path, label: str) -> None:
         self._file, self._label = file, label
 
     def attempts(self) -> list[Attempt]:
-        """Oldest first; none if there is no file, or a damaged one."""
+        """Return them, oldest first; none if there is no file, or a damaged one."""
         if not self._file.is_file():
             return []
         try:

@@ -1,11 +1,10 @@
-"""When a run has been made: its result on disk, made with today's settings and the suite's teacher.
+"""The proof that a run has been made: its result on disk, of today's settings and the suite's teacher.
 
 Sacred's folders and the artifacts are the only evidence; the suite keeps no list of results of its own.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,28 +14,14 @@ from typing import Any, Protocol
 
 from kd_core import checkpoints, files, stages
 from kd_core.errors import UserError
-
-# The teacher counts by its hash.
-NOT_COMPARED = checkpoints.REPORTING | {"command", "resume", "teacher"}
-
-
-def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a configuration decides what a run computes, as JSON has it."""
-    kept = {key: value for key, value in checkpoints.telling(config).items() if key not in NOT_COMPARED}
-    kept["env_args"] = checkpoints.unseeded(config["env_args"])
-    return json.loads(json.dumps(kept, sort_keys=True, default=str))
-
-
-def identity(config: Mapping[str, Any]) -> str:
-    """Sha256 of that: two runs of one identity are the same run."""
-    return hashlib.sha256(json.dumps(comparable(config), sort_keys=True).encode()).hexdigest()
+from kd_marl.runs.identity import identity
 
 
 class Proof(Protocol):
-    """How to tell that a run has been made; plain data, since it travels to other machines."""
+    """The way to tell that a run has been made; plain data, since it travels to other machines."""
 
     def found(self) -> Path | None:
-        """Where its result is; None if it is yet to be made."""
+        """Return where its result is; None if it is yet to be made."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +39,7 @@ class Summary:
     teacher: str = ""
 
     def found(self) -> Path | None:
-        """The newest such run's Sacred folder."""
+        """Return the newest such run's Sacred folder."""
         summaries = self.folder.glob("*/summary.json")
         for file in sorted(summaries, key=lambda file: file.stat().st_mtime, reverse=True):
             if _identified(file.parent) == (self.identity, self.teacher):
@@ -72,7 +57,7 @@ class Trained:
     seed: int
 
     def found(self) -> Path | None:
-        """Its last checkpoint, which is the artifact."""
+        """Return its last checkpoint, which is the artifact."""
         run = SimpleNamespace(local_results_path=self.results, name=self.name, fingerprints=self.fingerprints)
         point = checkpoints.newest(run, self.seed)
         return point.folder if point is not None and point.reported else None
@@ -94,7 +79,7 @@ class Exported:
     environment: Mapping[str, Any]
 
     def found(self) -> Path | None:
-        """Its folder.
+        """Return its folder.
 
         Raises:
             UserError: it is damaged, or was recorded in another environment.
@@ -119,7 +104,7 @@ _READ: dict[Path, tuple[int, tuple[str, str]]] = {}
 
 
 def _identified(folder: Path) -> tuple[str, str]:
-    """The identity of a finished run and the hash of its teacher; empty where its record is damaged."""
+    """Return the identity of a finished run and the hash of its teacher; empty where its record is damaged."""
     written = (folder / "summary.json").stat().st_mtime_ns
     if folder not in _READ or _READ[folder][0] != written:
         try:

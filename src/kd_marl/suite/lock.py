@@ -1,6 +1,6 @@
 """One owner for each run: a lock on a file that the system frees however its holder ends.
 
-The run's process inherits the locked file, so the claim lasts as long as either of the two lives. Where machines share
+The run's process inherits the locked file, so the lock lasts as long as either of the two lives. Where machines share
 a folder over a file system that keeps locks to each machine, the owner's heartbeat speaks for it: a lock that seems
 free but whose file another machine has touched within `STALE_SECONDS` is not.
 """
@@ -24,7 +24,7 @@ STALE_SECONDS = 60.0
 _TAKEN = (errno.EAGAIN, errno.EACCES)
 
 
-class Claim:
+class Lock:
     """A run that is ours.
 
     Attributes:
@@ -40,7 +40,7 @@ class Claim:
 
 
 @contextlib.contextmanager
-def claimed(file: Path, wait: float = 0.0) -> Iterator[Claim | None]:
+def locked(file: Path, wait: float = 0.0) -> Iterator[Lock | None]:
     """Within the block a run is ours, or it is not and the value is None.
 
     Args:
@@ -64,7 +64,7 @@ def claimed(file: Path, wait: float = 0.0) -> Iterator[Claim | None]:
             return
         _write_owner(descriptor, {"host": socket.gethostname(), "pid": os.getpid()})
         try:
-            yield Claim(descriptor)
+            yield Lock(descriptor)
         finally:
             _write_owner(descriptor, {})
             # For every copy of the descriptor: the run's process has ended, and whatever it left has no part in it.
@@ -74,7 +74,7 @@ def claimed(file: Path, wait: float = 0.0) -> Iterator[Claim | None]:
 
 
 def owner(file: Path) -> str | None:
-    """Who holds a run now, as ``machine, process 123``; None if nobody does."""
+    """Return who holds a run now, as ``machine, process 123``; None if nobody does."""
     try:
         descriptor = os.open(file, os.O_RDONLY)
     except FileNotFoundError:

@@ -172,7 +172,7 @@ def _agents(draft: _Draft, recorded: replay.Replay | None, options: Options) -> 
 
 
 def _models(draft: _Draft, name: str, weights: Weights, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """ONNX and C of a program."""
+    """Return the ONNX and the C of a program."""
     folder, prefix = f"c/{name}", f"kd_{name}"
     model = policy_model(weights).SerializeToString(deterministic=True)
     found = {"onnx": draft.add(f"onnx/{name}.onnx", model)}
@@ -189,7 +189,7 @@ def _models(draft: _Draft, name: str, weights: Weights, facts: Mapping[str, Any]
 
 
 def _int8(draft: _Draft, name: str, weights: Weights, seen: Sequence[replay.Seen]) -> list[dict[str, Any]]:
-    """Int8 ONNX of a program, if every agent that runs it agrees; what each of them is told of it."""
+    """Return the int8 ONNX of a program, if every agent that runs it agrees, and the facts for each of them."""
     tried = int8.quantise_checked(weights, seen)
     path = None if tried.model is None else draft.add(f"onnx/{name}.int8.onnx", tried.model)
     return [
@@ -204,7 +204,7 @@ def _int8(draft: _Draft, name: str, weights: Weights, seen: Sequence[replay.Seen
 
 @torch.no_grad()
 def _roles(run: StudentRun, recorded: replay.Replay | None) -> list[dict[str, Any]]:
-    """The role that each agent's embeddings show most on recorded episodes (Eq. 11), and how clearly."""
+    """Return the role that each agent's embeddings show most on recorded episodes (Eq. 11), and how clearly."""
     if recorded is None:
         return [{"role": "unknown", "role_share": None}] * run.mask.n_agents
     _, embedding = run.network.unroll(torch.from_numpy(recorded.obs))
@@ -219,7 +219,7 @@ def _roles(run: StudentRun, recorded: replay.Replay | None) -> list[dict[str, An
 
 
 def _identifiers(names: tuple[str, ...]) -> list[str]:
-    """A different file and symbol name for each agent."""
+    """Return a different file and symbol name for each agent."""
     found: list[str] = []
     for index, name in enumerate(names):
         plain = naming.identifier(name)
@@ -249,7 +249,7 @@ def check_target(folder: Path, force: bool) -> None:
 
 @contextmanager
 def _whole(folder: Path, force: bool) -> Iterator[Path]:
-    """A temporary folder beside ``folder`` that takes its place once the block has ended well."""
+    """Give a temporary folder beside ``folder`` that takes its place once the block has ended well."""
     temporary = files.temporary_name(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,85 @@
+"""The work of `kd-marl run`: a bundle plays, each agent in a process of its own, beside the torch student's score."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from kd_core import files
+from kd_core.errors import UserError, nearest
+from kd_core.host import get_host
+from kd_core.metrics.intervals import mean_interval, share_interval
+from kd_learners.settings import check_episodes
+from kd_marl.deploy import play
+from kd_marl.deploy.settings import measured_student, other_episodes, play_settings
+from kd_marl.plugin import register
+from kd_onboard.backend import BACKENDS
+from kd_onboard.bundle import read_bundle
+from kd_onboard.errors import OnboardError
+
+DEFAULT_EPISODES = 100
+
+
+def run(args: argparse.Namespace) -> int:
+    """Play the bundle of the command's arguments and print both scores; returns the exit status."""
+    host = get_host()
+    if args.backend not in BACKENDS:
+        raise UserError(f"there is no backend '{args.backend}'; {nearest(args.backend, BACKENDS)}")
+    try:
+        bundle = read_bundle(args.bundle)
+    except OnboardError as error:
+        raise UserError(str(error)) from None
+    register.register(host)
+    profile = bundle.profile
+    student = measured_student(profile)
+    episodes = args.episodes if args.episodes is not None else student.get("episodes") or DEFAULT_EPISODES
+    check_episodes(episodes)
+    settings = play_settings(host, args.env_config, args.updates, profile)
+    if args.json:
+        files.check_parent(args.json)
+    mask = play.prepare(host, bundle, settings)
+    try:
+        played = play.play_bundle(host, bundle, settings, mask, episodes, args.backend)
+    except KeyboardInterrupt:
+        print("stopped: nothing was measured", file=sys.stderr)
+        return 130
+    difference = other_episodes(profile, settings, episodes)
+    result = {
+        "task": bundle.task.name,
+        "backend": args.backend,
+        "seed": settings.seed,
+        "bundle": {**played.score(), "episodes": episodes},
+        "torch": dict(student),
+        "same_episodes": not difference,
+    }
+    print(_text(result, difference))
+    if args.json:
+        files.write_json(args.json, result)
+    return 0
+
+
+def _text(result: Mapping[str, Any], difference: str) -> str:
+    """Return both scores with 95 % intervals, one a line, and whether they are of the same episodes."""
+    rows = [(f"bundle, {result['backend']}", result["bundle"]), ("torch student", result["torch"])]
+    lines = [f"{result['task']}, seed {result['seed']}, one process an agent", ""]
+    lines.append(f"{'':<18}{'episodes':>9}  {'return':>9}  {'95 % interval':<22}{'win rate':>9}  95 % interval")
+    for name, score in rows:
+        if score.get("return_mean") is None:
+            lines.append(f"{name:<18} not recorded in the profile")
+            continue
+        low, high = mean_interval(score["return_mean"], score["return_std"], score["episodes"])
+        line = f"{name:<18}{score['episodes']:>9}  {score['return_mean']:>9.3f}  {f'{low:.3f} to {high:.3f}':<22}"
+        if (wins := score.get("win_rate")) is not None:
+            low, high = share_interval(wins, score["episodes"])
+            line += f"{wins:>9.1%}  {low:.1%} to {high:.1%}"
+        lines.append(line.rstrip())
+    if result["torch"].get("return_mean") is not None:
+        same = f"other episodes ({difference})" if difference else "the same episodes"
+        lines += ["", f"{same}; difference of the mean returns {_difference(result):+.4f}"]
+    return "\n".join(lines)
+
+
+def _difference(result: Mapping[str, Any]) -> float:
+    return float(result["bundle"]["return_mean"] - result["torch"]["return_mean"])

@@ -1,0 +1,38 @@
+"""The work of `kd-marl bundle keygen` and `verify`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from kd_marl.deploy import signing
+from kd_onboard.bundle import read_bundle
+from kd_onboard.errors import BundleError
+
+
+def keygen(args: argparse.Namespace) -> int:
+    """Write a pair of keys; returns the exit status."""
+    private, public = signing.generate(args.name.expanduser())
+    print(f"secret key: {private} (keep it)\npublic key: {public} (give it to whoever verifies)")
+    return 0
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Print whether the bundle is whole and signed by the key; returns the exit status."""
+
+    def verdict() -> str:
+        read_bundle(args.bundle)
+        return f"genuine: signed by {signing.verify(args.bundle, args.key)}"
+
+    return print_verdict(verdict)
+
+
+def print_verdict(verdict: Callable[[], str]) -> int:
+    """Print a verdict, or the fault that it raises; returns the exit status."""
+    try:
+        print(verdict())
+    except BundleError as error:
+        print(f"faulty: {error}", file=sys.stderr)
+        return 1
+    return 0
