@@ -8,15 +8,16 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from kd_core import checkpoints
 from kd_core.artifacts import teacher as artifacts
 from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.artifacts.teacher import TeacherArtifact
-from kd_core.config import plugin_keys
+from kd_core.config import assemble, parse_command, plugin_keys
 from kd_core.errors import UserError
-from kd_core.host import SOURCE_ROOT, get_host
+from kd_core.host import SOURCE_ROOT, Host, get_host
 
 ZOO = SOURCE_ROOT / "zoo"
 # Keys of ours that mean something to one stage only.
@@ -154,6 +155,23 @@ def _rewarded_otherwise(facts: Mapping[str, Any], config: Mapping[str, Any], uns
 
 def _first_difference(pairs: Mapping[str, tuple[Any, Any]]) -> str:
     return next((f"{key}={was}, this run has {now}" for key, (was, now) in pairs.items() if was != now), "")
+
+
+def made_by(host: Host, words: Sequence[str], seed: int) -> checkpoints.Checkpoint | None:
+    """Find the furthest checkpoint that a command line and a seed have left; None if there is none.
+
+    Args:
+        host: whose configuration files are read.
+        words: the command line after ``python src/main.py``, with ``local_results_path``.
+        seed: the run's.
+    """
+    from sacred.arg_parser import get_config_updates
+
+    config = assemble(host, parse_command(list(words)))
+    updates, _ = get_config_updates(list(words[words.index("with") + 1 :]))
+    config = host.main.recursive_dict_update(config, updates)
+    run = SimpleNamespace(**{**config, "fingerprints": checkpoints.fingerprints(config)})
+    return checkpoints.newest(run, seed, teacher_weights(run))
 
 
 def run_stage(algorithm: str, args: Any, **updates: Any) -> None:

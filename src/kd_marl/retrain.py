@@ -59,7 +59,7 @@ def train(facts: Mapping[str, Any], results: Path, updates: Sequence[str] = ()) 
     trainings, folder = recorded(facts), None
     for number, words in enumerate(trainings, start=1):
         begun: list[str] = [] if folder is None else [f"begin_with={folder}"]
-        words = _merged(words, [*updates, *begun, f"local_results_path={results}"])
+        words = merged(words, [*updates, *begun, f"local_results_path={results}"])
         line = parse_command(words).line
         print(f"training {number} of {len(trainings)}: {line}", flush=True)
         folder = _made_by(line, results)
@@ -73,7 +73,7 @@ def train(facts: Mapping[str, Any], results: Path, updates: Sequence[str] = ()) 
     return folder
 
 
-def _merged(words: Sequence[str], updates: Sequence[str]) -> list[str]:
+def merged(words: Sequence[str], updates: Sequence[str]) -> list[str]:
     """A command line with updates, each key once; what says where the recorded run was is left out."""
     changed = {word.partition("=")[0] for word in updates} | _PLACES
     start = words.index("with") + 1 if "with" in words else len(words)
