@@ -20,7 +20,7 @@ TESTS ?= tests
 TEST_JOBS ?= 2
 # Trainings at the same time.
 RESULTS_JOBS ?= 2
-CODE := src tests setup.py $(wildcard benchmarks)
+CODE := src tests setup.py $(wildcard benchmarks examples)
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
