@@ -170,7 +170,7 @@ def made_by(host: Host, words: Sequence[str], seed: int) -> checkpoints.Checkpoi
     config = assemble(host, parse_command(list(words)))
     updates, _ = get_config_updates(list(words[words.index("with") + 1 :]))
     config = host.main.recursive_dict_update(config, updates)
-    run = SimpleNamespace(**{**config, "fingerprints": checkpoints.fingerprints(config)})
+    run = SimpleNamespace(**{**config, "fingerprint": checkpoints.fingerprint(config)})
     return checkpoints.newest(run, seed, teacher_weights(run))
 
 

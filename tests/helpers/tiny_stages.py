@@ -157,7 +157,7 @@ def stage_args(algorithm: str, results: Path, env_config: str | None = None, **u
     assert not unknown, f"unknown keys {unknown}"
     config.update(changes, local_results_path=str(results), device="cpu", unique_token=f"{algorithm}_seed1_toy")
     config["env_args"] = {**config["env_args"], **env_args, "seed": config["seed"]}
-    return SimpleNamespace(**config, fingerprints=("tiny",), run_folder=str(results))
+    return SimpleNamespace(**config, fingerprint="tiny", run_folder=str(results))
 
 
 _run_sequential = HOST.run.run_sequential

@@ -68,12 +68,12 @@ class Trained:
 
     results: Path
     name: str
-    fingerprints: tuple[str, str]
+    fingerprint: str
     seed: int
 
     def found(self) -> Path | None:
         """Its last checkpoint, which is the artifact."""
-        run = SimpleNamespace(local_results_path=self.results, name=self.name, fingerprints=self.fingerprints)
+        run = SimpleNamespace(local_results_path=self.results, name=self.name, fingerprint=self.fingerprint)
         point = checkpoints.newest(run, self.seed)
         return point.folder if point is not None and point.reported else None
 
