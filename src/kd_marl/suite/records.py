@@ -110,7 +110,7 @@ class Exported:
         return self.folder if enough else None
 
     def _stored_otherwise(self, facts: Mapping[str, Any]) -> str:
-        was, now = facts.get("embedding_dtype"), self.environment["embedding_dtype"]
+        was, now = facts["embedding_dtype"], self.environment["embedding_dtype"]
         return f"embedding_dtype={was}, this suite has {now}" if was != now else ""
 
 
