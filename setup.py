@@ -69,6 +69,7 @@ setup(
         # use_tensorboard=True and use_wandb=True
         "track": ["tensorboard>=2.15", "wandb>=0.17"],
         "dev": [
+            "codespell>=2.3",
             "hypothesis>=6.100",
             "mypy>=1.11",
             "pytest>=8",
