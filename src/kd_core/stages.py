@@ -11,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from sacred.arg_parser import get_config_updates
+
 from kd_core import checkpoints
 from kd_core.artifacts import teacher as artifacts
 from kd_core.artifacts.expert_buffer import ExpertBuffer
@@ -160,8 +162,6 @@ def made_by(host: Host, words: Sequence[str], seed: int) -> checkpoints.Checkpoi
         words: the command line after ``python src/main.py``, with ``local_results_path``.
         seed: the run's.
     """
-    from sacred.arg_parser import get_config_updates
-
     config = assemble(host, parse_command(list(words)))
     updates, _ = get_config_updates(list(words[words.index("with") + 1 :]))
     config = host.main.recursive_dict_update(config, updates)

@@ -39,6 +39,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'kd_marl' has no attribute '{name}'")
+    # First of all: an EPyMARL checkout brings its own `envs` package, which ours joins.
+    import_module("kd_core.host").get_host()
     return getattr(import_module("kd_marl.api"), name)
 
 

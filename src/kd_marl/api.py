@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from kd_core import checkpoints, files, stages
 from kd_core.artifacts import teacher as artifacts
@@ -25,11 +25,13 @@ from kd_core.config import assemble, parse_command, task_key
 from kd_core.errors import UserError
 from kd_core.host import SOURCE_ROOT, Host, get_host
 from kd_marl import retrain
+from kd_marl.cli import build_parser
+from kd_marl.commands.common import onboard_packages, results_folders
+from kd_marl.plugin import register
 from kd_marl.processes import process
-
-if TYPE_CHECKING:
-    from kd_marl.runs.student_run import StudentRun
-    from kd_onboard.bundle import Bundle
+from kd_marl.runs import student_run
+from kd_marl.runs.student_run import EXPORTED_AGENT, StudentRun
+from kd_onboard.bundle import Bundle, read_bundle
 
 # Keys that have a parameter, or that would make another run than the one that is returned.
 _SET_HERE = {
@@ -77,8 +79,6 @@ def teachers(*results: Path | str) -> list[TeacherInfo]:
     Args:
         *results: results folders; none: ``results`` of the current folder, of the project and of the EPyMARL checkout.
     """
-    from kd_marl.commands.common import results_folders
-
     folders = [Path(folder).expanduser() for folder in results] or results_folders()
     found = artifacts.teacher_folders([folder / "models" for folder in folders])
     listed = []
@@ -106,8 +106,6 @@ def load_teacher(
     Raises:
         UserError: there is no such teacher, its weights are damaged or altered, or a fact cannot be found.
     """
-    from kd_marl.commands.common import results_folders
-
     folder = artifacts.named_teacher(str(name_or_path), stages.ZOO)
     return artifacts.load_teacher(folder, config=config, n_agents=n_agents, results_dirs=results_folders())
 
@@ -173,8 +171,6 @@ def distil(
             run's own.
     """
     host = get_host()
-    from kd_marl.runs.student_run import EXPORTED_AGENT
-
     own = {"limits": limits, "teacher": _spec(teacher), "seed": seed}
     words = _words(host, config, env, task, Path(results), **own, **keys)
     agent = str(keys.get("agent", assemble(host, parse_command(words)).get("agent")))
@@ -200,9 +196,6 @@ def load_student(path: Path | str) -> StudentRun:
     Raises:
         UserError: there is no finished student with a result, or something is damaged.
     """
-    get_host()
-    from kd_marl.runs import student_run
-
     return student_run.load_student(path)
 
 
@@ -279,12 +272,9 @@ def export(
             the disk is full, or a package of the extra is not installed.
     """
     host = get_host()
-    from kd_marl.commands.common import onboard_packages
-    from kd_marl.plugin import register
-
+    # They need packages of the extra.
     with onboard_packages():
         from kd_marl.deploy import bundle, sensors
-    from kd_onboard.bundle import read_bundle
 
     register.register(host)
     target = Path(folder).expanduser().absolute()
@@ -315,8 +305,6 @@ def write_report(
     Raises:
         UserError: there is no finished run, a record is damaged, or a package of the extra is not installed.
     """
-    from kd_marl.cli import build_parser
-
     folders = [sources] if isinstance(sources, Path | str) else sources
     kept = [] if records is None else ["--records", str(records)]
     args = build_parser().parse_args(["report", *map(str, folders), "--to", str(to), *kept])
