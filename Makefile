@@ -8,7 +8,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check format lint type results clean
+.PHONY: help setup demo test test-slow check format lint type results clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -20,10 +20,10 @@ TESTS ?= tests
 TEST_JOBS ?= 2
 # Trainings at the same time.
 RESULTS_JOBS ?= 2
-CODE := src tests setup.py $(wildcard benchmarks)
+CODE := src tests setup.py $(wildcard benchmarks examples)
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## make .venv with the pinned packages (quick when up to date)
 
@@ -60,11 +60,15 @@ demo: setup ## distil students from a bundled teacher and print the result table
 test: setup ## all tests; part of them: make test TESTS="tests/kd_learners/test_losses.py -k kl"
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(TEST_JOBS) --dist worksteal --timeout 600 -m "not strict" $(TESTS)
 
-check: lint type ## what CI asks before the tests: lint, format, imports, types
+test-slow: setup ## the tests alone that take more than about ten seconds each
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(TEST_JOBS) --dist worksteal --timeout 600 -m "slow and not strict" $(TESTS)
+
+check: lint type ## what CI asks before the tests: lint, format, spelling, imports, types
 
 lint: setup
 	$(PY) -m ruff check $(CODE)
 	$(PY) -m ruff format --check $(CODE)
+	$(PY) -m codespell_lib
 	$(VENV)/bin/lint-imports --no-logo --no-cache
 
 type: setup

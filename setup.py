@@ -35,7 +35,7 @@ setup(
         ],
         exclude=["*.__pycache__", "*.egg-info"],
     ),
-    package_data={"": ["*.yaml", "*.json", "*.th", "*.safetensors"], "kd_marl.deploy": ["templates/*.in"]},
+    package_data={"": ["*.yaml", "*.json", "*.th", "*.safetensors", "py.typed"], "kd_marl.deploy": ["templates/*.in"]},
     install_requires=[
         "gymnasium>=1.0",
         "mpe2>=1.0",
@@ -69,6 +69,7 @@ setup(
         # use_tensorboard=True and use_wandb=True
         "track": ["tensorboard>=2.15", "wandb>=0.17"],
         "dev": [
+            "codespell>=2.3",
             "hypothesis>=6.100",
             "import-linter>=2.15",
             "mypy>=1.11",

@@ -24,6 +24,7 @@ sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent / "src")]
 SHORTEST, LONGEST = 20, 40
 # Episodes appended at a time.
 BLOCK = 20
+REWARDS = {"common_reward": True, "reward_scalarisation": "sum"}
 TEACHER, BUFFER = "teacher", "buffer"
 
 
@@ -91,6 +92,7 @@ def write(folder: Path, steps: int, sizes: Sizes) -> dict[str, Any]:
     import torch
     from speed_process import own_peak_mib
 
+    from kd_core import checkpoints
     from kd_core.artifacts.expert_buffer import ExpertBufferWriter
     from kd_core.config import assemble, parse_command
     from kd_core.host import get_host
@@ -100,6 +102,8 @@ def write(folder: Path, steps: int, sizes: Sizes) -> dict[str, Any]:
     facts = {
         **vars(sizes),
         "task": "3m",
+        "env_args": checkpoints.unseeded(config["env_args"]),
+        **REWARDS,
         "teacher": {"path": str(folder / TEACHER), "sha256": _untrained_teacher(folder / TEACHER, sizes)},
         "seed": 0,
         "host": "epymarl_lite",
@@ -142,7 +146,8 @@ def _untrained_teacher(folder: Path, sizes: Sizes) -> dict[str, str]:
         **common,
         **policy,
         **critic,
-        **{"task": "3m", "layout": "3m", "agent": "rnn", "gamma": 0.99},
+        **{"task": "3m", "env": "smax", "layout": "3m", "agent": "rnn", "gamma": 0.99},
+        **{"shaping": 0.0, "masked": False, **REWARDS, "begun_with": None, "train_seconds": None, "tests": []},
         **{"normalisers": {"reward": one, "value": one}, "host": "epymarl_lite", "host_commit": None},
         **{"seed": 0, "steps": 0, "finished": True, "command": "benchmarks/speed_buffer.py", "test": {}},
     }

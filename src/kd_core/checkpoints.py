@@ -33,17 +33,6 @@ REPORTING = frozenset(
 _VOLATILE = frozenset(
     {"seed", "resume", "command", "run_folder", "evaluate", "checkpoint_path", "load_step", "eval_episodes"}
 )
-# Keys that came later, with the value that means what runs before them did: those runs are still found.
-SINCE_ADDED = {
-    "budget": "",
-    "attention_window": 20,
-    "feature_coef": 0.0,
-    "personal_coef": 0.0,
-    "privileged_coef": 0.0,
-    "decay": "linear",
-    "ce_temperature": 1.0,
-    "own_action": False,
-}
 
 
 @dataclass(frozen=True)
@@ -66,17 +55,8 @@ class Checkpoint:
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
-    """Sha256 of everything in a configuration that decides what a run computes, its seed apart."""
-    return _hash(config, _VOLATILE | REPORTING)
-
-
-def fingerprints(config: Mapping[str, Any]) -> tuple[str, str]:
-    """What checkpoints of a configuration are known by: its fingerprint, and the one that earlier versions wrote."""
-    return fingerprint(config), _hash(config, _VOLATILE)
-
-
-def _hash(config: Mapping[str, Any], without: frozenset[str]) -> str:
-    kept = {key: value for key, value in telling(config).items() if key not in without}
+    """Compute the sha256 of everything in a configuration that decides what a run computes, its seed apart."""
+    kept = {key: value for key, value in telling(config).items() if key not in _VOLATILE | REPORTING}
     kept["env_args"] = unseeded(config["env_args"])
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -87,14 +67,9 @@ def hides(config: Mapping[str, Any]) -> bool:
 
 
 def telling(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without the keys that say nothing: at what was meant before they came, or without effect."""
-    # Who sees everything is given nothing else.
+    """Leave out of a configuration what has no effect: who sees everything is given nothing else."""
     silent = set() if hides(config) else {"own_action"}
-    return {
-        key: value
-        for key, value in config.items()
-        if key not in silent and not (key in SINCE_ADDED and value == SINCE_ADDED[key])
-    }
+    return {key: value for key, value in config.items() if key not in silent}
 
 
 def unseeded(env_args: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,12 +83,13 @@ def write_checkpoint(path: str | Path, args: Any, t_env: int, finished: bool, **
         "format": FORMAT,
         "version": VERSION,
         "task": args.map_name,
-        "fingerprint": args.fingerprints[0],
+        "fingerprint": args.fingerprint,
         "seed": args.seed,
         "t_env": t_env,
         "finished": finished,
         "command": args.command,
         "logged_in": _relative_folder(args),
+        "reported": False,
     }
     files.write_json(Path(path) / FACTS_FILE, {**common, **facts})
 
@@ -141,7 +117,7 @@ def logged_before(args: Any, checkpoint: Checkpoint) -> list[tuple[str, float, i
 
     Empty where nothing is left of it, since a run can go on without its curve.
     """
-    folder = read_checkpoint(checkpoint.folder).get("logged_in", "")
+    folder = read_checkpoint(checkpoint.folder)["logged_in"]
     file = Path(args.local_results_path) / folder / "metrics.json"
     if not folder or not file.is_file():
         return []
@@ -183,14 +159,13 @@ def _relative_folder(args: Any) -> str:
 
 def _reported(facts: Mapping[str, Any], args: Any) -> bool:
     """Whether a checkpoint's run has a result over as many episodes as are asked for, and nobody has removed it."""
-    over = facts.get("eval_episodes")
-    asked = getattr(args, "eval_episodes", over)
-    if not facts.get("reported", False):
+    if not facts["reported"]:
         return False
-    if str(asked) in facts.get("records", {}):
-        return _recorded(facts["records"][str(asked)], args)
-    # Checkpoints of earlier versions say less, or not where.
-    return over in (None, asked) and ("record" not in facts or _recorded(facts["record"], args))
+    asked = getattr(args, "eval_episodes", facts["eval_episodes"])
+    if "record" not in facts:
+        # Where Sacred writes no record, nobody can have removed one.
+        return asked == facts["eval_episodes"]
+    return _recorded(facts["records"].get(str(asked), ""), args)
 
 
 def _recorded(record: str, args: Any) -> bool:
@@ -208,7 +183,7 @@ def newest(args: Any, seed: int | None, teacher: str = "") -> Checkpoint | None:
     """The furthest checkpoint of the newest run of the same command.
 
     Args:
-        args: the run's namespace: ``local_results_path``, ``name``, ``fingerprints``; without ``eval_episodes`` a
+        args: the run's namespace: ``local_results_path``, ``name``, ``fingerprint``; without ``eval_episodes`` a
             result over any number of them counts as reported.
         seed: the seed it must have; None: any.
         teacher: sha256 of the weights of the teacher that a student must have had; "": any.
@@ -216,7 +191,7 @@ def newest(args: Any, seed: int | None, teacher: str = "") -> Checkpoint | None:
     runs: dict[Path, list[Checkpoint]] = {}
     for file in (Path(args.local_results_path) / "models").glob(f"{args.name}_seed*/**/{FACTS_FILE}"):
         facts = read_checkpoint(file.parent)
-        if facts["fingerprint"] in args.fingerprints and seed in (None, facts["seed"]) and _had(facts, teacher):
+        if facts["fingerprint"] == args.fingerprint and seed in (None, facts["seed"]) and _had(facts, teacher):
             found = Checkpoint(file.parent, facts["t_env"], facts["seed"], facts["finished"], _reported(facts, args))
             runs.setdefault(file.parent.parent, []).append(found)
     if not runs:

@@ -120,6 +120,20 @@ def assemble(host: Host, command: Command, naming: str = _NAMING) -> dict[str, A
     return config
 
 
+def task_key(host: Host, environment: str) -> str:
+    """Return the key that names an environment's task: ``env_args.map_name`` if its YAML has it, else ``env_args.key``.
+
+    Args:
+        host: whose configurations are read.
+        environment: as ``--env-config``.
+
+    Raises:
+        UserError: there is no such configuration.
+    """
+    env_args = _read_yaml(_find_config(host, "envs", environment)).get("env_args") or {}
+    return f"env_args.{'map_name' if 'map_name' in env_args else 'key'}"
+
+
 def plugin_keys() -> frozenset[str]:
     """The keys that the plug-in adds to every run."""
     return frozenset(_read_yaml(PLUGIN_CONFIG / "kd_marl.yaml"))

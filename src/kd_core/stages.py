@@ -8,15 +8,18 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+from sacred.arg_parser import get_config_updates
 
 from kd_core import checkpoints
 from kd_core.artifacts import teacher as artifacts
 from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.artifacts.teacher import TeacherArtifact
-from kd_core.config import plugin_keys
+from kd_core.config import assemble, parse_command, plugin_keys
 from kd_core.errors import UserError
-from kd_core.host import SOURCE_ROOT, get_host
+from kd_core.host import SOURCE_ROOT, Host, get_host
 from kd_core.task import Task
 
 ZOO = SOURCE_ROOT / "zoo"
@@ -125,36 +128,46 @@ def locate_buffer(args: Any, teacher: TeacherArtifact) -> Path:
 
 
 def recorded_otherwise(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """In what a buffer's environment is not a run's: ``key=value, this run has value``; empty if it is the same.
+    """Say in what a buffer's environment is not a run's: ``key=value, this run has value``; "" if it is the same.
 
     Args:
-        facts: the buffer's; those of earlier versions do not say everything.
+        facts: the buffer's.
         config: the run's, with ``env_args``, ``common_reward`` and ``reward_scalarisation``.
     """
-    given = checkpoints.unseeded(config["env_args"])
-    recorded = facts.get("env_args", given)
+    recorded, given = facts["env_args"], checkpoints.unseeded(config["env_args"])
     pairs = {f"env_args.{key}": (recorded.get(key), given.get(key)) for key in {**recorded, **given}}
-    return _first_difference(pairs) or _rewarded_otherwise(facts, config, config)
+    return _first_difference(pairs) or valued_otherwise(facts, config)
 
 
 def valued_otherwise(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """In what the rewards that a teacher's critic values are not a run's, as `recorded_otherwise` says it.
+    """Say in what the rewards of a buffer or a teacher are not a run's, as `recorded_otherwise` does.
 
     Args:
-        facts: the teacher's; those that do not say it learnt from the sum of all agents' rewards, EPyMARL's default.
+        facts: the buffer's, or the teacher's whose critic values them.
         config: the run's.
     """
-    return _rewarded_otherwise(facts, config, {"common_reward": True, "reward_scalarisation": "sum"})
-
-
-def _rewarded_otherwise(facts: Mapping[str, Any], config: Mapping[str, Any], unsaid: Mapping[str, Any]) -> str:
     # Rewards that are not made one are not made one in any way.
     keys = ("common_reward", "reward_scalarisation") if config["common_reward"] else ("common_reward",)
-    return _first_difference({key: (facts.get(key, unsaid[key]), config[key]) for key in keys})
+    return _first_difference({key: (facts[key], config[key]) for key in keys})
 
 
 def _first_difference(pairs: Mapping[str, tuple[Any, Any]]) -> str:
     return next((f"{key}={was}, this run has {now}" for key, (was, now) in pairs.items() if was != now), "")
+
+
+def made_by(host: Host, words: Sequence[str], seed: int) -> checkpoints.Checkpoint | None:
+    """Find the furthest checkpoint that a command line and a seed have left; None if there is none.
+
+    Args:
+        host: whose configuration files are read.
+        words: the command line after ``python src/main.py``, with ``local_results_path``.
+        seed: the run's.
+    """
+    config = assemble(host, parse_command(list(words)))
+    updates, _ = get_config_updates(list(words[words.index("with") + 1 :]))
+    config = host.main.recursive_dict_update(config, updates)
+    run = SimpleNamespace(**{**config, "fingerprint": checkpoints.fingerprint(config)})
+    return checkpoints.newest(run, seed, teacher_weights(run))
 
 
 def run_stage(algorithm: str, args: Any, **updates: Any) -> None:

@@ -60,7 +60,7 @@ class FrozenTeacher:
             n_actions=facts["n_actions"],
             obs_size=facts["obs_size"],
             state_size=args.state_shape,
-            hidden_dim=facts.get("critic_hidden_dim", facts["hidden_dim"]),
+            hidden_dim=facts["hidden_dim"],
             obs_individual_obs=facts["obs_individual_obs"],
             obs_last_action=facts["obs_last_action"],
         )
@@ -75,7 +75,7 @@ class FrozenTeacher:
         value_scale = self._scale("value")
         assert value_scale is not None, "a teacher whose value statistics are lost is refused when it is loaded"
         self.value_scale = value_scale
-        self.reward = training_reward(args.env, facts["n_agents"], args.state_shape, facts.get("shaping", 0.0))
+        self.reward = training_reward(args.env, facts["n_agents"], args.state_shape, facts["shaping"])
 
     def _scale(self, name: str) -> Scale | None:
         facts = self.artifact.normalisers[name]

@@ -317,6 +317,6 @@ class StudentLearner(Stage):
         self.optimiser.load_state_dict(state["optimiser"])
         with torch.no_grad():
             self.student_roles.copy_(state["student_roles"])
-        self.comparators.load_state_dict(state.get("comparators", {}))
+        self.comparators.load_state_dict(state["comparators"])
         torch.set_rng_state(state["torch_rng"])
         self.rng.bit_generator.state = facts["numpy_rng"]

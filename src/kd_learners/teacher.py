@@ -140,11 +140,11 @@ class TeacherLearner(Stage):
         self.returns.count = float(facts["steps"] * facts["n_agents"])
         self.begun_with = {
             "sha256": first.sha256,
-            "command": facts.get("command"),
-            "begun_with": facts.get("begun_with"),
+            "command": facts["command"],
+            "begun_with": facts["begun_with"],
         }
         self.steps_before = facts["steps"]
-        self.past_tests, self.past_seconds = facts.get("tests", []), facts.get("train_seconds") or 0.0
+        self.past_tests, self.past_seconds = facts["tests"], facts["train_seconds"] or 0.0
 
     def train(self, batch: Any, t_env: int, episode_num: int) -> None:
         """One update on the episodes just played."""
@@ -399,6 +399,6 @@ class TeacherLearner(Stage):
         if self.follower is not None:
             self.follower.load_state_dict(state["follower"])
         torch.set_rng_state(state["torch_rng"])
-        self.past_tests = loaded.facts.get("tests", [])
-        self.past_seconds = loaded.facts.get("train_seconds", 0.0)
+        self.past_tests = loaded.facts["tests"]
+        self.past_seconds = loaded.facts["train_seconds"]
         self.steps = self.first_step = loaded.facts["steps"] - self.steps_before

@@ -22,7 +22,7 @@ def read_first_teacher(path: str, wanted: Mapping[str, Any]) -> TeacherArtifact:
     """
     teacher = load_teacher(path, n_agents=wanted["n_agents"])
     for name in ("task", *NETWORK_FACTS):
-        found = teacher.facts.get(name)
+        found = teacher.facts[name]
         if found != wanted[name]:
             raise UserError(
                 f"begin_with={path}: that teacher has {name} {found}, this run {wanted[name]}: "

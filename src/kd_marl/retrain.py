@@ -29,17 +29,13 @@ def recorded(facts: Mapping[str, Any]) -> list[list[str]]:
         facts: those of ``teacher.json`` (docs/formats.md).
 
     Raises:
-        UserError: the record lacks a training, or was not made by ``src/main.py``.
+        UserError: a training was not made by ``src/main.py``.
     """
-    earlier = facts.get("begun_with")
     words = shlex.split(facts["command"] or "")
     if words[:2] != _PROGRAM:
         raise UserError(f"the teacher's record has no command of src/main.py to repeat, but {facts['command']!r}")
-    if earlier is None and any(word.startswith("begin_with=") and word != "begin_with=" for word in words):
-        raise UserError(
-            "the teacher began with another (begin_with), and its record does not say how that one was made"
-        )
-    return [*(recorded(earlier) if earlier else []), words[2:]]
+    first = facts["begun_with"]
+    return [*(recorded(first) if first else []), words[2:]]
 
 
 def train(facts: Mapping[str, Any], results: Path, updates: Sequence[str] = ()) -> Path:
@@ -59,7 +55,7 @@ def train(facts: Mapping[str, Any], results: Path, updates: Sequence[str] = ()) 
     trainings, folder = recorded(facts), None
     for number, words in enumerate(trainings, start=1):
         begun: list[str] = [] if folder is None else [f"begin_with={folder}"]
-        words = _merged(words, [*updates, *begun, f"local_results_path={results}"])
+        words = merged(words, [*updates, *begun, f"local_results_path={results}"])
         line = parse_command(words).line
         print(f"training {number} of {len(trainings)}: {line}", flush=True)
         folder = _made_by(line, results)
@@ -73,7 +69,7 @@ def train(facts: Mapping[str, Any], results: Path, updates: Sequence[str] = ()) 
     return folder
 
 
-def _merged(words: Sequence[str], updates: Sequence[str]) -> list[str]:
+def merged(words: Sequence[str], updates: Sequence[str]) -> list[str]:
     """Return a command line with updates, each key once; what says where the recorded run was is left out."""
     changed = {word.partition("=")[0] for word in updates} | _PLACES
     start = words.index("with") + 1 if "with" in words else len(words)
@@ -90,6 +86,6 @@ def _made_by(line: str, results: Path) -> Path | None:
             print(f"passing over: {error}", file=sys.stderr)
             continue
         # Its last test is written after its last weights.
-        if facts.get("finished") and facts["test"] and facts["command"] in (line, f"{line} resume=True"):
+        if facts["finished"] and facts["test"] and facts["command"] in (line, f"{line} resume=True"):
             return folder
     return None

@@ -12,6 +12,9 @@ LIMIT, AGENTS, ACTIONS, OBS, STATE, HIDDEN = 4, 2, 3, 5, 7, 6
 def facts(**changes):
     base = {
         "task": "toy",
+        "env_args": {"key": "toy"},
+        "common_reward": True,
+        "reward_scalarisation": "sum",
         "n_agents": AGENTS,
         "n_actions": ACTIONS,
         "obs_size": OBS,

@@ -160,7 +160,7 @@ def stage_args(algorithm: str, results: Path, env_config: str | None = None, **u
     assert not unknown, f"unknown keys {unknown}"
     config.update(changes, local_results_path=str(results), device="cpu", unique_token=f"{algorithm}_seed1_toy")
     config["env_args"] = {**config["env_args"], **env_args, "seed": config["seed"]}
-    return SimpleNamespace(**config, fingerprints=("tiny",), run_folder=str(results))
+    return SimpleNamespace(**config, fingerprint="tiny", run_folder=str(results))
 
 
 _run_sequential = HOST.run.run_sequential
@@ -207,6 +207,7 @@ def teacher_facts(**changes: Any) -> dict[str, Any]:
     """`teacher.json` of a toy teacher."""
     facts = {
         "task": TASK,
+        "env": "tiny_signals",
         "layout": TASK,
         "obs_size": OBS,
         "state_size": STATE,
@@ -221,12 +222,19 @@ def teacher_facts(**changes: Any) -> dict[str, Any]:
         "critic_type": "cv_critic",
         "teacher_input": "obs",
         "gamma": 0.9,
+        "shaping": 0.0,
+        "masked": False,
+        "common_reward": True,
+        "reward_scalarisation": "sum",
         "normalisers": {"reward": {"mean": [0.5], "std": [2.0]}, "value": {"mean": [1.5], "std": [3.0]}},
         "host": HOST.name,
         "host_commit": None,
         "seed": 0,
         "steps": 0,
+        "begun_with": None,
         "finished": True,
+        "train_seconds": None,
+        "tests": [],
         "command": "",
         "test": {},
     }

@@ -184,16 +184,6 @@ def test_a_budget_that_is_none_is_refused_in_one_line(tmp_path, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_run_without_a_budget_is_the_run_that_it_was_before_there_were_any():
-    config = {"widths": "auto", "env_args": {"key": "x"}}
-    before = checkpoints.fingerprint(config)
-    assert (
-        checkpoints.fingerprint({**config, "budget": ""})
-        == before
-        != checkpoints.fingerprint({**config, "budget": "pico2"})
-    )
-
-
 def test_what_only_reports_or_hurries_a_run_does_not_make_it_another():
     config = {"lr": 0.1, "env_args": {"key": "x"}, "log_interval": 5, "local_results_path": "results"}
     moved = {**config, "log_interval": 50, "local_results_path": "/elsewhere", "runner_processes": 4}
@@ -202,9 +192,6 @@ def test_what_only_reports_or_hurries_a_run_does_not_make_it_another():
         == checkpoints.fingerprint(moved)
         != checkpoints.fingerprint({**config, "lr": 0.2})
     )
-    # Checkpoints of earlier versions, whose fingerprint had all of it, are found by the same command.
-    new, before = checkpoints.fingerprints(config)
-    assert new == checkpoints.fingerprint(config) and before not in (new, checkpoints.fingerprints(moved)[1])
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ AGENTS, ACTIONS, OBS, STATE, HIDDEN = 3, 5, 18, 54, 8
 def facts(**changes):
     base = {
         "task": TASK,
+        "env": "gymma",
         "layout": "simple_spread",
         "obs_size": OBS,
         "state_size": STATE,
@@ -47,11 +48,19 @@ def facts(**changes):
         "critic_type": "cv_critic",
         "teacher_input": "obs",
         "gamma": 0.99,
+        "shaping": 0.0,
+        "masked": False,
+        "common_reward": True,
+        "reward_scalarisation": "sum",
         "normalisers": {"reward": None, "value": {"mean": [-3.0], "std": [2.0]}},
         "host": "epymarl_lite",
         "host_commit": None,
         "seed": 4,
         "steps": 1000,
+        "begun_with": None,
+        "finished": True,
+        "train_seconds": 3.5,
+        "tests": [[500, -13.0], [1000, -12.5]],
         "command": "python src/main.py --config=kd_teacher",
         "test": {"greedy": {"return_mean": -12.5, "return_std": 1.25, "episodes": 200}, "win_rate": None},
     }
@@ -165,7 +174,9 @@ DAMAGE = {
     "n_agents is 3.0, expected a whole number": lambda folder: edit(folder, n_agents=3.0),
     "hidden_dim is True, expected a whole number": lambda folder: edit(folder, hidden_dim=True),
     "use_rnn is 1, expected true or false": lambda folder: edit(folder, use_rnn=1),
-    "it lacks task, layout": lambda folder: (folder / "teacher.json").write_text(
+    "finished is None, expected true or false": lambda folder: edit(folder, finished=None),
+    "tests is None, expected a list of tests": lambda folder: edit(folder, tests=None),
+    "it lacks task, env, layout": lambda folder: (folder / "teacher.json").write_text(
         '{"format": "kd-marl/teacher", "version": 1}'
     ),
 }
@@ -255,7 +266,8 @@ def test_a_name_is_a_bundled_teacher_s_where_there_is_no_such_folder(places, mon
 
 
 def test_a_teacher_of_another_environments_map_of_the_same_name_is_passed_over(places):
-    for folder, env in (("results/models/new/1000", "smax"), ("zoo/" + TASK, "smax")):
+    given = {"results/models/new/1000": "smax", "results/models/old/1000": "sc2", f"zoo/{TASK}": "smax"}
+    for folder, env in given.items():
         path = places / folder / "teacher.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "env": env}))
     where = [places / "results" / "models"]

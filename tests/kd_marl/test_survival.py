@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from kd_core import checkpoints
 from kd_core.artifacts.expert_buffer import ExpertBuffer, check_buffer
 from kd_marl.runs.student_run import load_student
 from stage_fixtures import words
@@ -268,16 +267,6 @@ def test_the_same_command_is_another_run_once_its_teacher_is_another(mains, tiny
         found = load_student(record)
         assert found.facts["teacher"]["sha256"] == had
         assert load_student(found.checkpoint).record == found.record
-
-
-def test_checkpoints_of_earlier_versions_are_found(distil):
-    distil("seed=1").check()
-    record = next(distil.results.glob("sacred/kd_student/*/1"))
-    file = stored_checkpoints(distil.results)[-1]["folder"] / "checkpoint.json"
-    before = checkpoints.fingerprints(json.loads((record / "config.json").read_text()))[1]
-    file.write_text(json.dumps({**json.loads(file.read_text()), "fingerprint": before}))
-    assert "finished already" in distil("seed=1", "resume=True").check().err
-    assert load_student(record).checkpoint == file.parent
 
 
 def test_an_evaluation_is_of_the_seed_that_is_asked_for_or_says_whose_it_is(distil):

@@ -16,7 +16,10 @@ VERSION = 1
 FACTS_FILE = "buffer.json"
 SIZES = ("n_agents", "n_actions", "obs_size", "state_size", "episode_limit", "hidden_dim", "reward_size")
 # What a writer is given; the totals and the list of shards are its own.
-REQUIRED_FACTS = ("task", *SIZES, "embedding_dtype", "teacher", "seed", "host", "command")
+REQUIRED_FACTS = (
+    *("task", "env_args", "common_reward", "reward_scalarisation"),
+    *(*SIZES, "embedding_dtype", "teacher", "seed", "host", "command"),
+)
 _TOTALS = ("episodes", "steps", "return_mean", "shards")
 # No size comes near it, and below it no shape overflows.
 _LARGEST = 2**31
@@ -56,7 +59,6 @@ _VALID: dict[str, Callable[[Any], bool]] = {
     "steps": _count,
     "return_mean": lambda value: value is None or _number(value),
     "shards": lambda value: isinstance(value, list),
-    # Buffers of earlier versions do not say.
     "env_args": lambda value: isinstance(value, dict),
     "common_reward": lambda value: type(value) is bool,
     "reward_scalarisation": _text,
@@ -91,7 +93,7 @@ def read_facts(folder: Path | str) -> dict[str, Any]:
     missing = [key for key in (*REQUIRED_FACTS, *_TOTALS) if key not in facts]
     if missing:
         raise UserError(f"{path} is damaged: it lacks {', '.join(missing)}")
-    if wrong := [key for key, valid in _VALID.items() if key in facts and not valid(facts[key])]:
+    if wrong := [key for key, valid in _VALID.items() if not valid(facts[key])]:
         raise UserError(f"{path} is damaged: {wrong[0]} has no valid value")
     shards = facts["shards"]
     for entry in shards:

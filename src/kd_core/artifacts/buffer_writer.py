@@ -19,9 +19,7 @@ from kd_core.artifacts.buffer_facts import FACTS_FILE, FORMAT, REQUIRED_FACTS, S
 from kd_core.errors import UserError
 
 # Facts in which episodes must agree to stand in one buffer. Seed, host and command may differ when it is continued.
-_IDENTITY = ("task", *SIZES, "embedding_dtype")
-# Buffers of earlier versions do not say these.
-_LATER_IDENTITY = ("env_args", "common_reward", "reward_scalarisation")
+_IDENTITY = ("task", *SIZES, "embedding_dtype", "env_args", "common_reward", "reward_scalarisation")
 
 _log = logging.getLogger(__name__)
 
@@ -141,8 +139,8 @@ class ExpertBufferWriter:
                 f"{self.folder} already holds {self.facts['episodes']} episodes: "
                 "continue it with resume=True or give another folder"
             )
-        for key in (*_IDENTITY, *_LATER_IDENTITY):
-            if key in self.facts and key in facts and self.facts[key] != facts[key]:
+        for key in _IDENTITY:
+            if self.facts[key] != facts[key]:
                 raise UserError(
                     f"cannot continue {self.folder}: its {key} is {self.facts[key]}, this run's is {facts[key]}; "
                     "give another folder"

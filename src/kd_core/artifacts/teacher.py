@@ -36,25 +36,19 @@ NETWORK_FACTS = (
     "teacher_input",
 )
 REQUIRED_FACTS = (
-    "task",
-    "layout",
-    *NETWORK_FACTS,
-    "gamma",
-    "normalisers",
-    "host",
-    "host_commit",
-    "seed",
-    "steps",
-    "command",
-    "test",
+    *("task", "env", "layout", *NETWORK_FACTS),
+    *("gamma", "shaping", "masked", "common_reward", "reward_scalarisation", "normalisers"),
+    *("host", "host_commit", "seed", "steps", "begun_with", "finished", "train_seconds", "tests", "command", "test"),
 )
 
 # Facts that weights are read with and students compute with: the fact -> its type and what a reader is told to expect.
 _WHOLE, _SWITCH, _NUMBER = (int, "a whole number"), (bool, "true or false"), ((int, float), "a number")
 _KINDS: dict[str, tuple[Any, str]] = {
     **dict.fromkeys(("obs_size", "state_size", "n_agents", "n_actions", "hidden_dim"), _WHOLE),
-    **dict.fromkeys(("use_rnn", "obs_agent_id", "obs_last_action", "obs_individual_obs", "masked"), _SWITCH),
+    **dict.fromkeys(("use_rnn", "obs_agent_id", "obs_last_action", "obs_individual_obs"), _SWITCH),
+    **dict.fromkeys(("masked", "common_reward", "finished"), _SWITCH),
     **dict.fromkeys(("gamma", "shaping"), _NUMBER),
+    "tests": (list, "a list of tests"),
     "sha256": (dict, "an object with the hash of each file of weights"),
 }
 
@@ -110,7 +104,7 @@ def read_facts(folder: Path | str) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: it lacks {', '.join(missing)}")
     for key, (kind, expected) in _KINDS.items():
         # Python counts true and false as numbers.
-        if key in facts and (not isinstance(facts[key], kind) or isinstance(facts[key], bool) != (kind is bool)):
+        if not isinstance(facts[key], kind) or isinstance(facts[key], bool) != (kind is bool):
             raise UserError(f"{path} is damaged: {key} is {facts[key]!r}, expected {expected}")
     return facts
 
@@ -189,7 +183,7 @@ def check_compatible(teacher: TeacherArtifact, task: Task) -> None:
     Raises:
         UserError: the first fact that differs, with both values; or the teacher learnt under limits.
     """
-    if teacher.facts.get("masked", False):
+    if teacher.facts["masked"]:
         raise UserError(
             f"the teacher in {teacher.folder} was trained under limits (mask_at=environment), and students learn from "
             "one that sees everything: give another with teacher=PATH"
@@ -245,7 +239,7 @@ def find_teacher(
         search_dirs: folders searched for `teacher.json`, e.g. `results/models`.
         zoo_dir: the bundled teachers, a folder each; the one that a task gets unasked has its name.
         train_command: the command that trains a teacher for this task, for the message.
-        env: the run's environment: SMAC and SMAX have maps of the same name. A teacher that does not say its own fits.
+        env: the run's environment, since SMAC and SMAX have maps of the same name; "": any.
 
     Raises:
         UserError: nothing found; the message names the command that trains one.
@@ -256,13 +250,13 @@ def find_teacher(
         try:
             facts = read_facts(folder)
             # A training that still runs, or was interrupted, has left checkpoints too; name such a folder to use it.
-            mine = facts["task"] == task and facts.get("env", env) == env
-            if mine and facts.get("finished", True) and not facts.get("masked", False):
+            mine = facts["task"] == task and env in ("", facts["env"])
+            if mine and facts["finished"] and not facts["masked"]:
                 return folder
         except UserError as error:
             _log.warning("Passing over a teacher: %s", error)
     bundled = Path(zoo_dir) / task
-    if (bundled / FACTS_FILE).is_file() and read_facts(bundled).get("env", env) == env:
+    if (bundled / FACTS_FILE).is_file() and env in ("", read_facts(bundled)["env"]):
         return bundled
     command = train_command or f"python src/main.py --config=kd_teacher --env-config=<env> with env_args.key={task}"
     raise UserError(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.errors import UserError
 from kd_core.host import Host, get_host
-from kd_marl.deploy import sensors as measuring
+from kd_marl.deploy import sensors
 from kd_marl.deploy.export import Options, check_fault_action, check_target, export
 from kd_marl.plugin import register
 from kd_marl.runs.student_run import StudentRun, load_student, run_arguments
@@ -18,20 +20,48 @@ from kd_marl.runs.student_run import StudentRun, load_student, run_arguments
 
 def run(args: argparse.Namespace) -> int:
     """Export the student of the command's arguments; returns the exit status."""
-    host = get_host()
-    register.register(host)
     target = Path(os.path.abspath(args.to.expanduser()))
     check_target(target, args.force)
     student = load_student(args.student)
     buffer = student.find_buffer(args.buffer)
-    check_fault_action(student, args.on_fault)
-    sensors = None
-    if args.measure_sensors is not None:
-        sensors = measuring.measure(host, student, args.measure_sensors)
-    limit = buffer.facts["episode_limit"] if buffer is not None else _episode_limit(host, student)
-    options = Options(args.int8, args.latency, args.on_fault, sensors)
-    print(_report(args.to, export(student, target, limit, buffer, options, args.force), args.int8 and buffer is None))
+    options = Options(args.int8, args.latency, args.on_fault)
+    profile = export_student(student, target, buffer, options, args.measure_sensors, args.force)
+    print(_report(args.to, profile, args.int8 and buffer is None))
     return 0
+
+
+def export_student(
+    student: StudentRun,
+    folder: Path,
+    buffer: ExpertBuffer | None,
+    options: Options,
+    measure_sensors: int | None = None,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Write a student's bundle, and measure its sensors first if that is asked for.
+
+    Args:
+        student: what is exported.
+        folder: where; it must not exist, or hold a bundle that ``force`` replaces.
+        buffer: its expert buffer; None: no int8 and no roles.
+        options: what to make and to measure.
+        measure_sensors: episodes of each measurement of a sensor's worth; None: none is made.
+        force: replace a bundle that is there.
+
+    Returns:
+        The profile.
+
+    Raises:
+        UserError: the folder is taken, an agent lacks what ``on_fault`` needs, or the environment cannot be built.
+    """
+    host = get_host()
+    register.register(host)
+    check_target(folder, force)
+    check_fault_action(student, options.on_fault)
+    if measure_sensors is not None:
+        options = replace(options, sensors=sensors.measure(host, student, measure_sensors))
+    limit = buffer.facts["episode_limit"] if buffer is not None else _episode_limit(host, student)
+    return export(student, folder, limit, buffer, options, force)
 
 
 def _episode_limit(host: Host, run: StudentRun) -> int:

@@ -96,7 +96,7 @@ def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mappi
             "sharing": run.config["sharing"],
             "runner": run.config["runner"],
             "batch_size_run": run.config["batch_size_run"],
-            **{key: run.config[key] for key in ("common_reward", "reward_scalarisation") if key in run.config},
+            **{key: run.config[key] for key in ("common_reward", "reward_scalarisation")},
             "teacher": run.facts["teacher"],
             "buffer": buffer,
             "commit": run.commit,

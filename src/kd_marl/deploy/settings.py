@@ -56,17 +56,10 @@ def other_episodes(profile: Profile, settings: SimpleNamespace, episodes: int) -
         episodes: how many are played.
     """
     student = measured_student(profile)
-    # Runs that did not record the length of their episodes seeded the environments of an evaluation otherwise.
-    if student and "length_mean" not in student:
-        return "the student's run is of an earlier version, which evaluated in others"
-    if student and "runner" not in profile.provenance:
-        return "the student's run may have had another runner, which its profile does not record"
     # Environment i of a block has a seed of its own, so the size of the blocks says which episodes there are; runners
     # seed batched environments otherwise than single ones.
     here = {"seed": settings.seed, "runner": settings.runner, "batch_size_run": settings.batch_size_run}
-    rewards = {
-        key: getattr(settings, key) for key in ("common_reward", "reward_scalarisation") if key in profile.provenance
-    }
+    rewards = {key: getattr(settings, key) for key in ("common_reward", "reward_scalarisation")}
     other = [key for key, value in {**here, **rewards}.items() if value != profile.provenance.get(key)]
     recorded = _recorded_arguments(profile)
     shared = sorted(recorded.keys() & settings.env_args.keys() - {"seed"})

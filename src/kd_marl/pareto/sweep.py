@@ -11,13 +11,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from sacred.arg_parser import get_config_updates
-
-from kd_core import checkpoints, progress, stages
-from kd_core.config import assemble, parse_command
+from kd_core import progress, stages
 from kd_core.errors import UserError
 from kd_core.host import SOURCE_ROOT, Host
 from kd_marl.deploy import check
@@ -121,12 +117,7 @@ class Sweep:
 
     def finished(self, cell: Cell) -> Path | None:
         """Return the last checkpoint of a student that is trained and evaluated; None if it is yet to be made."""
-        words = self.words(cell)
-        config = assemble(self._host, parse_command(words))
-        updates, _ = get_config_updates(words[words.index("with") + 1 :])
-        config = self._host.main.recursive_dict_update(config, updates)
-        run = SimpleNamespace(**{**config, "fingerprints": checkpoints.fingerprints(config)})
-        point = checkpoints.newest(run, cell.seed, stages.teacher_weights(run))
+        point = stages.made_by(self._host, self.words(cell), cell.seed)
         return point.folder if point is not None and point.reported else None
 
     def make(self, jobs: int) -> None:

@@ -54,7 +54,7 @@ def install(host: Host) -> None:
 
 def _in_one_line(run: Callable[..., None], mistakes: tuple[type[Exception], ...]) -> Callable[..., None]:
     def wrapped(_run: Any, _config: dict[str, Any], _log: Any) -> None:
-        _config["fingerprints"] = checkpoints.fingerprints(_config)
+        _config["fingerprint"] = checkpoints.fingerprint(_config)
         # Reports are written beside what Sacred records of this run.
         folders = [observer.dir for observer in _run.observers if getattr(observer, "dir", None)]
         _config["run_folder"] = folders[0] if folders else ""

@@ -23,8 +23,9 @@ def start(
     held: Sequence[int] = (),
     directory: Path | None = None,
     variables: Mapping[str, str] | None = None,
+    one_thread: bool = True,
 ) -> subprocess.Popen[bytes]:
-    """Start a run; it computes with one thread, has a process group of its own, and dies with its parent.
+    """Start a run that has a process group of its own and dies with its parent.
 
     Args:
         command: the program and its words.
@@ -32,8 +33,9 @@ def start(
         held: descriptors that it inherits: a lock on one of them is held as long as the run lives.
         directory: where it works; None: where we do.
         variables: of its environment, instead of ours.
+        one_thread: compute with one thread, since other runs have the other cores.
     """
-    own = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "KD_MARL_PROGRESS": "0"}
+    own = {"PYTHONUNBUFFERED": "1", "KD_MARL_PROGRESS": "0", **({"OMP_NUM_THREADS": "1"} if one_thread else {})}
     return subprocess.Popen(
         [sys.executable, "-S", str(_BOUND), str(os.getpid()), *command],
         env={**os.environ, **(variables or {}), **own},

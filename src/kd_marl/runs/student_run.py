@@ -220,7 +220,7 @@ def _belong_together(facts: dict[str, Any], config: dict[str, Any], summary: dic
 
     The seed is the result's: an evaluation that was given none has one of its own in its configuration.
     """
-    if facts["fingerprint"] not in checkpoints.fingerprints(config) or summary.get("seed") != facts["seed"]:
+    if facts["fingerprint"] != checkpoints.fingerprint(config) or summary.get("seed") != facts["seed"]:
         return False
     teacher = summary["teacher_artifact"]["sha256"]["agent.th"]
     return teacher == facts["teacher"]["sha256"]["agent.th"]

@@ -231,10 +231,10 @@ class Plan:
     def _teacher_job(self, task: Task) -> Job:
         words, config = self._lines.stage("kd_teacher", task)
         # Its name for its checkpoints is that of the run itself, see kd_marl.plugin.lifecycle.
-        marks, seed = checkpoints.fingerprints(config), config["seed"]
-        proof = Trained(self.results, config["name"], marks, seed)
+        mark, seed = checkpoints.fingerprint(config), config["seed"]
+        proof = Trained(self.results, config["name"], mark, seed)
         # Whatever its result is measured over, it is one training, and so one lock.
-        return self._job(self.nodes[f"{task.name}/{TEACHER}"], words, proof, f"{marks[0]} {seed}")
+        return self._job(self.nodes[f"{task.name}/{TEACHER}"], words, proof, f"{mark} {seed}")
 
     def _buffer_job(self, task: Task) -> Job | None:
         teacher = self._teacher(task)

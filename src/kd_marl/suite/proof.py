@@ -53,12 +53,12 @@ class Trained:
 
     results: Path
     name: str
-    fingerprints: tuple[str, str]
+    fingerprint: str
     seed: int
 
     def found(self) -> Path | None:
         """Return its last checkpoint, which is the artifact."""
-        run = SimpleNamespace(local_results_path=self.results, name=self.name, fingerprints=self.fingerprints)
+        run = SimpleNamespace(local_results_path=self.results, name=self.name, fingerprint=self.fingerprint)
         point = checkpoints.newest(run, self.seed)
         return point.folder if point is not None and point.reported else None
 
@@ -95,7 +95,7 @@ class Exported:
         return self.folder if enough else None
 
     def _stored_otherwise(self, facts: Mapping[str, Any]) -> str:
-        was, now = facts.get("embedding_dtype"), self.environment["embedding_dtype"]
+        was, now = facts["embedding_dtype"], self.environment["embedding_dtype"]
         return f"embedding_dtype={was}, this suite has {now}" if was != now else ""
 
 
