@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
-import shlex
-import subprocess
-import sys
-from datetime import datetime, timezone
 from pathlib import Path
 
 from kd_core.errors import UserError, how_to_install
 from kd_marl.commands.common import Subparsers, add_parser
-
-PAGE, MARKDOWN = "report.html", "report.md"
 
 
 def add(subparsers: Subparsers) -> None:
@@ -23,22 +16,41 @@ def add(subparsers: Subparsers) -> None:
         subparsers,
         "report",
         "Write the paper's tables and figures from finished runs, the paper's numbers beside ours: one HTML page that "
-        "needs nothing else, and the same as Markdown with its figures.",
+        "needs nothing else, the same as Markdown with its figures, and the runs as marl-eval's JSON.",
         "kd-marl report results --to report\n"
-        "  kd-marl report results/mpe results/smax --to docs/report --records docs/report/records",
+        "  kd-marl report results/mpe results/smax --to report --keep evidence\n"
+        "  kd-marl report evidence/*.json.xz --to report --site .",
     )
     parser.add_argument(
-        "results", nargs="+", type=Path, metavar="RESULTS", help="results folders, searched for Sacred's run folders"
+        "results",
+        nargs="+",
+        type=Path,
+        metavar="RESULTS",
+        help="results folders, searched for Sacred's run folders, and evidence files (*.json.xz)",
     )
     parser.add_argument(
-        "--to", type=Path, required=True, metavar="DIR", help=f"folder for {PAGE}, {MARKDOWN} and its figures"
+        "--to", type=Path, required=True, metavar="DIR", help="folder for report.html, report.md and its figures"
     )
     parser.add_argument(
+        "--keep",
         "--records",
         type=Path,
         metavar="DIR",
-        help="folder for a copy of the records that the page is made from, without the machine's names and paths "
-        "that Sacred notes: reports can be made from it again when the results are gone",
+        help="folder for the evidence: one small file for each results folder, to which its runs are added, without "
+        "the machine's names and paths that Sacred notes; every page can be made from it when the results are gone",
+    )
+    parser.add_argument(
+        "--unpack",
+        type=Path,
+        metavar="DIR",
+        help="folder for the runs of the evidence files as results folders again, so that a suite goes on from them",
+    )
+    parser.add_argument(
+        "--site",
+        type=Path,
+        metavar="DIR",
+        help="checkout whose docs/results.md, docs/figures and README block (between <!-- results:begin --> and "
+        "<!-- results:end -->) are written too",
     )
     parser.set_defaults(run=_report)
 
@@ -49,66 +61,7 @@ def _report(args: argparse.Namespace) -> int:
             importlib.import_module(needed)
     except ModuleNotFoundError as error:
         raise UserError(f"this needs {error.name}, which is not installed: {how_to_install('report')}") from error
+    # Late: these need the extra.
+    from kd_marl.report import command
 
-    from kd_core import files
-    from kd_marl.report import groups, html, keep, page
-    from kd_marl.runs import finished as runs
-
-    found = runs.find(args.results)
-    for line in found.passed_over:
-        print(f"left out: {line}", file=sys.stderr)
-    if not found.runs:
-        raise UserError(
-            f"no finished run among {len(found.passed_over)} in {', '.join(map(str, args.results))}: "
-            "a run counts once it has written its summary.json"
-        )
-    grouped = groups.build(found.runs)
-    for line in grouped.left_out:
-        print(f"left out: {line}", file=sys.stderr)
-    built = page.build(grouped, found.passed_over, _facts(args, found.runs))
-    if args.records is not None:
-        print(f"records of {keep.keep(found.runs, args.results, args.records)} runs kept in {args.records}")
-    try:
-        os.makedirs(args.to, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {args.to}: {error.strerror or error}") from error
-    pictures = {f"{picture.name}.svg": picture.svg for picture in built.pictures}
-    for name, svg in pictures.items():
-        files.write_bytes(args.to / name, svg.encode())
-    files.write_bytes(args.to / MARKDOWN, built.markdown.encode())
-    files.write_bytes(args.to / PAGE, html.page(built.markdown, pictures, page.TITLE).encode())
-    shown = sum(len(group.runs) for group in grouped.main.values())
-    print(f"{shown} runs of {len(found.runs)} with a result, {len(pictures)} figures")
-    print(f"written to {args.to / PAGE} and {args.to / MARKDOWN}")
-    return 0
-
-
-def _facts(args: argparse.Namespace, found: list) -> list[tuple[str, str]]:
-    from envs.hetero_mask.naming import package_version
-    from kd_marl.report import provenance
-
-    kept = [] if args.records is None else ["--records", str(args.records)]
-    command = shlex.join(["kd-marl", "report", *map(str, args.results), "--to", str(args.to), *kept])
-    return [
-        ("page made by", f"`{command}`"),
-        ("on", f"{datetime.now(timezone.utc):%Y-%m-%d}"),
-        ("with", f"kd-marl {package_version('kd-marl')}, commit {_commit()}"),
-        ("runs found", f"{len(found)} with a result"),
-        *provenance.made_with(found),
-    ]
-
-
-def _commit() -> str:
-    """The source tree's commit, ``+`` where it has local changes."""
-    from kd_core.host import SOURCE_ROOT
-
-    try:
-        head = subprocess.check_output(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=SOURCE_ROOT, text=True, stderr=subprocess.DEVNULL
-        )
-        changed = subprocess.check_output(
-            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=SOURCE_ROOT, text=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head.strip() + ("+" if changed.strip() else "")
+    return command.report(args)

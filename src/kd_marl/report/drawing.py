@@ -82,11 +82,11 @@ class Sheet:
     def __exit__(self, *error: object) -> None:
         self._context.__exit__(None, None, None)
 
-    def legend(self, handles: Sequence[Any], columns: int = 4) -> None:
+    def legend(self, handles: Sequence[Any], columns: int = 4, size: int = 9) -> None:
         """One legend for all panels, below them, in as many columns as fit and at most ``columns``."""
         if not handles:
             return
-        look: Any = {"loc": "outside lower center", "frameon": False, "fontsize": 9}
+        look: Any = {"loc": "outside lower center", "frameon": False, "fontsize": size}
         legend = self.figure.legend(handles=handles, ncols=columns, **look)
         while columns > 1 and legend.get_window_extent().width > self.figure.bbox.width:
             legend.remove()
@@ -94,9 +94,10 @@ class Sheet:
             legend = self.figure.legend(handles=handles, ncols=columns, **look)
 
     def svg(self, title: str) -> str:
-        """The drawing under its title, as one SVG element."""
+        """Write the drawing under its title, if it has one, as one SVG element."""
         width = int(self.figure.get_figwidth() * 10.5)
-        self.figure.suptitle("\n".join(textwrap.wrap(title, width)), fontsize=13, x=0.01, ha="left")
+        if title:
+            self.figure.suptitle("\n".join(textwrap.wrap(title, width)), fontsize=13, x=0.01, ha="left")
         stream = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         self.figure.savefig(stream, format="svg", metadata=nothing)

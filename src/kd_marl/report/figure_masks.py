@@ -92,7 +92,13 @@ def who_sees_what(groups: Groups, task: Task) -> Picture | None:
                         hidden = {"color": _HIDDEN, "edgecolor": "#bbbbbb", "hatch": "///", "linewidth": 0.4}
                         axes.barh(row, of - seen, left=start + seen, height=0.72, **hidden)
                     start += of
-                axes.text(start + 0.01 * _most(rows), row, _beside(sees, widths, row), va="center", fontsize=8.5)
+                axes.text(
+                    start + 0.01 * _most(rows),
+                    row,
+                    beside(sees, widths[row] if widths else None),
+                    va="center",
+                    fontsize=8.5,
+                )
             axes.set_yticks(range(agents), [_agent(row, sees) for row, sees in enumerate(rows)], fontsize=9)
             axes.set_ylim(agents - 0.4, -0.6)
             axes.set_xlim(0, (1.9 if any(sees["draw"] for sees in rows) else 1.45) * _most(rows))
@@ -127,14 +133,15 @@ def _most(rows: list[dict[str, Any]]) -> int:
     return max(sum(of for _, of in sees["blocks"].values()) for sees in rows)
 
 
-def _beside(sees: dict[str, Any], widths: list[int] | None, row: int) -> str:
+def beside(sees: dict[str, Any], width: int | None = None) -> str:
+    """Say how many features an agent's student gets of those that are observed: ``5 of 11``."""
     seen, of = sum(pair[0] for pair in sees["blocks"].values()), sees.get("observed", "unknown")
     if sees["draw"] is not None:
         low, high = sees["draw"]
         text = f"{low if low == high else f'{low} to {high}'} of {of}, drawn each episode"
     else:
         text = f"{seen} of {of}"
-    return text + (f"; width {widths[row]}" if widths else "")
+    return text + (f"; width {width}" if width else "")
 
 
 def _agent(row: int, sees: dict[str, Any]) -> str:

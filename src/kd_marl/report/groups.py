@@ -160,10 +160,10 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Empty values are left out: a key that an older run lacks is a switch that was not there, hence off.
     """
-    kept = {key: value for key, value in comparable(config).items() if key not in _MEASURING}
+    told = {key: value for key, value in comparable(config).items() if key not in _MEASURING}
     # Environments' arguments one by one, so that a difference can be named.
-    flat = {f"env_args.{key}": value for key, value in kept.pop("env_args").items()}
-    return {key: value for key, value in {**kept, **flat}.items() if value not in ("", None, False)}
+    flat = {f"env_args.{key}": value for key, value in told.pop("env_args").items()}
+    return {key: value for key, value in {**told, **flat}.items() if value not in ("", None, False)}
 
 
 def _teachers(by_cell: Mapping[Cell, Sequence[Group]]) -> dict[Task, str]:
@@ -181,8 +181,8 @@ def _one_a_seed(members: Sequence[Run]) -> tuple[tuple[Run, ...], list[Run]]:
     newest: dict[int, Run] = {}
     for run in sorted(members, key=lambda run: run.started):
         newest[run.seed] = run
-    kept = tuple(newest[seed] for seed in sorted(newest))
-    return kept, [run for run in members if run not in kept]
+    newer = tuple(newest[seed] for seed in sorted(newest))
+    return newer, [run for run in members if run not in newer]
 
 
 def _named(cell: Cell) -> str:

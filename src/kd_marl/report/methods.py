@@ -12,8 +12,6 @@ WIDE = "kd_student_wide"
 BASELINES = ("mappo", "qmix", "vdn")
 COMPARATORS = ("ctds", "offline_kd", "ptde")
 ABLATIONS = ("kd_student_paper", "kd_no_ppo", "kd_no_kl", "kd_no_ce", "kd_no_structure", "kd_no_role")
-# Stages without a row of their own: a teacher is measured beside its students, in their episodes.
-OTHER_STAGES = frozenset({"kd_export", TEACHER})
 LIMITS = ("fo", "lh", "lha")
 LIMITS_TITLES = {"fo": "FO", "lh": "LH", "lha": "LH+A"}
 
@@ -60,6 +58,12 @@ def setting_title(limits: str, sight: str) -> str:
     """Limits and masks as a table shows them, e.g. ``LH+A, random``."""
     title = LIMITS_TITLES.get(limits, limits)
     return f"{title}, {sight}" if sight else title
+
+
+def setting_name(task: tuple[str, str], limits: str, sight: str) -> str:
+    """Name limits and masks as a command line does; the StarCraft maps' fixed masks need no name."""
+    fixed = not sight or (sight == "paper" and family(task) == "StarCraft maps")
+    return limits if fixed else f"{limits} {sight}"
 
 
 def short_task(task: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from kd_marl.report.groups import Group, Groups
-from kd_marl.report.markdown import bullets, table
+from kd_marl.report.markdown import bullets, folded, table
 from kd_marl.report.methods import short_task, task_title
 from kd_marl.runs.finished import Run
 
@@ -39,8 +39,7 @@ def section(groups: Groups) -> list[str]:
         table(HEAD, [_row(group) for group in shown]),
         "A plus behind a commit: the source tree had local changes. A teacher is the start of the sha256 of its actor."
         + (" Where a row names several commits its seeds were run at different ones." if mixed else ""),
-        "The command of each row's first seed; the others differ in the seed:",
-        bullets(commands),
+        folded("The command of each row's first seed; the others differ in the seed", bullets(commands)),
     ]
 
 
@@ -48,16 +47,20 @@ def _runs(count: int) -> str:
     return f"{count} run{'s' if count > 1 else ''}"
 
 
+def widths_of(group: Group) -> str:
+    """Name each agent's width, one number if all are equal; a dash where the run did not write them down."""
+    config = group.runs[0].config
+    widths: list[Any] = group.widths or ["-" if config.get("mac") == "hetero_mac" else config.get("hidden_dim", "-")]
+    return str(widths[0]) if len(set(widths)) == 1 else ", ".join(map(str, widths))
+
+
 def _row(group: Group) -> list[str]:
     episodes = sorted({run.summary["episodes"] for run in group.runs})
-    config = group.runs[0].config
-    # Baselines with a width for each agent have not always recorded them.
-    widths: list[Any] = group.widths or ["-" if config.get("mac") == "hetero_mac" else config.get("hidden_dim", "-")]
     return [
         task_title(group.cell.task),
         group.cell.method,
         group.inputs_title,
-        str(widths[0]) if len(set(widths)) == 1 else ", ".join(map(str, widths)),
+        widths_of(group),
         ", ".join(map(str, group.seeds)),
         ", ".join(map(str, episodes)) + (" (shared)" if any(run.shares_episodes for run in group.runs) else ""),
         ", ".join(sorted({run.commit for run in group.runs})),

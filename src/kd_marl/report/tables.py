@@ -29,7 +29,7 @@ def scores_table(groups: Groups, task: Task) -> Rows:
     head = ["method", "limits"]
     if found.wins:
         head += ["win rate, paper", "win rate, ours"]
-    head += ["kept, paper", "kept, ours", *([] if found.wins else ["gain kept, ours"])]
+    head += ["retention, paper", "retention, ours", *([] if found.wins else ["retention over random, ours"])]
     head += ["return, paper", "return, ours", "step, paper (ms)", "decision, ours (µs)"]
     head += ["FLOPs per decision", "steps of training", RUNS]
     rows = [_teacher_row(found, in_paper)]
@@ -54,11 +54,11 @@ def own_actions(groups: Groups, task: Task) -> str:
 
 
 def comparators_table(groups: Groups, task: Task, limits: str, sight: str) -> Rows:
-    """Table III on one task: what each method keeps, and what an episode costs; the paper's are of 3s5z alone."""
+    """Table III on one task: each method's retention, and what an episode costs; the paper's are of 3s5z alone."""
     table = paper.numbers()["table_3"]
     known = table["rows"] if (task[1], limits, sight) == (table["task"], table["limits"], PAPER_SIGHT) else {}
     found = TaskScores.of(groups, task)
-    head = ["method", "uses", f"{found.measure}, paper", f"{found.measure}, ours", "kept, ours"]
+    head = ["method", "uses", f"{found.measure}, paper", f"{found.measure}, ours", "retention, ours"]
     head += ["FLOPs per episode, paper", "FLOPs per episode, ours", RUNS]
     rows = []
     for method in (*COMPARATORS, STUDENT):
@@ -72,7 +72,7 @@ def comparators_table(groups: Groups, task: Task, limits: str, sight: str) -> Ro
                 f"{', '.join(_TERMS[term] for term in uses['uses'])}; {uses['agents']}",
                 f"{entry['win_rate']:.2f} %" if entry else ABSENT,
                 shown_score(found, group),
-                shown_kept(found, group),
+                shown_retention(found, group),
                 f"{short(entry['flops'])}{spread}" if entry else ABSENT,
                 _short(cost(group, "flops_per_episode")),
                 _seeds(group),
@@ -84,12 +84,12 @@ def comparators_table(groups: Groups, task: Task, limits: str, sight: str) -> Ro
 def ablation_table(groups: Groups, task: Task, limits: str, sight: str) -> Rows:
     """KD-MARL, the paper's literal recipe, and KD-MARL with each term removed."""
     found = TaskScores.of(groups, task)
-    head = ["method", found.measure, "kept", "agreement with the teacher", RUNS]
+    head = ["method", found.measure, "retention", "agreement with the teacher", RUNS]
     rows = []
     for method in (STUDENT, *ABLATIONS):
         group = groups.main.get(Cell(task, method, limits, sight))
         agreed = over_seeds(group, lambda run: run.summary["agreement"])
-        cells = [shown_score(found, group), shown_kept(found, group), percent(agreed), _seeds(group)]
+        cells = [shown_score(found, group), shown_retention(found, group), percent(agreed), _seeds(group)]
         rows.append([look(method).title, *cells])
     return head, rows
 
@@ -114,9 +114,9 @@ def shown_score(found: TaskScores, group: Group | None) -> str:
     return percent(value) if found.wins else _plain(value)
 
 
-def shown_kept(found: TaskScores, group: Group | None) -> str:
-    """What a group keeps of the teacher."""
-    return NOT_RUN if group is None else percent(estimate(found.kept(group)))
+def shown_retention(found: TaskScores, group: Group | None) -> str:
+    """Show a group's retention as a cell."""
+    return NOT_RUN if group is None else percent(estimate(found.retention(group)))
 
 
 def _wanted(groups: Groups, task: Task, in_paper: bool) -> list[tuple[str, str, str]]:
@@ -158,13 +158,13 @@ def _score_row(found: TaskScores, method: str, limits: str, sight: str, group: G
     # The text of the paper describes random masks, its tables fixed ones: its numbers stand beside both.
     known = sight != "own" and not (method == "mappo" and limits == "fo")
     theirs = paper.score(found.task[1], method, limits) if known else None
-    kept = paper.kept(found.task[1], method, limits) if known else None
+    retained = paper.retention_of(found.task[1], method, limits) if known else None
     row = [look(method).title, setting_title(limits, sight)]
     if found.wins:
         row += [f"{theirs['win_rate']:.2f} %" if theirs else ABSENT, shown_score(found, group)]
-    row += [ABSENT if kept is None else f"{100 * kept:.1f} %", shown_kept(found, group)]
+    row += [ABSENT if retained is None else f"{100 * retained:.1f} %", shown_retention(found, group)]
     if not found.wins:
-        row.append(NOT_RUN if group is None else percent(estimate(found.gain_kept(group))))
+        row.append(NOT_RUN if group is None else percent(estimate(found.retention_over_random(group))))
     returns = over_seeds(group, lambda run: run.policy["return_mean"])
     row += [_spread(theirs, "return"), NOT_RUN if group is None else _plain(returns)]
     row += [_spread(theirs, "step_ms"), _plain(cost(group, "decision_us"), 0)]

@@ -30,8 +30,8 @@ def score(task: str, method: str, limits: str) -> dict[str, Any] | None:
     return None if table is None else numbers()[table][task].get(method, {}).get(limits)
 
 
-def kept(task: str, method: str, limits: str) -> float | None:
-    """Share of the paper's teacher (MAPPO FO) that a method keeps, by Table I (win rates) or II (returns)."""
+def retention_of(task: str, method: str, limits: str) -> float | None:
+    """Compute what a method retains of the paper's teacher (MAPPO FO), from Table I (win rates) or II (returns)."""
     ours, teacher = score(task, method, limits), score(task, "mappo", "fo")
     if ours is None or teacher is None:
         return None
