@@ -43,11 +43,6 @@ their advantage: MAPPO's critic is as wide as its agents, and takes the last bat
 QMIX and VDN learn once after as many episodes as environments run side by side. docs/comparators.md says more, and what
 another MAPPO reaches."""
 
-SHARED_EPISODES = """\
-**Intervals that are too narrow.** Runs of an earlier version evaluated all seeds in nearly the same episodes. Their
-intervals lack the chance of the episodes, and for the teacher may have no width at all. They are marked *shared*
-under "What was run"."""
-
 SAME_DIGITS = """\
 The returns of simple_adversary in the paper's Table II are, digit for digit, those of 5m\\_vs\\_6m in its Table I."""
 

@@ -27,45 +27,65 @@ _DOCS, _README = "docs", "README.md"
 
 
 def report(args: argparse.Namespace) -> int:
-    """Write the pages; returns the exit status.
+    """Write the pages that a command line asks for; returns the exit status."""
+    write(args.results, args.to, keep=args.keep, unpack=args.unpack, site=args.site)
+    return 0
+
+
+def write(
+    sources: Sequence[Path],
+    to: Path,
+    *,
+    keep: Path | None = None,
+    unpack: Path | None = None,
+    site: Path | None = None,
+) -> Groups:
+    """Write the report of finished runs, and return the groups that its tables show.
 
     Args:
-        args: ``results`` (results folders and evidence files), ``to``, and ``keep``, ``unpack`` and ``site`` or None.
+        sources: results folders and evidence files.
+        to: folder for ``report.html``, ``report.md``, the figures and ``marl_eval.json``.
+        keep: folder of the evidence files to which the runs are added.
+        unpack: folder for the runs of evidence files as results folders.
+        site: checkout whose ``docs/results.md``, ``docs/figures`` and README block are written.
 
     Raises:
         UserError: nothing is to be reported, or a file cannot be read or written.
     """
-    found = search.find(args.results)
+    found = search.find(sources)
     for line in found.passed_over:
         print(f"left out: {line}", file=sys.stderr)
     if not found.runs:
         raise UserError(
-            f"no finished run among {len(found.passed_over)} in {', '.join(map(str, args.results))}: "
+            f"no finished run among {len(found.passed_over)} in {', '.join(map(str, sources))}: "
             "a run counts once it has written its summary.json"
         )
     grouped = groups.build(found.runs)
     for line in grouped.left_out:
         print(f"left out: {line}", file=sys.stderr)
-    if args.keep is not None:
-        names = ", ".join(map(str, evidence.keep(found.runs, args.keep)))
+    if keep is not None:
+        names = ", ".join(map(str, evidence.keep(found.runs, keep)))
         print(f"evidence of {len(found.runs)} runs kept in {names}")
-    if args.unpack is not None:
-        print(f"{evidence.unpack(found.runs, args.unpack)} runs unpacked into {args.unpack}")
-    built = page.build(grouped, found.passed_over, _facts(args, found.runs))
-    pictures = {f"{picture.name}.svg": picture.svg for picture in built.pictures}
+    if unpack is not None:
+        print(f"{evidence.unpack(found.runs, unpack)} runs unpacked into {unpack}")
+    options = {"--to": to, "--keep": keep, "--unpack": unpack, "--site": site}
+    given = [str(word) for option in options.items() if option[1] is not None for word in option]
+    command = shlex.join(["kd-marl", "report", *map(str, sources), *given])
+    built = page.build(grouped, found.passed_over, _facts(command, found.runs))
+    pictures = _named(built.pictures)
     pages = {
         **pictures,
         MARKDOWN: built.markdown,
         PAGE: html.page(built.markdown, pictures, page.TITLE),
         marl_eval.FILE: marl_eval.document(grouped),
     }
-    _write(args.to, pages)
+    _write(to, pages)
     shown = sum(len(group.runs) for group in grouped.main.values())
     print(f"{shown} runs of {len(found.runs)} with a result, {len(pictures)} figures")
-    print(f"written to {args.to / PAGE}, {args.to / MARKDOWN} and {args.to / marl_eval.FILE}")
-    if args.site is not None:
-        _site(args.site, grouped)
-    return 0
+    print(f"written to {to / PAGE}, {to / MARKDOWN} and {to / marl_eval.FILE}")
+    if site is not None:
+        _site(site, grouped)
+    return grouped
 
 
 def _site(root: Path, grouped: Groups) -> None:
@@ -97,11 +117,9 @@ def _write(folder: Path, texts: Mapping[str, str]) -> None:
         files.write_bytes(folder / name, text.encode())
 
 
-def _facts(args: argparse.Namespace, found: Sequence[Run]) -> list[tuple[str, str]]:
-    options = [("--to", args.to), ("--keep", args.keep), ("--unpack", args.unpack), ("--site", args.site)]
-    given = [str(word) for option in options if option[1] is not None for word in option]
+def _facts(command: str, found: Sequence[Run]) -> list[tuple[str, str]]:
     return [
-        ("page made by", f"`{shlex.join(['kd-marl', 'report', *map(str, args.results), *given])}`"),
+        ("page made by", f"`{command}`"),
         ("on", f"{datetime.now(timezone.utc):%Y-%m-%d}"),
         ("with", f"kd-marl {package_version('kd-marl')}, commit {_commit()}"),
         ("runs found", f"{len(found)} with a result"),

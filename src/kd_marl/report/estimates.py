@@ -34,7 +34,7 @@ class Estimate:
     count: int
 
     def text(self, scale: float = 1.0, digits: int = 2, unit: str = "") -> str:
-        """``centre [low, high]``, all multiplied by ``scale``."""
+        """Write ``centre [low, high]``, all multiplied by ``scale``."""
         centre = f"{scale * self.centre:.{digits}f}{unit}"
         if self.low is None or self.high is None:
             return centre
@@ -76,7 +76,7 @@ def mean_of(values: Sequence[float | None]) -> Mean | None:
 
 
 def iqm(*samples: Any, axis: int = -1) -> Any:
-    """The mean of what is left when a quarter of all values, rounded down, is cut off at either end.
+    """Compute the mean of what is left when a quarter of all values, rounded down, is cut off at either end.
 
     Args:
         samples: arrays that are joined along ``axis``.
@@ -86,17 +86,17 @@ def iqm(*samples: Any, axis: int = -1) -> Any:
 
 
 def mean(*samples: Any, axis: int = -1) -> Any:
-    """The plain mean; arguments as for `iqm`."""
+    """Compute the plain mean; arguments as for `iqm`."""
     return np.mean(np.concatenate(samples, axis=axis), axis=axis)
 
 
 def estimate(values: Sequence[float | None]) -> Estimate | None:
-    """Over the seeds of one group; None if there is no value, or one that is not defined."""
+    """Estimate over the seeds of one group; None if there is no value, or one that is not defined."""
     return stratified([values])
 
 
 def stratified(strata: Sequence[Sequence[float | None]], statistic: Callable[..., Any] = iqm) -> Estimate | None:
-    """Over the seeds of several tasks together: each resample draws every task's seeds anew, task by task.
+    """Estimate over the seeds of several tasks together: each resample draws every task's seeds by themselves.
 
     Args:
         strata: the values of each task's runs; their numbers may differ.

@@ -36,7 +36,7 @@ _TASK_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#e69f00", "#56b4e9
 
 
 def flops_per_episode(groups: Groups) -> Picture | None:
-    """Figure 3: FLOPs per episode for each task; None if no run has recorded them."""
+    """Draw figure 3: FLOPs per episode for each task; None if no run has recorded them."""
     bars = {task: _bars(groups, task) for task in groups.tasks}
     bars = {task: found for task, found in bars.items() if found}
     if not bars:
@@ -177,7 +177,7 @@ def retention_overview(groups: Groups) -> Picture | None:
 
 
 def _paper_crosses(axes: Any, colours: Mapping[Task, str]) -> None:
-    """The paper's students of these tasks, a line where it gives a range of ratios."""
+    """Draw the paper's students of these tasks, a line where it gives a range of ratios."""
     for task, colour in colours.items():
         ratio = paper.numbers()["flops_ratio"].get(task[1])
         for limits in LIMITS if ratio else ():
@@ -197,19 +197,19 @@ def _hollow() -> Line2D:
 
 
 def _overview_point(groups: Groups, cell: Cell) -> tuple[Cell, Mean, float] | None:
-    """A cell with its retention and how many times fewer FLOPs it takes; None where a run has no retention."""
+    """Find a cell with its retention and how many times fewer FLOPs it takes; None where a run has no retention."""
     runs = groups.main[cell].runs
     share = mean_of([run.summary["retention"] for run in runs])
     return None if share is None else (cell, share, fmean(run.summary["flops_ratio"] for run in runs))
 
 
 def _label(axes: Any, x: float, row: int, text: str) -> None:
-    """Text to the right of a marker, however wide the panel is."""
+    """Write text to the right of a marker, however wide the panel is."""
     axes.annotate(text, (x, row), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8.5)
 
 
 def _bars(groups: Groups, task: Task) -> list[tuple[str, Estimate, str]]:
-    """Label, value and colour, the teacher first; empty if there is nothing but a teacher."""
+    """Collect label, value and colour, the teacher first; empty if there is nothing but a teacher."""
     found = []
     for group in groups.of_task(task):
         # Without one of its terms KD-MARL has the same networks.
@@ -247,7 +247,7 @@ def _points(groups: Groups, task: Task) -> list[tuple[Group, Estimate, Estimate,
 
 
 def _paper_points(groups: Groups, task: Task) -> list[tuple[list[float], float, str]]:
-    """The paper's students: FLOPs, one number or two ends, retention in per cent, and limits."""
+    """Collect the paper's students: FLOPs, one number or two ends, retention in per cent, and limits."""
     ratio = paper.numbers()["flops_ratio"].get(task[1])
     teacher = TaskScores.of(groups, task).teacher_cost("flops_per_decision")
     if ratio is None or teacher is None:
@@ -258,7 +258,7 @@ def _paper_points(groups: Groups, task: Task) -> list[tuple[list[float], float, 
 
 
 def _legend(cells: Sequence[Cell], with_paper: bool) -> list[Line2D | Patch]:
-    """The teacher's star, colours of methods and of the paper, markers of limits, hollow for random masks."""
+    """Make the teacher's star, colours of methods and of the paper, markers of limits, hollow for random masks."""
     handles: list[Line2D | Patch] = [_marker("*", 12, INK, look(TEACHER).title)]
     methods = sorted({cell.method for cell in cells}, key=place)
     handles += [Patch(color=look(method).colour, label=look(method).title) for method in methods]

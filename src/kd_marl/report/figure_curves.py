@@ -29,7 +29,7 @@ _SHADES = ("#0b3c5d", "#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73")
 
 
 def learning_curves(groups: Groups, tasks: Sequence[Task], name: str, terms: bool = False) -> Picture | None:
-    """Tests during training: a row of panels for each task, a panel for each limit; None without any curve.
+    """Draw tests during training: a row of panels for each task, a panel for each limit; None without any curve.
 
     Args:
         groups: the runs.
@@ -125,7 +125,7 @@ def teacher_curves(groups: Groups) -> Picture | None:
 
 
 def agreement_per_agent(groups: Groups) -> tuple[Picture | None, list[Group]]:
-    """How often each agent of KD-MARL does what the teacher would; the groups whose runs did not record it."""
+    """Draw how often each agent of KD-MARL does what the teacher would; the groups whose runs did not record it."""
     students = [group for task in groups.tasks for group in groups.students(task) if group.cell.method == STUDENT]
     able = [g for g in students if all(run.summary.get("agreement_per_agent") for run in g.runs)]
     lacking = [group for group in students if group not in able]
@@ -174,7 +174,7 @@ def _is_term(group: Group) -> bool:
 
 
 def _curve(groups: Groups, group: Group) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
-    """Steps, and the score's interquartile mean, low and high ends at each test that all seeds have made.
+    """Find steps, and the score's interquartile mean, low and high ends at each test that all seeds have made.
 
     Of each seed it is the test that is nearest.
     """

@@ -26,7 +26,7 @@ _IMAGE = re.compile(r'<p><img src="([^"]+)" alt="([^"]*)"\s*/?></p>')
 
 
 def page(markdown: str, pictures: Mapping[str, str], title: str) -> str:
-    """The HTML.
+    """Write the HTML.
 
     Args:
         markdown: the page, its figures as images that stand alone in a paragraph.
@@ -49,13 +49,13 @@ def page(markdown: str, pictures: Mapping[str, str], title: str) -> str:
 
 
 def _figure(svg: str, alt: str) -> str:
-    """The drawing, named for those who cannot see it."""
+    """Name the drawing for those who cannot see it."""
     named = f'<svg role="img" aria-label="{alt}" '
     return f"<figure>{svg.replace('<svg ', named, 1)}</figure>"
 
 
 def _anchored(body: str) -> tuple[str, str]:
-    """The body with an id for each heading, and the list of its second-level ones."""
+    """Give each heading an id, and list the second-level ones."""
     used: set[str] = set()
     entries: list[str] = []
 

@@ -45,17 +45,17 @@ ORDER = (*BASELINES, STUDENT, WIDE, *COMPARATORS, *ABLATIONS)
 
 
 def look(method: str) -> Look:
-    """How a method is shown; one that is not known goes by its own name, in grey."""
+    """Look up how a method is shown; one that is not known goes by its own name, in grey."""
     return _LOOKS.get(method, Look(method, "#777777"))
 
 
 def place(method: str) -> tuple[int, str]:
-    """A key that sorts methods in the order of the page, unknown ones last."""
+    """Make a key that sorts methods in the order of the page, unknown ones last."""
     return (ORDER.index(method) if method in ORDER else len(ORDER), method)
 
 
 def setting_title(limits: str, sight: str) -> str:
-    """Limits and masks as a table shows them, e.g. ``LH+A, random``."""
+    """Name limits and masks as a table shows them, e.g. ``LH+A, random``."""
     title = LIMITS_TITLES.get(limits, limits)
     return f"{title}, {sight}" if sight else title
 
@@ -67,14 +67,14 @@ def setting_name(task: tuple[str, str], limits: str, sight: str) -> str:
 
 
 def short_task(task: str) -> str:
-    """A task without its library's prefix and version: ``simple_spread``."""
+    """Name a task without its library's prefix and version: ``simple_spread``."""
     if not task.startswith(_PARTICLES):
         return task
     return task.removeprefix(_PARTICLES).rsplit("-v", 1)[0].replace("-", "_")
 
 
 def file_name(*parts: str) -> str:
-    """A figure's file name, without its ending, of what it shows; empty parts are left out."""
+    """Make a figure's file name, without its ending, of what it shows; empty parts are left out."""
     return "-".join(re.sub(r"[^0-9A-Za-z.]+", "-", part).strip("-.") for part in parts if part)
 
 
@@ -85,7 +85,7 @@ FAMILIES = {"StarCraft maps": "battles", "particles": "particles", "other tasks"
 
 
 def family(task: tuple[str, str]) -> str:
-    """Of which of the `FAMILIES` a task (environment, name) is."""
+    """Find the one of the `FAMILIES` that a task (environment, name) is of."""
     env, name = task
     if env in _STARCRAFT:
         return "StarCraft maps"
@@ -94,6 +94,6 @@ def family(task: tuple[str, str]) -> str:
 
 
 def task_title(task: tuple[str, str]) -> str:
-    """A task with its environment: ``3m (SMAX)``."""
+    """Name a task with its environment: ``3m (SMAX)``."""
     env, name = task
     return f"{short_task(name)} ({'MPE' if family(task) == 'particles' else _STARCRAFT.get(env, env)})"

@@ -126,14 +126,7 @@ def _overview(page: Page, groups: Groups) -> None:
             f"The paper's retention is {100 * paper.numbers()['mean_retention']:.0f} % on average over its tasks and "
             "limits.",
         )
-    shown = [group for task in groups.tasks for group in groups.of_task(task)]
-    together = any(run.shares_episodes for group in shown for run in group.runs)
-    page.say(
-        captions.SHARED_EPISODES if together else "",
-        folded(
-            "How to read the tables", captions.HOW_TO_READ, captions.NOT_THE_SAME, captions.TOGETHER if rows else ""
-        ),
-    )
+    page.say(folded("How to read the tables", captions.HOW_TO_READ, captions.NOT_THE_SAME, captions.TOGETHER))
 
 
 def _scores(page: Page, groups: Groups) -> None:
@@ -236,8 +229,6 @@ def _sight(page: Page, groups: Groups) -> None:
     page.say("## Who sees what", "What a mask hides from an agent's student; under FO nothing is hidden.")
     for task in groups.tasks:
         page.show(figure_masks.who_sees_what(groups, task), "")
-        if rows := figure_masks.sight_table(groups, task):
-            page.say(f"{task_title(task)}: these runs recorded numbers only.", table(*rows))
 
 
 def _missing(page: Page, groups: Groups, passed_over: Sequence[str]) -> None:
@@ -265,7 +256,7 @@ def _missing(page: Page, groups: Groups, passed_over: Sequence[str]) -> None:
 
 def _lack(groups: Iterable[Group], what: str) -> str:
     named = [f"{task_title(g.cell.task)} {g.cell.method} {g.cell.setting}" for g in groups]
-    return f"Older runs {what}: {'; '.join(named)}." if named else ""
+    return f"Some runs {what}: {'; '.join(named)}." if named else ""
 
 
 def _seeds(groups: Sequence[Group]) -> str:
@@ -274,5 +265,5 @@ def _seeds(groups: Sequence[Group]) -> str:
 
 
 def _plain(line: str) -> str:
-    """A line that Markdown takes as it is."""
+    """Write a line that Markdown takes as it is."""
     return line.replace("_", "\\_").replace("*", "\\*").replace("<", "\\<")

@@ -15,7 +15,7 @@ HEAD = ["task", "method", "limits", "widths", "seeds", "episodes each", "commit"
 
 
 def made_with(runs: Iterable[Run]) -> list[tuple[str, str]]:
-    """At which commits and on which machines runs were made, as facts for the head of the page."""
+    """Name the commits and machines of runs, as facts for the head of the page."""
     runs = list(runs)
     commits, machines = (Counter(getattr(run, name) for run in runs) for name in ("commit", "machine"))
     return [
@@ -25,7 +25,7 @@ def made_with(runs: Iterable[Run]) -> list[tuple[str, str]]:
 
 
 def section(groups: Groups) -> list[str]:
-    """The paragraphs: a table of all groups that the tables show, and their commands."""
+    """Write the paragraphs: a table of all groups that the tables show, and their commands."""
     shown = [group for task in groups.tasks for group in groups.of_task(task)]
     if not shown:
         return ["Nothing."]
@@ -62,7 +62,7 @@ def _row(group: Group) -> list[str]:
         group.inputs_title,
         widths_of(group),
         ", ".join(map(str, group.seeds)),
-        ", ".join(map(str, episodes)) + (" (shared)" if any(run.shares_episodes for run in group.runs) else ""),
+        ", ".join(map(str, episodes)),
         ", ".join(sorted({run.commit for run in group.runs})),
         group.teacher[:12] or "-",
     ]

@@ -126,7 +126,10 @@ def against_baseline(groups: Groups, cell: Cell) -> str:
 
     Each is taken at its better way of acting. Undecided: the intervals overlap, or there are too few seeds for any.
     """
-    ours, theirs = (max(ways, key=lambda way: way.centre, default=None) for ways in _acting(groups, cell))
+    ours, theirs = (
+        max((way for way in _acting(group, _measure(groups, cell)) if way), key=lambda way: way.centre, default=None)
+        for group in (groups.main[cell], _baseline(groups, cell))
+    )
     if ours is None or theirs is None:
         return NOT_MEASURED
     if ours.half is None or theirs.half is None or ours.overlaps(theirs):
@@ -156,8 +159,8 @@ def _family(groups: Groups, family: str, tasks: Sequence[Task], curves: Picture 
         folded(
             "Where the numbers come from",
             table(("", ""), [list(fact) for fact in (("runs", str(len(runs))), *provenance.made_with(runs))]),
-            f"Commands of {short_task(tasks[0][1])}, first seeds; the others differ in the task and the seed:",
-            bullets(_commands(groups, [cell for cell in cells if cell.task == tasks[0]])),
+            "The commands of some first seeds; the others differ in the task and the seed:",
+            bullets(_commands(groups, cells)),
         ),
     ]
 
@@ -176,8 +179,8 @@ def _row(groups: Groups, cell: Cell) -> tuple[str, ...]:
 
 
 def _more(groups: Groups, family: str, cells: Sequence[Cell]) -> str:
-    first = ("task", "limits", "random play", "retention over random", "agreement", "widths", "seeds x episodes")
-    head = (*first, "retention's target", f"{FLOPS_TARGET} times fewer FLOPs")
+    first = ("task", "limits", "random play", "student, sampling", "retention over random", "agreement", "widths")
+    head = (*first, "seeds x episodes", "retention's target", f"{FLOPS_TARGET} times fewer FLOPs")
     rows = []
     for cell in cells:
         group, target = groups.main[cell], TARGETS.get(family, {}).get(cell.limits)
@@ -187,6 +190,7 @@ def _more(groups: Groups, family: str, cells: Sequence[Cell]) -> str:
                 short_task(cell.task[1]),
                 setting_name(cell.task, cell.limits, cell.sight),
                 _text(_score(groups, cell, "random"), _style(groups, cell)),
+                _text(_acting(group, _measure(groups, cell))[1], _style(groups, cell)),
                 _text(_over(groups, cell, lambda run: run.summary.get("retention_normalised")), _PERCENT),
                 _text(_over(groups, cell, lambda run: run.summary["agreement"]), _PERCENT),
                 provenance.widths_of(group),
@@ -206,7 +210,7 @@ def _more(groups: Groups, family: str, cells: Sequence[Cell]) -> str:
 
 
 def _teachers(groups: Groups, tasks: Sequence[Task], curves: Picture | None) -> list[str]:
-    """The tests at the end of the teachers' training; of those that win battles."""
+    """Write the tests at the end of the teachers' training; of those that win battles."""
     found = [(task, name, facts) for task in tasks for name, facts in TaskScores.of(groups, task).teachers.items()]
     found = [(task, name, facts) for task, name, facts in found if task[1] in TEACHER_TARGETS]
     if not found:
@@ -242,7 +246,8 @@ def _baseline_table(groups: Groups, cells: Sequence[Cell]) -> tuple[Sequence[str
     rows = []
     for cell in cells:
         baseline = _baseline(groups, cell)
-        texts = [_text(way, _style(groups, cell)) for ways in _acting(groups, cell) for way in ways]
+        both = [_acting(group, _measure(groups, cell)) for group in (groups.main[cell], baseline)]
+        texts = [_text(way, _style(groups, cell)) for ways in both for way in ways]
         steps = [run.steps for run in baseline.runs if run.steps] if baseline else []
         rows.append(
             [
@@ -299,7 +304,7 @@ def _paper_score(task: str, method: str, limits: str) -> str:
 
 
 def _chance(groups: Groups, cells: Sequence[Cell]) -> str:
-    """How uncertain counted battles are, in words; empty where none were counted."""
+    """Say how uncertain counted battles are, in words; empty where none were counted."""
     if not TaskScores.of(groups, cells[0].task).wins:
         return ""
     runs = [run for cell in cells for run in groups.main[cell].runs]
@@ -316,25 +321,27 @@ def _chance(groups: Groups, cells: Sequence[Cell]) -> str:
 
 
 def _commands(groups: Groups, cells: Sequence[Cell]) -> list[str]:
-    found = [groups.main[cell] for cell in cells]
-    found += [group for cell in cells if cell.limits != "lha" and (group := _baseline(groups, cell)) is not None]
-    return [f"`{_PLACES.sub('', group.runs[0].summary.get('command', 'unknown'))}`" for group in found]
+    """List the first seeds' commands: of the first task's students, and of each task's first baseline."""
+    found = [groups.main[cell] for cell in cells if cell.task == cells[0].task]
+    first: dict[Task, Group] = {}
+    for cell in cells:
+        if (group := _baseline(groups, cell)) is not None:
+            first.setdefault(cell.task, group)
+    runs = [group.runs[0] for group in (*found, *first.values())]
+    return [f"`{_PLACES.sub('', run.summary.get('command', 'unknown'))}`" for run in runs]
 
 
 def _baseline(groups: Groups, cell: Cell) -> Group | None:
-    """MAPPO under a student's limits; lha hides what lh hides."""
+    """Find MAPPO under a student's limits; lha hides what lh hides."""
     limits = "lh" if cell.limits == "lha" else cell.limits
     return groups.main.get(Cell(cell.task, BASELINE, limits, cell.sight))
 
 
-def _acting(groups: Groups, cell: Cell) -> tuple[list[Mean], list[Mean]]:
-    """Scores of the students and of MAPPO, each acting greedily and sampling."""
-    measure, both = _measure(groups, cell), []
-    for group in (groups.main[cell], _baseline(groups, cell)):
-        greedy = [run.policy for run in group.runs] if group else []
-        ways = [[policy.get(measure) for policy in way] for way in (greedy, [p.get("sampled", {}) for p in greedy])]
-        both.append([value for way in ways if (value := mean_of(way)) is not None])
-    return both[0], both[1]
+def _acting(group: Group | None, measure: str) -> tuple[Mean | None, Mean | None]:
+    """Average the scores of a group's policies, acting greedily and sampling."""
+    greedy = [run.policy for run in group.runs] if group else []
+    sampled = [policy.get("sampled", {}) for policy in greedy]
+    return mean_of([policy.get(measure) for policy in greedy]), mean_of([policy.get(measure) for policy in sampled])
 
 
 def _over(groups: Groups, cell: Cell, value: Callable[[Run], float | None]) -> Mean | None:
@@ -358,7 +365,7 @@ def _text(value: Mean | None, style: dict[str, Any]) -> str:
 
 
 def _wins(rate: float, battles: int) -> str:
-    """A win rate with the interval that counting it leaves."""
+    """Write a win rate with the interval that counting it leaves."""
     interval = binomtest(round(rate * battles), battles).proportion_ci(method="wilson")
     return f"{100 * rate:.1f} % ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 

@@ -16,7 +16,7 @@ _SHARES = ("retention_teacher", "retention_undisturbed", "retention_disturbed")
 
 
 def section(groups: Groups) -> list[str]:
-    """The paragraphs, a table for each group that was tested; empty if none was."""
+    """Write the paragraphs, a table for each group that was tested; empty if none was."""
     parts: list[str] = []
     for task in groups.tasks:
         for group in groups.students(task):

@@ -47,7 +47,7 @@ class TaskScores:
         return "win rate" if self.wins else "return"
 
     def scores(self, group: Group) -> Values:
-        """Win rates in [0, 1], or mean returns."""
+        """Collect win rates in [0, 1], or mean returns."""
         return [run.policy["win_rate" if self.wins else "return_mean"] for run in group.runs]
 
     def retention(self, group: Group) -> Values:
@@ -73,15 +73,15 @@ class TaskScores:
         return [None if s is None else retention_normalised(s, level.centre, chance.centre) for s in self.scores(group)]
 
     def teacher(self, name: str) -> Estimate | None:
-        """The teacher's ``win_rate`` or ``return_mean``, over the seeds of its evaluations."""
+        """Estimate the teacher's ``win_rate`` or ``return_mean``, over the seeds of its evaluations."""
         return estimate([run.summary["teacher"][name] for run in self.evaluations])
 
     def random(self, name: str) -> Estimate | None:
-        """The same of random play."""
+        """Estimate the same of random play."""
         return estimate([run.summary["random"][name] for run in self.evaluations])
 
     def teacher_cost(self, name: str) -> Estimate | None:
-        """``params``, ``flops_per_decision``, ``flops_per_episode`` or ``decision_us`` of the teacher."""
+        """Estimate the teacher's ``params``, ``flops_per_decision``, ``flops_per_episode`` or ``decision_us``."""
         return estimate([run.summary.get(f"{name}_teacher") for run in self.evaluations])
 
     @property
@@ -123,10 +123,10 @@ class TaskScores:
 
 
 def over_seeds(group: Group | None, value: Callable[[Run], float | None]) -> Estimate | None:
-    """The estimate of one number of each run; None without a group."""
+    """Estimate one number of each run; None without a group."""
     return None if group is None else estimate([value(run) for run in group.runs])
 
 
 def cost(group: Group | None, name: str) -> Estimate | None:
-    """That of `Run.cost`."""
+    """Estimate `Run.cost` over the seeds."""
     return over_seeds(group, lambda run: run.cost(name))

@@ -119,11 +119,6 @@ class Run:
         return max((float(steps[-1]) for steps, _ in self.metrics.values() if len(steps)), default=None)
 
     @property
-    def shares_episodes(self) -> bool:
-        """Whether its evaluation has most episodes in common with those of other seeds, as in earlier versions."""
-        return "length_mean" not in self.policy
-
-    @property
     def started(self) -> str:
         """When it started, as Sacred writes it."""
         return str(self.account.get("start_time", ""))

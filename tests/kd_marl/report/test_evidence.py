@@ -25,7 +25,7 @@ def report(*words):
 
 def pages(folder):
     """The report's files, without what names its own command."""
-    own = re.compile(r"(\| page made by|<td>page made by).*")
+    own = re.compile(r"(`|<code>)kd-marl report .*?(`|</code>)")
     return {file.name: own.sub("", file.read_text()) for file in folder.iterdir() if file.is_file()}
 
 
@@ -33,14 +33,12 @@ def test_the_same_page_can_be_made_from_the_evidence_alone(tmp_path):
     fill(tmp_path / "battles")
     kept = tmp_path / "evidence"
     assert report(tmp_path / "battles", "--to", tmp_path / "a", "--keep", kept) == 0
-    assert report(kept / "battles.json.xz", "--to", tmp_path / "b") == 0
+    assert report(kept / "battles.json.xz", "--to", tmp_path / "b", "--unpack", tmp_path / "results") == 0
+    assert search.find([tmp_path / "results" / "battles"]).runs
     assert pages(tmp_path / "a").keys() == pages(tmp_path / "b").keys()
     for name, text in pages(tmp_path / "a").items():
         assert squeezed(text) == squeezed(pages(tmp_path / "b")[name]), name
     assert f"--keep {kept}`" in (tmp_path / "a" / "report.md").read_text()
-    # The name that the option had before evidence was one file.
-    assert report(tmp_path / "battles", "--to", tmp_path / "a", "--records", tmp_path / "again") == 0
-    assert (tmp_path / "again" / "battles.json.xz").read_bytes() == (kept / "battles.json.xz").read_bytes()
 
 
 def squeezed(text):
@@ -81,10 +79,12 @@ def test_evidence_leaves_out_what_sacred_notes_of_the_machine_and_its_paths(tmp_
     for name, facts in (("config", places), ("summary", {"command": f"python src/main.py with {places['teacher']}"})):
         file = folder / f"{name}.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), **facts}))
-    assert report(tmp_path / "battles", "--to", tmp_path / "a", "--keep", tmp_path) == 0
-    text = lzma.decompress((tmp_path / "battles.json.xz").read_bytes()).decode()
-    assert "secret" not in text and "secret" not in (tmp_path / "a" / "report.md").read_text()
-    (run,) = evidence.read(tmp_path / "battles.json.xz")
+    found = search.find([tmp_path / "battles"]).runs
+    (file,) = evidence.keep(found, tmp_path)
+    assert "secret" not in lzma.decompress(file.read_bytes()).decode()
+    (run,) = evidence.read(file)
+    # A page made from the folder itself says no more.
+    assert (run.config, run.summary, run.account) == (found[0].config, found[0].summary, found[0].account)
     assert (run.config["local_results_path"], run.config["teacher"]) == ("battles", "src/zoo/3m")
     assert run.account["experiment"]["repositories"] == [{"commit": "0123456789", "dirty": True}]
     assert run.account["host"] == {"cpu": "A processor", "python_version": "3.11.7"}
@@ -96,25 +96,27 @@ def test_evidence_gathers_over_several_reports_and_stays_as_it_is_otherwise(tmp_
     put(tmp_path / "two" / "battles", 2, seed=2)
     file = tmp_path / "battles.json.xz"
     for machine in ("one", "two"):
-        assert report(tmp_path / machine / "battles", "--to", tmp_path / "a", "--keep", tmp_path) == 0
+        assert evidence.keep(search.find([tmp_path / machine / "battles"]).runs, tmp_path) == [file]
     assert [run.seed for run in evidence.read(file)] == [1, 2]
     before = (file.read_bytes(), file.stat().st_mtime_ns)
-    assert report(file, tmp_path / "one" / "battles", "--to", tmp_path / "a", "--keep", tmp_path) == 0
-    assert (file.read_bytes(), file.stat().st_mtime_ns) == before
+    found = search.find([file, tmp_path / "one" / "battles"])
     # A run that is in both is one run.
-    assert "runs found   | 2 with a result" in (tmp_path / "a" / "report.md").read_text().replace("       ", " " * 3)
+    assert [run.seed for run in found.runs] == [1, 2]
+    evidence.keep(found.runs, tmp_path)
+    assert (file.read_bytes(), file.stat().st_mtime_ns) == before
 
 
 def test_another_run_at_a_place_that_is_taken_is_refused_before_anything_is_written(tmp_path, capsys):
     put(tmp_path / "one" / "battles", 1, start="2026-01-01T00:00:00")
     put(tmp_path / "two" / "battles", 1, start="2026-02-02T00:00:00")
     folders = (tmp_path / "one" / "battles", tmp_path / "two" / "battles")
-    assert report(*folders, "--to", tmp_path / "a", "--keep", tmp_path / "evidence") == 2
+    # --records: what the option was called before evidence was one file.
+    assert report(*folders, "--to", tmp_path / "a", "--records", tmp_path / "evidence") == 2
     assert "holds another run as sacred/kd_student/3m/1, started 2026-01-01" in capsys.readouterr().err
     assert not (tmp_path / "a").exists() and not (tmp_path / "evidence").exists()
 
 
-def test_evidence_becomes_results_folders_again(tmp_path, capsys):
+def test_evidence_becomes_results_folders_again(tmp_path):
     fill(tmp_path / "battles")
     stressed = {"format": "kd-marl/stress", "version": 1, "measures": "win rate", "episodes": 5}
     row = {"name": "none", "teacher_mean": 1.0, "student_mean": 1.0}
@@ -123,8 +125,7 @@ def test_evidence_becomes_results_folders_again(tmp_path, capsys):
     (folder / "stress.json").write_text(json.dumps({**stressed, "rows": [row]}))
     runs = search.find([tmp_path / "battles"]).runs
     (file,) = evidence.keep(runs, tmp_path)
-    assert report(file, "--to", tmp_path / "a", "--unpack", tmp_path / "results") == 0
-    assert f"{len(runs)} runs unpacked" in capsys.readouterr().out
+    assert evidence.unpack(evidence.read(file), tmp_path / "results") == len(runs)
     again = search.find([tmp_path / "results" / "battles"]).runs
     assert evidence.content(again) == file.read_bytes() and any(run.stress for run in again)
     # What is there is left alone.
