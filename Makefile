@@ -8,7 +8,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow check format lint type results clean
+.PHONY: help setup demo test test-slow check format lint type results pages clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -20,6 +20,7 @@ TESTS ?= tests
 TEST_JOBS ?= 2
 # Trainings at the same time.
 RESULTS_JOBS ?= 2
+REPORT = $(VENV)/bin/kd-marl report evidence/*.json.xz --to report
 CODE := src tests setup.py $(wildcard benchmarks examples)
 
 help: ## this list
@@ -78,10 +79,15 @@ format: setup ## rewrite the code in the project's format
 	$(PY) -m ruff check --fix --exit-zero --quiet $(CODE)
 	$(PY) -m ruff format $(CODE)
 
-results: setup ## make the runs behind docs/results.md that are missing (hours), and write it
+results: setup ## make the runs behind docs/results.md that are missing (hours), keep their evidence, and write the pages
+	$(REPORT) --unpack results
 	$(VENV)/bin/kd-marl suite run suites/results_smax.yaml --to results/smax --jobs $(RESULTS_JOBS)
 	$(VENV)/bin/kd-marl suite run suites/results_mpe.yaml --to results/mpe --jobs $(RESULTS_JOBS)
-	$(PY) benchmarks/results.py
+	$(VENV)/bin/kd-marl report results/smax results/mpe --to report --keep evidence
+	$(REPORT) --site .
+
+pages: setup ## write report/, docs/results.md, its figures and the README's block from the evidence
+	$(REPORT) --site .
 
 clean: ## remove .venv and caches; results/ stays
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -7,7 +7,6 @@ What a run says goes to a log file in ``<results>/logs``.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import logging
 import numbers
@@ -282,27 +281,25 @@ def export(
     return read_bundle(target)
 
 
-def write_report(
-    sources: Path | str | Sequence[Path | str], to: Path | str, *, records: Path | str | None = None
-) -> Path:
-    """Write the report of finished runs as ``kd-marl report`` does: one HTML page, and the same as Markdown.
+def write_report(sources: Path | str | Sequence[Path | str], to: Path | str, *, keep: Path | str | None = None) -> Path:
+    """Write the report of finished runs as ``kd-marl report`` does: HTML, Markdown, figures, marl-eval's JSON.
 
     Needs the extra ``report``. Source: `kd_marl.report`.
 
     Args:
-        sources: one results folder or several, searched for runs with a ``summary.json``.
+        sources: results folders, searched for runs with a ``summary.json``, and evidence files; one or several.
         to: folder of the page, made if missing.
-        records: folder for a copy of the records that the page is made from; None: no copy.
+        keep: folder of the evidence files to which the runs are added; None: nothing is kept.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: there is no finished run, a record is damaged, or a package of the extra is not installed.
+        UserError: there is no finished run, a file is damaged, or a package of the extra is not installed.
     """
-    folders = [sources] if isinstance(sources, Path | str) else sources
-    report = Work("kd_marl.report.command:report", extra="report").load()
-    report(argparse.Namespace(results=[Path(folder) for folder in folders], to=Path(to), records=records))
+    places = [sources] if isinstance(sources, Path | str) else sources
+    write = Work("kd_marl.report.command:write", extra="report").load()
+    write([Path(place) for place in places], Path(to), keep=None if keep is None else Path(keep))
     return Path(to)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import safetensors.numpy
 
 from kd_marl.report import groups
-from kd_marl.runs import finished as runs
+from kd_marl.runs import search
 
 SHA, OTHER_SHA = "ab" * 32, "cd" * 32
 SPREAD = "pz-mpe-simple-spread-v3"
@@ -122,4 +122,4 @@ def _student(score, teacher, wins, sha):
 
 def grouped(*results):
     """The runs below these folders, in groups that are averaged."""
-    return groups.build(runs.find(results).runs)
+    return groups.build(search.find(results).runs)

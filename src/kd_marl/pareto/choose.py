@@ -202,7 +202,7 @@ def paper_points(task: str, teacher_flops: float) -> list[dict[str, Any]]:
             {
                 "name": {"lh": "LH", "lha": "LH+A"}[limits],
                 "widths": students["widths"],
-                "retention": paper.kept(task, "kd_student", limits),
+                "retention": paper.retention_of(task, "kd_student", limits),
                 "flops": [teacher_flops / high, teacher_flops / low],
                 "flash_bytes": None if parameters is None else FLOAT_BYTES * parameters,
             }

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from envs.smax.env import SmaxEnv
+from kd_controllers.hetero_mac import HeteroMAC
+from kd_controllers.teacher_mac import TeacherMAC
 from kd_core.host import Host
+from kd_learners.exporter import BufferExporter
+from kd_learners.student_learner import StudentLearner
+from kd_learners.teacher import TeacherLearner
+from kd_runners.vector import VectorRunner
 
 
 def register(host: Host) -> None:
@@ -13,19 +20,13 @@ def register(host: Host) -> None:
     Raises:
         ValueError: the host already has another entry of that name.
     """
-    from envs.smax.env import SmaxEnv
-    from kd_controllers import hetero_mac, teacher_mac
-    from kd_learners import exporter, teacher
-    from kd_learners import student_learner as student
-    from kd_runners.vector import VectorRunner
-
     _add(host.envs, "smax", SmaxEnv)
     _add(host.runners, "vector", VectorRunner)
-    _add(host.controllers, "hetero_mac", hetero_mac.HeteroMAC)
-    _add(host.controllers, "teacher_mac", teacher_mac.TeacherMAC)
-    _add(host.learners, "kd_mappo_teacher", teacher.TeacherLearner)
-    _add(host.learners, "kd_buffer_export", exporter.BufferExporter)
-    _add(host.learners, "kd_mappo_student", student.StudentLearner)
+    _add(host.controllers, "hetero_mac", HeteroMAC)
+    _add(host.controllers, "teacher_mac", TeacherMAC)
+    _add(host.learners, "kd_mappo_teacher", TeacherLearner)
+    _add(host.learners, "kd_buffer_export", BufferExporter)
+    _add(host.learners, "kd_mappo_student", StudentLearner)
 
 
 def _add(registry: dict[str, Any], name: str, entry: type) -> None:

@@ -13,7 +13,7 @@ ATTACK = "target_"
 
 @dataclass(frozen=True)
 class Concentration:
-    """Means over decisions.
+    """Measure of a policy: means over decisions.
 
     Attributes:
         team_bits: entropy of the team's actions at a step, in bits: 0 if all agents in all episodes do the same then.
@@ -28,7 +28,7 @@ class Concentration:
 
     @property
     def effective_actions(self) -> float:
-        """As many equally frequent actions have the team's entropy."""
+        """How many equally frequent actions have the team's entropy."""
         return float(2**self.team_bits)
 
 
@@ -53,7 +53,7 @@ def concentration(counts: np.ndarray, names: Sequence[Sequence[str | None]] | No
 
 
 def kinds(names: Sequence[Sequence[str | None]]) -> list[list[int]]:
-    """The agents, those with the same actions together."""
+    """Group the agents, those with the same actions together."""
     found: dict[tuple[str | None, ...], list[int]] = {}
     for agent, mine in enumerate(names):
         found.setdefault(tuple(mine), []).append(agent)
@@ -61,7 +61,7 @@ def kinds(names: Sequence[Sequence[str | None]]) -> list[list[int]]:
 
 
 def shares(counts: np.ndarray, least: float = 0.01) -> np.ndarray:
-    """Share of each action in the team's decisions of a step, ``(actions, time)``.
+    """Compute the share of each action in the team's decisions of a step, ``(actions, time)``.
 
     Args:
         counts: ``(time, agents, actions)``.
@@ -75,7 +75,7 @@ def shares(counts: np.ndarray, least: float = 0.01) -> np.ndarray:
 
 
 def added(blocks: Sequence[np.ndarray]) -> np.ndarray:
-    """The sum of several counts, which may differ in their number of steps."""
+    """Add several counts, which may differ in their number of steps."""
     total = np.zeros((max(len(block) for block in blocks), *blocks[0].shape[1:]), np.int64)
     for block in blocks:
         total[: len(block)] += block
@@ -83,7 +83,7 @@ def added(blocks: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _mean_entropy(rows: np.ndarray) -> float:
-    """Entropy in bits of each row's distribution, weighted by how many decisions it has; rows ``(n, actions)``."""
+    """Average the entropy in bits of each row's distribution, weighted by its decisions; rows ``(n, actions)``."""
     decisions = rows.sum(axis=1)
     used = rows[decisions > 0]
     share = used / used.sum(axis=1, keepdims=True)

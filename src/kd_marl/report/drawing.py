@@ -82,11 +82,11 @@ class Sheet:
     def __exit__(self, *error: object) -> None:
         self._context.__exit__(None, None, None)
 
-    def legend(self, handles: Sequence[Any], columns: int = 4) -> None:
-        """One legend for all panels, below them, in as many columns as fit and at most ``columns``."""
+    def legend(self, handles: Sequence[Any], columns: int = 4, size: int = 9) -> None:
+        """Draw one legend for all panels, below them, in as many columns as fit and at most ``columns``."""
         if not handles:
             return
-        look: Any = {"loc": "outside lower center", "frameon": False, "fontsize": 9}
+        look: Any = {"loc": "outside lower center", "frameon": False, "fontsize": size}
         legend = self.figure.legend(handles=handles, ncols=columns, **look)
         while columns > 1 and legend.get_window_extent().width > self.figure.bbox.width:
             legend.remove()
@@ -94,9 +94,10 @@ class Sheet:
             legend = self.figure.legend(handles=handles, ncols=columns, **look)
 
     def svg(self, title: str) -> str:
-        """The drawing under its title, as one SVG element."""
+        """Write the drawing under its title, if it has one, as one SVG element."""
         width = int(self.figure.get_figwidth() * 10.5)
-        self.figure.suptitle("\n".join(textwrap.wrap(title, width)), fontsize=13, x=0.01, ha="left")
+        if title:
+            self.figure.suptitle("\n".join(textwrap.wrap(title, width)), fontsize=13, x=0.01, ha="left")
         stream = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         self.figure.savefig(stream, format="svg", metadata=nothing)
@@ -104,7 +105,7 @@ class Sheet:
 
 
 def unique_ids(svg: str, name: str) -> str:
-    """The drawing with its name before every id, so that several can stand in one page.
+    """Put the drawing's name before every id, so that several can stand in one page.
 
     Two equal images have one id; the second gets a number, since references mean the first.
     """
@@ -120,27 +121,27 @@ def unique_ids(svg: str, name: str) -> str:
 
 
 def tidy(axes: Axes, grid: Literal["x", "y"] = "y") -> None:
-    """A light grid and no box."""
+    """Draw a light grid and no box."""
     axes.grid(axis=grid, color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def short_ticks(axis: Any) -> None:
-    """Large numbers on an axis as ``10k`` and ``2M``."""
+    """Write large numbers on an axis as ``10k`` and ``2M``."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axis.set_minor_formatter(FuncFormatter(lambda *_: ""))
 
 
 def whisker(value: Estimate) -> list[list[float]]:
-    """How far the interval reaches on either side, as matplotlib's error bars want it; 0 without an interval."""
+    """Compute how far the interval reaches on either side, for matplotlib's error bars; 0 without an interval."""
     low = value.centre if value.low is None else value.low
     high = value.centre if value.high is None else value.high
     return [[max(0.0, value.centre - low)], [max(0.0, high - value.centre)]]
 
 
 def near(values: Sequence[float], ends: Sequence[float]) -> tuple[float, float]:
-    """A range that shows all values, and the ends of their intervals as far as these do not dwarf the values."""
+    """Find a range that shows all values, and the ends of their intervals as far as these do not dwarf the values."""
     low, high = min(values), max(values)
     span = max(high - low, 1e-9)
     low, high = max(min([low, *ends]), low - span), min(max([high, *ends]), high + span)
@@ -149,6 +150,6 @@ def near(values: Sequence[float], ends: Sequence[float]) -> tuple[float, float]:
 
 
 def grid_of(count: int, most: int = 3) -> tuple[int, int]:
-    """Rows and columns for so many panels."""
+    """Count rows and columns for so many panels."""
     columns = min(most, max(count, 1))
     return math.ceil(max(count, 1) / columns), columns

@@ -23,7 +23,7 @@ HEAD = ["policy", "limits", "bits per decision, team", "bits per decision, each 
 
 
 def recorded(groups: Groups, task: Task) -> tuple[list[Group], list[Group]]:
-    """The groups of a task whose runs counted their actions, and those that did not.
+    """Split the groups of a task: those whose runs counted their actions, and those that did not.
 
     Raises:
         UserError: a run's file is broken.
@@ -36,7 +36,7 @@ def recorded(groups: Groups, task: Task) -> tuple[list[Group], list[Group]]:
 
 
 def action_frequencies(groups: Groups, task: Task, limits: str, sight: str) -> Picture | None:
-    """Heat maps of one task under one limit: the teacher, then each method; None if only one policy was counted."""
+    """Draw heat maps of one task under one limit: the teacher, then each method; None with a single policy."""
     able = [group for group in recorded(groups, task)[0] if group.cell[2:] == (limits, sight)]
     seeds = [(group.cell.method, _counts(group.runs, "student" if group.teacher else "policy")) for group in able]
     if evaluated := _evaluations(groups, task):
@@ -74,7 +74,7 @@ def action_frequencies(groups: Groups, task: Task, limits: str, sight: str) -> P
 
 
 def _heat_map(axes: Axes, counts: np.ndarray, labels: Sequence[str], last: int, top: float) -> None:
-    """One policy's, with a row for each action and a column for each step before ``last``."""
+    """Draw one policy's, with a row for each action and a column for each step before ``last``."""
     share = np.full((len(labels), last), np.nan)
     share[:, : len(counts)] = 100 * shares(counts)[: len(labels), :last]
     axes.set_yticks(range(len(labels)), labels, fontsize=8.5)
@@ -90,7 +90,7 @@ def _heat_map(axes: Axes, counts: np.ndarray, labels: Sequence[str], last: int, 
 
 
 def _note(able: Sequence[Group], evaluated: Sequence[Run]) -> str:
-    """How much was counted, and whether there is anything without distillation beside the teacher."""
+    """Say how much was counted, and whether there is anything without distillation beside the teacher."""
     counted = ", ".join(f"{look(group.cell.method).title} {seeds_and_episodes(group.runs)}" for group in able)
     note = f"Seeds x episodes: {counted}"
     note += f"; the teacher {seeds_and_episodes(evaluated)}, seeing everything." if evaluated else "."
@@ -100,7 +100,7 @@ def _note(able: Sequence[Group], evaluated: Sequence[Run]) -> str:
 
 
 def concentration_table(groups: Groups, task: Task) -> Rows | None:
-    """The number to each heat map, over seeds; None if no run counted its actions."""
+    """Write the number to each heat map, over seeds; None if no run counted its actions."""
     able, _ = recorded(groups, task)
     if not able:
         return None
@@ -128,12 +128,12 @@ def _row(title: str, setting: str, values: Sequence[Concentration | None]) -> li
 
 
 def _evaluations(groups: Groups, task: Task) -> list[Run]:
-    """Those of the teacher and of random play that the tables are about, as far as actions were counted."""
+    """Find the runs of the teacher and of random play that the tables are about, as far as actions were counted."""
     return [run for run in TaskScores.of(groups, task).evaluations if run.counts]
 
 
 def _counts(runs: Sequence[Run], policy: str) -> list[np.ndarray]:
-    """A policy's counts of each seed."""
+    """Collect a policy's counts of each seed."""
     return [run.counts[policy] for run in runs]
 
 
@@ -142,6 +142,6 @@ def _names(group: Group) -> list[list[str | None]]:
 
 
 def _labels(names: Sequence[str | None]) -> list[str]:
-    """What an agent's actions are called, without the nameless ones behind, which it does not have."""
+    """Name an agent's actions, without the nameless ones behind, which it does not have."""
     used = max((number for number, name in enumerate(names, 1) if name is not None), default=0)
     return [name or str(number) for number, name in enumerate(names[:used] if used else names)]

@@ -16,7 +16,6 @@ from kd_marl.report.methods import (
     LIMITS,
     LIMITS_TITLES,
     STUDENT,
-    TEACHER,
     look,
     place,
     setting_title,
@@ -30,7 +29,7 @@ _SHADES = ("#0b3c5d", "#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73")
 
 
 def learning_curves(groups: Groups, tasks: Sequence[Task], name: str, terms: bool = False) -> Picture | None:
-    """Tests during training: a row of panels for each task, a panel for each limit; None without any curve.
+    """Draw tests during training: a row of panels for each task, a panel for each limit; None without any curve.
 
     Args:
         groups: the runs.
@@ -90,19 +89,31 @@ def learning_curves(groups: Groups, tasks: Sequence[Task], name: str, terms: boo
 
 
 def teacher_curves(groups: Groups) -> Picture | None:
-    """The training of the teachers themselves, where their artifact is still there; None without any."""
-    found = {task: tests for task in groups.tasks if (tests := TaskScores.of(groups, task).teacher_facts.get("tests"))}
+    """Draw the training of the teachers, of those whose artifacts are still there; None without any."""
+    found = {task: TaskScores.of(groups, task).teachers for task in groups.tasks}
+    found = {
+        task: teachers for task, teachers in found.items() if any(facts.get("tests") for facts in teachers.values())
+    }
     if not found:
         return None
     name, title = "teacher-curves", "Learning curves of the teachers (greedy tests; one training each)"
-    columns = min(3, len(found))
-    rows = -(-len(found) // columns)
-    with Sheet(name, rows, columns, (3.7, 2.7)) as sheet:
+    columns = min(4, len(found))
+    with Sheet(name, -(-len(found) // columns), columns, (3.2, 2.6)) as sheet:
         flat = list(sheet.axes.flat)
-        for axes, (task, tests) in zip(flat, found.items(), strict=False):
-            wins = TaskScores.of(groups, task).wins and all(len(test) > 2 for test in tests)
-            values = [100 * test[2] if wins else test[1] for test in tests]
-            axes.plot([test[0] for test in tests], values, color=look(TEACHER).colour, linewidth=1.4)
+        for axes, (task, teachers) in zip(flat, found.items(), strict=False):
+            wins = TaskScores.of(groups, task).wins
+            for (teacher, facts), dashes in zip(teachers.items(), ("-", "--", ":", "-."), strict=False):
+                tests = facts.get("tests") or []
+                # A test is [steps, return] or, where battles are won, [steps, return, win rate].
+                values = [100 * test[2] if wins and len(test) > 2 else test[1] for test in tests]
+                axes.plot(
+                    [test[0] for test in tests], values, color=INK, linestyle=dashes, linewidth=1.4, label=teacher
+                )
+                for test, value in zip(tests, values, strict=True):
+                    if test[0] == facts.get("best_test_step"):
+                        axes.plot(test[0], value, marker="o", markerfacecolor="white", color=INK, zorder=3)
+            if len(teachers) > 1:
+                axes.legend(frameon=False, fontsize=8)
             axes.set_title(task_title(task), fontsize=10)
             axes.set_xlabel("environment steps")
             axes.set_ylabel("win rate, per cent" if wins else "mean return")
@@ -110,11 +121,11 @@ def teacher_curves(groups: Groups) -> Picture | None:
             tidy(axes)
         for axes in flat[len(found) :]:
             axes.set_visible(False)
-        return Picture(name, title, sheet.svg(title))
+        return Picture(name, title, sheet.svg(title), "A ring marks the weights that the teacher has.")
 
 
 def agreement_per_agent(groups: Groups) -> tuple[Picture | None, list[Group]]:
-    """How often each agent of KD-MARL does what the teacher would; the groups whose runs did not record it."""
+    """Draw how often each agent of KD-MARL does what the teacher would; the groups whose runs did not record it."""
     students = [group for task in groups.tasks for group in groups.students(task) if group.cell.method == STUDENT]
     able = [g for g in students if all(run.summary.get("agreement_per_agent") for run in g.runs)]
     lacking = [group for group in students if group not in able]
@@ -163,7 +174,7 @@ def _is_term(group: Group) -> bool:
 
 
 def _curve(groups: Groups, group: Group) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
-    """Steps, and the score's interquartile mean, low and high ends at each test that all seeds have made.
+    """Find steps, and the score's interquartile mean, low and high ends at each test that all seeds have made.
 
     Of each seed it is the test that is nearest.
     """

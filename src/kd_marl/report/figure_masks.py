@@ -45,7 +45,7 @@ _DRAWN: dict[str, Any] = {"alpha": 0.55, "hatch": "\\\\"}
 
 
 def shown_groups(groups: Groups, task: Task) -> list[Group]:
-    """A group for each limit and mask of a task, KD-MARL's where there is one; full observation is left out."""
+    """Choose a group for each limit and mask of a task, KD-MARL's where there is one; full observation is left out."""
     chosen: dict[tuple[str, str], Group] = {}
     for group in groups.of_task(task):
         if (group.cell.limits != "fo" or group.cell.sight) and (
@@ -56,7 +56,7 @@ def shown_groups(groups: Groups, task: Task) -> list[Group]:
 
 
 def who_sees_what(groups: Groups, task: Task) -> Picture | None:
-    """A panel for each limit; None if no run of the task recorded it."""
+    """Draw a panel for each limit; None if no run of the task recorded it."""
     able = [group for group in shown_groups(groups, task) if group.runs[0].summary.get("sees")]
     if not able:
         return None
@@ -92,7 +92,13 @@ def who_sees_what(groups: Groups, task: Task) -> Picture | None:
                         hidden = {"color": _HIDDEN, "edgecolor": "#bbbbbb", "hatch": "///", "linewidth": 0.4}
                         axes.barh(row, of - seen, left=start + seen, height=0.72, **hidden)
                     start += of
-                axes.text(start + 0.01 * _most(rows), row, _beside(sees, widths, row), va="center", fontsize=8.5)
+                axes.text(
+                    start + 0.01 * _most(rows),
+                    row,
+                    beside(sees, widths[row] if widths else None),
+                    va="center",
+                    fontsize=8.5,
+                )
             axes.set_yticks(range(agents), [_agent(row, sees) for row, sees in enumerate(rows)], fontsize=9)
             axes.set_ylim(agents - 0.4, -0.6)
             axes.set_xlim(0, (1.9 if any(sees["draw"] for sees in rows) else 1.45) * _most(rows))
@@ -113,32 +119,23 @@ def who_sees_what(groups: Groups, task: Task) -> Picture | None:
         return Picture(name, title, sheet.svg(title))
 
 
-def sight_table(groups: Groups, task: Task) -> tuple[list[str], list[list[str]]] | None:
-    """Inputs and widths, agent by agent, of the groups whose runs recorded no more than that; None without any."""
-    rows = []
-    for group in shown_groups(groups, task):
-        summary = group.runs[0].summary
-        if summary.get("inputs") and not summary.get("sees"):
-            rows.append([group.inputs_title, *(", ".join(map(str, summary[key])) for key in ("inputs", "widths"))])
-    return (["limits", "inputs of agents 0, 1, ...", "their widths"], rows) if rows else None
-
-
 def _most(rows: list[dict[str, Any]]) -> int:
     return max(sum(of for _, of in sees["blocks"].values()) for sees in rows)
 
 
-def _beside(sees: dict[str, Any], widths: list[int] | None, row: int) -> str:
+def beside(sees: dict[str, Any], width: int | None = None) -> str:
+    """Say how many features an agent's student gets of those that are observed: ``5 of 11``."""
     seen, of = sum(pair[0] for pair in sees["blocks"].values()), sees.get("observed", "unknown")
     if sees["draw"] is not None:
         low, high = sees["draw"]
         text = f"{low if low == high else f'{low} to {high}'} of {of}, drawn each episode"
     else:
         text = f"{seen} of {of}"
-    return text + (f"; width {widths[row]}" if widths else "")
+    return text + (f"; width {width}" if width else "")
 
 
 def _agent(row: int, sees: dict[str, Any]) -> str:
-    """Its number, with its name where that says more."""
+    """Write its number, with its name where that says more."""
     return f"agent {row}" if sees["agent"] == f"agent_{row}" else f"{row}: {sees['agent']}"
 
 

@@ -99,16 +99,16 @@ class Groups:
         return sorted(found, key=lambda task: (list(FAMILIES).index(family(task)), task))
 
     def of_family(self, name: str) -> list[Task]:
-        """The tasks of one of the `FAMILIES`."""
+        """List the tasks of one of the `FAMILIES`."""
         return [task for task in self.tasks if family(task) == name]
 
     def of_task(self, task: Task) -> list[Group]:
-        """The groups that the tables show of a task, in the order of the page."""
+        """List the groups that the tables show of a task, in the order of the page."""
         mine = [group for cell, group in self.main.items() if cell.task == task]
         return sorted(mine, key=lambda group: (place(group.cell.method), group.cell.limits, group.cell.sight))
 
     def students(self, task: Task) -> list[Group]:
-        """Those of them that were distilled."""
+        """List those of them that were distilled."""
         return [group for group in self.of_task(task) if group.teacher]
 
 
@@ -149,25 +149,25 @@ def build(runs: Iterable[Run]) -> Groups:
 
 
 def differences(settings: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
-    """The settings that differ, ``key value, not value``; the first few of them."""
+    """List the settings that differ, ``key value, not value``; the first few of them."""
     keys = [key for key in sorted({*settings, *others}) if settings.get(key) != others.get(key)]
     lines = [f"{key} {_shown(settings.get(key))}, not {_shown(others.get(key))}" for key in keys[:_NAMED]]
     return lines + ([f"{len(keys) - _NAMED} more"] if len(keys) > _NAMED else [])
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides what a run computes.
+    """Take the settings that decide what a run computes.
 
     Empty values are left out: a key that an older run lacks is a switch that was not there, hence off.
     """
-    kept = {key: value for key, value in comparable(config).items() if key not in _MEASURING}
+    told = {key: value for key, value in comparable(config).items() if key not in _MEASURING}
     # Environments' arguments one by one, so that a difference can be named.
-    flat = {f"env_args.{key}": value for key, value in kept.pop("env_args").items()}
-    return {key: value for key, value in {**kept, **flat}.items() if value not in ("", None, False)}
+    flat = {f"env_args.{key}": value for key, value in told.pop("env_args").items()}
+    return {key: value for key, value in {**told, **flat}.items() if value not in ("", None, False)}
 
 
 def _teachers(by_cell: Mapping[Cell, Sequence[Group]]) -> dict[Task, str]:
-    """The teacher with most runs of each task."""
+    """Find the teacher with most runs of each task."""
     counted: dict[Task, Counter[str]] = {}
     for cell, found in by_cell.items():
         for group in found:
@@ -177,12 +177,12 @@ def _teachers(by_cell: Mapping[Cell, Sequence[Group]]) -> dict[Task, str]:
 
 
 def _one_a_seed(members: Sequence[Run]) -> tuple[tuple[Run, ...], list[Run]]:
-    """The newest run of each seed, and the others."""
+    """Split off the newest run of each seed, and the others."""
     newest: dict[int, Run] = {}
     for run in sorted(members, key=lambda run: run.started):
         newest[run.seed] = run
-    kept = tuple(newest[seed] for seed in sorted(newest))
-    return kept, [run for run in members if run not in kept]
+    newer = tuple(newest[seed] for seed in sorted(newest))
+    return newer, [run for run in members if run not in newer]
 
 
 def _named(cell: Cell) -> str:

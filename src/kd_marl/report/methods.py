@@ -12,8 +12,6 @@ WIDE = "kd_student_wide"
 BASELINES = ("mappo", "qmix", "vdn")
 COMPARATORS = ("ctds", "offline_kd", "ptde")
 ABLATIONS = ("kd_student_paper", "kd_no_ppo", "kd_no_kl", "kd_no_ce", "kd_no_structure", "kd_no_role")
-# Stages without a row of their own: a teacher is measured beside its students, in their episodes.
-OTHER_STAGES = frozenset({"kd_export", TEACHER})
 LIMITS = ("fo", "lh", "lha")
 LIMITS_TITLES = {"fo": "FO", "lh": "LH", "lha": "LH+A"}
 
@@ -47,30 +45,36 @@ ORDER = (*BASELINES, STUDENT, WIDE, *COMPARATORS, *ABLATIONS)
 
 
 def look(method: str) -> Look:
-    """How a method is shown; one that is not known goes by its own name, in grey."""
+    """Look up how a method is shown; one that is not known goes by its own name, in grey."""
     return _LOOKS.get(method, Look(method, "#777777"))
 
 
 def place(method: str) -> tuple[int, str]:
-    """A key that sorts methods in the order of the page, unknown ones last."""
+    """Make a key that sorts methods in the order of the page, unknown ones last."""
     return (ORDER.index(method) if method in ORDER else len(ORDER), method)
 
 
 def setting_title(limits: str, sight: str) -> str:
-    """Limits and masks as a table shows them, e.g. ``LH+A, random``."""
+    """Name limits and masks as a table shows them, e.g. ``LH+A, random``."""
     title = LIMITS_TITLES.get(limits, limits)
     return f"{title}, {sight}" if sight else title
 
 
+def setting_name(task: tuple[str, str], limits: str, sight: str) -> str:
+    """Name limits and masks as a command line does; the StarCraft maps' fixed masks need no name."""
+    fixed = not sight or (sight == "paper" and family(task) == "StarCraft maps")
+    return limits if fixed else f"{limits} {sight}"
+
+
 def short_task(task: str) -> str:
-    """A task without its library's prefix and version: ``simple_spread``."""
+    """Name a task without its library's prefix and version: ``simple_spread``."""
     if not task.startswith(_PARTICLES):
         return task
     return task.removeprefix(_PARTICLES).rsplit("-v", 1)[0].replace("-", "_")
 
 
 def file_name(*parts: str) -> str:
-    """A figure's file name, without its ending, of what it shows; empty parts are left out."""
+    """Make a figure's file name, without its ending, of what it shows; empty parts are left out."""
     return "-".join(re.sub(r"[^0-9A-Za-z.]+", "-", part).strip("-.") for part in parts if part)
 
 
@@ -81,7 +85,7 @@ FAMILIES = {"StarCraft maps": "battles", "particles": "particles", "other tasks"
 
 
 def family(task: tuple[str, str]) -> str:
-    """Of which of the `FAMILIES` a task (environment, name) is."""
+    """Find the one of the `FAMILIES` that a task (environment, name) is of."""
     env, name = task
     if env in _STARCRAFT:
         return "StarCraft maps"
@@ -90,6 +94,6 @@ def family(task: tuple[str, str]) -> str:
 
 
 def task_title(task: tuple[str, str]) -> str:
-    """A task with its environment: ``3m (SMAX)``."""
+    """Name a task with its environment: ``3m (SMAX)``."""
     env, name = task
     return f"{short_task(name)} ({'MPE' if family(task) == 'particles' else _STARCRAFT.get(env, env)})"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from kd_marl.report import (
+    captions,
     figure_actions,
     figure_costs,
     figure_curves,
@@ -14,12 +15,11 @@ from kd_marl.report import (
     provenance,
     robustness,
     tables,
-    words,
 )
 from kd_marl.report.drawing import Picture
 from kd_marl.report.estimates import mean, stratified
 from kd_marl.report.groups import Cell, Group, Groups, Task
-from kd_marl.report.markdown import bullets, table
+from kd_marl.report.markdown import bullets, folded, table
 from kd_marl.report.methods import (
     ABLATIONS,
     BASELINES,
@@ -76,26 +76,24 @@ def build(groups: Groups, passed_over: Sequence[str], facts: Sequence[tuple[str,
         UserError: a file of a run is broken.
     """
     page = Page()
-    page.say(f"# {TITLE}", table(("", ""), [list(fact) for fact in facts]))
+    page.say(f"# {TITLE}")
     _overview(page, groups)
-    _scores(page, groups)
-    _comparisons(page, groups)
     _costs(page, groups)
     _curves(page, groups)
+    _scores(page, groups)
+    _comparisons(page, groups)
     _behaviour(page, groups)
     _sight(page, groups)
     page.say("## Robustness")
     page.say(*(robustness.section(groups) or ["Not run: no run of these has been through `kd-marl stress`."]))
-    page.say("## What was run", *provenance.section(groups))
+    page.say("## What was run", table(("", ""), [list(fact) for fact in facts]), *provenance.section(groups))
     _missing(page, groups, passed_over)
     return page
 
 
 def _overview(page: Page, groups: Groups) -> None:
-    page.say("## Overview", words.HOW_TO_READ, words.NOT_THE_SAME)
-    shown = [group for task in groups.tasks for group in groups.of_task(task)]
-    if any(run.shares_episodes for group in shown for run in group.runs):
-        page.say(words.SHARED_EPISODES)
+    page.say("## Overview")
+    page.show(figure_costs.retention_overview(groups), "Not run: no student has been evaluated.")
     rows = []
     for family in FAMILIES:
         for limits, sight in itertools.product(LIMITS, _PRESETS):
@@ -106,29 +104,29 @@ def _overview(page: Page, groups: Groups) -> None:
             ]
             if not mine:
                 continue
-            kept = [TaskScores.of(groups, group.cell.task).kept(group) for group in mine]
-            gains = [TaskScores.of(groups, group.cell.task).gain_kept(group) for group in mine]
+            shares = [TaskScores.of(groups, group.cell.task).retention(group) for group in mine]
+            gains = [TaskScores.of(groups, group.cell.task).retention_over_random(group) for group in mine]
             fewer = stratified([[run.summary["flops_ratio"] for run in group.runs] for group in mine])
             rows.append(
                 [
                     f"{family}, {setting_title(limits, sight)}",
                     ", ".join(short_task(group.cell.task[1]) for group in mine),
                     _seeds(mine),
-                    tables.percent(stratified(kept)),
-                    tables.percent(stratified(kept, mean)),
+                    tables.percent(stratified(shares)),
+                    tables.percent(stratified(shares, mean)),
                     tables.percent(stratified(gains, mean)),
                     "-" if fewer is None else f"{fewer.centre:.1f}x",
                 ]
             )
     if rows:
-        head = ["KD-MARL", "tasks", "seeds of each", "kept, interquartile mean", "kept, mean", "gain kept, mean"]
-        head.append("FLOPs, times fewer")
+        head = ["KD-MARL", "tasks", "seeds of each", "retention, interquartile mean", "retention, mean"]
+        head += ["retention over random, mean", "FLOPs, times fewer"]
         page.say(
-            "Tasks together; every resample draws the seeds of each task anew. A task with one seed leaves its row "
-            "without an interval.",
             table(head, rows),
-            f"The paper keeps {100 * paper.numbers()['mean_retention']:.0f} % on average over its tasks and limits.",
+            f"The paper's retention is {100 * paper.numbers()['mean_retention']:.0f} % on average over its tasks and "
+            "limits.",
         )
+    page.say(folded("How to read the tables", captions.HOW_TO_READ, captions.NOT_THE_SAME, captions.TOGETHER))
 
 
 def _scores(page: Page, groups: Groups) -> None:
@@ -138,14 +136,14 @@ def _scores(page: Page, groups: Groups) -> None:
     for title, name in (("Table I: StarCraft maps", "table_1"), ("Table II: particle environments", "table_2")):
         page.say(f"## {title}")
         if any(group.cell.method in BASELINES for task in in_tables[name] for group in groups.of_task(task)):
-            page.say(words.BASELINES)
+            page.say(folded("What the baselines have", captions.BASELINES))
         for task in in_tables[name]:
             _task_scores(page, groups, task)
         done = {task[1] for task in in_tables[name]}
         left = [task for task in paper.numbers()[name] if task not in done]
         if left:
             page.say(f"Not run: {', '.join(left)}.")
-    page.say(words.SAME_DIGITS if in_tables["table_2"] else "")
+    page.say(captions.SAME_DIGITS if in_tables["table_2"] else "")
     others = [task for task in groups.tasks if paper.table_of(task[1]) is None]
     if others:
         page.say("## Tasks that the paper has not")
@@ -183,7 +181,7 @@ def _costs(page: Page, groups: Groups) -> None:
     page.show(figure_costs.flops_per_episode(groups), "Not run: no student has been evaluated.")
     lacking = [g for t in groups.tasks for g in groups.of_task(t) if g.runs[0].cost("flops_per_episode") is None]
     page.say(_lack(lacking, "did not record their FLOPs"))
-    page.say("## What is kept, against FLOPs")
+    page.say("## Retention against FLOPs")
     page.show(figure_costs.retention_against_flops(groups), "Not run: no student has been evaluated.")
 
 
@@ -207,10 +205,7 @@ def _behaviour(page: Page, groups: Groups) -> None:
     picture, lacking = figure_curves.agreement_per_agent(groups)
     page.show(picture, "Not recorded." if lacking else "Not run.")
     page.say(_lack(lacking, "did not record it by agent"))
-    page.say(
-        "## Figure 4: action frequencies over time",
-        words.CONCENTRATION,
-    )
+    page.say("## Figure 4: action frequencies over time", folded("How to read it", captions.CONCENTRATION))
     missing: list[Group] = []
     drawn = False
     for task in groups.tasks:
@@ -234,8 +229,6 @@ def _sight(page: Page, groups: Groups) -> None:
     page.say("## Who sees what", "What a mask hides from an agent's student; under FO nothing is hidden.")
     for task in groups.tasks:
         page.show(figure_masks.who_sees_what(groups, task), "")
-        if rows := figure_masks.sight_table(groups, task):
-            page.say(f"{task_title(task)}: these runs recorded numbers only.", table(*rows))
 
 
 def _missing(page: Page, groups: Groups, passed_over: Sequence[str]) -> None:
@@ -263,7 +256,7 @@ def _missing(page: Page, groups: Groups, passed_over: Sequence[str]) -> None:
 
 def _lack(groups: Iterable[Group], what: str) -> str:
     named = [f"{task_title(g.cell.task)} {g.cell.method} {g.cell.setting}" for g in groups]
-    return f"Older runs {what}: {'; '.join(named)}." if named else ""
+    return f"Some runs {what}: {'; '.join(named)}." if named else ""
 
 
 def _seeds(groups: Sequence[Group]) -> str:
@@ -272,5 +265,5 @@ def _seeds(groups: Sequence[Group]) -> str:
 
 
 def _plain(line: str) -> str:
-    """A line that Markdown takes as it is."""
+    """Write a line that Markdown takes as it is."""
     return line.replace("_", "\\_").replace("*", "\\*").replace("<", "\\<")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from kd_marl.report.groups import Group, Groups
-from kd_marl.report.markdown import bullets, table
+from kd_marl.report.markdown import bullets, folded, table
 from kd_marl.report.methods import short_task, task_title
 from kd_marl.runs.finished import Run
 
@@ -15,7 +15,7 @@ HEAD = ["task", "method", "limits", "widths", "seeds", "episodes each", "commit"
 
 
 def made_with(runs: Iterable[Run]) -> list[tuple[str, str]]:
-    """At which commits and on which machines runs were made, as facts for the head of the page."""
+    """Name the commits and machines of runs, as facts for the head of the page."""
     runs = list(runs)
     commits, machines = (Counter(getattr(run, name) for run in runs) for name in ("commit", "machine"))
     return [
@@ -25,7 +25,7 @@ def made_with(runs: Iterable[Run]) -> list[tuple[str, str]]:
 
 
 def section(groups: Groups) -> list[str]:
-    """The paragraphs: a table of all groups that the tables show, and their commands."""
+    """Write the paragraphs: a table of all groups that the tables show, and their commands."""
     shown = [group for task in groups.tasks for group in groups.of_task(task)]
     if not shown:
         return ["Nothing."]
@@ -39,8 +39,7 @@ def section(groups: Groups) -> list[str]:
         table(HEAD, [_row(group) for group in shown]),
         "A plus behind a commit: the source tree had local changes. A teacher is the start of the sha256 of its actor."
         + (" Where a row names several commits its seeds were run at different ones." if mixed else ""),
-        "The command of each row's first seed; the others differ in the seed:",
-        bullets(commands),
+        folded("The command of each row's first seed; the others differ in the seed", bullets(commands)),
     ]
 
 
@@ -48,18 +47,22 @@ def _runs(count: int) -> str:
     return f"{count} run{'s' if count > 1 else ''}"
 
 
+def widths_of(group: Group) -> str:
+    """Name each agent's width, one number if all are equal; a dash where the run did not write them down."""
+    config = group.runs[0].config
+    widths: list[Any] = group.widths or ["-" if config.get("mac") == "hetero_mac" else config.get("hidden_dim", "-")]
+    return str(widths[0]) if len(set(widths)) == 1 else ", ".join(map(str, widths))
+
+
 def _row(group: Group) -> list[str]:
     episodes = sorted({run.summary["episodes"] for run in group.runs})
-    config = group.runs[0].config
-    # Baselines with a width for each agent have not always recorded them.
-    widths: list[Any] = group.widths or ["-" if config.get("mac") == "hetero_mac" else config.get("hidden_dim", "-")]
     return [
         task_title(group.cell.task),
         group.cell.method,
         group.inputs_title,
-        str(widths[0]) if len(set(widths)) == 1 else ", ".join(map(str, widths)),
+        widths_of(group),
         ", ".join(map(str, group.seeds)),
-        ", ".join(map(str, episodes)) + (" (shared)" if any(run.shares_episodes for run in group.runs) else ""),
+        ", ".join(map(str, episodes)),
         ", ".join(sorted({run.commit for run in group.runs})),
         group.teacher[:12] or "-",
     ]

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from kd_core import files
+from kd_core.artifacts.teacher import FACTS_FILE, read_facts, teacher_folders
 from kd_core.errors import UserError
 from kd_core.host import SOURCE_ROOT
-from kd_core.metrics.retention import retention, retention_normalised
+from kd_core.metrics.retention import retention as retention_of
+from kd_core.metrics.retention import retention_normalised
+from kd_core.stages import ZOO
 from kd_marl.report.estimates import Estimate, estimate
 from kd_marl.report.groups import Group, Groups, Task
 from kd_marl.runs.finished import Run
@@ -44,20 +47,23 @@ class TaskScores:
         return "win rate" if self.wins else "return"
 
     def scores(self, group: Group) -> Values:
-        """Win rates in [0, 1], or mean returns."""
+        """Collect win rates in [0, 1], or mean returns."""
         return [run.policy["win_rate" if self.wins else "return_mean"] for run in group.runs]
 
-    def kept(self, group: Group) -> Values:
-        """Shares of the task's teacher: a student's of its teacher in the same episodes, a baseline's of its mean."""
+    def retention(self, group: Group) -> Values:
+        """Compute shares of the task's teacher, by the paper's formula.
+
+        A student's is of its teacher in the same episodes, a baseline's of the teacher's mean.
+        """
         if group.teacher:
             return [run.summary["retention"] for run in group.runs]
         level = self.teacher("win_rate" if self.wins else "return_mean")
         if level is None:
             return [None for _ in group.runs]
-        return [None if s is None else retention(s, level.centre, win_rate=self.wins) for s in self.scores(group)]
+        return [None if s is None else retention_of(s, level.centre, win_rate=self.wins) for s in self.scores(group)]
 
-    def gain_kept(self, group: Group) -> Values:
-        """Shares of the teacher's gain over random play; as for `kept`."""
+    def retention_over_random(self, group: Group) -> Values:
+        """Compute shares of the teacher's gain over random play; as for `retention`."""
         if group.teacher:
             return [run.summary.get("retention_normalised") for run in group.runs]
         name = "win_rate" if self.wins else "return_mean"
@@ -67,32 +73,44 @@ class TaskScores:
         return [None if s is None else retention_normalised(s, level.centre, chance.centre) for s in self.scores(group)]
 
     def teacher(self, name: str) -> Estimate | None:
-        """The teacher's ``win_rate`` or ``return_mean``, over the seeds of its evaluations."""
+        """Estimate the teacher's ``win_rate`` or ``return_mean``, over the seeds of its evaluations."""
         return estimate([run.summary["teacher"][name] for run in self.evaluations])
 
     def random(self, name: str) -> Estimate | None:
-        """The same of random play."""
+        """Estimate the same of random play."""
         return estimate([run.summary["random"][name] for run in self.evaluations])
 
     def teacher_cost(self, name: str) -> Estimate | None:
-        """``params``, ``flops_per_decision``, ``flops_per_episode`` or ``decision_us`` of the teacher."""
+        """Estimate the teacher's ``params``, ``flops_per_decision``, ``flops_per_episode`` or ``decision_us``."""
         return estimate([run.summary.get(f"{name}_teacher") for run in self.evaluations])
 
     @property
     def teacher_facts(self) -> Mapping[str, Any]:
         """``teacher.json`` of the task's teacher; empty where its folder is gone or holds other weights now."""
+        return next(iter(self.teachers.values()), {})
+
+    @property
+    def teachers(self) -> dict[str, Mapping[str, Any]]:
+        """Folder's name -> ``teacher.json``: the task's teacher, then the bundled others of the task.
+
+        Empty where the first one's folder is gone or holds other weights now.
+        """
         for group in self.groups.students(self.task):
             path = Path(group.runs[0].summary["teacher_artifact"]["path"])
             # One that a suite trained is named from the folder that its results folder is in.
             around = [parent.parent.parent for parent in group.runs[0].folder.parents if parent.name == "sacred"]
             for folder in (path, SOURCE_ROOT.parent / path, *(place / path for place in around)):
                 try:
-                    facts = files.read_json(folder / "teacher.json")
+                    facts = files.read_json(folder / FACTS_FILE)
                 except UserError:
                     continue
                 if facts.get("sha256", {}).get("agent.th") == self.groups.teachers[self.task]:
-                    return facts
+                    return {path.name: facts, **self._bundled(path.name)}
         return {}
+
+    def _bundled(self, besides: str) -> dict[str, Mapping[str, Any]]:
+        found = {folder.name: read_facts(folder) for folder in sorted(teacher_folders([ZOO])) if folder.name != besides}
+        return {name: facts for name, facts in found.items() if facts["task"] == self.task[1]}
 
     @property
     def evaluations(self) -> list[Run]:
@@ -105,10 +123,10 @@ class TaskScores:
 
 
 def over_seeds(group: Group | None, value: Callable[[Run], float | None]) -> Estimate | None:
-    """The estimate of one number of each run; None without a group."""
+    """Estimate one number of each run; None without a group."""
     return None if group is None else estimate([value(run) for run in group.runs])
 
 
 def cost(group: Group | None, name: str) -> Estimate | None:
-    """That of `Run.cost`."""
+    """Estimate `Run.cost` over the seeds."""
     return over_seeds(group, lambda run: run.cost(name))

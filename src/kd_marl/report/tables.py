@@ -23,13 +23,13 @@ Rows = tuple[list[str], list[list[str]]]
 
 
 def scores_table(groups: Groups, task: Task) -> Rows:
-    """A task's part of Table I or II: teacher, baselines and KD-MARL under each limit, the paper beside ours."""
+    """Write a task's part of Table I or II: teacher, baselines and KD-MARL under each limit, the paper beside ours."""
     found = TaskScores.of(groups, task)
     in_paper = paper.table_of(task[1]) is not None
     head = ["method", "limits"]
     if found.wins:
         head += ["win rate, paper", "win rate, ours"]
-    head += ["kept, paper", "kept, ours", *([] if found.wins else ["gain kept, ours"])]
+    head += ["retention, paper", "retention, ours", *([] if found.wins else ["retention over random, ours"])]
     head += ["return, paper", "return, ours", "step, paper (ms)", "decision, ours (µs)"]
     head += ["FLOPs per decision", "steps of training", RUNS]
     rows = [_teacher_row(found, in_paper)]
@@ -42,7 +42,7 @@ def scores_table(groups: Groups, task: Task) -> Rows:
 
 
 def own_actions(groups: Groups, task: Task) -> str:
-    """Which rows of a task's tables are of agents that are told their own last action; empty where none are."""
+    """Say which rows of a task's tables are of agents that are told their own last action; empty where none are."""
     hidden = [group for group in groups.of_task(task) if hides(group.runs[0].config)]
     told = [group for group in hidden if group.runs[0].config.get("own_action")]
     if not told:
@@ -54,11 +54,11 @@ def own_actions(groups: Groups, task: Task) -> str:
 
 
 def comparators_table(groups: Groups, task: Task, limits: str, sight: str) -> Rows:
-    """Table III on one task: what each method keeps, and what an episode costs; the paper's are of 3s5z alone."""
+    """Write Table III on one task: each method's retention and an episode's cost; the paper's are of 3s5z alone."""
     table = paper.numbers()["table_3"]
     known = table["rows"] if (task[1], limits, sight) == (table["task"], table["limits"], PAPER_SIGHT) else {}
     found = TaskScores.of(groups, task)
-    head = ["method", "uses", f"{found.measure}, paper", f"{found.measure}, ours", "kept, ours"]
+    head = ["method", "uses", f"{found.measure}, paper", f"{found.measure}, ours", "retention, ours"]
     head += ["FLOPs per episode, paper", "FLOPs per episode, ours", RUNS]
     rows = []
     for method in (*COMPARATORS, STUDENT):
@@ -72,7 +72,7 @@ def comparators_table(groups: Groups, task: Task, limits: str, sight: str) -> Ro
                 f"{', '.join(_TERMS[term] for term in uses['uses'])}; {uses['agents']}",
                 f"{entry['win_rate']:.2f} %" if entry else ABSENT,
                 shown_score(found, group),
-                shown_kept(found, group),
+                shown_retention(found, group),
                 f"{short(entry['flops'])}{spread}" if entry else ABSENT,
                 _short(cost(group, "flops_per_episode")),
                 _seeds(group),
@@ -82,45 +82,45 @@ def comparators_table(groups: Groups, task: Task, limits: str, sight: str) -> Ro
 
 
 def ablation_table(groups: Groups, task: Task, limits: str, sight: str) -> Rows:
-    """KD-MARL, the paper's literal recipe, and KD-MARL with each term removed."""
+    """Write the table of KD-MARL, the paper's literal recipe, and KD-MARL with each term removed."""
     found = TaskScores.of(groups, task)
-    head = ["method", found.measure, "kept", "agreement with the teacher", RUNS]
+    head = ["method", found.measure, "retention", "agreement with the teacher", RUNS]
     rows = []
     for method in (STUDENT, *ABLATIONS):
         group = groups.main.get(Cell(task, method, limits, sight))
         agreed = over_seeds(group, lambda run: run.summary["agreement"])
-        cells = [shown_score(found, group), shown_kept(found, group), percent(agreed), _seeds(group)]
+        cells = [shown_score(found, group), shown_retention(found, group), percent(agreed), _seeds(group)]
         rows.append([look(method).title, *cells])
     return head, rows
 
 
 def places_of(groups: Groups, methods: Sequence[str]) -> list[tuple[Task, str, str]]:
-    """Where one of these methods has been run: task, limits, masks; in the order of the page."""
+    """List where one of these methods has been run: task, limits, masks; in the order of the page."""
     order = {task: number for number, task in enumerate(groups.tasks)}
     found = {(cell.task, cell.limits, cell.sight) for cell in groups.main if cell.method in methods}
     return sorted(found, key=lambda place: (order[place[0]], LIMITS.index(place[1]), place[2]))
 
 
 def percent(value: Estimate | None) -> str:
-    """A share in per cent, or a dash."""
+    """Write a share in per cent, or a dash."""
     return ABSENT if value is None else value.text(100, 1, " %")
 
 
 def shown_score(found: TaskScores, group: Group | None) -> str:
-    """A group's score as a table's cell."""
+    """Write a group's score as a table's cell."""
     if group is None:
         return NOT_RUN
     value = estimate(found.scores(group))
     return percent(value) if found.wins else _plain(value)
 
 
-def shown_kept(found: TaskScores, group: Group | None) -> str:
-    """What a group keeps of the teacher."""
-    return NOT_RUN if group is None else percent(estimate(found.kept(group)))
+def shown_retention(found: TaskScores, group: Group | None) -> str:
+    """Write a group's retention as a cell."""
+    return NOT_RUN if group is None else percent(estimate(found.retention(group)))
 
 
 def _wanted(groups: Groups, task: Task, in_paper: bool) -> list[tuple[str, str, str]]:
-    """The rows of a task: all that the paper has, and all else that was run and belongs to no other table."""
+    """List the rows of a task: all that the paper has, and all else that was run and belongs to no other table."""
     elsewhere = {*COMPARATORS, *ABLATIONS}
     run = {cell[1:] for cell in groups.main if cell.task == task and cell.method not in elsewhere}
     asked = set()
@@ -158,13 +158,13 @@ def _score_row(found: TaskScores, method: str, limits: str, sight: str, group: G
     # The text of the paper describes random masks, its tables fixed ones: its numbers stand beside both.
     known = sight != "own" and not (method == "mappo" and limits == "fo")
     theirs = paper.score(found.task[1], method, limits) if known else None
-    kept = paper.kept(found.task[1], method, limits) if known else None
+    retained = paper.retention_of(found.task[1], method, limits) if known else None
     row = [look(method).title, setting_title(limits, sight)]
     if found.wins:
         row += [f"{theirs['win_rate']:.2f} %" if theirs else ABSENT, shown_score(found, group)]
-    row += [ABSENT if kept is None else f"{100 * kept:.1f} %", shown_kept(found, group)]
+    row += [ABSENT if retained is None else f"{100 * retained:.1f} %", shown_retention(found, group)]
     if not found.wins:
-        row.append(NOT_RUN if group is None else percent(estimate(found.gain_kept(group))))
+        row.append(NOT_RUN if group is None else percent(estimate(found.retention_over_random(group))))
     returns = over_seeds(group, lambda run: run.policy["return_mean"])
     row += [_spread(theirs, "return"), NOT_RUN if group is None else _plain(returns)]
     row += [_spread(theirs, "step_ms"), _plain(cost(group, "decision_us"), 0)]
@@ -190,12 +190,12 @@ def _seeds(group: Group | None) -> str:
 
 
 def _evaluated(found: TaskScores) -> str:
-    """Of the evaluations of the teacher and of random play."""
+    """Count the evaluations of the teacher and of random play."""
     runs = found.evaluations
     return seeds_and_episodes(runs) if runs else ABSENT
 
 
 def seeds_and_episodes(runs: Sequence[Run]) -> str:
-    """``3 x 500``; numbers of episodes that differ as a range."""
+    """Write ``3 x 500``; numbers of episodes that differ as a range."""
     episodes = sorted({int(run.summary["episodes"]) for run in runs})
     return f"{len(runs)} x {' to '.join(map(str, dict.fromkeys((episodes[0], episodes[-1]))))}"

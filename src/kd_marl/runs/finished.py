@@ -1,12 +1,11 @@
-"""Finished runs on disk, as Sacred and the final evaluation recorded them."""
+"""A finished run: what Sacred and the final evaluation left of it."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +15,55 @@ import safetensors.numpy
 
 from kd_core import files
 from kd_core.errors import UserError
-from kd_marl.report.methods import OTHER_STAGES
 from kd_marl.runs import validity
 
-# Folders below a results folder that hold no records, and much else.
-_NO_RECORDS = frozenset({"_sources", "buffers", "models", "logs", "bundles"})
-ACTIONS_FILE, STRESS_FILE = "actions.safetensors", "stress.json"
+ACTIONS_FILE, METRICS_FILE, STRESS_FILE = "actions.safetensors", "metrics.json", "stress.json"
+# Stages without a result of their own: a teacher is measured beside its students, in their episodes.
+NO_RESULT = frozenset({"kd_export", "kd_teacher"})
 # An absolute path to a bundled teacher, and what of it is the same on every machine.
 _BUNDLED = re.compile(r"/[^\s'\"=]*/(src/zoo/)")
+# Parts of a summary with an entry for each agent.
+_PER_AGENT = ("widths", "inputs", "sees", "actions", "agreement_per_agent")
+# What a report reads of Sacred's account: the rest names the machine and its user.
+_TIMES, _KNOWN = (
+    ("status", "start_time", "stop_time"),
+    {
+        "experiment": ("dependencies", "repositories"),
+        "host": ("cpu", "os", "python_version"),
+    },
+)
 
 Curve = tuple[np.ndarray, np.ndarray]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
-    """One run with a result.
+    """One run with a result, without the names and paths of the machine that it was made on.
 
     Attributes:
-        folder: its Sacred folder.
-        config: ``config.json``; here and in the summary without where its results and the checkout lie.
+        source: the results folder or the evidence file that it was found in.
+        place: its Sacred folder, as a path within the results folder.
+        config: ``config.json``.
         summary: ``summary.json``.
-        record: ``run.json``, Sacred's own account.
+        account: of Sacred's ``run.json`` when, from which source and on what kind of machine it was made.
+        metrics: logged name -> environment steps and values; empty for a run that logged nothing.
+        counts: policy -> how often each action was taken, ``(time, agents, actions)``; empty if nobody counted.
+        stress: what `kd-marl stress` measured; None for a run that has not been through it.
     """
 
-    folder: Path
+    source: Path
+    place: str
     config: Mapping[str, Any]
     summary: Mapping[str, Any]
-    record: Mapping[str, Any]
+    account: Mapping[str, Any]
+    metrics: Mapping[str, Curve] = field(default_factory=dict)
+    counts: Mapping[str, np.ndarray] = field(default_factory=dict)
+    stress: Mapping[str, Any] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies, or would lie if its evidence file were a results folder."""
+        return self.source / self.place
 
     @property
     def method(self) -> str:
@@ -98,158 +119,76 @@ class Run:
         return max((float(steps[-1]) for steps, _ in self.metrics.values() if len(steps)), default=None)
 
     @property
-    def shares_episodes(self) -> bool:
-        """Whether its evaluation has most episodes in common with those of other seeds, as in earlier versions."""
-        return "length_mean" not in self.policy
-
-    @property
     def started(self) -> str:
         """When it started, as Sacred writes it."""
-        return str(self.record.get("start_time", ""))
+        return str(self.account.get("start_time", ""))
 
     @property
     def commit(self) -> str:
         """The source tree's commit, with ``+`` where it had local changes."""
-        repositories = self.record.get("experiment", {}).get("repositories") or []
+        repositories = self.account.get("experiment", {}).get("repositories") or []
         return repositories[0]["commit"][:7] + ("+" if repositories[0]["dirty"] else "") if repositories else "unknown"
 
     @property
     def machine(self) -> str:
         """Processor, Python and PyTorch."""
-        host = self.record.get("host", {})
-        packages = self.record.get("experiment", {}).get("dependencies", [])
+        host = self.account.get("host", {})
+        packages = self.account.get("experiment", {}).get("dependencies", [])
         torch = [package.replace("==", " ") for package in packages if package.startswith("torch=")]
         python = f"Python {host.get('python_version', 'unknown')}"
         return ", ".join([host.get("cpu") or "unknown processor", python, *torch])
 
-    @cached_property
-    def metrics(self) -> dict[str, Curve]:
-        """Logged name -> environment steps and values; empty for a run that logged nothing.
 
-        Raises:
-            UserError: ``metrics.json`` is broken.
-        """
-        if not (self.folder / "metrics.json").is_file():
-            return {}
-        logged = files.read_json(self.folder / "metrics.json")
-        try:
-            return {
-                name: (np.asarray(entry["steps"], float), np.asarray(entry["values"], float))
-                for name, entry in logged.items()
-            }
-        except (TypeError, KeyError, ValueError) as error:
-            raise UserError(f"{self.folder / 'metrics.json'} is damaged: no Sacred metrics ({error})") from error
+def read(source: Path, folder: Path) -> Run | str:
+    """Read the run in a Sacred folder below a results folder.
 
-    @cached_property
-    def counts(self) -> dict[str, np.ndarray]:
-        """Policy -> how often each action was taken, ``(time, agents, actions)``; empty for a run without the record.
-
-        Raises:
-            UserError: the file is broken.
-        """
-        file = self.folder / ACTIONS_FILE
-        if not file.is_file():
-            return {}
-        try:
-            return safetensors.numpy.load_file(file)
-        except (OSError, ValueError, safetensors.SafetensorError) as error:
-            raise UserError(f"{file} is damaged: {error}") from error
-
-    @cached_property
-    def stress(self) -> dict[str, Any] | None:
-        """What `kd-marl stress` measured; None for a run that has not been through it.
-
-        Raises:
-            UserError: the file is broken.
-        """
-        file = self.folder / STRESS_FILE
-        if not file.is_file():
-            return None
-        facts = files.read_json(file)
-        validity.check_part("stress", facts, file)
-        return facts
-
-
-@dataclass
-class Found:
-    """What a search brought up: runs with a result, and one line for each run without one that counts."""
-
-    runs: list[Run]
-    passed_over: list[str]
-
-
-def find(folders: Iterable[Path]) -> Found:
-    """Every run below some results folders.
+    Returns:
+        The run, or why it does not count; empty where no result was to be expected.
 
     Raises:
-        UserError: a folder does not exist, or there is no run in any of them.
+        UserError: a file of it is broken.
     """
-    found, seen = Found([], []), set()
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"{folder} is no folder: give a results folder, for example results")
-        for record in sorted(_records(folder), key=_in_order):
-            if record.resolve() in seen:
-                continue
-            seen.add(record.resolve())
-            try:
-                run = _read(record)
-            except UserError as error:
-                text = str(error)
-                found.passed_over.append(text if str(record) in text else f"{record}: {text}")
-                continue
-            if isinstance(run, Run):
-                found.runs.append(run)
-            elif run:
-                found.passed_over.append(f"{record}: {run}")
-    if not seen:
-        named = ", ".join(map(str, folders))
-        raise UserError(f"no run in {named}: expected Sacred folders such as results/sacred/kd_student/3m/1")
-    return found
-
-
-def _records(folder: Path) -> Iterable[Path]:
-    for path, inside, names in os.walk(folder):
-        inside[:] = [name for name in inside if name not in _NO_RECORDS]
-        if "config.json" in names and "run.json" in names:
-            inside.clear()
-            yield Path(path)
-
-
-def _in_order(record: Path) -> tuple[str, int, str]:
-    return str(record.parent), int(record.name) if record.name.isdigit() else 0, record.name
-
-
-def _read(folder: Path) -> Run | str:
-    """The run in a folder, or why it does not count; empty where nothing was to be expected of it."""
-    config = _part(folder, "config", "config")
-    record = _part(folder, "run", "account")
+    config, sacred = _part(folder, "config", "config"), _part(folder, "run", "account")
     name = config["name"]
-    if name in OTHER_STAGES:
+    if name in NO_RESULT:
         return ""
     if not (folder / "summary.json").is_file():
-        status = str(record.get("status", "unknown")).lower()
+        status = str(sacred.get("status", "unknown")).lower()
         if status == "completed":
             return f"{name} finished without an evaluation: run it with final_evaluation=True"
         return f"{name} has no result, its status is {status}"
     if config.get("evaluate"):
         return f"{name} evaluated again what another run had trained: that run counts"
-    summary = _part(folder, "summary", "summary")
-    results = str(config.get("local_results_path", ""))
-    run = Run(folder, placeless(config, results), placeless(summary, results), record)
-    validity.check_shapes(run)
-    _ = run.stress
+    summary, results = _part(folder, "summary", "summary"), str(config.get("local_results_path", ""))
+    run = Run(
+        source,
+        folder.relative_to(source).as_posix(),
+        placeless(config, results),
+        placeless(summary, results),
+        account(sacred),
+        _metrics(folder / METRICS_FILE),
+        _counts(folder / ACTIONS_FILE),
+        _part(folder, "stress", "stress") if (folder / STRESS_FILE).is_file() else None,
+    )
+    check_shapes(run)
     return run
 
 
-def _part(folder: Path, file: str, part: str) -> dict[str, Any]:
-    facts = files.read_json(folder / f"{file}.json")
-    validity.check_part(part, facts, folder / f"{file}.json")
-    return facts
+def account(sacred: Mapping[str, Any]) -> dict[str, Any]:
+    """Take from Sacred's ``run.json`` when, from which source and on what kind of machine a run was made."""
+    known: dict[str, Any] = {name: sacred[name] for name in _TIMES if name in sacred}
+    for part, names in _KNOWN.items():
+        known[part] = {name: sacred[part][name] for name in names if name in sacred.get(part, {})}
+    # The first repository is the source tree; where it lies is the user's own business.
+    repositories = known["experiment"].get("repositories") or []
+    known["experiment"]["repositories"] = [
+        {name: repository[name] for name in ("commit", "dirty")} for repository in repositories[:1]
+    ]
+    return known
 
 
 def placeless(facts: Any, results: str) -> Any:
-    """Facts of a run without the absolute paths that a suite's command lines have.
+    """Take from a run's facts the absolute paths that a suite's command lines have.
 
     Args:
         facts: JSON data.
@@ -264,3 +203,60 @@ def placeless(facts: Any, results: str) -> Any:
     if os.path.isabs(results):
         facts = facts.replace(results, Path(results).name)
     return _BUNDLED.sub(r"\1", facts)
+
+
+def check_shapes(run: Run) -> None:
+    """Hold the parts of a run to each other: as many agents and actions in each, each policy counted.
+
+    Raises:
+        UserError: they are of different runs.
+    """
+    for name, (steps, values) in run.metrics.items():
+        if not steps.size or steps.shape != values.shape or steps.ndim != 1:
+            _differ(run, METRICS_FILE, f"{name} has {steps.size} steps and {values.size} values")
+    lists = {key: len(run.summary[key]) for key in _PER_AGENT if key in run.summary}
+    if len(set(lists.values())) > 1:
+        _differ(run, "summary.json", f"numbers of agents differ: {', '.join(f'{k} {n}' for k, n in lists.items())}")
+    if not run.counts:
+        return
+    policies = ("teacher", "student", "random") if run.is_student else ("policy",)
+    if lacking := [policy for policy in policies if policy not in run.counts]:
+        _differ(run, ACTIONS_FILE, f"it has no {lacking[0]}")
+    if "actions" not in run.summary:
+        _differ(run, "summary.json", "actions were counted, and it does not name them")
+    sizes = (len(run.summary["actions"]), max(map(len, run.summary["actions"])))
+    for policy in policies:
+        shape = run.counts[policy].shape
+        if shape[1:] != sizes:
+            _differ(run, ACTIONS_FILE, f"{policy} is {shape}, not (steps, {sizes[0]}, {sizes[1]})")
+
+
+def _part(folder: Path, file: str, part: str) -> dict[str, Any]:
+    facts = files.read_json(folder / f"{file}.json")
+    validity.check_part(part, facts, folder / f"{file}.json")
+    return facts
+
+
+def _metrics(file: Path) -> dict[str, Curve]:
+    if not file.is_file():
+        return {}
+    try:
+        return {
+            name: (np.asarray(entry["steps"], float), np.asarray(entry["values"], float))
+            for name, entry in files.read_json(file).items()
+        }
+    except (TypeError, KeyError, ValueError) as error:
+        raise UserError(f"{file} is damaged: no Sacred metrics ({error})") from error
+
+
+def _counts(file: Path) -> dict[str, np.ndarray]:
+    if not file.is_file():
+        return {}
+    try:
+        return safetensors.numpy.load_file(file)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise UserError(f"{file} is damaged: {error}") from error
+
+
+def _differ(run: Run, file: str, what: str) -> None:
+    raise UserError(f"{run.folder / file} does not fit together: {what}")

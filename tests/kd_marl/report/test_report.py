@@ -13,8 +13,7 @@ from kd_core.errors import UserError
 from kd_marl import cli
 from kd_marl.report import markdown, methods, tables
 from kd_marl.report.scores import TaskScores
-from kd_marl.runs import finished as runs
-from kd_marl.runs import paper
+from kd_marl.runs import paper, search
 from report_runs import OTHER_SHA, SHA, SPREAD, fill, grouped, put
 
 
@@ -104,7 +103,7 @@ def test_every_run_without_a_result_is_told_in_one_line(tmp_path):
     put(tmp_path, 5, "kd_export").joinpath("summary.json").unlink()
     put(tmp_path, 6, settings={"evaluate": True})
     # The same folder twice, once below the other.
-    found = runs.find([tmp_path, tmp_path / "sacred"])
+    found = search.find([tmp_path, tmp_path / "sacred"])
     assert len(found.runs) == 1
     lines = sorted(line.removeprefix(f"{tmp_path}/sacred/") for line in found.passed_over)
     assert lines == [
@@ -119,11 +118,11 @@ def test_every_run_without_a_result_is_told_in_one_line(tmp_path):
     ("file", "content", "said"),
     [
         ("summary.json", '{"task": "3m"', "summary.json is damaged: no JSON at line 1"),
-        ("summary.json", '{"task": "3m"}', "summary.json is no such record: 'policy' is a required property"),
+        ("summary.json", '{"task": "3m"}', "summary.json is no such summary: 'policy' is a required property"),
         ("config.json", "[1]", "config.json is damaged: expected a JSON object"),
         ("metrics.json", '{"test_return_mean": [1]}', "metrics.json is damaged: no Sacred metrics"),
         ("actions.safetensors", "not tensors", "actions.safetensors is damaged"),
-        ("stress.json", "{}", "stress.json is no such record: "),
+        ("stress.json", "{}", "stress.json is no such stress: "),
     ],
 )
 def test_a_broken_file_costs_its_run_and_one_line(tmp_path, file, content, said):
@@ -134,7 +133,7 @@ def test_a_broken_file_costs_its_run_and_one_line(tmp_path, file, content, said)
 
 def left_out(results):
     """The one line that says why the second run does not count, where the first one does."""
-    found = runs.find([results])
+    found = search.find([results])
     assert [run.seed for run in found.runs] == [1]
     (line,) = found.passed_over
     assert str(results / "sacred" / "kd_student" / "3m" / "2") in line and "\n" not in line
@@ -154,7 +153,7 @@ def left_out(results):
         ("metrics.json", {"test_return_mean": {"steps": [], "values": []}}, "has 0 steps and 0 values"),
     ],
 )
-def test_nonsense_in_a_record_costs_its_run_and_one_line(tmp_path, file, given, said):
+def test_nonsense_in_a_run_costs_its_run_and_one_line(tmp_path, file, given, said):
     put(tmp_path, 1, seed=1)
     broken = put(tmp_path, 2, seed=2) / file
     broken.write_text(json.dumps({**json.loads(broken.read_text()), **given}))
@@ -181,7 +180,7 @@ def test_a_stress_test_without_rows_costs_its_run_and_one_line(tmp_path):
     put(tmp_path, 1, seed=1)
     facts = {"format": "kd-marl/stress", "version": 1, "measures": "win rate", "episodes": 5, "rows": []}
     (put(tmp_path, 2, seed=2) / "stress.json").write_text(json.dumps(facts))
-    assert "stress.json is no such record: rows: [] should be non-empty" in left_out(tmp_path)
+    assert "stress.json is no such stress: rows: [] should be non-empty" in left_out(tmp_path)
 
 
 def test_tasks_are_grouped_by_what_they_are_of():
@@ -212,7 +211,7 @@ def test_a_task_of_another_kind_has_tables_and_figures_of_its_own(tmp_path, caps
 @pytest.mark.parametrize("masks", ["0: [L]", {"0": ["L"], "1": ["V"]}])
 def test_masks_of_ones_own_count_however_they_were_written(tmp_path, masks):
     put(tmp_path, 1, settings={"masks": masks})
-    (run,) = runs.find([tmp_path]).runs
+    (run,) = search.find([tmp_path]).runs
     assert run.sight == "own"
 
 
@@ -234,7 +233,7 @@ def test_without_runs_there_is_one_line(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"no run in .*empty: expected Sacred folders such as results/sacred/"):
-        runs.find([tmp_path / "empty"])
+        search.find([tmp_path / "empty"])
     assert cli.main(["report", str(tmp_path / "none"), "--to", str(tmp_path / "to")]) == 2
     assert capsys.readouterr().err.strip().endswith("is no folder: give a results folder, for example results")
     put(tmp_path, 1).joinpath("summary.json").unlink()
@@ -252,7 +251,7 @@ def test_the_papers_numbers_agree_with_what_its_text_says_of_them():
     # Section IV.C: "3.34% drop" on 3m, 94.8 % on 5m_vs_6m, 12.09 points on 8m, +10.16 and +19.95 points on 3s5z.
     wins = {task: numbers["table_1"][task] for task in numbers["table_1"]}
     assert wins["3m"]["mappo"]["fo"]["win_rate"] - wins["3m"]["kd_student"]["lh"]["win_rate"] == pytest.approx(3.34)
-    assert paper.kept("5m_vs_6m", "kd_student", "lh") == pytest.approx(0.948, abs=5e-4)
+    assert paper.retention_of("5m_vs_6m", "kd_student", "lh") == pytest.approx(0.948, abs=5e-4)
     assert wins["8m"]["mappo"]["fo"]["win_rate"] - wins["8m"]["mappo"]["lh"]["win_rate"] == pytest.approx(12.09)
     ours = wins["3s5z"]["kd_student"]["lh"]["win_rate"]
     assert [ours - wins["3s5z"][m]["lh"]["win_rate"] for m in ("qmix", "vdn")] == pytest.approx([10.16, 19.95])
@@ -268,9 +267,9 @@ def test_table_1_has_the_papers_numbers_beside_ours(tmp_path):
         put(tmp_path, seed, "mappo", seed=seed, score=score / 2)
     rows = tables.scores_table(grouped(tmp_path), ("smax", "3m"))
     ours = row(rows, "KD-MARL", "LH, paper")
-    assert ours["win rate, paper"] == "94.78 %" and ours["kept, paper"] == f"{100 * 94.78 / 98.12:.1f} %"
+    assert ours["win rate, paper"] == "94.78 %" and ours["retention, paper"] == f"{100 * 94.78 / 98.12:.1f} %"
     assert ours["win rate, ours"] == f"{100 * (0.80 + 0.84 + 0.85) / 3:.1f} % [80.0, 85.0]"
-    assert ours["kept, ours"] == f"{100 * 2.49 / 3 / 0.9:.1f} % [{100 * 0.8 / 0.9:.1f}, {100 * 0.85 / 0.9:.1f}]"
+    assert ours["retention, ours"] == f"{100 * 2.49 / 3 / 0.9:.1f} % [{100 * 0.8 / 0.9:.1f}, {100 * 0.85 / 0.9:.1f}]"
     assert (ours["return, paper"], ours["step, paper (ms)"]) == ("18.6 ± 0.4", "5.5 ± 0.3")
     assert (ours["FLOPs per decision"], ours["seeds x episodes"]) == ("16k", "3 x 200")
     assert ours["steps of training"] == "1k"
@@ -278,7 +277,7 @@ def test_table_1_has_the_papers_numbers_beside_ours(tmp_path):
     teacher = row(rows, "teacher (MAPPO)", "FO")
     assert (teacher["win rate, paper"], teacher["win rate, ours"]) == ("98.12 %", "90.0 % [90.0, 90.0]")
     # A baseline is held against the students' teacher.
-    assert row(rows, "MAPPO", "LH, paper")["kept, ours"].startswith(f"{100 * 2.49 / 6 / 0.9:.1f} %")
+    assert row(rows, "MAPPO", "LH, paper")["retention, ours"].startswith(f"{100 * 2.49 / 6 / 0.9:.1f} %")
     for method, limits in (("VDN", "FO"), ("QMIX", "LH+A, paper"), ("KD-MARL", "LH+A, paper")):
         missing = row(rows, method, limits)
         assert (missing["win rate, ours"], missing["seeds x episodes"]) == ("not run", "not run")
@@ -291,12 +290,12 @@ def test_table_2_knows_no_win_rates_and_keeps_the_masks_apart(tmp_path):
     rows = tables.scores_table(grouped(tmp_path), ("gymma", SPREAD))
     assert "win rate, ours" not in rows[0]
     fixed, drawn = row(rows, "KD-MARL", "LH, paper"), row(rows, "KD-MARL", "LH, random")
-    assert (fixed["return, ours"], fixed["kept, ours"]) == ("-50.00", "75.0 %")
-    assert (drawn["return, ours"], drawn["kept, ours"]) == ("-42.00", "95.0 %")
+    assert (fixed["return, ours"], fixed["retention, ours"]) == ("-50.00", "75.0 %")
+    assert (drawn["return, ours"], drawn["retention, ours"]) == ("-42.00", "95.0 %")
     # Random play returns -90.
-    assert (fixed["gain kept, ours"], drawn["gain kept, ours"]) == ("80.0 %", "96.0 %")
+    assert (fixed["retention over random, ours"], drawn["retention over random, ours"]) == ("80.0 %", "96.0 %")
     assert row(rows, "random play")["return, ours"] == "-90.00"
-    assert fixed["kept, paper"] == drawn["kept, paper"] == f"{100 * (1 - 2.5 / 46):.1f} %"
+    assert fixed["retention, paper"] == drawn["retention, paper"] == f"{100 * (1 - 2.5 / 46):.1f} %"
 
 
 def test_table_3_has_the_papers_numbers_on_its_own_map_alone(tmp_path):
