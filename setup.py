@@ -70,6 +70,10 @@ setup(
         "track": ["tensorboard>=2.15", "wandb>=0.17"],
         "dev": [
             "hypothesis>=6.100",
+            "latex2mathml>=3.77; python_version >= '3.11'",
+            "mkdocs>=1.6,<2; python_version >= '3.11'",
+            "mkdocs-material>=9.6; python_version >= '3.11'",
+            "mkdocstrings-python>=1.16; python_version >= '3.11'",
             "mypy>=1.11",
             "pytest>=8",
             "pytest-timeout>=2.3",
