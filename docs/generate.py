@@ -34,8 +34,9 @@ def on_page_content(text: str, **_: Any) -> str:
     """Turn what arithmatex has marked as formulas into MathML, which browsers draw without a script."""
 
     def formula(found: re.Match[str]) -> str:
-        block = found["open"] == r"\["
-        return convert(html.unescape(found["tex"]), display="block" if block else "inline")
+        # The converter does not know the sizes of delimiters; browsers stretch them by themselves.
+        tex = re.sub(r"\\big[lr]?(?![a-z])", "", html.unescape(found["tex"]))
+        return convert(tex, display="block" if found["open"] == r"\[" else "inline")
 
     pattern = r'<(?P<tag>span|div) class="arithmatex">(?P<open>\\[(\[])(?P<tex>.*?)\\[)\]]</(?P=tag)>'
     return re.sub(pattern, formula, text, flags=re.DOTALL)

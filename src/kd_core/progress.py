@@ -54,16 +54,16 @@ def bar(description: str, total: int, unit: str, done: int = 0, leave: bool = Tr
     )
 
 
-class _Lines(tqdm):  # type: ignore[type-arg]
+class _Lines(tqdm):
     """Writes a line in place of a bar."""
 
-    _written, _written_at = 0, 0.0
+    _written: float = 0
+    _written_at = 0.0
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Write how much is done, unless that was said a moment ago."""
         if self.n and time.monotonic() - self._written_at >= LINE_INTERVAL_S:
             self._write()
-        return True
 
     def close(self) -> None:
         """Write the last line; a line stays, so there is nothing to erase."""

@@ -43,7 +43,7 @@ def test_every_mark_stands_before_a_block():
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a page's prose: without code blocks, formulas, tables and headings; a link counts as its text."""
+    """The sentences of a page's prose, without code, formulas, tables and headings; a link counts as its text."""
     text = re.sub(r"```.*?```|\$\$.*?\$\$|<!--.*?-->", "\n\n", text, flags=re.DOTALL)
     text = re.sub(r"\]\([^)]+\)", "]", text)
     lines = ["" if line.lstrip().startswith(("|", "#", "!")) else line for line in text.splitlines()]
