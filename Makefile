@@ -8,7 +8,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow check format lint type results pages clean
+.PHONY: help setup demo test test-slow check format lint type docs results pages clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -21,7 +21,7 @@ TEST_JOBS ?= 2
 # Trainings at the same time.
 RESULTS_JOBS ?= 2
 REPORT = $(VENV)/bin/kd-marl report evidence/*.json.xz --to report
-CODE := src tests setup.py $(wildcard benchmarks examples)
+CODE := src tests setup.py docs/generate.py $(wildcard benchmarks examples)
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -52,10 +52,15 @@ $(STAMP): requirements.lock requirements-extras.lock requirements-dev.lock setup
 	@touch $@
 
 # SMAX needs Python 3.11 and the extra of that name; without it the particle environments show the same.
-DEMO_SMAX := --config=kd_student --env-config=smax with env_args.map_name=3m limits=lh
-DEMO_MPE := --config=kd_student --env-config=mpe with env_args.key=pz-mpe-simple-spread-v3 limits=fo
-demo: setup ## distil students from a bundled teacher and print the result table
-	$(PY) src/main.py $$($(PY) -c 'import importlib.util as i; print("$(DEMO_SMAX)" if i.find_spec("jaxmarl") else "$(DEMO_MPE)")')
+# The log goes to a file, so the terminal has the progress bars and the table alone.
+DEMO_SMAX := --config=kd_student --env-config=smax with env_args.map_name=3m limits=lh seed=1
+DEMO_MPE := --config=kd_student --env-config=mpe with env_args.key=pz-mpe-simple-spread-v3 limits=fo seed=1
+DEMO_LOG := results/demo.log
+demo: setup ## distil students from a bundled teacher and print the result table (about five minutes)
+	@mkdir -p results && rm -f $(DEMO_LOG)
+	@echo "a bundled teacher, its expert buffer, then students: about five minutes on two quiet cores; log: $(DEMO_LOG)"
+	@KD_MARL_LOG=$(DEMO_LOG) PYTHONWARNINGS="ignore:pkg_resources is deprecated" $(PY) src/main.py \
+	    $$($(PY) -c 'import importlib.util as i; print("$(DEMO_SMAX)" if i.find_spec("jaxmarl") else "$(DEMO_MPE)")')
 
 # A bound measured on this machine (marker strict) is no test of the code: run those alone, with -m strict.
 test: setup ## all tests; part of them: make test TESTS="tests/kd_learners/test_losses.py -k kl"
@@ -64,7 +69,7 @@ test: setup ## all tests; part of them: make test TESTS="tests/kd_learners/test_
 test-slow: setup ## the tests alone that take more than about ten seconds each
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(TEST_JOBS) --dist worksteal --timeout 600 -m "slow and not strict" $(TESTS)
 
-check: lint type ## what CI asks before the tests: lint, format, spelling, imports, types
+check: lint type docs ## what CI asks before the tests: lint, format, spelling, imports, types, docs
 
 lint: setup
 	$(PY) -m ruff check $(CODE)
@@ -74,6 +79,14 @@ lint: setup
 
 type: setup
 	$(PY) -m mypy
+
+# MkDocs' own news is hushed; every warning of the build, a dead link or anchor too, ends it.
+docs: setup ## the docs as a site in build/site (Python 3.11 or newer)
+	@if $(PY) -c 'import mkdocs' 2>/dev/null; then \
+	    NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict && echo "the docs are in build/site/index.html"; \
+	else \
+	    echo "the docs need Python 3.11 or newer: not built"; \
+	fi
 
 format: setup ## rewrite the code in the project's format
 	$(PY) -m ruff check --fix --exit-zero --quiet $(CODE)

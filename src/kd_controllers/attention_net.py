@@ -5,8 +5,8 @@
     y_t = c_t + W_2 relu(W_1 LN(c_t)),   phi_t = GRU(y_t, phi_{t-1}),   logits_t = head(phi_t)
 
 A pre-norm transformer block with one head over the agent's own last K steps, as in the decision transformers of Tseng
-et al. (NeurIPS 2022), before the GRU, because KD-MARL's Table III lists them as attention and RNN. docs/comparators.md
-says what of it is theirs.
+et al. (NeurIPS 2022), before the GRU, because KD-MARL's Table III lists them as attention and RNN. The page
+docs/algorithm/comparators/offline_kd.md says what of it is theirs.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 z^_i is the agent's own estimate of its personalised global information z_i = tanh(W(phi_i) e(s) + b(phi_i)), which only
 training knows: W and b are given by a hyper-network from what the agent knows, e(s) is an embedding of the state.
-docs/comparators.md says what of it is theirs.
+docs/algorithm/comparators/ptde.md says what of it is theirs.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     o^_i = relu(g_i(o_S,i)),   phi_i = GRU(o^_i, phi_i),   logits_i = head(phi_i)
 
-g_i is the linear map from the d_S,i features that agent i sees to its width (reading note 9). It takes the place of the
+g_i is the linear map from the d_S,i features that agent i sees to its width (decision 9). It takes the place of the
 student's first layer: two linear maps in a row would be one.
 
 A comparator whose network differs (``attention_net``, ``personal_net``) subclasses `WidthGroup` with what it puts

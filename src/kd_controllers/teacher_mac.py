@@ -1,4 +1,4 @@
-"""The teacher's controller: one recurrent network, shared by the agents, that sees everything (reading note 11)."""
+"""The teacher's controller: one recurrent network, shared by the agents, that sees everything (decision 11)."""
 
 from __future__ import annotations
 

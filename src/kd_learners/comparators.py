@@ -1,8 +1,8 @@
 """The terms that other distillation methods have and KD-MARL has not, and the networks that only their training needs.
 
 Tseng et al. (NeurIPS 2022) bring the student's features to the teacher's; PTDE (arXiv 2210.08872) teaches each agent
-what the global state means for it. docs/comparators.md says what is theirs and what is our reading. As in ``losses.py``
-each function is pure and returns one value per step and agent.
+what the global state means for it. docs/algorithm/comparators says what is theirs and what is ours.
+As in ``losses.py`` each function is pure and returns one value per step and agent.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def filled_steps(part: dict[str, Tensor]) -> Tensor:
 
 
 def shard_episodes(shard: dict[str, Tensor]) -> Episodes:
-    """A shard's tensors (docs/formats.md) as :class:`Episodes`."""
+    """A shard's tensors (docs/reference/formats/buffer.md) as :class:`Episodes`."""
     return Episodes(
         obs=shard["obs"],
         state=shard["state"],
@@ -41,7 +41,7 @@ def shard_episodes(shard: dict[str, Tensor]) -> Episodes:
 
 
 def fit_statistics(buffer: ExpertBuffer, teacher: FrozenTeacher) -> None:
-    """Re-estimate a foreign teacher's reward statistics from the whole buffer (reading note 5)."""
+    """Re-estimate a foreign teacher's reward statistics from the whole buffer (decision 5)."""
     rewards, filled = [], []
     for shard in buffer.shards(("reward", "actions", "length")):
         rewards.append(shard["reward"])

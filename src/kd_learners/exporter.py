@@ -1,4 +1,4 @@
-"""Stage 1b: the frozen teacher plays, and its episodes go to the expert buffer (docs/formats.md)."""
+"""Stage 1b: the frozen teacher plays, and its episodes go to the expert buffer (docs/reference/formats/buffer.md)."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class FrozenTeacher:
         return self.reward_scale is None
 
     def estimate_statistics(self, reward: Tensor, filled: Tensor) -> None:
-        """Re-estimate what an EPyMARL checkpoint does not store, from episodes the teacher played (reading note 5).
+        """Re-estimate what an EPyMARL checkpoint does not store, from episodes the teacher played (decision 5).
 
         Args:
             reward: ``(batch, time, 1 or agents)``.

@@ -2,7 +2,7 @@
 
     loss = -ppo + kl_coef*KL + ce_coef*CE + structure_coef*L_str + role_coef*L_role - entropy_coef*H
 
-(Algorithm 1, line 14; Eq. 5 with the signs of the reading notes.) No critic of the student's appears anywhere. The
+(Algorithm 1, line 14; docs/algorithm/objective.md.) No critic of the student's appears anywhere. The
 terms of other methods, which ``comparators.py`` computes, are added with weights of their own; kd_student's are 0.
 """
 

@@ -1,4 +1,4 @@
-"""The teacher's role projection U_T (Eq. 11), fixed before Stage 2 (reading note 8)."""
+"""The teacher's role projection U_T (Eq. 11), fixed before Stage 2 (decision 8)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Stage 2: critic-free distillation of the frozen teacher into the students of ``hetero_mac`` (Algorithm 1).
 
 Each call of ``train`` makes ``updates_per_train`` gradient steps on minibatches of whole episodes: the teacher's, from
-the expert buffer; the student's own, labelled by the teacher as they come; or both (reading note 10).
+the expert buffer; the student's own, labelled by the teacher as they come; or both (decision 10).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ def read_first_teacher(path: str, wanted: Mapping[str, Any]) -> TeacherArtifact:
 
     Args:
         path: ``begin_with``, a teacher's folder.
-        wanted: facts of the teacher in training (docs/formats.md).
+        wanted: facts of the teacher in training (docs/reference/formats/teacher.md).
 
     Raises:
         UserError: no teacher there, one of another task or with other networks, or one whose critic's unit is unknown.

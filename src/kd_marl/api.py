@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TeacherInfo:
-    """What `teachers` says of a teacher, from its ``teacher.json`` (docs/formats.md).
+    """What `teachers` says of a teacher, from its ``teacher.json`` (docs/reference/formats/teacher.md).
 
     Attributes:
         name: what `load_teacher` and ``teacher=`` take: a bundled teacher's name, else its folder.
@@ -215,7 +215,7 @@ def evaluate(
         teacher: where its teacher is, if it is not where the run found it.
 
     Returns:
-        The content of ``summary.json`` (docs/formats.md), among it ``teacher``, ``student`` and ``random`` with
+        The content of ``summary.json`` (docs/reference/formats/run.md), among it ``teacher``, ``student`` and ``random`` with
         ``return_mean``, ``return_std`` (over episodes), ``length_mean`` (steps) and ``win_rate``; and ``retention``,
         ``agreement``, ``flops_per_decision_student``, ``decision_us_student`` (microseconds).
 

@@ -26,7 +26,7 @@ def recorded(facts: Mapping[str, Any]) -> list[list[str]]:
     """Return the words behind ``python src/main.py`` of every training that made a teacher, in their order.
 
     Args:
-        facts: those of ``teacher.json`` (docs/formats.md).
+        facts: those of ``teacher.json`` (docs/reference/formats/teacher.md).
 
     Raises:
         UserError: a training was not made by ``src/main.py``.

@@ -38,15 +38,17 @@ def test_table_shows_ranges_parts_and_draws():
     assert ranges([]) == "none"
 
 
-# --- The page --------------------------------------------------------------------------------------------------------
+# --- The pages -------------------------------------------------------------------------------------------------------
 
-PAGE = (Path(__file__).parents[2] / "docs" / "masks.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "guides" / "masks.md").read_text(encoding="utf-8")
+LIMITS = (DOCS / "concepts" / "limits.md").read_text(encoding="utf-8")
 
 
-def test_the_page_shows_the_real_table_and_the_real_error():
+def test_the_pages_show_the_real_tables_and_the_real_error():
     assert mask_text(mask_for(ADVERSARY, "lh", "paper"), (32, 32, 32)) in PAGE
     battle = mask_for(smax_layout("5m_vs_6m", 5, 6), "lha")
-    assert mask_text(battle, default_widths(battle.layout, battle, "lha", 32)) in PAGE
+    assert mask_text(battle, default_widths(battle.layout, battle, "lha", 32)) in LIMITS
     with pytest.raises(UserError) as error:
         mask_for(SPREAD, "lh", masks={0: ["A(P)0"]})
     assert f"\n{error.value}\n" in PAGE

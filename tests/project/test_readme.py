@@ -1,18 +1,14 @@
-"""Every command that the README gives a reader runs, at tiny sizes."""
+"""The README: its commands run, its first screen shows what it must, and what it names exists."""
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import shlex
 
 import pytest
 
+import pages
+from kd_core import progress
 from kd_marl import cli
-from stage_fixtures import TINY
-
-# Sizes of a stock algorithm's run.
-STOCK = ["t_max=100", "test_nepisode=1", "use_cuda=False"]
 
 
 @pytest.fixture(scope="module")
@@ -20,58 +16,67 @@ def readme(root) -> str:
     return (root / "README.md").read_text(encoding="utf-8")
 
 
-def commands(readme: str, program: str) -> list[list[str]]:
-    """The words of each line of the README's code blocks that starts with ``program``, after it."""
-    blocks = "\n".join(re.findall(r"^```\n(.*?)^```", readme, re.MULTILINE | re.DOTALL))
-    return [shlex.split(line)[len(program.split()) :] for line in blocks.splitlines() if line.startswith(program)]
+@pytest.fixture(scope="module")
+def followed(root, mains, tmp_path_factory) -> pages.Follower:
+    """The README's commands, run as ``make demo`` runs its own: the log goes to a file."""
+    folder = tmp_path_factory.mktemp("readme")
+    with pytest.MonkeyPatch.context() as patch:
+        env = {progress.LOG_FILE: str(folder / "run.log"), progress.VARIABLE: "0"}
+        follower = pages.Follower(mains, folder, patch, env)
+        follower.follow(root / "README.md", slow=False)
+    return follower
 
 
-def test_every_run_of_the_readme_in_its_order(readme, mains, tmp_path):
-    lines = commands(readme, "python src/main.py")
-    algorithms = [words[0].removeprefix("--config=") for words in lines]
-    particles = ["kd_teacher", "kd_export", *["kd_student"] * 2, "qmix", *["kd_student"] * 2]
-    assert algorithms == [*particles, *["kd_student", "kd_teacher"] * 2]
-    for algorithm, words in zip(algorithms, lines, strict=True):
-        battles = "--env-config=smax" in words
-        if battles and importlib.util.find_spec("jaxmarl") is None:
-            continue
-        tiny = [*TINY.get(algorithm, STOCK), *(["runner=vector"] if battles else [])]
-        run = mains.run(*words, *tiny, f"local_results_path={tmp_path}", "seed=1").check()
-        if "resume=True" in words:
-            assert "this run has finished already" in run.out + run.err
-        elif algorithm == "kd_student":
-            assert (run.summary["student"]["return_mean"] >= 0.0) == battles
+def test_the_three_commands_lead_from_a_teacher_to_a_bundle(followed):
+    assert followed.commands == ["python --config=kd_teacher", "python --config=kd_student", "kd-marl export"]
+    assert "kd_teacher_seed1" in followed.runs[1].summary["teacher_artifact"]["path"]
+    assert (followed.folder / "bundle" / "profile.json").exists()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("jaxmarl") is None, reason="battles need the extra smax")
-def test_the_bundled_teacher_that_the_readme_trains_again(readme, tmp_path, capfd):
-    (words,) = commands(readme, "kd-marl")
-    assert cli.main([*words, *TINY["kd_teacher"], f"--to={tmp_path}"]) == 0
-    said = capfd.readouterr().out
-    assert "training 1 of 1: python src/main.py --config=kd_teacher" in said
-    assert re.search(r"its teacher: .*/models/kd_teacher_seed2_8m_", said)
-    assert re.search(r"return, greedy: .* ± .*; of the teacher in .*8m: 1\.90 ± 0\.33\n$", said)
+def test_a_run_with_a_log_file_shows_progress_and_its_table_alone(followed, root):
+    run = followed.runs[1]
+    assert run.out.startswith("pz-mpe-simple-spread-v3   limits lh   seed 1") and run.out.count("\n") < 30
+    said = [line for line in run.err.splitlines() if "pkg_resources" not in line]
+    assert all(re.fullmatch(r"[a-z ,]+: [\d,]+ of [\d,]+ \w+s", line) for line in said), said
+    assert "student: " in run.err and "Teacher: " in (followed.folder / "run.log").read_text()
+    assert f"{progress.LOG_FILE}=$(DEMO_LOG)" in (root / "Makefile").read_text()
 
 
-def test_the_masks_written_in_the_readme_are_masks(readme, capsys):
-    masks = re.search(r"'masks=(.+?)'", readme).group(1)
-    words = ["masks", "--env-config=mpe", "--key=pz-mpe-simple-spread-v3", "--limits=lh", f"--masks={masks}"]
-    assert cli.main(words) == 0
-    assert "L0.x" in capsys.readouterr().out
+def test_the_first_screen_has_picture_command_and_result(readme):
+    screen = "\n".join(readme.splitlines()[:50])
+    assert "docs/figures/pipeline.svg" in screen and "make demo" in screen
+    assert re.search(r"^ +retention +- +[\d.]+ %", screen, re.MULTILINE)
+    assert len(readme.splitlines()) <= 150
 
 
-def test_every_side_command_of_the_readme_has_help_with_an_example(readme, capsys):
-    named = re.findall(r"`kd-marl ([a-z|]+(?: [a-z|]+)?)(?: FOLDER| --help)?`", readme)
-    names = {name.split()[0] for name in named}
-    assert names == {"masks", "buffer", "teachers", "doctor"}
-    for name in names:
+def test_the_first_page_says_what_fo_lh_lha_and_retention_mean(readme):
+    page = readme.split("## Results")[0]
+    for word in ("`fo`", "`lh`", "`lha`", "**Retention**"):
+        assert re.search(rf"^- {re.escape(word)}", page, re.MULTILINE), word
+
+
+def test_every_command_that_the_readme_names_has_help_with_an_example(readme, capsys):
+    named = set(re.findall(r"(?:`|^)kd-marl ([a-z]+)", readme, re.MULTILINE))
+    assert named == {"teachers", "export"}
+    for name in named:
         with pytest.raises(SystemExit) as ended:
             cli.main([name, "--help"])
         assert ended.value.code == 0
         assert "example" in capsys.readouterr().out
 
 
-def test_make_knows_the_targets_that_the_readme_names(readme, root):
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/quickstart.md"])
+def test_make_knows_the_targets_that_a_page_names(root, name):
     makefile = (root / "Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"`?make ([a-z]+)`?", readme)) & {"demo", "setup", "test", "check", "results"}:
+    targets = set(re.findall(r"^(?:EPYMARL_HOME=\S+ )?make ([a-z-]+)|`make ([a-z-]+)", (root / name).read_text(), re.M))
+    assert targets
+    for target in {first or second for first, second in targets}:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_links_of_the_readme_lead_somewhere(readme, root):
+    written = re.sub(r"<!-- results:begin -->.*<!-- results:end -->", "", readme, flags=re.DOTALL)
+    targets = [target for target in re.findall(r"\]\(([^)]+)\)", written) if not target.startswith("http")]
+    assert targets
+    for target in targets:
+        assert (root / target).exists(), target

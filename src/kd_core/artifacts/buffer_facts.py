@@ -1,4 +1,4 @@
-"""The facts of an expert buffer: `buffer.json`, its keys, and what must be true of them (docs/formats.md)."""
+"""The facts of an expert buffer: `buffer.json`, its keys and their rules (docs/reference/formats/buffer.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Expert buffer: the teacher's episodes on disk, mapped into memory as they are read (format: docs/formats.md)."""
+"""Expert buffer: the teacher's episodes on disk, mapped into memory as read (docs/reference/formats/buffer.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One shard of an expert buffer: a safetensors file of whole episodes (format: docs/formats.md)."""
+"""One shard of an expert buffer: a safetensors file of whole episodes (format: docs/reference/formats/buffer.md)."""
 
 from __future__ import annotations
 

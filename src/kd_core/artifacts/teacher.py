@@ -1,4 +1,4 @@
-"""Teacher artifact: frozen weights plus the facts that a student needs to use them (format: docs/formats.md).
+"""Teacher artifact: frozen weights and the facts that a student needs (docs/reference/formats/teacher.md).
 
 A folder with `agent.th` and `critic.th` as EPyMARL saves them, and `teacher.json`. Folders that EPyMARL itself wrote
 have no `teacher.json`; `epymarl_teacher.py` reconstructs the facts from tensor shapes and the run's Sacred config.

@@ -13,7 +13,7 @@ def add(subparsers: Subparsers) -> None:
     parser = add_parser(
         subparsers,
         "suite",
-        "Make the runs of a grid (tasks x methods x limits x seeds) that a YAML file describes: docs/suites.md.",
+        "Make the runs of a grid (tasks x methods x limits x seeds) that a YAML file describes: docs/guides/suites.md.",
         "kd-marl suite run suites/smoke.yaml --jobs 4",
     )
     actions = parser.add_subparsers(metavar="ACTION", required=True)

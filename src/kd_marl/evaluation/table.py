@@ -47,7 +47,7 @@ class _Summary(TypedDict):
 
 
 class Summary(_Summary, total=False):
-    """The content of ``summary.json`` (docs/formats.md): parameters that one agent carries, mean over the agents."""
+    """The content of ``summary.json`` (docs/reference/formats/run.md); parameters are one agent's, a mean."""
 
     decision_us_teacher: float
     decision_us_student: float

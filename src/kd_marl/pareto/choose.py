@@ -74,7 +74,7 @@ def measure(sweep: Sweep) -> dict[str, Any]:
         sweep: whose students are made; their bundles are written where they are missing.
 
     Returns:
-        The content of ``pareto.json``, see docs/formats.md.
+        The content of ``pareto.json``, see docs/reference/formats/pareto.md.
 
     Raises:
         UserError: the runs had different teachers, or a teacher of which no share can be told.

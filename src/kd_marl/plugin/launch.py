@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ def launch(host: Host, command: Command) -> None:
 
 def execute(host: Host, command: Command, config: dict[str, Any]) -> None:
     """Hand the configuration to the host's Sacred experiment and run it (exits with status 1 when the run fails)."""
-    _set_up_logging()
     experiment = host.main.ex
+    _set_up_logging(experiment.logger)
     experiment.add_config(copy.deepcopy(config))
     local = command.updates.get("local_results_path")
     results = Path(local).expanduser().absolute() if local else host.results_path
@@ -52,12 +53,21 @@ def execute(host: Host, command: Command, config: dict[str, Any]) -> None:
     experiment.run_commandline(["src/main.py", *command.sacred_arguments])
 
 
-def _set_up_logging() -> None:
-    """Show what the plug-in says beside the host, and hush the libraries that a checkout's DEBUG level wakes."""
+def _set_up_logging(console: logging.Logger) -> None:
+    """Show what the plug-in says beside the host, and hush the libraries that a checkout's DEBUG level wakes.
+
+    Args:
+        console: the host's logger; where ``KD_MARL_LOG`` names a file, its lines and ours go there instead.
+    """
     for noisy in ("git", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    handler = logging.StreamHandler()
+    file = os.environ.get(progress.LOG_FILE)
+    handler = logging.FileHandler(file, encoding="utf-8") if file else logging.StreamHandler()
     handler.setFormatter(logging.Formatter("[%(levelname)s %(asctime)s] %(name)s %(message)s", "%H:%M:%S"))
+    if file:
+        console.handlers = [handler]
+        logging.captureWarnings(True)
+        logging.getLogger("py.warnings").handlers = [handler]
     for name in _OURS:
         ours = logging.getLogger(name)
         if not ours.handlers:

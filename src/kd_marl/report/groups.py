@@ -71,7 +71,7 @@ class Group:
 
     @property
     def inputs_title(self) -> str:
-        """Its limits and mask, and whether its agents are given their own last action besides (docs/masks.md)."""
+        """Its limits and mask, and whether its agents are given their own last action (docs/guides/masks.md)."""
         told = hides(self.runs[0].config) and self.runs[0].config.get("own_action")
         return self.cell.setting + (" + own last action" if told else "")
 

@@ -228,7 +228,7 @@ def measure(match: Match, trials: Sequence[Trial], notes: Sequence[str], command
         command: what makes the missing ones.
 
     Returns:
-        The content of ``stress.json``, see docs/formats.md.
+        The content of ``stress.json``, see docs/reference/formats/stress.md.
     """
     file = match.run.folder / FILE
     facts = identity(match)

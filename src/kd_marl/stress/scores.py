@@ -51,7 +51,7 @@ class Scores:
 
 
 def row(trial: Trial, teacher: Scores, student: Scores, whole: Scores) -> dict[str, Any]:
-    """Return one entry of ``rows`` in ``stress.json`` (docs/formats.md).
+    """Return one entry of ``rows`` in ``stress.json`` (docs/reference/formats/stress.md).
 
     Args:
         trial: what both met.

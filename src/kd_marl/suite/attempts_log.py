@@ -1,7 +1,7 @@
 """What has been tried of each run, and the state that follows from it.
 
-A run's result is in its Sacred folder (docs/formats.md). What no result can tell, why there is none yet, is told by the
-run's attempts: one JSON file a run, written only by who holds its lock.
+A run's result is in its Sacred folder (docs/reference/formats/run.md). Where there is no result yet,
+the run's attempts say why: one JSON file a run, written only by the holder of its lock.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A suite's YAML file as data: tasks x methods x limits x seeds (every key: docs/suites.md).
+"""A suite's YAML file as data: tasks x methods x limits x seeds (every key: docs/reference/formats/suite.md).
 
 Whatever is wrong with a file is one line that names the file, the key and the nearest valid word.
 """
@@ -307,7 +307,7 @@ def _keys(value: Any, where: str, valid: tuple[str, ...], required: tuple[str, .
             raise UserError(f"unknown key '{prefix}{key}': {nearest(key, valid)}")
     for key in required:
         if not given.get(key) and given.get(key) != 0:
-            raise UserError(f"{prefix}{key} is missing: docs/suites.md shows every key")
+            raise UserError(f"{prefix}{key} is missing: docs/reference/formats/suite.md shows every key")
     return given
 
 

@@ -22,7 +22,7 @@ Line = tuple[tuple[str, ...], dict[str, Any]]
 
 
 class Lines:
-    """Command lines of a suite's runs; what wins over what is in docs/suites.md."""
+    """Command lines of a suite's runs; what wins over what is in docs/guides/suites.md."""
 
     def __init__(self, host: Host, suite: Suite, results: Path) -> None:
         self._host, self._suite, self._results = host, suite, results

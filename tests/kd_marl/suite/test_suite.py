@@ -346,7 +346,7 @@ def test_list_prints_a_command_line_for_every_run_that_is_known(write, tmp_path,
 
 
 def test_the_docs_have_every_key_of_the_file(root):
-    page = (root / "docs" / "suites.md").read_text()
+    page = (root / "docs" / "reference" / "formats" / "suite.md").read_text()
     for key in ("name", "tasks", "methods", "limits", "seeds", "with", "cpus", "retries"):
         assert f"| `{key}` |" in page
     for key in ("env", "map_name", "key", "env_args", "with", "teacher", "teacher_with", "limits"):
@@ -356,7 +356,7 @@ def test_the_docs_have_every_key_of_the_file(root):
 
 
 def test_the_examples_of_the_docs_are_suites(root, tmp_path, write):
-    blocks = (root / "docs" / "suites.md").read_text().split("```yaml\n")[1:]
+    blocks = (root / "docs" / "guides" / "suites.md").read_text().split("```yaml\n")[1:]
     assert blocks
     for block in blocks:
         Plan(HOST, document.load(write(block.split("```")[0])), Path(tmp_path))
