@@ -215,8 +215,8 @@ def evaluate(
         teacher: where its teacher is, if it is not where the run found it.
 
     Returns:
-        The content of ``summary.json`` (docs/reference/formats/run.md), among it ``teacher``, ``student`` and ``random`` with
-        ``return_mean``, ``return_std`` (over episodes), ``length_mean`` (steps) and ``win_rate``; and ``retention``,
+        The content of ``summary.json`` (docs/reference/formats/run.md), among it ``teacher``, ``student`` and
+        ``random`` with ``return_mean``, ``return_std`` (over episodes), ``length_mean`` (steps) and ``win_rate``; and ``retention``,
         ``agreement``, ``flops_per_decision_student``, ``decision_us_student`` (microseconds).
 
     Raises:

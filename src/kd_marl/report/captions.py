@@ -40,8 +40,8 @@ BASELINES = """\
 as wide as the widest student and as many environment steps as teacher, buffer and student take together; the columns
 of FLOPs and steps say what those of this page had. What else they have is the host's too, and not all of it is to
 their advantage: MAPPO's critic is as wide as its agents, and takes the last battles to end in a batch for cut short;
-QMIX and VDN learn once after as many episodes as environments run side by side. docs/algorithm/comparators says more, and what
-another MAPPO reaches."""
+QMIX and VDN learn once after as many episodes as environments run side by side. docs/algorithm/comparators
+says more, and what another MAPPO reaches."""
 
 SAME_DIGITS = """\
 The returns of simple_adversary in the paper's Table II are, digit for digit, those of 5m\\_vs\\_6m in its Table I."""

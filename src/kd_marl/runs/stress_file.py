@@ -1,4 +1,4 @@
-"""The result of a stress test as it lies in a student's Sacred folder: ``stress.json`` (docs/reference/formats/stress.md)."""
+"""The result of a stress test in a student's Sacred folder: ``stress.json`` (docs/reference/formats/stress.md)."""
 
 from __future__ import annotations
 
