@@ -29,7 +29,7 @@ def check_agent(args: Any) -> None:
         args: the run's namespace: ``agent``, and what that kind of network reads.
 
     Raises:
-        UserError: ``agent`` is none of ``STUDENTS``, or a window of attention is none.
+        UserError: ``agent`` is not in ``STUDENTS``, or its ``attention_window`` is impossible.
     """
     if args.agent not in STUDENTS:
         raise UserError(f"agent '{args.agent}' is no student's network; {nearest(args.agent, STUDENTS)}")
