@@ -225,8 +225,8 @@ class HeteroStudent(nn.Module):
             widths: hidden units of each agent.
             visible: for each agent the indices of the features it takes as inputs.
             n_actions: size of the action space.
-            sharing: the agents that share the GRU and the head: ``none``; ``group``, those of equal width that see the
-                same features; ``all``, those of equal width. Aligners are never shared.
+            sharing: the agents that share the GRU and the head: ``none``; ``group``: of equal width and with the same
+                visible features; ``all``: of equal width. Aligners are never shared.
 
         Raises:
             UserError: an unknown sharing.

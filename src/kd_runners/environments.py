@@ -35,8 +35,8 @@ _NEEDS = {
 _NEED_STARCRAFT = ("sc2", "sc2v2")
 
 
-# Environments that can be stepped many at a time: name -> builder of a VectorEnv from its size and env_args. The builder
-# returns None where it has no such back end for these env_args.
+# Environments that can be stepped many at a time: name -> builder of a VectorEnv from its size and env_args. The
+# builder returns None where it has no such back end for these env_args.
 BATCHED: dict[str, Callable[..., Any]] = {"gymma": batched_mpe, "smax": SmaxBatch}
 
 
