@@ -25,7 +25,7 @@ def td_residual(reward: Tensor, value: Tensor, terminated: Tensor, mask: Tensor,
     Args:
         reward: ``(batch, time, 1 or agents)`` float32.
         value: ``(batch, time + 1, agents)`` float32, V of the state before each step and after the last.
-        terminated: ``(batch, time, 1)``, 1 at the step that ended the episode for good.
+        terminated: ``(batch, time, 1)``, 1 at a true terminal step, 0 at a time limit.
         mask: ``(batch, time, 1)``, 1 where the step belongs to the episode.
         gamma: the discount of one step.
 

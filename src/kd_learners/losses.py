@@ -184,7 +184,7 @@ def pairwise_cosines(embedding: Tensor) -> Tensor:
     embedding = _widened(embedding)
     squared_norm = embedding.square().sum(-1, keepdim=True)
     directed = squared_norm > MIN_NORM**2
-    # The inner `where` keeps the root away from 0, whose infinite slope would turn the masked gradient into NaN.
+    # The inner `where` avoids the root at 0, whose infinite slope would turn the masked gradient into NaN.
     unit = embedding * torch.where(directed, torch.where(directed, squared_norm, 1.0).rsqrt(), 0.0)
     i, j = _pairs(embedding)
     n_agents = embedding.shape[-2]

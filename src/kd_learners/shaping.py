@@ -75,9 +75,9 @@ def shaped(episodes: Episodes, phi: ForceBalance, weight: float) -> Tensor:
     """Compute the shaped reward r_t + weight (Phi(s_t+1) - Phi(s_t)).
 
     The difference is not discounted and includes Phi of the last state. So a step that changes nothing earns nothing,
-    and an episode's sum is what it shifted. Unlike the form of Ng et al., which preserves the rank of every policy,
-    this changes the task. In a losing battle their form would reward each further step, and so flight, by (1 - gamma)
-    |Phi|.
+    and an episode's shaping sums to its change of Phi. Unlike the form of Ng et al., which preserves the rank of every
+    policy, this changes the task. In a losing battle their form would reward each further step, and so flight, by (1 -
+    gamma) |Phi|.
 
     Args:
         episodes: a block of whole episodes.

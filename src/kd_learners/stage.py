@@ -136,7 +136,7 @@ class StockAlgorithm(Stage):
 
 
 def check_sizes(args: Any) -> None:
-    """Refuse sizes with which the host's loop would run to its end and learn nothing, or not from what it played.
+    """Refuse sizes with which the host's loop would learn nothing, or lose episodes that it played.
 
     Raises:
         UserError: minibatches, or blocks of episodes, are larger than the buffer.

@@ -150,7 +150,7 @@ class StudentLearner(Stage):
 
     @classmethod
     def check_keys(cls, args: Any, context: RunContext) -> None:
-        """Refuse a run that stage 2 cannot do, before anything is built for it, which may take minutes.
+        """Refuse a run that stage 2 cannot do, before anything is built for it: building may take minutes.
 
         Raises:
             UserError: the first key with an impossible value.
