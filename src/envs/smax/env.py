@@ -25,7 +25,7 @@ class SmaxEnv(get_host().MultiAgentEnv):  # type: ignore[misc]
 
     @property
     def _views(self) -> Views:
-        # Asked before the first reset, an environment shows the battle that the first reset begins.
+        # Before the first reset, an environment already returns the battle that the first reset begins.
         if self._latest is None:
             self._latest, self._fresh = self.batch.reset(), True
         return self._latest
@@ -93,11 +93,19 @@ class SmaxEnv(get_host().MultiAgentEnv):  # type: ignore[misc]
         self._latest, self._fresh = None, False
 
     def render(self) -> None:
-        """Refuse: battles cannot be rendered."""
+        """Refuse to render, which battles cannot do.
+
+        Raises:
+            UserError: always.
+        """
         self.batch.call("render")
 
     def save_replay(self) -> None:
-        """Refuse: battles have no replays."""
+        """Refuse to save a replay, which battles do not have.
+
+        Raises:
+            UserError: always.
+        """
         self.batch.call("save_replay")
 
     def close(self) -> None:

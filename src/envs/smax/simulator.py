@@ -89,7 +89,7 @@ def battles(map_name: str, size: int) -> Simulator:
 
 
 def normalise_state(xp: Any, state: Any, units: int) -> Any:
-    """Scale JaxMARL's ``world_state``, whose positions are in map units and whose cooldowns fall without end.
+    """Scale JaxMARL's ``world_state``, whose positions are in map units and whose cooldowns fall below 0.
 
     Args:
         xp: ``numpy`` or ``jax.numpy``.
