@@ -117,7 +117,7 @@ class AttentionGroup(WidthGroup):
 
     @property
     def state_size(self) -> int:
-        """Count the numbers that an agent of this width carries between steps with attention over ``window`` steps."""
+        """Size of the state of one agent: the GRU's state, and the keys, values and flags of the past steps."""
         return state_size(self.width, self.window)
 
     def context(self, aligned: Tensor, time: int) -> Tensor:
@@ -234,7 +234,7 @@ class AttentionStudent(HeteroStudent):
 
 
 def state_size(width: int, window: int) -> int:
-    """Numbers that an agent of this width carries from step to step with attention over ``window`` steps."""
+    """Count the numbers that an agent of this width carries between steps with attention over ``window`` steps."""
     return width + (window - 1) * (2 * width + 1)
 
 
