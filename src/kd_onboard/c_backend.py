@@ -25,8 +25,8 @@ CFLAGS = ("-std=c99", "-O3")
 # Environment variables: the compiler, further flags for it, and the folder of compiled programs.
 COMPILER_VARIABLE, FLAGS_VARIABLE, CACHE_VARIABLE = "CC", "KD_ONBOARD_CFLAGS", "KD_ONBOARD_CACHE"
 _PATIENCE_S = 300
-# For the comparison of a program with the weights: number of steps, largest difference of logits (as a share of the
-# largest logit), spare floats behind the buffers.
+# Comparison of a program with the weights: its steps, the largest difference of logits relative to the largest logit,
+# and the spare floats behind the buffers.
 _PROBES, _TOLERANCE, _ROOM = 3, 1e-3, 1 << 16
 
 
