@@ -1,4 +1,4 @@
-"""Environments written in JAX behind the face a runner knows: many stepped in one call of a compiled function."""
+"""JAX environments with the interface of a ``VectorEnv``: many are stepped in one call of a compiled function."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from kd_core.errors import UserError
 class Simulator:
     """Compiled functions over ``size`` environments.
 
-    Each environment has a stream of random keys that moves on with its episodes, and each episode one that moves on
-    with its steps: no episode depends on how long those beside the one before it went on.
+    Each environment has a stream of random keys that advances with its episodes. Each episode has a stream that
+    advances with its steps. So no episode depends on the length of the other environments' episodes.
 
     Attributes:
         keys: a list of ``size`` seeds -> the environments' streams.
         reset: ``keys`` -> ``(keys, episodes, world, views)``, where ``episodes`` are the episodes' streams.
         step: ``episodes, world, actions (size, agents) int32`` -> ``(episodes, world, views, rewards (size, agents),
-            over (size,), facts)``; ``over`` where the task ended, ``facts`` a dict of what an episode's last info
-            says, ``(size,)`` each. Fewer environments than ``size`` are stepped too, after a compilation of their own.
-        only: ``rows, (episodes, world)`` -> both of these rows alone.
+            over (size,), facts)``. ``over`` is true where the task ended. ``facts`` is a dict of the entries of an
+            episode's last info, ``(size,)`` each. It also steps fewer environments than ``size``, and compiles once
+            for each such number.
+        only: ``rows, (episodes, world)`` -> these rows of both.
 
     ``views`` is ``(state (size, state_size), obs (size, agents, obs_size), avail_actions (size, agents, actions))``.
     """
@@ -39,11 +40,11 @@ class Simulator:
 
 
 def compile_simulator(size: int, n_agents: int, reset: Callable[..., Any], step: Callable[..., Any]) -> Simulator:
-    """Compile one environment's pure functions for ``size`` of them: a few seconds.
+    """Compile one environment's pure functions for ``size`` environments, which takes a few seconds.
 
     Args:
         size: environments stepped together.
-        n_agents: actions of one environment.
+        n_agents: agents of one environment, each with one action.
         reset: ``key`` -> ``(world, views)``.
         step: ``key, world, actions (agents,)`` -> ``(world, views, rewards, over, facts)``.
     """
@@ -81,24 +82,24 @@ def compile_simulator(size: int, n_agents: int, reset: Callable[..., Any], step:
     return Simulator(keys, compiled_reset, stepped, jax.jit(only))
 
 
-# Once no more than one in SHRINK environments plays on, the others are no longer stepped, down to SMALLEST: below that
-# a call costs more than its environments.
+# When at most one in SHRINK environments still plays, the others are no longer stepped. Below SMALLEST environments
+# this saves nothing, because the call itself costs more.
 SHRINK, SMALLEST = 4, 32
 
 
 class JaxBatch(ABC):
     """``size`` environments stepped in one call: a ``VectorEnv``.
 
-    Environment i draws from a stream of its own, seeded with ``seed + i``: it plays the same episodes in a batch of any
-    size. All begin an episode together, and ``episode_limit`` steps later all that are left are truncated.
+    Environment i has a random stream of its own, seeded with ``seed + i``. So it plays the same episodes in a batch of
+    any size. All begin an episode together. After ``episode_limit`` steps those still playing are truncated.
 
     Attributes:
-        size: how many environments.
-        env_info: EPyMARL's sizes of one of them.
+        size: number of environments.
+        env_info: EPyMARL's sizes of one environment.
     """
 
     title: ClassVar[str]
-    # What an agent does whose episode is over while others go on; nobody sees it.
+    # Action of agents whose episode is over while others still play; its effect is never read.
     idle_action: ClassVar[int]
 
     def __init__(self, size: int, seed: int, env_info: dict[str, Any]) -> None:
@@ -114,14 +115,14 @@ class JaxBatch(ABC):
     @property
     @abstractmethod
     def simulator(self) -> Simulator:
-        """The compiled functions; asked for when the first episode begins, not by who only wants sizes."""
+        """The compiled functions; compiled when the first episode begins."""
 
     @abstractmethod
     def share(self, rewards: np.ndarray) -> np.ndarray:
-        """What the learner gets of the agents' rewards ``(k, agents)``: as many columns, or one."""
+        """Convert the agents' rewards ``(k, agents)`` to those of the learner: as many columns, or one."""
 
     def reseed(self, seed: int) -> None:
-        """Start the random streams anew: row i from ``seed + i``."""
+        """Restart the random streams: row i from ``seed + i``."""
         self._seed, self._keys = seed, None
 
     def reset(self) -> Views:
@@ -154,7 +155,7 @@ class JaxBatch(ABC):
         return Outcome(shown, self.share(np.array(rewards, np.float64)[chosen]), terminated, truncated, infos)
 
     def _let_go(self, rows: np.ndarray) -> None:
-        """Keep a quarter of the environments, or a quarter of that, if these ``rows`` are among them."""
+        """Drop environments that are no longer stepped: retain a quarter, or a quarter of that, with all ``rows``."""
         size = len(self._held)
         while size // SHRINK >= max(SMALLEST, len(rows)):
             size //= SHRINK
@@ -166,7 +167,7 @@ class JaxBatch(ABC):
             self._held = kept
 
     def call(self, method: str) -> list[Any]:
-        """What a runner asks of every environment: its sizes; anything else environments stepped together cannot do.
+        """Return the sizes of every environment, the only method that environments stepped together answer.
 
         Raises:
             UserError: any other method.

@@ -1,4 +1,4 @@
-"""JAX where an environment needs it, and nowhere else: it must not take the cores from torch, nor talk over the run."""
+"""Import of JAX, only where an environment needs it, with one thread and without its log messages."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ from kd_core.errors import UserError, how_to_install
 
 
 def available() -> bool:
-    """Whether JAX and JaxMARL are installed; imports neither."""
+    """Tell whether JAX and JaxMARL are installed, without importing them."""
     return all(importlib.util.find_spec(package) is not None for package in ("jax", "jaxmarl"))
 
 
 def load(module: str) -> Any:
     """Import a module of JAX or JaxMARL.
 
-    JAX computes on the CPU with one thread unless ``JAX_PLATFORMS`` or ``XLA_FLAGS`` say otherwise: the batches are
-    small, and the other cores belong to the learner. What it compiles is kept for the next process in the user's cache
-    folder, or where ``JAX_COMPILATION_CACHE_DIR`` says. Call it in the process that steps the environment, never
-    before a fork.
+    JAX computes on the CPU with one thread, unless ``JAX_PLATFORMS`` or ``XLA_FLAGS`` say otherwise. The batches are
+    small, and the other cores belong to the learner. Compiled functions are cached in the user's cache folder or
+    ``JAX_COMPILATION_CACHE_DIR``. Call it in the process that steps the environment, never before a fork.
 
     Raises:
         UserError: the extra is not installed.
@@ -39,7 +38,7 @@ def load(module: str) -> Any:
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
     _keep_compilations()
     messages = logging.getLogger("jax")
-    if messages.level == logging.NOTSET:  # a checkout shows everything from DEBUG on, and JAX has much to say
+    if messages.level == logging.NOTSET:  # the host logs from DEBUG on
         messages.setLevel(logging.WARNING)
     try:
         with _packages_not_run(module):
@@ -52,10 +51,10 @@ def load(module: str) -> Any:
 
 @contextlib.contextmanager
 def _packages_not_run(module: str) -> Iterator[None]:
-    """Within the block, JaxMARL's packages above ``module`` are folders and no more, unless they are imported already.
+    """Replace JaxMARL's packages above ``module`` by empty ones within the block, unless they are imported already.
 
-    They import every environment there is, which takes seconds, prints, and undoes what Sacred made of the process's
-    streams. Afterwards they can be imported as usual.
+    Their own code imports every environment, which takes seconds, prints, and undoes Sacred's redirection of the
+    process's streams. Afterwards they can be imported as usual.
     """
     parts = module.split(".")
     packages = [".".join(parts[:depth]) for depth in range(1, len(parts))]
@@ -76,7 +75,7 @@ def _packages_not_run(module: str) -> Iterator[None]:
 
 
 def _keep_compilations() -> None:
-    """Name a folder for compiled functions: compiling takes longer than all else that a short run does."""
+    """Name a folder for compiled functions: compiling takes longer than the rest of a short run."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
@@ -88,12 +87,12 @@ def _keep_compilations() -> None:
     if os.access(folder, os.W_OK):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        # A file that another run is still writing is compiled instead, which is no news.
+        # A function is compiled instead if another run is still writing its file, so the warning is needless.
         warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
 
 
 def _processor() -> str:
-    """A name for what this processor can do: code for another may not run, and JAX does not tell them apart."""
+    """Return a name of this processor's features, because JAX may load code that another processor compiled."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         features = next(line for line in lines if line.startswith(("flags", "Features")))

@@ -35,7 +35,7 @@ ex.captured_out_filter = apply_backspaces_and_linefeeds  # type: ignore[assignme
 
 @ex.main
 def my_main(_run: Any, _config: Mapping[str, Any], _log: logging.Logger) -> None:
-    """Seed everything and run."""
+    """Seed all random numbers and run."""
     config = config_copy(_config)
     np.random.seed(config["seed"])
     th.manual_seed(config["seed"])
@@ -44,7 +44,7 @@ def my_main(_run: Any, _config: Mapping[str, Any], _log: logging.Logger) -> None
 
 
 def recursive_dict_update(d: dict[str, Any], u: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge ``u`` into ``d`` in place, mappings within mappings too; returns ``d``."""
+    """Merge ``u`` into ``d`` in place, including mappings within mappings, and return ``d``."""
     for key, value in u.items():
         if isinstance(value, Mapping):
             below = d.get(key)
@@ -55,7 +55,7 @@ def recursive_dict_update(d: dict[str, Any], u: Mapping[str, Any]) -> dict[str, 
 
 
 def config_copy(config: Any) -> Any:
-    """A deep copy of plain dicts and lists, also from Sacred's read-only ones."""
+    """Copy plain dicts and lists deeply, also from Sacred's read-only ones."""
     if isinstance(config, Mapping):
         return {key: config_copy(value) for key, value in config.items()}
     if isinstance(config, list):
@@ -67,9 +67,12 @@ def load_yaml(name: str, kind: str = "", folders: Sequence[Path] = (CONFIG_FOLDE
     """Read ``<folder>/<kind>/<name>.yaml`` from the first folder that has it.
 
     Args:
-        name: the file's name without suffix; an absolute path is taken as it is.
+        name: the file's name without suffix, or its absolute path without suffix.
         kind: ``algs``, ``envs`` or nothing.
-        folders: where to look.
+        folders: the folders to search, in this order.
+
+    Raises:
+        FileNotFoundError: no folder has the file.
     """
     for folder in folders:
         path = folder / kind / f"{name}.yaml"
@@ -83,7 +86,11 @@ def load_yaml(name: str, kind: str = "", folders: Sequence[Path] = (CONFIG_FOLDE
 
 
 def take_flag(params: list[str], flag: str) -> str:
-    """Remove the first ``<flag>=<value>`` from ``params`` and return its value."""
+    """Remove the first ``<flag>=<value>`` from ``params`` and return its value.
+
+    Raises:
+        ValueError: the flag is missing, or has no equals sign.
+    """
     for index, param in enumerate(params):
         if param.startswith(f"{flag}="):
             del params[index]
@@ -94,7 +101,7 @@ def take_flag(params: list[str], flag: str) -> str:
 
 
 def load_config(params: list[str], folders: Sequence[Path] = (CONFIG_FOLDER,)) -> dict[str, Any]:
-    """Merge default, environment and algorithm YAML, later ones winning; takes their two flags out of ``params``."""
+    """Merge default, environment and algorithm YAML, later ones winning; remove their two flags from ``params``."""
     config = load_yaml("default", folders=folders)
     env = load_yaml(take_flag(params, "--env-config"), "envs", folders)
     alg = load_yaml(take_flag(params, "--config"), "algs", folders)
@@ -102,7 +109,7 @@ def load_config(params: list[str], folders: Sequence[Path] = (CONFIG_FOLDER,)) -
 
 
 def map_name_of(config: Mapping[str, Any], params: Sequence[str]) -> str:
-    """The map or environment key of a run, as the command line's updates leave it."""
+    """Return the map or environment key of a run, after the command line's updates."""
     updates = dict(param.split("=", 1) for param in params if "=" in param)
     for key in ("map_name", "key"):
         name = updates.get(f"env_args.{key}") or config["env_args"].get(key)
@@ -112,7 +119,7 @@ def map_name_of(config: Mapping[str, Any], params: Sequence[str]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run the experiment that a command line asks for; ``argv[0]`` is the program's name."""
+    """Run the experiment of a command line; ``argv[0]`` is the program's name."""
     th.set_num_threads(1)
     params = list(argv)
     config = load_config(params)

@@ -1,4 +1,4 @@
-"""One run from a finished configuration: build everything, then train or evaluate."""
+"""One run from a complete configuration: build everything, then train or evaluate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ _TB_LOGS = Path(__file__).resolve().parents[2] / "results" / "tb_logs"
 
 
 def run(_run: Any, _config: dict[str, Any], _log: logging.Logger) -> None:
-    """Check the configuration, set up logging, and train or evaluate."""
+    """Check the configuration, set up logging, and train or evaluate.
+
+    Raises:
+        ConfigError: the configuration cannot be run.
+    """
     config = args_sanity_check(_config, _log)
     args = SimpleNamespace(**config)
     args.device = "cuda" if args.use_cuda else "cpu"
@@ -54,6 +58,10 @@ def run_sequential(args: SimpleNamespace, logger: Logger) -> None:
     """Collect, learn, test and save until ``t_max``; or evaluate a checkpoint.
 
     The final weights are saved at the end, and when the run is interrupted, if ``save_model`` is on.
+
+    Raises:
+        ConfigError: a key has an impossible value.
+        MissingFolderError: there is no checkpoint to load.
     """
     if (args.evaluate or args.save_replay) and not args.checkpoint_path:
         raise ConfigError("evaluate=True and save_replay=True need checkpoint_path=<the folder with the saved steps>")
@@ -85,7 +93,11 @@ def evaluate_sequential(args: SimpleNamespace, runner: Any) -> None:
 
 
 def args_sanity_check(config: dict[str, Any], _log: logging.Logger) -> dict[str, Any]:
-    """Mend a configuration that this machine cannot run as given; changes and returns ``config``."""
+    """Change a configuration, in place, to one that this machine can run, and return it.
+
+    Raises:
+        ConfigError: ``batch_size_run`` is below 1.
+    """
     if config["use_cuda"] and not th.cuda.is_available():
         config["use_cuda"] = False
         _log.warning("CUDA flag use_cuda was switched OFF automatically because no CUDA devices are available!")
@@ -97,7 +109,11 @@ def args_sanity_check(config: dict[str, Any], _log: logging.Logger) -> dict[str,
 
 
 def find_checkpoint(folder: str, load_step: int) -> Path:
-    """The saved step nearest to ``load_step`` in a checkpoint folder; 0 means the last one."""
+    """Find the saved step nearest to ``load_step`` in a checkpoint folder; 0 means the last one.
+
+    Raises:
+        MissingFolderError: there is no such folder, or no step in it.
+    """
     if not Path(folder).is_dir():
         raise MissingFolderError(f"checkpoint_path '{folder}' is not a folder")
     steps = {int(entry.name): entry for entry in Path(folder).iterdir() if entry.is_dir() and entry.name.isdigit()}
@@ -107,7 +123,7 @@ def find_checkpoint(folder: str, load_step: int) -> Path:
 
 
 def _build(args: SimpleNamespace, logger: Logger, runner: Any) -> tuple[ReplayBuffer, Any]:
-    """Make buffer, controller and learner to the sizes of the runner's environments."""
+    """Build buffer, controller and learner in the sizes of the runner's environments."""
     env_info = runner.get_env_info()
     args.n_agents = env_info["n_agents"]
     args.n_actions = env_info["n_actions"]
@@ -139,7 +155,7 @@ def _build(args: SimpleNamespace, logger: Logger, runner: Any) -> tuple[ReplayBu
 
 
 def _train(args: SimpleNamespace, logger: Logger, runner: Any, buffer: ReplayBuffer, learner: Any) -> None:
-    """The loop of training, testing, saving and logging."""
+    """Train, test, save and log in a loop until ``t_max``."""
     log = logger.console_logger
     episode = 0
     last_test_t = -args.test_interval - 1

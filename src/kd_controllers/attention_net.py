@@ -1,12 +1,12 @@
-"""Students with attention: what an agent has seen in the last steps, weighed against what it sees now, then a GRU.
+"""Students with attention: what an agent saw in its last steps, weighted by its present observation, then a GRU.
 
     x_t = relu(g_i(o_t)),   (q, k, v)_t = LN(x_t) W + b
     c_t = x_t + W_o sum_s softmax_s(q_t . k_s / sqrt(w) + b_{t-s}) v_s,      t - K < s <= t
     y_t = c_t + W_2 relu(W_1 LN(c_t)),   phi_t = GRU(y_t, phi_{t-1}),   logits_t = head(phi_t)
 
-A pre-norm transformer block with one head over the agent's own last K steps, as in the decision transformers of Tseng
-et al. (NeurIPS 2022), before the GRU, because KD-MARL's Table III lists them as attention and RNN. The page
-docs/algorithm/comparators/offline_kd.md says what of it is theirs.
+A pre-norm transformer block with one head reads the agent's own last K steps, as in the decision transformers of Tseng
+et al. (NeurIPS 2022). A GRU follows, because KD-MARL's Table III lists their students as attention and RNN.
+docs/algorithm/comparators/offline_kd.md separates their definitions from our reading of them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ EPSILON = 1e-5
 
 
 class AttentionStep(nn.Module):
-    """One agent's network for one step, as its board would run it: keys and values of the past steps are kept.
+    """One agent's network for one step, as its board runs it; its state holds keys and values of past steps.
 
-    The state is the GRU's, then K - 1 keys, K - 1 values, and for each of these steps whether it has been.
+    The state is the GRU's, then K - 1 keys and K - 1 values. Then a flag for each of these steps, 1 where it was taken.
 
     Args:
         d_in: number of inputs.
@@ -55,18 +55,18 @@ class AttentionStep(nn.Module):
         self.relu = nn.ReLU()
 
     def init_hidden(self) -> Tensor:
-        """Returns: zeros of shape (1, state)."""
+        """Return the state before the first step: zeros ``(1, state)``, float32."""
         return self.fc1.weight.new_zeros(1, state_size(self.width, self.past + 1))
 
     def forward(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Run one step.
 
         Args:
-            inputs: (rows, d_in).
-            hidden: (rows, state), the state before the step.
+            inputs: ``(rows, d_in)`` float32.
+            hidden: ``(rows, state)`` float32, the state before the step.
 
         Returns:
-            logits (rows, n_actions) and the state after the step (rows, state).
+            Logits ``(rows, n_actions)`` and the state after the step ``(rows, state)``.
         """
         memory, keys, values, been = _split(hidden, self.width, self.past)
         tokens = self.relu(self.fc1(inputs))
@@ -74,7 +74,7 @@ class AttentionStep(nn.Module):
         keys, values = torch.cat([keys, key.unsqueeze(1)], 1), torch.cat([values, value.unsqueeze(1)], 1)
         been = torch.cat([been, been.new_ones(len(been), 1)], 1)
         scores = torch.matmul(query.unsqueeze(1), keys.transpose(1, 2)).squeeze(1)
-        # Of equal rank: ptflops counts an addition that has to be broadcast in another way.
+        # `unsqueeze`, because ptflops counts an addition of tensors of different rank differently.
         scores = torch.add(torch.mul(scores, self.width**-0.5), self.bias.unsqueeze(0))
         weights = F.softmax(scores.masked_fill(been == 0, UNSEEN), dim=-1)
         read = torch.matmul(weights.unsqueeze(1), values).squeeze(1)
@@ -117,11 +117,19 @@ class AttentionGroup(WidthGroup):
 
     @property
     def state_size(self) -> int:
-        """The GRU's state, and the keys, values and flags of the past steps."""
+        """Size of the state of one agent: the GRU's state, and the keys, values and flags of the past steps."""
         return state_size(self.width, self.window)
 
     def context(self, aligned: Tensor, time: int) -> Tensor:
-        """The block's output along whole episodes; see the module."""
+        """Compute the transformer block's output along whole episodes; see the module.
+
+        Args:
+            aligned: ``(members, time * batch, width)`` float32, time first.
+            time: steps of the longest episode.
+
+        Returns:
+            ``(members, time * batch, width)``.
+        """
         members, rows, width = aligned.shape
         batch = rows // time
         query, key, value = self._projected(aligned)
@@ -135,7 +143,7 @@ class AttentionGroup(WidthGroup):
         return self._block(aligned, read)
 
     def step(self, obs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One step from the keys and values of the past ones; see `WidthGroup.step`."""
+        """Run one step from the keys and values of the past ones; see `WidthGroup.step`."""
         members, batch = state.shape[:2]
         past, width = self.window - 1, self.width
         memory, keys, values, been = _split(state.flatten(0, 1), width, past)
@@ -153,12 +161,12 @@ class AttentionGroup(WidthGroup):
         return self.decide(memory), following.view(members, batch, -1)
 
     def _projected(self, aligned: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys and values, each ``(members, rows, width)``."""
+        """Compute queries, keys and values, each ``(members, rows, width)``."""
         normed = self._normed(aligned, self.norm1_weight, self.norm1_bias)
         return self._linear("qkv", normed).chunk(3, dim=-1)
 
     def _block(self, aligned: Tensor, read: Tensor) -> Tensor:
-        """The residual sums around attention and feed-forward layer."""
+        """Add attention and feed-forward layer to their inputs, ``(members, rows, width)``."""
         context = aligned + self._linear("out", read)
         normed = self._normed(context, self.norm2_weight, self.norm2_bias)
         return context + self._linear("ff2", torch.relu(self._linear("ff1", normed)))
@@ -172,7 +180,7 @@ class AttentionGroup(WidthGroup):
 
     @torch.no_grad()
     def extract(self, row: int) -> AttentionStep:
-        """A copy of one member's network on its own."""
+        """Copy one member's network into a network of its own."""
         chosen = int(self.set_of[row])
         network = AttentionStep(self.input_sizes[row], self.width, self.head_weight.shape[-1], self.window)
         self.copy_body(network, row)
@@ -189,10 +197,10 @@ class AttentionGroup(WidthGroup):
 
 
 def check_window(window: object) -> None:
-    """Refuse what is no window.
+    """Refuse an ``attention_window`` that is not a positive whole number of steps.
 
     Raises:
-        UserError: it is not a positive whole number of steps.
+        UserError: ``window`` is not a positive whole number.
     """
     if type(window) is not int or window < 1:
         raise UserError(f"attention_window is {window!r}: expected a number of steps of at least 1")
@@ -212,7 +220,7 @@ class AttentionStudent(HeteroStudent):
         """Build the networks; ``window`` is K in steps, the other arguments are those of `HeteroStudent`.
 
         Raises:
-            UserError: an unknown sharing, or a window that is none.
+            UserError: an unknown sharing, or an impossible window.
         """
         check_window(window)
         self.window = window
@@ -221,21 +229,24 @@ class AttentionStudent(HeteroStudent):
     def make_group(
         self, width: int, members: Sequence[int], visible: Sequence[Sequence[int]], sets: Sequence[int]
     ) -> WidthGroup:
-        """The networks of the agents of one width."""
+        """Build the networks of the agents of one width; arguments as for `HeteroStudent.make_group`."""
         return AttentionGroup(width, members, visible, sets, self.n_actions, self.window)
 
 
 def state_size(width: int, window: int) -> int:
-    """Numbers that an agent of this width carries from step to step with attention over ``window`` steps."""
+    """Count the numbers that an agent of this width carries between steps with attention over ``window`` steps."""
     return width + (window - 1) * (2 * width + 1)
 
 
 def _split(state: Tensor, width: int, past: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """GRU state ``(rows, width)``, keys and values ``(rows, past, width)``, flags ``(rows, past)``."""
+    """Split a state ``(rows, state)`` into its parts.
+
+    GRU state ``(rows, width)``, keys and values ``(rows, past, width)``, flags ``(rows, past)``.
+    """
     memory, keys, values, been = state.split([width, past * width, past * width, past], dim=-1)
     return memory, keys.unflatten(-1, (past, width)), values.unflatten(-1, (past, width)), been
 
 
 def _joined(memory: Tensor, keys: Tensor, values: Tensor, been: Tensor) -> Tensor:
-    """The inverse of `_split`."""
+    """Invert `_split`."""
     return torch.cat([memory, keys.flatten(1), values.flatten(1), been], dim=-1)

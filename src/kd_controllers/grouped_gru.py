@@ -1,8 +1,8 @@
 """A GRU over whole sequences for several agents with weights of their own, forward and backward written out.
 
-Small recurrent networks on a CPU cost bookkeeping, not arithmetic: autograd over a loop of small operations records
-every one of them. Here the whole sequence is one operation with a backward pass of its own, which leaves to the loop
-only what depends on the step before; everything else, the gradient of the weights included, is one batched product.
+In small recurrent networks on a CPU, bookkeeping costs more than arithmetic: autograd over a loop records every small
+operation. Here the whole sequence is one operation with its own backward pass. The loop computes only what depends on
+the step before. Everything else, including the gradient of the weights, is one batched product.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ def grouped_gru(from_input: Tensor, weight: Tensor, bias: Tensor, start: Tensor)
         n = tanh(x_n + r (h U_n + b_n)),   h' = (1 - z) n + z h
 
     Args:
-        from_input: x, the input's part of the gates, ``(time, k, batch, 3 width)`` in the order r, z, n.
-        weight: U, ``(k, width, 3 width)``.
-        bias: b, ``(k, 1, 3 width)``.
-        start: h before the first step, ``(k, batch, width)``.
+        from_input: x, the input's part of the gates, ``(time, k, batch, 3 width)`` float32 in the order r, z, n.
+        weight: U, ``(k, width, 3 width)`` float32.
+        bias: b, ``(k, 1, 3 width)`` float32.
+        start: h before the first step, ``(k, batch, width)`` float32.
 
     Returns:
-        h after every step, ``(time, k, batch, width)``.
+        h after every step, ``(time, k, batch, width)`` float32.
     """
     states: Tensor = _GroupedGRU.apply(from_input, weight, bias, start)
     return states
@@ -59,7 +59,7 @@ class _GroupedGRU(torch.autograd.Function):
         time, k, batch, width = states.shape
         reset, update = gates[..., :width], gates[..., width:]
         before = torch.cat([start.unsqueeze(0), states[:-1]])
-        # Local slopes, for all steps at once: of h' in the arguments of tanh and of z, and of tanh's in that of r.
+        # Local derivatives for all steps: of h' by the arguments of tanh and of z, and of tanh's argument by that of r.
         to_candidate = (1 - update) * (1 - candidates.square())
         to_update = (before - candidates) * update * (1 - update)
         to_reset = past_candidates * reset * (1 - reset)

@@ -22,14 +22,14 @@ from kd_core.errors import UserError
 class HeteroMAC(PolicyMAC):
     """EPyMARL controller around :class:`HeteroStudent`.
 
-    With ``mask_at: controller`` the environment shows everything and this controller hides, for each episode, what the
-    mask hides; with ``mask_at: environment`` the observations arrive masked. Both choose the same actions.
+    With ``mask_at: controller`` the environment gives full observations, and this controller hides what each episode's
+    mask hides. With ``mask_at: environment`` the observations arrive masked. Both choose the same actions.
 
     Attributes:
-        mask: who sees what.
-        visible: what the episodes being played may see, float32 ``(batch, agents, features)``, or None where the
-            mask is the same in every episode or the environment draws it.
-        budgets: what each agent's board leaves it, or None where the run has no ``budget``.
+        mask: the features that each agent sees.
+        visible: the masks of the episodes being played, float32 ``(batch, agents, features)``, 1 where visible. None
+            where the mask is the same in every episode or the environment draws it.
+        budgets: each agent's budget on its board, or None where the run has no ``budget``.
     """
 
     agent: HeteroStudent
@@ -48,14 +48,14 @@ class HeteroMAC(PolicyMAC):
         self._episode = -1
 
     def initial_hidden(self, batch_size: int) -> Tensor:
-        """Zeros ``(batch, agents, state_size)``."""
+        """Return zeros ``(batch, agents, state_size)``, float32."""
         return torch.zeros(batch_size, self.n_agents, self.agent.state_size, device=self._device)
 
     def init_hidden(self, batch_size: int) -> None:
-        """Begin a block of episodes: forget the past and, where this controller masks, draw their masks.
+        """Begin a block of episodes: reset the recurrent state and, where this controller masks, draw masks.
 
-        Row i of the block is the environment that the host seeds with ``seed + i``, so the draw is the one that
-        ``MaskedEnv`` makes there.
+        Row i of the block is the environment that the host seeds with ``seed + i``. So the masks are those that
+        ``MaskedEnv`` draws there.
         """
         super().init_hidden(batch_size)
         if self.masks_here and self.mask.draw_per_episode:
@@ -65,7 +65,7 @@ class HeteroMAC(PolicyMAC):
             self.visible = torch.from_numpy(drawn.astype(np.float32)).to(self._device)
 
     def step(self, ep_batch: Any, t: int, hidden: Tensor, bs: Any) -> tuple[Tensor, Tensor]:
-        """One step of the episodes ``bs``; see :class:`PolicyMAC`."""
+        """Run one step of the episodes ``bs``; see :class:`PolicyMAC`."""
         visible = None if self.visible is None else self.visible[bs]
         obs = ep_batch["obs"][:, t : t + 1][bs]
         last_actions = None
@@ -75,12 +75,12 @@ class HeteroMAC(PolicyMAC):
         return self.agent.advance(self._seen(obs, visible, last_actions), hidden)
 
     def forward_episodes(self, ep_batch: Any, steps: int) -> Tensor:
-        """What :meth:`forward` gives at times ``0..steps-1`` from the start of the episodes, in one call.
+        """Compute the outputs of :meth:`forward` at times ``0..steps-1`` from the episodes' start, in one call.
 
-        A learner of the bundled host asks for it instead of one step at a time.
+        A learner of the bundled host calls it instead of one step at a time.
 
         Returns:
-            ``(batch, steps, agents, actions)``.
+            ``(batch, steps, agents, actions)`` float32.
         """
         last_actions = before(ep_batch["actions"][:, :steps].squeeze(-1))
         logits, _ = self.unroll(ep_batch["obs"][:, :steps], self.visible, last_actions)
@@ -90,9 +90,9 @@ class HeteroMAC(PolicyMAC):
         """Run the students along whole episodes from their start.
 
         Args:
-            obs: ``(batch, time, agents, obs_size)`` as the run's environments give it.
+            obs: ``(batch, time, agents, obs_size)`` float32, as the run's environments give it.
             visible: ``(batch, agents, features)``, the masks of the episodes, or None for the mask's own.
-            last_actions: ``(batch, time, agents)``, -1 before the first; read where this controller adds them.
+            last_actions: ``(batch, time, agents)`` int64, -1 before the first; read where this controller adds them.
 
         Returns:
             Logits ``(batch, time, agents, actions)`` and embeddings ``(batch, time, agents, max_width)``.
@@ -100,7 +100,7 @@ class HeteroMAC(PolicyMAC):
         return self.agent.unroll(self._seen(obs, visible, last_actions))
 
     def _seen(self, obs: Tensor, visible: Tensor | None, last_actions: Tensor | None) -> Tensor:
-        """What the students' networks take of observations ``(batch, time, agents, obs_size)``."""
+        """Compute the inputs of the students' networks from observations ``(batch, time, agents, obs_size)``."""
         return self.mask.shown(obs, last_actions, visible) if self.masks_here else obs
 
     def load_models(self, path: str) -> None:
@@ -123,13 +123,13 @@ class HeteroMAC(PolicyMAC):
 
 
 def student_widths(args: Any, mask: ObservationMask) -> tuple[tuple[int, ...], tuple[Budget, ...] | None]:
-    """The agents' widths and budgets from a run's namespace.
+    """Read the agents' widths and budgets from a run's namespace.
 
     With ``budget`` and ``widths=auto`` each agent is as wide as its board allows; other widths must fit.
 
     Args:
         args: ``widths``, ``budget``, ``agent``, ``limits``, ``hidden_dim`` and ``n_actions``.
-        mask: who sees what.
+        mask: the features that each agent sees.
 
     Raises:
         UserError: impossible widths, a budget that cannot be read, or an agent that does not fit its own.
@@ -141,7 +141,7 @@ def student_widths(args: Any, mask: ObservationMask) -> tuple[tuple[int, ...], t
     if not args.budget:
         return read_widths(args.widths, mask, args.limits, args.hidden_dim), None
     names = mask.layout.agent_names
-    # All that an agent may ever see, also where an episode shows less.
+    # All features that an agent may ever see, even where an episode shows fewer.
     inputs = [len(mask.indices(i)) for i in range(mask.n_agents)]
     team = read_budget(args.budget, names)
     if args.widths == "auto":
@@ -152,16 +152,16 @@ def student_widths(args: Any, mask: ObservationMask) -> tuple[tuple[int, ...], t
 
 
 def read_widths(given: Any, mask: ObservationMask, limits: str, width: int) -> tuple[int, ...]:
-    """The agents' widths from the run's keys.
+    """Read the agents' widths from the run's keys.
 
     Args:
-        given: ``widths``: None (what ``limits`` says), a number for all, one number per agent, or ``"auto"``.
-        mask: who sees what.
+        given: ``widths``: None (by ``limits``), a number for all, one number per agent, or ``"auto"``.
+        mask: the features that each agent sees.
         limits: ``fo``, ``lh`` or ``lha``.
         width: ``hidden_dim``, the common width of ``fo`` and ``lh``.
 
     Raises:
-        UserError: a wrong number of widths, or a width that is none.
+        UserError: a wrong number of widths, or a width that is not a positive whole number.
     """
     if given is None or given == "":
         check_hidden_dim(width)

@@ -20,9 +20,9 @@ class HostPolicyMAC(PolicyMAC):
         self.mac, self.agent = mac, mac.agent
 
     def initial_hidden(self, batch_size: int) -> None:
-        """The stock controller keeps its recurrent state itself."""
+        """Reset the recurrent state, which the stock controller stores itself."""
         self.mac.init_hidden(batch_size)
 
     def forward(self, ep_batch: Any, t: int, test_mode: bool = False, bs: Any = slice(None)) -> Tensor:
-        """Probabilities or values ``(rows, agents, actions)``."""
+        """Compute probabilities or values ``(rows, agents, actions)``, float32."""
         return self.mac.forward(ep_batch, t, test_mode=test_mode)[bs]

@@ -1,10 +1,10 @@
-"""Students that guess what the whole situation means for them, after PTDE (arXiv 2210.08872).
+"""Students that estimate what the whole situation means for them, after PTDE (arXiv 2210.08872).
 
     phi_i = GRU(relu(g_i(o_i)), phi_i),   z^_i = tanh(W_2 relu(W_1 phi_i)),   logits_i = head([phi_i, z^_i])
 
-z^_i is the agent's own estimate of its personalised global information z_i = tanh(W(phi_i) e(s) + b(phi_i)), which only
-training knows: W and b are given by a hyper-network from what the agent knows, e(s) is an embedding of the state.
-docs/algorithm/comparators/ptde.md says what of it is theirs.
+z^_i is the agent's own estimate of its personalised global information z_i = tanh(W(phi_i) e(s) + b(phi_i)). Only
+training knows z_i: a hyper-network computes W and b from phi_i, and e(s) is an embedding of the state.
+docs/algorithm/comparators/ptde.md separates PTDE's definitions from our reading of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kd_core.costs.flops import AgentStep
 
 
 class PersonalStep(AgentStep):
-    """One agent's network for one step, as its board would run it.
+    """One agent's network for one step, as its board runs it.
 
     Args:
         d_in: number of inputs.
@@ -42,7 +42,7 @@ class PersonalStep(AgentStep):
 
 
 class PersonalGroup(WidthGroup):
-    """All agents of one width; see `WidthGroup`. The guess belongs to the parameter set, like the GRU."""
+    """All agents of one width; see `WidthGroup`. The estimate z^ belongs to the parameter set, like the GRU."""
 
     def __init__(
         self,
@@ -62,22 +62,22 @@ class PersonalGroup(WidthGroup):
         self.guess2_bias = nn.Parameter(torch.empty(count, 1, width).uniform_(-bound, bound))
 
     def guess(self, embedding: Tensor) -> Tensor:
-        """z^ ``(members, rows, width)`` from embeddings of that shape."""
+        """Compute z^ ``(members, rows, width)`` from embeddings of that shape."""
         sets = self.set_of
         hidden = torch.relu(torch.baddbmm(self.guess1_bias[sets], embedding, self.guess1_weight[sets]))
         return torch.tanh(torch.baddbmm(self.guess2_bias[sets], hidden, self.guess2_weight[sets]))
 
     def decide(self, embedding: Tensor) -> Tensor:
-        """Logits ``(members, rows, actions)`` by the agents' own guesses."""
+        """Compute logits ``(members, rows, actions)`` with the agents' own estimates z^."""
         return self.decide_with(embedding, self.guess(embedding))
 
     def decide_with(self, embedding: Tensor, personal: Tensor) -> Tensor:
-        """Logits ``(members, rows, actions)`` given z or z^ ``(members, rows, width)``."""
+        """Compute logits ``(members, rows, actions)`` given z or z^ ``(members, rows, width)``."""
         return super().decide(torch.cat([embedding, personal], dim=-1))
 
     @torch.no_grad()
     def extract(self, row: int) -> PersonalStep:
-        """A copy of one member's network on its own."""
+        """Copy one member's network into a network of its own."""
         chosen = int(self.set_of[row])
         network = PersonalStep(self.input_sizes[row], self.width, self.head_weight.shape[-1])
         self.copy_body(network, row)
@@ -94,25 +94,25 @@ class PersonalStudent(HeteroStudent):
     def make_group(
         self, width: int, members: Sequence[int], visible: Sequence[Sequence[int]], sets: Sequence[int]
     ) -> WidthGroup:
-        """The networks of the agents of one width."""
+        """Build the networks of the agents of one width; arguments as for `HeteroStudent.make_group`."""
         return PersonalGroup(width, members, visible, sets, self.n_actions)
 
     def guess(self, embedding: Tensor) -> Tensor:
-        """The agents' own z^ from their embeddings; both ``(steps, agents, max_width)``, padded with zeros."""
+        """Compute the agents' own z^ from their embeddings, both ``(steps, agents, max_width)``, padded with zeros."""
         found = self._by_group(lambda group, own: group.guess(own), embedding)
         return torch.stack([nn.functional.pad(x, (0, self.max_width - x.shape[-1])) for x in found], dim=1)
 
     def decide_with(self, embedding: Tensor, personal: Tensor) -> Tensor:
-        """Logits ``(steps, agents, actions)`` given z: what an agent would do if it knew.
+        """Compute the logits ``(steps, agents, actions)`` that the agents would have if they knew z.
 
         Args:
-            embedding: ``(steps, agents, max_width)``.
-            personal: ``(steps, agents, max_width)``; an agent reads the first of them, as many as it is wide.
+            embedding: ``(steps, agents, max_width)`` float32.
+            personal: ``(steps, agents, max_width)`` float32; an agent reads the first ones, as many as its width.
         """
         return torch.stack(self._by_group(PersonalGroup.decide_with, embedding, personal), dim=1)
 
     def _by_group(self, function: Callable[..., Tensor], *padded: Tensor) -> list[Tensor]:
-        """``function(group, its members' rows of each argument)``, by agent; each ``(steps, out)``."""
+        """Apply ``function(group, its members' rows of each argument)``; return ``(steps, out)`` for each agent."""
         found: dict[int, Tensor] = {}
         for group in self.groups:
             rows = [x[:, group.members, : group.width].transpose(0, 1) for x in padded]

@@ -1,4 +1,4 @@
-"""The part of a controller that is the same for teacher and student: EPyMARL's interface around one ``unroll``."""
+"""The part of a controller that teacher and student share: EPyMARL's interface around one ``unroll``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ UNAVAILABLE_LOGIT = -1e10
 
 
 def check_hidden_dim(value: Any) -> None:
-    """Refuse a ``hidden_dim`` that is no number of units.
+    """Refuse a ``hidden_dim`` that is not a positive whole number of units.
 
     Raises:
-        UserError: it is not a positive whole number.
+        UserError: ``value`` is not a positive whole number.
     """
     if type(value) is not int or value < 1:
         raise UserError(f"hidden_dim is {value!r}: expected a number of units of at least 1")
@@ -47,26 +47,29 @@ class PolicyMAC:
         self.hidden_states: Any = None
 
     def initial_hidden(self, batch_size: int) -> Any:
-        """The recurrent state before the first step of ``batch_size`` episodes."""
+        """Return the recurrent state before the first step of ``batch_size`` episodes."""
         raise NotImplementedError
 
     def step(self, ep_batch: Any, t: int, hidden: Any, bs: Any) -> tuple[Tensor, Any]:
-        """Outputs ``(rows, agents, actions)`` at time ``t`` (logits or values) and the next recurrent state.
+        """Compute outputs (logits or values) at time ``t`` and the next recurrent state.
 
         Args:
             ep_batch: the host's batch.
             t: step of the episodes.
             hidden: recurrent state of the episodes ``bs``.
-            bs: which episodes: ``slice(None)`` or a list of rows.
+            bs: the episodes: ``slice(None)`` or a list of rows.
+
+        Returns:
+            Outputs ``(rows, agents, actions)`` float32, and the state, as `initial_hidden` returns it.
         """
         raise NotImplementedError
 
     def init_hidden(self, batch_size: int) -> None:
-        """Forget the past: called by the host before each block of episodes."""
+        """Reset the recurrent state; the host calls this before each block of episodes."""
         self.hidden_states = self.initial_hidden(batch_size)
 
     def forward(self, ep_batch: Any, t: int, test_mode: bool = False, bs: Any = slice(None)) -> Tensor:
-        """Action probabilities (``agent_output_type: pi_logits``) or values at time ``t``.
+        """Compute action probabilities (``agent_output_type: pi_logits``) or values at time ``t``.
 
         Returns:
             ``(rows, agents, actions)`` float32 of the episodes ``bs``. Unavailable actions have probability 0; a row
@@ -81,11 +84,14 @@ class PolicyMAC:
         return self.outputs(outputs, ep_batch["avail_actions"][:, t][bs])
 
     def outputs(self, raw: Tensor, available: Tensor) -> Tensor:
-        """Probabilities from a policy's logits; values as they are.
+        """Convert a policy's logits to probabilities; values are returned unchanged.
 
         Args:
-            raw: ``(..., actions)``.
+            raw: ``(..., actions)`` float32.
             available: ``(..., actions)``, 1 where the action is available.
+
+        Returns:
+            ``(..., actions)`` float32.
         """
         if self.agent_output_type != "pi_logits":
             return raw
@@ -100,7 +106,7 @@ class PolicyMAC:
         bs: Any = slice(None),
         test_mode: bool = False,
     ) -> Tensor:
-        """Actions of the episodes ``bs``, long ``(len(bs), agents)``; their recurrent states advance."""
+        """Choose actions of the episodes ``bs``, int64 ``(len(bs), agents)``, and advance their recurrent states."""
         outputs = self.forward(ep_batch, t_ep, test_mode=test_mode, bs=bs)
         available = ep_batch["avail_actions"][:, t_ep][bs]
         if test_mode and self.greedy and self.agent_output_type == "pi_logits":
@@ -108,7 +114,7 @@ class PolicyMAC:
         return self.action_selector.select_action(outputs, available, t_env, test_mode=test_mode)
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The network's parameters."""
+        """Return the network's parameters."""
         return self.agent.parameters()
 
     def load_state(self, other_mac: PolicyMAC) -> None:

@@ -1,4 +1,4 @@
-"""The random policy: what the scores of teacher and student are measured from."""
+"""The random policy, whose score is the zero of normalised scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kd_controllers.policy_mac import PolicyMAC
 
 
 class RandomMAC(PolicyMAC):
-    """Every available action with the same probability."""
+    """Controller that plays every available action with the same probability."""
 
     def __init__(self, args: Any) -> None:
         uniform = {"agent_output_type": "pi_logits", "action_selector": "soft_policies", "test_greedy": False}
@@ -20,8 +20,8 @@ class RandomMAC(PolicyMAC):
         self.agent = nn.Identity()
 
     def initial_hidden(self, batch_size: int) -> None:
-        """It remembers nothing."""
+        """Return None: the policy has no state."""
 
     def step(self, ep_batch: Any, t: int, hidden: None, bs: Any) -> tuple[Tensor, None]:
-        """Equal logits ``(rows, agents, actions)``."""
+        """Return equal logits ``(rows, agents, actions)``, float32."""
         return torch.zeros_like(ep_batch["avail_actions"][:, t][bs], dtype=torch.float32), None

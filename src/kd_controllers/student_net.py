@@ -1,12 +1,12 @@
-"""The students' networks: for each agent an aligner g_i, a GRU and a policy head, agents of equal width in one batch.
+"""The students' networks: for each agent an aligner g_i, a GRU and a policy head.
 
     o^_i = relu(g_i(o_S,i)),   phi_i = GRU(o^_i, phi_i),   logits_i = head(phi_i)
 
-g_i is the linear map from the d_S,i features that agent i sees to its width (decision 9). It takes the place of the
-student's first layer: two linear maps in a row would be one.
+g_i is the linear map from the d_S,i features that agent i sees to its width (decision 9). It replaces the student's
+first layer, since two linear maps in a row are one. Agents of equal width are computed in one batch.
 
-A comparator whose network differs (``attention_net``, ``personal_net``) subclasses `WidthGroup` with what it puts
-between aligner and GRU, or behind the GRU, and `HeteroStudent` with that group.
+A comparator with another network (``attention_net``, ``personal_net``) subclasses `WidthGroup` with its additional
+layers, between aligner and GRU or behind the GRU. It also subclasses `HeteroStudent` with that group.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class WidthGroup(nn.Module):
         self._reset()
 
     def _reset(self) -> None:
-        """PyTorch's own initialisation of ``Linear`` and ``GRUCell``: uniform within 1 / sqrt(inputs)."""
+        """Draw initial weights as PyTorch does for ``Linear`` and ``GRUCell``: uniform within 1 / sqrt(inputs)."""
         with torch.no_grad():
             for row, size in enumerate(self.input_sizes):
                 bound = 1.0 / math.sqrt(size)
@@ -107,7 +107,7 @@ class WidthGroup(nn.Module):
 
         Args:
             obs: ``(batch, time, agents, features)`` of all agents, float32.
-            hidden: ``(members, batch, width)``, or None for the start of an episode.
+            hidden: ``(members, batch, width)`` float32, or None for the start of an episode.
 
         Returns:
             Logits ``(members, batch, time, actions)`` and embeddings ``(members, batch, time, width)``.
@@ -118,11 +118,11 @@ class WidthGroup(nn.Module):
         return self.decide(embedding.flatten(1, 2)).view(len(self.members), batch, time, -1), embedding
 
     def forward_packed(self, obs: Tensor, place: Tensor, batch: int, time: int) -> tuple[Tensor, Tensor]:
-        """Run whole sequences of different lengths from their start, with padding for the recurrent part alone.
+        """Run whole sequences of different lengths from their start; only the recurrent part is padded.
 
         Args:
             obs: ``(steps, agents, features)`` of all agents, float32.
-            place: where each step belongs among the ``time * batch`` of the padded sequences, time first.
+            place: index of each step in the ``time * batch`` padded steps, time first; int64 ``(steps,)``.
             batch: number of sequences.
             time: steps of the longest.
 
@@ -140,7 +140,7 @@ class WidthGroup(nn.Module):
 
         Args:
             obs: ``(batch, 1, agents, features)`` of all agents, float32.
-            state: ``(members, batch, state_size)``, zeros at the start of an episode.
+            state: ``(members, batch, state_size)`` float32, zeros at the start of an episode.
 
         Returns:
             Logits ``(members, batch, actions)`` and the next state.
@@ -149,21 +149,30 @@ class WidthGroup(nn.Module):
         return logits[:, :, 0], embedding[:, :, 0]
 
     def align(self, obs: Tensor) -> Tensor:
-        """relu(g_i(o_i)) of ``(rows, agents, features)``: ``(members, rows, width)``."""
+        """Compute relu(g_i(o_i)) ``(members, rows, width)`` from observations ``(rows, agents, features)``, float32."""
         mine = obs if self.members == list(range(obs.shape[1])) else obs[:, self.members]
         seen = mine.gather(-1, self.inputs.expand(len(obs), -1, -1))
         if self.has_padding:
-            # Not a product: the padding reads some feature, and a hidden NaN must not get through.
+            # Not a product: the padding reads some feature, and a hidden NaN would remain NaN.
             seen = seen.masked_fill_(self.absent, 0.0)
         return torch.relu(torch.baddbmm(self.aligner_bias, seen.transpose(0, 1), self.aligner_weight))
 
     def context(self, aligned: Tensor, time: int) -> Tensor:
-        """What the GRU reads of an episode's aligned observations, in their shape: here themselves."""
+        """Return the GRU's inputs for an episode's aligned observations, in their shape: here unchanged."""
         del time
         return aligned
 
     def recur(self, rows: Tensor, time: int, hidden: Tensor | None) -> Tensor:
-        """The GRU's states ``(members, batch, time, width)`` along rows ``(members, time * batch, width)``."""
+        """Run the GRU along rows ``(members, time * batch, width)``.
+
+        Args:
+            rows: float32, time first.
+            time: steps of each sequence.
+            hidden: ``(members, batch, width)``, or None for the start of an episode.
+
+        Returns:
+            Its states ``(members, batch, time, width)``.
+        """
         width, sets = self.width, self.set_of
         batch = rows.shape[1] // time
         from_input = torch.baddbmm(self.bias_ih[sets], rows, self.weight_ih[sets])
@@ -173,12 +182,12 @@ class WidthGroup(nn.Module):
         return states.permute(1, 2, 0, 3)
 
     def decide(self, embedding: Tensor) -> Tensor:
-        """Logits ``(members, rows, actions)`` from embeddings ``(members, rows, width)``."""
+        """Compute logits ``(members, rows, actions)`` from embeddings ``(members, rows, width)``."""
         return torch.baddbmm(self.head_bias[self.set_of], embedding, self.head_weight[self.set_of])
 
     @torch.no_grad()
     def extract(self, row: int) -> nn.Module:
-        """A copy of one member's network on its own."""
+        """Copy one member's network into a network of its own."""
         network = AgentStep(self.input_sizes[row], self.width, self.head_weight.shape[-1])
         self.copy_body(network, row)
         return network
@@ -216,8 +225,8 @@ class HeteroStudent(nn.Module):
             widths: hidden units of each agent.
             visible: for each agent the indices of the features it takes as inputs.
             n_actions: size of the action space.
-            sharing: which agents share the GRU and the head: ``none``; ``group``, those of equal width that see the
-                same features; ``all``, those of equal width. Aligners are never shared.
+            sharing: the agents that share the GRU and the head: ``none``; ``group``: of equal width and with the same
+                visible features; ``all``: of equal width. Aligners are never shared.
 
         Raises:
             UserError: an unknown sharing.
@@ -242,7 +251,7 @@ class HeteroStudent(nn.Module):
     def make_group(
         self, width: int, members: Sequence[int], visible: Sequence[Sequence[int]], sets: Sequence[int]
     ) -> WidthGroup:
-        """The networks of the agents of one width; arguments as for `WidthGroup`."""
+        """Build the networks of the agents of one width; arguments as for `WidthGroup`."""
         return WidthGroup(width, members, visible, sets, self.n_actions)
 
     def unroll(self, obs: Tensor) -> tuple[Tensor, Tensor]:
@@ -265,8 +274,8 @@ class HeteroStudent(nn.Module):
         """Run every agent along whole episodes of different lengths, from their start.
 
         Args:
-            obs: ``(steps, agents, features)``, the episodes one behind the other; float32. What a mask that is the same
-                in every episode hides is not read; what a drawn one hides is zero.
+            obs: ``(steps, agents, features)`` float32, one episode after the other. Features hidden by a fixed mask are
+                not read; features hidden by a drawn mask are zero.
             length: steps of each episode, int64 ``(episodes,)``.
 
         Returns:
@@ -287,7 +296,7 @@ class HeteroStudent(nn.Module):
 
         Args:
             obs: ``(batch, 1, agents, features)``, hidden features zero; float32.
-            state: ``(batch, agents, state_size)``, zeros at the start of an episode.
+            state: ``(batch, agents, state_size)`` float32, zeros at the start of an episode.
 
         Returns:
             Logits ``(batch, agents, actions)`` and the next state.
@@ -301,11 +310,15 @@ class HeteroStudent(nn.Module):
         return self._by_agent(logits).transpose(0, 1), self._by_agent(states).transpose(0, 1)
 
     def _by_agent(self, parts: Sequence[Tensor]) -> Tensor:
-        """The groups' results, members first, in the order of the agents."""
+        """Join the groups' results, members first, in the order of the agents."""
         return parts[0] if len(parts) == 1 else torch.cat(list(parts))[self._agent_order]
 
     def agent_network(self, agent: int) -> nn.Module:
-        """A copy of one agent's network as its board runs it: the parameters it needs and no others."""
+        """Copy one agent's network as its board runs it: the parameters it needs and no others.
+
+        Raises:
+            IndexError: there is no such agent.
+        """
         for group in self.groups:
             if agent in group.members:
                 return group.extract(group.members.index(agent))
@@ -313,6 +326,6 @@ class HeteroStudent(nn.Module):
 
 
 def _widened(values: Tensor, size: int) -> Tensor:
-    """With zeros behind the last axis up to ``size``."""
+    """Pad the last axis with zeros up to ``size``."""
     missing = size - values.shape[-1]
     return nn.functional.pad(values, (0, missing)) if missing else values

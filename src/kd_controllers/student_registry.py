@@ -26,10 +26,10 @@ def check_agent(args: Any) -> None:
     """Refuse an unknown kind of student, or an impossible setting of it.
 
     Args:
-        args: the run's namespace: ``agent``, and what that kind of network reads.
+        args: the run's namespace: ``agent``, and the keys of that kind of network.
 
     Raises:
-        UserError: ``agent`` is none of ``STUDENTS``, or a window of attention is none.
+        UserError: ``agent`` is not in ``STUDENTS``, or its ``attention_window`` is impossible.
     """
     if args.agent not in STUDENTS:
         raise UserError(f"agent '{args.agent}' is no student's network; {nearest(args.agent, STUDENTS)}")
@@ -41,7 +41,7 @@ def make_student(args: Any, widths: Sequence[int], visible: Sights) -> HeteroStu
     """Build the students of a run.
 
     Args:
-        args: the run's namespace: ``agent``, ``n_actions``, ``sharing`` and what that kind of network reads.
+        args: the run's namespace: ``agent``, ``n_actions``, ``sharing`` and the keys of that kind of network.
         widths: hidden units of each agent.
         visible: for each agent the indices of the features it takes as inputs.
 

@@ -1,4 +1,4 @@
-"""The teacher's controller: one recurrent network, shared by the agents, that sees everything (decision 11)."""
+"""The teacher's controller: one recurrent network, shared by the agents, on full observations (decision 11)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from kd_core.errors import UserError
 from kd_core.host import get_host
 
 TEACHER_INPUTS = ("obs", "state", "obs+state")
-# More groups compute less padding in smaller products.
+# Groups of episodes of similar length: more groups compute less padding, but in smaller products.
 RAGGED_GROUPS = 6
 
 
 @dataclass(frozen=True)
 class TeacherSizes:
-    """What fixes the shape of a teacher's policy network."""
+    """Sizes and options that fix the shape of a teacher's policy network.
+
+    Raises:
+        UserError: an unknown ``teacher_input``.
+    """
 
     n_agents: int
     n_actions: int
@@ -46,7 +50,7 @@ class TeacherSizes:
         return size + (self.n_agents if self.obs_agent_id else 0)
 
     def build(self) -> nn.Module:
-        """A fresh policy network: the host's ``rnn`` agent, so that ``agent.th`` has EPyMARL's names."""
+        """Build a network with random weights: the host's ``rnn`` agent, so ``agent.th`` has EPyMARL's names."""
         options = SimpleNamespace(hidden_dim=self.hidden_dim, use_rnn=self.use_rnn, n_actions=self.n_actions)
         return get_host().agents["rnn"](self.input_size, options)
 
@@ -55,7 +59,7 @@ class TeacherSizes:
 
         Args:
             steps: ``obs`` ``(batch, time, agents, obs_size)`` and, if used, ``state`` ``(batch, time, state_size)``.
-            previous_actions: one-hot actions of the step before ``(batch, time, agents, n_actions)``, zeros at the
+            previous_actions: one-hot actions of the step before, ``(batch, time, agents, n_actions)``, zeros at the
                 start of an episode; unused unless ``obs_last_action``.
 
         Returns:
@@ -103,16 +107,16 @@ def unroll(agent: Any, inputs: Tensor, hidden: Tensor | None = None) -> tuple[Te
 def unroll_ragged(
     agent: Any, inputs: Tensor, length: Tensor, embedding_steps: slice = slice(None)
 ) -> tuple[Tensor, Tensor]:
-    """:func:`unroll` from the start of episodes that differ in length, without computing most of their padding.
+    """Run :func:`unroll` from the start of episodes that differ in length, without most of their padding.
 
     Args:
         agent: as for :func:`unroll`.
         inputs: ``(batch, time, agents, input_size)`` float32.
         length: steps of each episode, int64 ``(batch,)``.
-        embedding_steps: the steps whose embeddings are returned. All of them are by far an update's largest tensor.
+        embedding_steps: the steps whose embeddings are returned. All embeddings would be an update's largest tensor.
 
     Returns:
-        As :func:`unroll`; zeros after an episode's end, or what the network makes of the padding there.
+        As :func:`unroll`. After an episode's end they are zeros, or the network's outputs on the padding.
     """
     batch, time, agents, _ = inputs.shape
     outputs: list[Tensor] = []
@@ -131,7 +135,7 @@ def unroll_ragged(
 
 
 class TeacherMAC(PolicyMAC):
-    """Acts with the teacher's network; used by Stage 1, by the export and by the evaluation."""
+    """Controller that acts with the teacher's network, in Stage 1, the export and the evaluation."""
 
     def __init__(self, scheme: Mapping[str, Any], groups: Any, args: Any, sizes: TeacherSizes | None = None) -> None:
         super().__init__(args)
@@ -147,16 +151,16 @@ class TeacherMAC(PolicyMAC):
             teacher_input=args.teacher_input,
         )
         self.agent = self.sizes.build()
-        # Whether it acts in bfloat16: faster, and good enough to gather experience.
+        # Acts in bfloat16 if set: faster, and precise enough to gather experience.
         self.half_precision = False
 
     def initial_hidden(self, batch_size: int) -> Tensor:
-        """Zeros ``(batch, agents, hidden_dim)``."""
+        """Return zeros ``(batch, agents, hidden_dim)``, float32."""
         device = next(self.agent.parameters()).device
         return torch.zeros(batch_size, self.n_agents, self.sizes.hidden_dim, device=device)
 
     def step(self, ep_batch: Any, t: int, hidden: Tensor, bs: Any) -> tuple[Tensor, Tensor]:
-        """One step of the episodes ``bs``; see :class:`PolicyMAC`."""
+        """Run one step of the episodes ``bs``; see :class:`PolicyMAC`."""
         steps = {"obs": ep_batch["obs"][:, t : t + 1][bs], "state": ep_batch["state"][:, t : t + 1][bs]}
         previous = None
         if self.sizes.obs_last_action:
@@ -167,15 +171,15 @@ class TeacherMAC(PolicyMAC):
         return logits[:, 0].float(), embedding[:, 0].float()
 
     def episode_inputs(self, steps: Mapping[str, Tensor]) -> Tensor:
-        """The network's input along whole episodes.
+        """Assemble the network's input along whole episodes.
 
         Args:
             steps: ``obs`` ``(batch, time, agents, obs_size)``, ``state`` ``(batch, time, state_size)`` and, for a
-                teacher that reads it, ``actions`` ``(batch, time, agents)``, which may lack the last step: only those
-                before it are read.
+                teacher that reads it, ``actions`` ``(batch, time, agents)``. Actions of the last step are not read and
+                may be missing.
 
         Returns:
-            ``(batch, time, agents, input_size)``.
+            ``(batch, time, agents, input_size)`` float32.
         """
         previous = None
         if self.sizes.obs_last_action:
@@ -185,5 +189,5 @@ class TeacherMAC(PolicyMAC):
         return self.sizes.inputs(steps, previous)
 
     def unroll_inputs(self, inputs: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits and embeddings from what :meth:`episode_inputs` has assembled; shapes as for `unroll`."""
+        """Compute logits and embeddings from the inputs of :meth:`episode_inputs`; shapes as for `unroll`."""
         return unroll(self.agent, inputs, hidden)

@@ -1,4 +1,4 @@
-"""From the host's ``EpisodeBatch`` to plain tensors whose every step really happened."""
+"""Conversion of the host's ``EpisodeBatch`` to plain tensors that mark exactly the steps that were taken."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ class Episodes:
 
 
 def from_host(batch: Any) -> Episodes:
-    """Read a host's batch.
+    """Convert a host's batch to :class:`Episodes`.
+
+    ``filled`` marks the steps 0..l of an episode of l steps, so l is one less than their count. EPyMARL's own mask is
+    ``filled * (1 - terminated before)``. It would retain a step never taken after an episode cut by its time limit.
 
     ``filled`` marks the steps 0..l of an episode of l steps, so l is one less than their count. EPyMARL's own mask
     (``filled * (1 - terminated before)``) would keep a step never taken after an episode cut by its time limit.

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class BestWeights:
-    """The best test so far, a tuple that is compared, when it was reached, and the weights that reached it."""
+    """The best test so far: its value, a tuple that is compared; its step; and the weights that reached it."""
 
     def __init__(self) -> None:
         self.value: tuple[float, ...] = (float("-inf"), float("-inf"))
@@ -15,7 +15,7 @@ class BestWeights:
         self._last_step = -1
 
     def offer(self, step: int, value: tuple[float, ...], weights: Any) -> None:
-        """Record the test at ``step``; ``weights()`` is called only if it is the best."""
+        """Compare the test at ``step`` with the best so far; ``weights()`` is called only if it is better."""
         if step == self._last_step:
             return
         self._last_step = step

@@ -14,19 +14,22 @@ from kd_core.errors import UserError
 from kd_core.host import get_host
 
 CRITIC_TYPES = ("cv_critic", "ac_critic")
-# States whose values are computed in one call where no gradient is needed: enough for fast products, few enough that
-# what lies between the layers is in memory that is used again, which costs less than fresh memory does.
+# States evaluated in one call where no gradient is needed. More make the products faster, but the activations would
+# no longer fit into memory that is reused from call to call.
 STATES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
 class CriticSizes:
-    """What fixes the shape of a critic that EPyMARL can save as ``critic.th``.
+    """Sizes and options that fix the shape of a critic that EPyMARL can save as ``critic.th``.
 
     Attributes:
         critic_type: ``cv_critic`` reads the state, ``ac_critic`` the agent's own observation.
         obs_individual_obs: whether ``cv_critic`` also reads all agents' observations.
         obs_last_action: whether ``cv_critic`` also reads all agents' previous actions.
+
+    Raises:
+        UserError: an unknown ``critic_type``.
     """
 
     critic_type: str
@@ -43,7 +46,7 @@ class CriticSizes:
             raise UserError(f"critic_type is '{self.critic_type}': a teacher needs one of {', '.join(CRITIC_TYPES)}")
 
     def build(self) -> nn.Module:
-        """A fresh critic from the host's registry."""
+        """Build a critic with random weights from the host's registry."""
         scheme = {
             "state": {"vshape": self.state_size},
             "obs": {"vshape": self.obs_size},
@@ -59,15 +62,14 @@ class CriticSizes:
         return get_host().critics[self.critic_type](scheme, options)
 
     def inputs(self, steps: Mapping[str, Tensor]) -> Tensor:
-        """Assemble the critic's input.
+        """Assemble the critic's input, without the agents' identities, which :func:`evaluate` adds.
 
         Args:
             steps: ``state`` ``(batch, time, state_size)``, ``obs`` ``(batch, time, agents, obs_size)`` and, with
                 ``obs_last_action``, ``actions`` ``(batch, time - 1 or more, agents)``.
 
         Returns:
-            ``(batch, time, 1 or agents, input)`` float32, in EPyMARL's order but without the agents' identities, which
-            :func:`evaluate` adds: what the agents share is there once.
+            ``(batch, time, 1 or agents, input)`` float32, in EPyMARL's order. What the agents share is there once.
         """
         state = steps["state"]
         shared: list[Tensor] = []
@@ -83,7 +85,7 @@ class CriticSizes:
 
 
 def evaluate(critic: Any, inputs: Tensor) -> Tensor:
-    """V for every step and agent, in the unit the critic was trained in.
+    """Compute V for every step and agent, in the unit in which the critic was trained.
 
     Args:
         critic: MLP with ``fc1``, ``fc2``, ``fc3``; the last inputs of ``fc1`` are the agent's identity.
@@ -94,23 +96,23 @@ def evaluate(critic: Any, inputs: Tensor) -> Tensor:
     """
     known = inputs.shape[-1]
     weight = critic.fc1.weight
-    # What the agents share goes through the first layer once; an identity only picks a column of its weights. Made
-    # contiguous, or the sum takes over the columns' strides, with which the next layer is nine times slower.
+    # What the agents share goes through the first layer once; an identity only picks a column of its weights. Without
+    # `contiguous` the sum has the columns' strides, which make the next layer nine times slower.
     first = nn.functional.linear(inputs, weight[:, :known], critic.fc1.bias) + weight[:, known:].T.contiguous()
     hidden = torch.relu(critic.fc2(torch.relu(first)))
     return critic.fc3(hidden).squeeze(-1)
 
 
 def evaluate_where(critic: Any, inputs: Tensor, where: Tensor) -> Tensor:
-    """:func:`evaluate` at some steps only, 0 at the others; a few states at a time.
+    """Compute :func:`evaluate` at some steps only, a few states at a time; the other steps get 0.
 
     Args:
         critic: as for :func:`evaluate`.
-        inputs: ``(batch, time, 1 or agents, input)``.
-        where: which steps, bool ``(batch, time)``.
+        inputs: ``(batch, time, 1 or agents, input)`` float32.
+        where: the steps to evaluate, bool ``(batch, time)``.
 
     Returns:
-        ``(batch, time, agents)``.
+        ``(batch, time, agents)`` float32.
     """
     some = torch.cat([evaluate(critic, part) for part in inputs[where].split(STATES_AT_ONCE)])
     value = some.new_zeros(*where.shape, some.shape[-1])

@@ -1,8 +1,8 @@
-"""The terms that other distillation methods have and KD-MARL has not, and the networks that only their training needs.
+"""Loss terms of other distillation methods, and the networks that only their training needs.
 
-Tseng et al. (NeurIPS 2022) bring the student's features to the teacher's; PTDE (arXiv 2210.08872) teaches each agent
-what the global state means for it. docs/algorithm/comparators says what is theirs and what is ours.
-As in ``losses.py`` each function is pure and returns one value per step and agent.
+Tseng et al. (NeurIPS 2022) bring the student's features to the teacher's. PTDE (arXiv 2210.08872) teaches each agent
+what the global state means for it. docs/algorithm/comparators separates their definitions from our reading of them. As in
+``losses.py`` each function is pure and returns one value per step and agent.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from kd_learners.objective import ObjectiveSettings
 
 
 def feature_regression(teacher_embedding: Tensor, projected: Tensor) -> Tensor:
-    """The feature term of Tseng et al.: mean over units of (phi_T - P phi_S)^2.
+    """Compute the feature term of Tseng et al.: mean over units of (phi_T - P phi_S)^2.
 
     Args:
-        teacher_embedding: phi_T, ``(steps, agents, hidden)``; detached.
+        teacher_embedding: phi_T, ``(steps, agents, hidden)`` float32; detached.
         projected: P phi_S, of the same shape.
 
     Returns:
-        ``(steps, agents)``.
+        ``(steps, agents)`` float32.
     """
     return (teacher_embedding.detach() - projected).square().mean(-1)
 
 
 def personal_regression(personal: Tensor, guess: Tensor, own: Tensor) -> Tensor:
-    """PTDE's second stage: mean over an agent's own units of (z - z^)^2.
+    """Compute the term of PTDE's second stage: mean over an agent's own units of (z - z^)^2.
 
     Args:
-        personal: z, ``(steps, agents, units)``, what the hyper-network made of the state; detached.
-        guess: z^, of the same shape, the agents' own.
+        personal: z, ``(steps, agents, units)`` float32, computed from the state by the hyper-network; detached.
+        guess: z^, of the same shape, the agents' own estimate.
         own: ``(agents, units)``, 1 where an agent has the unit: narrower agents have fewer.
 
     Returns:
-        ``(steps, agents)``.
+        ``(steps, agents)`` float32.
     """
     return ((personal.detach() - guess).square() * own).sum(-1) / own.sum(-1)
 
 
 class GlobalPersonalisation(nn.Module):
-    """PTDE's module for training: z_i = tanh(W(phi_i) e(s) + b(phi_i)), W and b by a hyper-network.
+    """PTDE's network for training: z_i = tanh(W(phi_i) e(s) + b(phi_i)), W and b by a hyper-network.
 
     Args:
         state_size: length of the environment's state.
@@ -61,18 +61,18 @@ class GlobalPersonalisation(nn.Module):
         self.weights = nn.Linear(units, units * units)
         self.bias = nn.Linear(units, units)
         with torch.no_grad():
-            # So that z starts in the range of tanh: a sum over `units` products.
+            # Each z is a sum over `units` products: this scale starts it where tanh is not saturated.
             self.weights.weight.mul_(1.0 / math.sqrt(units))
 
     def forward(self, state: Tensor, embedding: Tensor) -> Tensor:
-        """Personalise the state.
+        """Compute each agent's personalised state z.
 
         Args:
-            state: ``(steps, state_size)``.
-            embedding: phi, ``(steps, agents, units)``.
+            state: ``(steps, state_size)`` float32.
+            embedding: phi, ``(steps, agents, units)`` float32.
 
         Returns:
-            z, ``(steps, agents, units)``, between -1 and 1.
+            z, ``(steps, agents, units)`` float32, between -1 and 1.
         """
         encoded = torch.relu(self.encoder(state)).unsqueeze(-2)
         units = embedding.shape[-1]
@@ -84,15 +84,15 @@ PERSONAL_ONLY = "personal_coef and privileged_coef are for agent=personal_rnn: s
 
 
 def asks_for_personal(settings: ObjectiveSettings) -> bool:
-    """Whether a run's weights ask for the personalised terms."""
+    """Tell whether a run's weights ask for the personalised terms."""
     return settings.personal_coef != 0 or settings.privileged_coef != 0
 
 
 class ComparatorTerms(nn.Module):
-    """The comparators' terms that a run's weights ask for, with the networks that compute them; none for kd_student.
+    """The comparators' terms that a run's weights ask for, and their networks; kd_student asks for none.
 
     Attributes:
-        wanted: what they read of labelled steps beyond the rest.
+        wanted: optional fields of `LabelledSteps` that the terms read.
     """
 
     own: Tensor
@@ -107,7 +107,7 @@ class ComparatorTerms(nn.Module):
             state_size: length of the environment's state.
 
         Raises:
-            UserError: the personalised terms are asked for of students that have no such part.
+            UserError: the weights ask for personalised terms, but the students have no such part.
         """
         super().__init__()
         personal = asks_for_personal(settings)
@@ -124,16 +124,16 @@ class ComparatorTerms(nn.Module):
     def forward(
         self, batch: LabelledSteps, embedding: Tensor, agent: HeteroStudent, temperature: float
     ) -> dict[str, Tensor]:
-        """Every term asked for, averaged over the decisions that carry information.
+        """Compute every term asked for, averaged over the decisions that carry information.
 
         Args:
             batch: labelled steps.
-            embedding: the students', ``(steps, agents, max_width)``.
+            embedding: the students', ``(steps, agents, max_width)`` float32.
             agent: the students.
             temperature: tau of the soft targets.
 
         Returns:
-            Scalars by logged name: ``feature``; ``personal`` and ``privileged``; or none.
+            Scalars by logged name: ``feature``; ``personal`` and ``privileged``; empty where no term is asked for.
         """
         found = {}
         if self.feature is not None and batch.teacher_embedding is not None:

@@ -1,4 +1,4 @@
-"""Minibatches from the expert buffer, with what does not change computed once: advantages, cosines and roles."""
+"""Minibatches from the expert buffer; advantages, cosines and roles do not change, so they are computed once."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from kd_learners.labelled import LabelledSteps, Labeller
 from kd_learners.losses import acting_mask
 
 _SAMPLED_KEYS = ("obs", "avail_actions", "actions", "behaviour_log_prob", "teacher_logits", "length")
-# The buffer's name -> ours of what only some terms read.
+# Fields that only some terms read: name in the buffer -> name in LabelledSteps.
 _WANTED_KEYS = {"embedding": "teacher_embedding", "state": "state"}
 _VALUE_KEYS = ("state", "obs", "avail_actions", "actions", "reward", "terminated", "length")
 
 
 def filled_steps(part: dict[str, Tensor]) -> Tensor:
-    """Where a step was taken, float32 ``(episodes, time)``; ``part`` holds ``length`` and ``actions``."""
+    """Mark the steps that were taken, float32 ``(episodes, time)``; ``part`` holds ``length`` and ``actions``."""
     steps = torch.arange(part["actions"].shape[1])
     return (steps < part["length"].unsqueeze(1)).float()
 
 
 def shard_episodes(shard: dict[str, Tensor]) -> Episodes:
-    """A shard's tensors (docs/reference/formats/buffer.md) as :class:`Episodes`."""
+    """Convert a shard's tensors (docs/reference/formats/buffer.md) to :class:`Episodes`."""
     return Episodes(
         obs=shard["obs"],
         state=shard["state"],
@@ -41,7 +41,7 @@ def shard_episodes(shard: dict[str, Tensor]) -> Episodes:
 
 
 def fit_statistics(buffer: ExpertBuffer, teacher: FrozenTeacher) -> None:
-    """Re-estimate a foreign teacher's reward statistics from the whole buffer (decision 5)."""
+    """Estimate a foreign teacher's reward statistics from the whole buffer (decision 5)."""
     rewards, filled = [], []
     for shard in buffer.shards(("reward", "actions", "length")):
         rewards.append(shard["reward"])
@@ -50,7 +50,10 @@ def fit_statistics(buffer: ExpertBuffer, teacher: FrozenTeacher) -> None:
 
 
 def sample_embeddings(buffer: ExpertBuffer, count: int, generator: np.random.Generator) -> Tensor:
-    """About ``count`` embeddings of acting agents, float32 ``(count, hidden_dim)``, for the role centroids."""
+    """Sample about ``count`` embeddings of acting agents for the role centroids.
+
+    They are float32 ``(count, hidden_dim)``.
+    """
     per_episode = max(1, int(buffer.facts["n_agents"] * buffer.steps / buffer.episodes))
     chosen = generator.permutation(buffer.episodes)[: max(1, count // per_episode)]
     part = buffer.gather(np.sort(chosen), ("embedding", "avail_actions", "actions", "length"))
@@ -59,7 +62,7 @@ def sample_embeddings(buffer: ExpertBuffer, count: int, generator: np.random.Gen
 
 
 class ExpertData:
-    """Samples labelled episodes from an expert buffer; memory holds only what was computed from it."""
+    """Labelled episodes sampled from an expert buffer; memory holds only what was computed from it."""
 
     def __init__(self, buffer: ExpertBuffer, labeller: Labeller, mask: ObservationMask) -> None:
         self.buffer, self.labeller, self.mask = buffer, labeller, mask
@@ -76,7 +79,10 @@ class ExpertData:
         return advantages, cosines, log_roles
 
     def sample(self, count: int, generator: np.random.Generator) -> LabelledSteps:
-        """``count`` different episodes (all, if there are fewer), each under a mask of its own if masks are drawn."""
+        """Sample ``count`` different episodes, or all if there are fewer.
+
+        If masks are drawn, each episode has its own mask.
+        """
         chosen = generator.choice(self.buffer.episodes, size=min(count, self.buffer.episodes), replace=False)
         wanted = self.labeller.wanted
         extra = [key for key, name in _WANTED_KEYS.items() if name in wanted]

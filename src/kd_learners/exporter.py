@@ -1,4 +1,4 @@
-"""Stage 1b: the frozen teacher plays, and its episodes go to the expert buffer (docs/reference/formats/buffer.md)."""
+"""Stage 1b: the frozen teacher plays, and its episodes are stored in the expert buffer (docs/reference/formats/buffer.md)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kd_learners.losses import action_log_prob, masked_log_softmax
 from kd_learners.settings import check_acting, check_blocks, check_counts, read_settings
 from kd_learners.stage import RunContext, Stage
 
-# More environments than play side by side, so that a continued export may have another number of them.
+# Seeds reserved for each shard: more than environments play at once, so a continued export may have another number.
 SEEDS_OF_A_SHARD = 1000
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,9 @@ class ExportSettings:
 
 
 class BufferExporter(Stage):
-    """EPyMARL learner ``kd_buffer_export``: its ``train`` appends instead of learning.
+    """EPyMARL learner ``kd_buffer_export``: its ``train`` stores episodes instead of learning.
+
+    The controller samples from the teacher's policy. So that policy is pi_beh, and its log-probabilities are stored.
 
     The controller samples from the teacher's policy, so that policy is pi_beh, and its log-probabilities are stored.
     """
@@ -87,7 +89,7 @@ class BufferExporter(Stage):
 
     @classmethod
     def check_keys(cls, args: Any, context: RunContext) -> None:
-        """Refuse a run that stage 1b cannot do before anything is made for it.
+        """Refuse a run that stage 1b cannot do, before anything is built for it.
 
         Raises:
             UserError: the first key with an impossible value.
@@ -102,10 +104,11 @@ class BufferExporter(Stage):
 
     @classmethod
     def prepare(cls, args: Any, context: RunContext) -> RunContext:
-        """Find the teacher, and give a continued export episodes of its own.
+        """Locate the teacher, and give a continued export new seeds.
 
-        The environments of a continued export are seeded past all those that played for a shard already there, which
-        would otherwise be played again. Files count, not facts: the last shard may have lost its writer unnamed.
+        The environments of a continued export are seeded past those that played for the existing shards. Otherwise the
+        same episodes would be played again. Shards are counted by files, since facts may lack the last shard of an
+        interrupted export.
 
         Raises:
             UserError: no teacher is found.
@@ -126,7 +129,7 @@ class BufferExporter(Stage):
 
     @torch.no_grad()
     def _block(self, episodes: batches.Episodes) -> dict[str, torch.Tensor]:
-        """The shard's tensors of a block of episodes, padded to the episode limit, zero outside the episodes."""
+        """Build the shard's tensors of a block of episodes, padded to the episode limit, zero outside the episodes."""
         steps = {"obs": episodes.obs[:, :-1], "state": episodes.state[:, :-1], "actions": episodes.actions}
         logits, embedding = self.teacher.label(steps, episodes.length)
         filled = episodes.filled.unsqueeze(-1)
@@ -154,7 +157,7 @@ class BufferExporter(Stage):
         return {**whole, "length": episodes.length}
 
     def finish(self) -> None:
-        """Write the last shard."""
+        """Write the last shard and report the buffer's size."""
         self.writer.close()
         self.bar.close()
         facts = self.writer.facts
@@ -164,14 +167,22 @@ class BufferExporter(Stage):
         )
 
     def cuda(self) -> None:
-        """Refuse: labelling is cheap on the CPU, and the teacher is not moved."""
+        """Refuse a GPU: labelling is cheap on the CPU, and the teacher is not moved.
+
+        Raises:
+            UserError: always.
+        """
         raise UserError("kd_buffer_export runs on the CPU: set use_cuda=False")
 
     def save_models(self, path: str) -> None:
-        """Nothing is learnt."""
+        """Write nothing, since nothing is learnt."""
 
     def load_models(self, path: str) -> None:
-        """Refuse: an export goes on with ``resume=True``."""
+        """Refuse a checkpoint: an export continues with ``resume=True``.
+
+        Raises:
+            UserError: always.
+        """
         raise UserError("kd_export has no checkpoints: continue a buffer with resume=True")
 
 

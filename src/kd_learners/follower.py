@@ -1,10 +1,12 @@
-"""What students could make of the teacher while it still learns: their stand-in, and a price on what it cannot follow.
+"""A follower: students of one width that imitate the teacher while it learns, so that it remains imitable.
 
-A teacher that sees everything comes to depend on what its students will not see, and no distillation brings that back
-(the imitation gap). So a follower, which sees what the run's limits leave, is fitted to every block that the teacher
-plays, and the teacher pays for its distance from it (`losses.imitation_gap`). Where the follower guesses right, this
-costs nothing and moves nothing; elsewhere the teacher looks for a way to win that can be guessed. After Messikommer et
-al., arXiv 2412.09149, who put the distance into the reward.
+A teacher that sees everything comes to depend on features that its students will not see (the imitation gap).
+Distillation cannot repair that afterwards. So a follower, which sees what the run's limits leave, is fitted to every
+block of episodes that the teacher plays.
+
+The teacher's loss contains its distance from the follower (`losses.imitation_gap`). Where the follower predicts the
+teacher, the term vanishes. Elsewhere it moves the teacher towards winning actions that can be predicted. After
+Messikommer et al., arXiv 2412.09149, who put the distance into the reward.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from kd_learners.batches import Episodes
 from kd_learners.labelled import until_last_decision
 from kd_learners.losses import kl_divergence, masked_log_softmax, masked_mean
 
-# As for students, whose settings these are (kd_student.yaml).
+# The same as for students (kd_student.yaml).
 MINIBATCH_EPISODES = 64
 GRAD_NORM_CLIP = 10.0
 
@@ -30,19 +32,19 @@ class Follower:
     """Students of one width that imitate the teacher on the teacher's own episodes.
 
     Attributes:
-        network: their policies.
-        blocks: how many blocks of episodes they have been fitted to.
+        network: the students' policies.
+        blocks: number of blocks of episodes that it was fitted to.
     """
 
     def __init__(self, mask: ObservationMask, n_actions: int, width: int, lr: float, seed: int) -> None:
-        """Begin with random networks.
+        """Build random networks.
 
         Args:
-            mask: who sees what.
+            mask: the features that each agent sees.
             n_actions: size of the action space.
             width: hidden units of every student.
             lr: Adam's learning rate at the start of training.
-            seed: of the masks that are drawn, where they are drawn for each episode.
+            seed: of the masks, where they are drawn for each episode.
         """
         self.mask, self.seed, self.lr = mask, seed, lr
         visible = [mask.indices(agent) for agent in range(mask.n_agents)]
@@ -51,16 +53,16 @@ class Follower:
         self.blocks = 0
 
     def fit(self, episodes: Episodes, teacher_log_probs: Tensor, acting: Tensor, lr_share: float) -> Tensor:
-        """Imitate one block of episodes: one pass over it.
+        """Imitate one block of episodes in one pass over it.
 
         Args:
-            episodes: what the teacher played, unmasked.
-            teacher_log_probs: ``(batch, time, agents, actions)``.
+            episodes: those the teacher played, unmasked.
+            teacher_log_probs: ``(batch, time, agents, actions)`` float32.
             acting: ``(batch, time, agents)``, 1 where a decision was made.
-            lr_share: what is left of the learning rate.
+            lr_share: the share of the initial learning rate to use.
 
         Returns:
-            The follower's log-probabilities there after it, ``(batch, time, agents, actions)``, without gradient; zeros
+            The fitted follower's log-probabilities, ``(batch, time, agents, actions)`` float32, without gradient; zeros
             after an episode's last decision.
         """
         for group in self.optimiser.param_groups:
@@ -83,12 +85,12 @@ class Follower:
         return after
 
     def _log_probs(self, seen: Tensor, avail: Tensor, length: Tensor) -> Tensor:
-        """The follower's log-probabilities ``(steps, agents, actions)`` along packed episodes of these lengths."""
+        """Compute log-probabilities ``(steps, agents, actions)`` along packed episodes of these lengths."""
         logits, _ = self.network.unroll_packed(seen, length)
         return masked_log_softmax(logits, avail)
 
     def _seen(self, episodes: Episodes) -> Tensor:
-        """What the follower is given of a block, ``(batch, time, agents, features)``."""
+        """Compute the follower's inputs of a block, ``(batch, time, agents, features)``."""
         visible = None
         if self.mask.draw_per_episode:
             drawn = self.mask.sample(np.random.default_rng([self.seed, self.blocks]), len(episodes.obs))
@@ -96,11 +98,11 @@ class Follower:
         return self.mask.shown(episodes.obs[:, :-1], before(episodes.actions), visible)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that :meth:`load_state_dict` needs to go on."""
+        """Return all that :meth:`load_state_dict` needs to continue."""
         return {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(), "blocks": self.blocks}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
+        """Continue from :meth:`state_dict`."""
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.blocks = state["blocks"]

@@ -1,4 +1,4 @@
-"""The teacher after Stage 1: policy, critic and normalisers, frozen; it only ever labels."""
+"""The frozen teacher after Stage 1: its policy, critic and normalisers, which only label."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Scale:
 
 
 class FrozenTeacher:
-    """A loaded teacher.
+    """A loaded teacher, whose networks never change.
 
-    Values are in the unit in which its critic was trained: rewards are put into that unit by ``reward_scale``, and what
-    the critic says by ``value_scale``. Both are the identity for a teacher of ours, but for the value's normaliser.
+    Values are in the unit in which its critic was trained. ``reward_scale`` converts rewards to that unit,
+    ``value_scale`` the critic's outputs. For a teacher of ours both are the identity, except the value's normaliser.
 
     Attributes:
-        mac: its controller, to act with; samples, or is greedy if ``mac.greedy``.
+        mac: the controller that acts with it; it samples actions, unless ``mac.greedy`` is set.
     """
 
     def __init__(self, artifact: TeacherArtifact, args: Any) -> None:
@@ -92,10 +92,10 @@ class FrozenTeacher:
         return self.reward_scale is None
 
     def estimate_statistics(self, reward: Tensor, filled: Tensor) -> None:
-        """Re-estimate what an EPyMARL checkpoint does not store, from episodes the teacher played (decision 5).
+        """Estimate the reward statistics that an EPyMARL checkpoint does not store (decision 5).
 
         Args:
-            reward: ``(batch, time, 1 or agents)``.
+            reward: ``(batch, time, 1 or agents)`` float32, of episodes that the teacher played.
             filled: ``(batch, time, 1)``, 1 where a step was taken.
         """
         taken = reward.flatten(0, 1)[filled.flatten() > 0]
@@ -104,7 +104,7 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def label(self, steps: Mapping[str, Tensor], length: Tensor) -> tuple[Tensor, Tensor]:
-        """The teacher's opinion of every step, whoever took it.
+        """Compute the teacher's logits and embeddings of every step, even of steps that it did not play.
 
         Args:
             steps: ``obs`` ``(batch, time, agents, obs_size)``, ``state`` ``(batch, time, state_size)``, ``actions``
@@ -119,7 +119,7 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def advantages(self, episodes: Episodes, gamma: float, gae_lambda: float) -> Tensor:
-        """Eqs. 1 and 2 with the frozen critic.
+        """Compute the advantages of Eqs. 1 and 2 with the frozen critic.
 
         Returns:
             ``(batch, time, agents)`` float32, 0 outside the episodes, in the critic's unit.
@@ -133,5 +133,5 @@ class FrozenTeacher:
         return gae(residual, gamma, gae_lambda)
 
     def facts(self) -> dict[str, Any]:
-        """What another artifact records of the teacher it came from."""
+        """Return the path and hash by which another artifact names this teacher."""
         return {"path": str(self.artifact.folder), "sha256": self.artifact.sha256}

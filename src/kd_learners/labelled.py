@@ -1,4 +1,4 @@
-"""Episodes with everything Stage 2 learns from: the teacher's opinion of every step, and its advantages."""
+"""Episodes with everything that Stage 2 learns from: the teacher's outputs at every step, and its advantages."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from kd_learners.losses import acting_mask, pair_mask, pairwise_cosines, role_lo
 
 @dataclass(frozen=True)
 class LabelledSteps:
-    """The steps of whole episodes, one episode behind the other, without padding; ``pairs`` counts pairs of agents.
+    """The steps of whole episodes, one episode after the other, without padding; ``pairs`` counts pairs of agents.
 
-    An episode ends with its last decision: what follows teaches nothing.
+    Steps after an episode's last decision are left out, since they teach nothing.
 
     Attributes:
         length: steps of each episode, at least 1, int64 ``(episodes,)``.
-        obs: ``(steps, agents, features)`` float32, what the students' networks are given.
+        obs: ``(steps, agents, features)`` float32, the inputs of the students' networks.
         avail: ``(steps, agents, actions)``, 1 where available.
-        actions: ``(steps, agents)`` int64, those taken.
+        actions: ``(steps, agents)`` int64, the actions taken.
         behaviour_log_prob: ``(steps, agents)``, of the policy that took them.
         teacher_logits: ``(steps, agents, actions)``.
         teacher_cosines: ``(steps, pairs)``, cosines of the teacher's embeddings (Eq. 9).
@@ -57,7 +57,7 @@ class LabelledSteps:
 
     @staticmethod
     def of(acting: Tensor, **padded: Tensor | None) -> LabelledSteps:
-        """A copy of the steps of padded episodes.
+        """Copy the steps of padded episodes.
 
         Args:
             acting: ``(batch, time, agents)``.
@@ -68,20 +68,20 @@ class LabelledSteps:
         return LabelledSteps(length=length, **{name: x if x is None else x[chosen] for name, x in every.items()})  # type: ignore[arg-type]
 
     def episodes(self, index: Tensor) -> LabelledSteps:
-        """The episodes at these positions, int64 ``(episodes,)``."""
+        """Return the episodes at these positions, int64 ``(episodes,)``."""
         length = self.length[index]
         before = self.length.cumsum(0)[index] - length.cumsum(0)
         steps = torch.arange(int(length.sum())) + before.repeat_interleave(length)
         return replace(self.each(lambda name, x: x.index_select(0, steps)), length=length)
 
     def each(self, change: Callable[[str, Tensor], Tensor]) -> LabelledSteps:
-        """The same with every tensor of steps that is there replaced by ``change(its name, it)``."""
+        """Replace every tensor of steps that is present by ``change(its name, it)``, in a copy."""
         present = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "length"}
         return replace(self, **{name: change(name, x) for name, x in present.items() if x is not None})
 
     @staticmethod
     def join(parts: Sequence[LabelledSteps]) -> LabelledSteps:
-        """The episodes of several, in their order."""
+        """Join the episodes of several parts, in their order."""
         if len(parts) == 1:
             return parts[0]
         joined = parts[0].each(lambda name, _: torch.cat([getattr(part, name) for part in parts]))
@@ -89,14 +89,14 @@ class LabelledSteps:
 
 
 def until_last_decision(acting: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The steps of padded episodes that are worth learning from.
+    """Find the steps of padded episodes up to each episode's last decision.
 
     Args:
         acting: ``(batch, time, agents)``, 1 where an agent had a choice.
 
     Returns:
-        Steps of each episode up to its last decision, at least 1, int64 ``(batch,)``; and the index that takes these
-        steps, episode after episode, out of ``(batch, time, ...)``.
+        The number of such steps of each episode, at least 1, int64 ``(batch,)``. And the index that takes these steps,
+        episode after episode, out of ``(batch, time, ...)``.
     """
     steps = torch.arange(1, acting.shape[1] + 1)
     length = ((acting > 0).any(dim=-1) * steps).amax(dim=1).clamp(min=1)
@@ -105,12 +105,12 @@ def until_last_decision(acting: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
 
 @dataclass(frozen=True)
 class Labeller:
-    """Turns episodes that anybody played into :class:`LabelledSteps`.
+    """Turns episodes, whatever policy played them, into :class:`LabelledSteps`.
 
     Attributes:
         teacher: the frozen teacher.
         teacher_roles: U_T, ``(roles, hidden_dim)``.
-        wanted: which of ``teacher_embedding`` and ``state`` some term reads; they are large.
+        wanted: those of ``teacher_embedding`` and ``state`` that some term reads; they are large.
     """
 
     teacher: FrozenTeacher
@@ -121,7 +121,10 @@ class Labeller:
     wanted: frozenset[str] = frozenset()
 
     def relations(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines ``(batch, time, pairs)`` and log-roles ``(batch, time, agents, roles)`` of teacher embeddings."""
+        """Compute the cosines of Eq. 9 and the log-roles of Eq. 11 from teacher embeddings.
+
+        Cosines are ``(batch, time, pairs)``, log-roles ``(batch, time, agents, roles)``.
+        """
         return pairwise_cosines(embedding), role_log_distribution(embedding, self.teacher_roles, self.temperature)
 
     @torch.no_grad()
@@ -129,9 +132,9 @@ class Labeller:
         """Label episodes.
 
         Args:
-            episodes: what was played, unmasked.
-            behaviour_log_prob: ``(batch, time, agents)``, of who played.
-            seen: ``(batch, time, agents, features)``, what the students' networks were given.
+            episodes: as played, unmasked.
+            behaviour_log_prob: ``(batch, time, agents)`` float32, of the policy that played.
+            seen: ``(batch, time, agents, features)`` float32, the inputs of the students' networks.
         """
         every = vars(episodes)
         steps = {name: every[name][:, :-1] for name in ("obs", "state")} | {"actions": episodes.actions}
@@ -154,7 +157,7 @@ class Labeller:
 
 
 class RecentEpisodes:
-    """The last episodes the student played, labelled: what ``distill_on: student`` and ``mixed`` sample from."""
+    """The last episodes that the student played, labelled; ``distill_on: student`` and ``mixed`` sample from it."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -170,7 +173,7 @@ class RecentEpisodes:
             self._blocks.pop(0)
 
     def sample(self, count: int) -> LabelledSteps:
-        """``count`` episodes drawn with replacement."""
+        """Sample ``count`` episodes with replacement."""
         sizes = torch.tensor([len(block) for block in self._blocks])
         ends = sizes.cumsum(0)
         drawn = torch.randint(int(ends[-1]), (count,)).sort().values

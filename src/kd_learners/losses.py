@@ -2,13 +2,14 @@
 
     loss = - ppo + kl_coef * KL + ce_coef * CE + structure_coef * L_str + role_coef * L_role - entropy_coef * H
 
-The terms come in this order below. Every term function returns one value per step and agent (or per step and pair of
-agents) and reduces over neither; `masked_mean` does that, over exactly the entries that carry information, so padding
-and dead agents never change a term's scale. The two diagnostics at the end also reduce, as their docstrings say.
+The terms come in this order below. Every term function returns one value per step and agent, or per step and pair of
+agents, and reduces over neither. `masked_mean` reduces, over exactly the entries that carry information. So padding and
+dead agents never change a term's scale. The two diagnostics at the end also reduce, as their docstrings say.
 
 Axes are named ``(batch, time, agents, actions)``: ``batch`` counts episodes, ``hidden`` is the width of an embedding,
-``pairs`` counts the unordered pairs of agents. Logits are unnormalised; all logarithms are natural. What comes from the
-teacher is detached: no gradient ever reaches it.
+``pairs`` counts the unordered pairs of agents. Logits are unnormalised; all logarithms are natural. Tensors are float32
+unless their line says otherwise; results have the type of their inputs. The teacher's outputs are detached in every
+term of the student: no gradient reaches them.
 """
 
 from __future__ import annotations
@@ -22,27 +23,27 @@ from torch import Tensor
 UNAVAILABLE = -1e10
 # A log-ratio above this (a ratio of 5e8) would soon overflow to inf, and inf * 0 in a masked step is NaN.
 MAX_LOG_RATIO = 20.0
-# An embedding shorter than this has no direction.
+# An embedding shorter than this counts as one without direction.
 MIN_NORM = 1e-6
 
 
 # ---------------------------------------------------------------------------------------------- masks and policies
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """The mean of the entries of `x` where `mask` is set; 0 if there are none.
+    """Average the entries of `x` where `mask` is set; 0 if there are no such entries.
 
     Args:
-        x: any shape. Entries outside the mask may hold anything, NaN included.
+        x: any shape, floating point. Entries outside the mask may hold anything, NaN included.
         mask: 0/1 or boolean, broadcastable to the shape of `x`.
 
     Returns:
-        A scalar.
+        A scalar, of the type of `x`.
     """
     kept = (mask > 0).expand_as(x)
     return torch.where(kept, x, 0.0).sum() / kept.sum().clamp(min=1)
 
 
 def acting_mask(filled: Tensor, avail: Tensor) -> Tensor:
-    """Which decisions carry information: a real step at which the agent had at least two actions to choose from.
+    """Mark the decisions that carry information: real steps with at least two available actions.
 
     A dead agent, whose only available action is the no-op, decides nothing (decision 3).
 
@@ -58,7 +59,7 @@ def acting_mask(filled: Tensor, avail: Tensor) -> Tensor:
 
 
 def masked_log_softmax(logits: Tensor, avail: Tensor, temperature: float = 1.0) -> Tensor:
-    """Log-probabilities of the softmax over the available actions.
+    """Compute the log-probabilities ln pi of the softmax over the available actions.
 
     Args:
         logits: ``(..., actions)``.
@@ -73,11 +74,11 @@ def masked_log_softmax(logits: Tensor, avail: Tensor, temperature: float = 1.0) 
 
 
 def action_log_prob(log_probs: Tensor, actions: Tensor) -> Tensor:
-    """The log-probability ln pi(a_t) of the actions taken.
+    """Select the log-probabilities ln pi(a_t) of the actions taken.
 
     Args:
         log_probs: ``(batch, time, agents, actions)``, ln pi, of `masked_log_softmax`.
-        actions: ``(batch, time, agents)``, long.
+        actions: ``(batch, time, agents)``, int64.
 
     Returns:
         ``(batch, time, agents)``.
@@ -87,18 +88,18 @@ def action_log_prob(log_probs: Tensor, actions: Tensor) -> Tensor:
 
 # ------------------------------------------------------------------------------------------------------- Eqs. 3, 4
 def ppo_clip(log_prob: Tensor, behaviour_log_prob: Tensor, advantage: Tensor, eps_clip: float) -> Tensor:
-    """Eqs. 3 and 4: the clipped surrogate, to be **maximised**.
+    """Compute the clipped surrogate of Eqs. 3 and 4, to be **maximised**.
 
     min(r A, clip(r, 1 - eps, 1 + eps) A) with r = pi_S(a) / pi_beh(a)
 
     Args:
         log_prob: ``(batch, time, agents)``, ln pi_S of the taken action.
-        behaviour_log_prob: ``(batch, time, agents)``, ln pi_beh of the taken action, as stored in the buffer.
-        advantage: ``(batch, time, agents)``, distilled from the teacher's critic.
+        behaviour_log_prob: ``(batch, time, agents)``, ln pi_beh of the taken action, as stored in the buffer; detached.
+        advantage: ``(batch, time, agents)``, from the teacher's critic (Eq. 2); detached.
         eps_clip: epsilon.
 
     Returns:
-        ``(batch, time, agents)``.
+        ``(batch, time, agents)``, in the unit of the advantage.
     """
     ratio = _ratio(log_prob, behaviour_log_prob)
     advantage = advantage.detach()
@@ -106,16 +107,16 @@ def ppo_clip(log_prob: Tensor, behaviour_log_prob: Tensor, advantage: Tensor, ep
 
 
 def _ratio(log_prob: Tensor, behaviour_log_prob: Tensor) -> Tensor:
-    """Eq. 3, from log-probabilities, bounded so that it stays finite."""
+    """Compute the ratio of Eq. 3 from log-probabilities, bounded so that it stays finite."""
     return (log_prob - behaviour_log_prob.detach()).clamp(max=MAX_LOG_RATIO).exp()
 
 
 # ----------------------------------------------------------------------------------------------------------- Eq. 7
 def kl_divergence(teacher_log_probs: Tensor, student_log_probs: Tensor) -> Tensor:
-    """Eq. 7: KL(pi_T || pi_S). Not multiplied by the square of the temperature.
+    """Compute KL(pi_T || pi_S) (Eq. 7). It is not multiplied by the square of the temperature.
 
     Args:
-        teacher_log_probs: ``(batch, time, agents, actions)``, of `masked_log_softmax` at temperature tau.
+        teacher_log_probs: ``(batch, time, agents, actions)``, of `masked_log_softmax` at temperature tau; detached.
         student_log_probs: the same of the student.
 
     Returns:
@@ -125,7 +126,7 @@ def kl_divergence(teacher_log_probs: Tensor, student_log_probs: Tensor) -> Tenso
 
 
 def imitation_gap(teacher_log_probs: Tensor, follower_log_probs: Tensor) -> Tensor:
-    """KL(pi_T || pi_F), what a teacher in training pays for doing what a follower cannot guess (`follower`).
+    """Compute KL(pi_T || pi_F), the price of a teacher in training for what its follower cannot predict (`follower`).
 
     Args:
         teacher_log_probs: ``(batch, time, agents, actions)``, of `masked_log_softmax`; the gradient reaches it.
@@ -138,7 +139,7 @@ def imitation_gap(teacher_log_probs: Tensor, follower_log_probs: Tensor) -> Tens
 
 
 def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q) over the last axis."""
+    """Compute KL(p || q) over the last axis."""
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
@@ -146,16 +147,20 @@ def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
 def cross_entropy(
     teacher_log_probs: Tensor, student_log_probs: Tensor, target: Literal["hard", "soft"] = "hard"
 ) -> Tensor:
-    """Eq. 8: the cross-entropy between the teacher's and the student's policy.
+    """Compute the cross-entropy between the teacher's and the student's policy (Eq. 8).
 
     Args:
-        teacher_log_probs: ``(batch, time, agents, actions)``, of `masked_log_softmax`.
+        teacher_log_probs: ``(batch, time, agents, actions)``, of `masked_log_softmax`; detached.
         student_log_probs: the same of the student.
-        target: ``hard``: the teacher's most probable available action (the first one of equals); ``soft``: the
-            teacher's whole distribution, Eq. 8 to the letter, whose gradient is that of the KL at the same temperature.
+        target: ``hard`` or ``soft`` (decision 1). ``hard`` is the teacher's most probable available action, the first
+            of equals. ``soft`` is the teacher's whole distribution, as Eq. 8 is printed; its gradient is that of the
+            KL at the same temperature.
 
     Returns:
         ``(batch, time, agents)``, in nats.
+
+    Raises:
+        ValueError: an unknown ``target``.
     """
     teacher = teacher_log_probs.detach()
     if target == "hard":
@@ -167,19 +172,19 @@ def cross_entropy(
 
 # ----------------------------------------------------------------------------------------------------------- Eq. 9
 def pairwise_cosines(embedding: Tensor) -> Tensor:
-    """cos(phi^i, phi^j) for every pair j < i of agents, within one network.
+    """Compute cos(phi^i, phi^j) of Eq. 9 for every pair j < i of agents, within one network.
 
     Args:
         embedding: ``(batch, time, agents, hidden)``, of any floating type (half precision is widened).
 
     Returns:
-        ``(batch, time, pairs)`` in the order (1,0), (2,0), (2,1), (3,0), ... An embedding of length 0 has no direction:
-        its cosines are 0 and pass no gradient.
+        ``(batch, time, pairs)``, float32 at least, in the order (1,0), (2,0), (2,1), (3,0), ... An embedding of length
+        0 has no direction: its cosines are 0 and pass no gradient.
     """
     embedding = _widened(embedding)
     squared_norm = embedding.square().sum(-1, keepdim=True)
     directed = squared_norm > MIN_NORM**2
-    # The inner `where` keeps the root away from 0, whose infinite slope would turn the masked gradient into NaN.
+    # The inner `where` avoids the root at 0, whose infinite slope would turn the masked gradient into NaN.
     unit = embedding * torch.where(directed, torch.where(directed, squared_norm, 1.0).rsqrt(), 0.0)
     i, j = _pairs(embedding)
     n_agents = embedding.shape[-2]
@@ -187,10 +192,10 @@ def pairwise_cosines(embedding: Tensor) -> Tensor:
 
 
 def structure(teacher_cosines: Tensor, student_cosines: Tensor) -> Tensor:
-    """Eq. 9 for each pair: the squared difference of the two networks' cosines.
+    """Compute the structure term of Eq. 9 for each pair: the squared difference of the two networks' cosines.
 
     Args:
-        teacher_cosines: ``(batch, time, pairs)``, from `pairwise_cosines`.
+        teacher_cosines: ``(batch, time, pairs)``, from `pairwise_cosines`; detached.
         student_cosines: ``(batch, time, pairs)``, from `pairwise_cosines`.
 
     Returns:
@@ -200,7 +205,7 @@ def structure(teacher_cosines: Tensor, student_cosines: Tensor) -> Tensor:
 
 
 def pair_mask(agent_mask: Tensor) -> Tensor:
-    """The pairs of which both agents count, in the order of `pairwise_cosines`.
+    """Mark the pairs of which both agents count, in the order of `pairwise_cosines`.
 
     Args:
         agent_mask: ``(batch, time, agents)``, from `acting_mask`.
@@ -213,20 +218,23 @@ def pair_mask(agent_mask: Tensor) -> Tensor:
 
 
 def _pairs(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The indices (i, j), j < i, of the pairs of agents of `x` ``(..., agents, features)``; each ``(pairs,)``."""
+    """Return the indices (i, j), j < i, of the pairs of agents of `x`, each ``(pairs,)``.
+
+    `x` is ``(..., agents, features)``.
+    """
     n_agents = x.shape[-2]
     i, j = torch.tril_indices(n_agents, n_agents, offset=-1, device=x.device)
     return i, j
 
 
 def _widened(x: Tensor) -> Tensor:
-    """`x` in float32 at least: buffers may store embeddings in half precision."""
+    """Convert `x` to float32 at least: buffers may store embeddings in half precision."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 # ----------------------------------------------------------------------------------------------------- Eqs. 10, 11
 def role_log_distribution(embedding: Tensor, projection: Tensor, temperature: float) -> Tensor:
-    """Eq. 11: ln rho = log softmax(U phi / tau).
+    """Compute the log-distribution over roles ln rho = log softmax(U phi / tau) (Eq. 11).
 
     Args:
         embedding: ``(batch, time, agents, hidden)``, of any floating type (half precision is widened).
@@ -234,16 +242,16 @@ def role_log_distribution(embedding: Tensor, projection: Tensor, temperature: fl
         temperature: tau.
 
     Returns:
-        ``(batch, time, agents, roles)``.
+        ``(batch, time, agents, roles)``, float32 at least.
     """
     return torch.log_softmax(_widened(embedding) @ projection.T / temperature, dim=-1)
 
 
 def role_divergence(teacher_log_roles: Tensor, student_log_roles: Tensor) -> Tensor:
-    """Eq. 10: KL(rho_T || rho_S).
+    """Compute KL(rho_T || rho_S) (Eq. 10).
 
     Args:
-        teacher_log_roles: ``(batch, time, agents, roles)``, from `role_log_distribution`.
+        teacher_log_roles: ``(batch, time, agents, roles)``, from `role_log_distribution`; detached.
         student_log_roles: ``(batch, time, agents, roles)``, from `role_log_distribution`.
 
     Returns:
@@ -254,7 +262,7 @@ def role_divergence(teacher_log_roles: Tensor, student_log_roles: Tensor) -> Ten
 
 # ----------------------------------------------------------------------------------------------------------- Eq. 5
 def entropy(log_probs: Tensor) -> Tensor:
-    """H(pi) of Eq. 5 over the available actions.
+    """Compute the entropy H(pi) of Eq. 5 over the available actions.
 
     Args:
         log_probs: ``(batch, time, agents, actions)``, ln pi, of `masked_log_softmax`.
@@ -267,7 +275,7 @@ def entropy(log_probs: Tensor) -> Tensor:
 
 # ----------------------------------------------------------------------------------------------------- diagnostics
 def clip_fraction(log_prob: Tensor, behaviour_log_prob: Tensor, eps_clip: float, mask: Tensor) -> Tensor:
-    """The share of decisions whose ratio lies outside [1 - eps, 1 + eps]. Reduces.
+    """Compute the share of decisions whose ratio (Eq. 3) lies outside [1 - eps, 1 + eps]. Reduces.
 
     Args:
         log_prob: ``(batch, time, agents)``, ln pi_S of the taken action.
@@ -283,7 +291,9 @@ def clip_fraction(log_prob: Tensor, behaviour_log_prob: Tensor, eps_clip: float,
 
 
 def effective_sample_size(log_prob: Tensor, behaviour_log_prob: Tensor, mask: Tensor) -> Tensor:
-    """Kish's effective sample size of the ratios, as a share of the decisions: (sum r)^2 / (K sum r^2). Reduces.
+    """Compute Kish's effective sample size of the ratios (Eq. 3), as a share of the decisions. Reduces.
+
+    It is (sum r)^2 / (K sum r^2).
 
     Args:
         log_prob: ``(batch, time, agents)``, ln pi_S of the taken action.
@@ -293,7 +303,7 @@ def effective_sample_size(log_prob: Tensor, behaviour_log_prob: Tensor, mask: Te
     Returns:
         A scalar: 1 if all ratios are equal, near 1/K if one of them dominates, 0 if the mask is empty.
     """
-    # In float64, where the square of the largest ratio is nothing to fear.
+    # In float64: squares of the largest ratios, about 2e17, would swamp the others in float32.
     ratio = _ratio(log_prob, behaviour_log_prob).detach().double()
     mean_square = masked_mean(ratio.square(), mask)
     share = masked_mean(ratio, mask).square() / mean_square.clamp(min=torch.finfo(torch.float64).tiny)

@@ -2,8 +2,8 @@
 
     loss = -ppo + kl_coef*KL + ce_coef*CE + structure_coef*L_str + role_coef*L_role - entropy_coef*H
 
-(Algorithm 1, line 14; docs/algorithm/objective.md.) No critic of the student's appears anywhere. The
-terms of other methods, which ``comparators.py`` computes, are added with weights of their own; kd_student's are 0.
+(Algorithm 1, line 14; Eq. 5 with the signs of docs/algorithm/decisions.md.) The student has no critic. The terms of
+other methods, which ``comparators.py`` computes, are added with weights of their own; kd_student's are 0.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ TAUGHT = ("kl", "ce", "structure", "role", "feature", "personal", "privileged")
 
 @dataclass(frozen=True)
 class ObjectiveSettings:
-    """The objective's keys of ``kd_student.yaml``, where each is explained."""
+    """The objective's keys of ``kd_student.yaml``, where each is explained.
+
+    Raises:
+        UserError: the first key with an impossible value.
+    """
 
     ppo_coef: float
     kl_coef: float
@@ -51,24 +55,25 @@ class ObjectiveSettings:
 
 
 def with_distillation(settings: ObjectiveSettings, share: float) -> ObjectiveSettings:
-    """The settings with the weights of ``TAUGHT`` times ``share``; PPO and entropy keep theirs."""
+    """Multiply the weights of ``TAUGHT`` by ``share``, in a copy; those of PPO and entropy do not change."""
     return replace(settings, **{f"{name}_coef": share * getattr(settings, f"{name}_coef") for name in TAUGHT})
 
 
 def terms(
     batch: LabelledSteps, logits: Tensor, embedding: Tensor, student_roles: Tensor, settings: ObjectiveSettings
 ) -> dict[str, Tensor]:
-    """Every term, averaged over the decisions (or pairs) that carry information.
+    """Compute every term of Eq. 5, averaged over the decisions (or pairs) that carry information.
 
     Args:
         batch: labelled steps.
-        logits: the student's, ``(steps, agents, actions)``.
-        embedding: the student's, ``(steps, agents, max_width)``, narrower ones padded with zeros.
-        student_roles: U_S, ``(roles, max_width)``.
+        logits: the student's, ``(steps, agents, actions)`` float32.
+        embedding: the student's, ``(steps, agents, max_width)`` float32, narrower ones padded with zeros.
+        student_roles: U_S of Eq. 11, ``(roles, max_width)`` float32.
         settings: weights and temperatures.
 
     Returns:
-        Scalars by logged name: ``ppo`` (to be maximised), ``kl``, ``ce``, ``structure``, ``role``, ``entropy``.
+        Scalars by logged name: ``ppo`` (Eq. 4, to be maximised), ``kl`` (Eq. 7), ``ce`` (Eq. 8), ``structure`` (Eq. 9),
+        ``role`` (Eq. 10), ``entropy``; without their weights.
     """
     mask, avail = batch.acting, batch.avail
     advantage = standardise(batch.advantage, mask) if settings.standardise_advantage else batch.advantage
@@ -77,7 +82,7 @@ def terms(
         teacher = losses.masked_log_softmax(batch.teacher_logits, avail, temperature)
         return teacher, losses.masked_log_softmax(logits, avail, temperature)
 
-    # Each temperature once, whoever asks for it; at 1 the student's policy is the one that acts.
+    # Each temperature once; at 1 the student's policy is the one that acts.
     softened = {tau: policies(tau) for tau in {1.0, settings.temperature, settings.ce_temperature}}
     _, student = softened[1.0]
     log_prob = losses.action_log_prob(student, batch.actions)
@@ -98,7 +103,15 @@ def terms(
 
 
 def total(parts: dict[str, Tensor], settings: ObjectiveSettings) -> Tensor:
-    """The loss to minimise: the weighted sum of :func:`terms`, and of the comparators' terms if there are any."""
+    """Compute the loss to minimise (Eq. 5): the weighted sum of :func:`terms` and of the comparators' terms, if any.
+
+    Args:
+        parts: scalars by logged name; a term of ``TAUGHT`` that is absent counts as 0.
+        settings: the weights.
+
+    Returns:
+        A float32 scalar.
+    """
     loss = -settings.ppo_coef * parts["ppo"]
     for name in TAUGHT:
         if name in parts:
@@ -108,7 +121,16 @@ def total(parts: dict[str, Tensor], settings: ObjectiveSettings) -> Tensor:
 
 @torch.no_grad()
 def diagnostics(batch: LabelledSteps, logits: Tensor, eps_clip: float) -> dict[str, Tensor]:
-    """What is logged beside the terms: ``clip_fraction``, ``effective_sample_size``, ``agreement``."""
+    """Compute what is logged beside the terms: ``clip_fraction``, ``effective_sample_size``, ``agreement``.
+
+    Args:
+        batch: labelled steps.
+        logits: the student's, ``(steps, agents, actions)`` float32.
+        eps_clip: epsilon of Eq. 4.
+
+    Returns:
+        Scalars between 0 and 1 by logged name.
+    """
     log_prob = losses.action_log_prob(losses.masked_log_softmax(logits, batch.avail), batch.actions)
     return {
         "clip_fraction": losses.clip_fraction(log_prob, batch.behaviour_log_prob, eps_clip, batch.acting),
@@ -118,13 +140,16 @@ def diagnostics(batch: LabelledSteps, logits: Tensor, eps_clip: float) -> dict[s
 
 
 def agreement(student_logits: Tensor, teacher_logits: Tensor, avail: Tensor, acting: Tensor) -> Tensor:
-    """Share of decisions at which student and teacher would take the same greedy action.
+    """Compute the share of decisions at which student and teacher would take the same greedy action.
 
     Args:
-        student_logits: ``(batch, time, agents, actions)``.
-        teacher_logits: ``(batch, time, agents, actions)``.
-        avail: ``(batch, time, agents, actions)``.
-        acting: ``(batch, time, agents)``.
+        student_logits: ``(batch, time, agents, actions)`` float32, or without the time axis.
+        teacher_logits: of the same shape.
+        avail: of the same shape, 1 where the action is available.
+        acting: the same without the actions, 1 where the decision counts.
+
+    Returns:
+        A scalar between 0 and 1; 0 if no decision counts.
     """
     hidden = avail == 0
     student = student_logits.masked_fill(hidden, -torch.inf).argmax(-1)

@@ -12,25 +12,25 @@ ROLE_INITS = ("kmeans", "orthogonal")
 
 
 def default_n_roles(n_agents: int) -> int:
-    """min(8, max(2, N)) roles for N agents."""
+    """Return min(8, max(2, N)), the default number of roles for N agents."""
     return min(8, max(2, n_agents))
 
 
 def teacher_roles(embeddings: Tensor, n_roles: int, init: str, seed: int) -> Tensor:
-    """U_T.
+    """Compute the teacher's role projection U_T of Eq. 11.
 
     Args:
         embeddings: phi_T of acting agents, ``(count, hidden_dim)`` float32.
         n_roles: number of roles.
         init: ``kmeans``: the directions of the embeddings' k-means centroids around their mean; ``orthogonal``:
-            random orthonormal directions, whatever the embeddings.
+            random orthonormal directions, independent of the embeddings.
         seed: of the random choices.
 
     Returns:
         ``(n_roles, hidden_dim)`` float32, rows of length 1, so that a temperature of 1 leaves the roles soft.
 
     Raises:
-        UserError: an unknown ``init``, or fewer embeddings than roles.
+        UserError: an unknown ``init``, fewer embeddings than roles, or more orthogonal roles than ``hidden_dim``.
     """
     if init not in ROLE_INITS:
         raise UserError(f"role_init is '{init}': choose one of {', '.join(ROLE_INITS)}")

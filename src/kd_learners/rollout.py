@@ -1,8 +1,9 @@
-"""What the epochs over one block of episodes share, cut so that they compute nothing that teaches nothing.
+"""One block of episodes, cut into sequences so that the epochs over it compute no padding.
 
-The policy learns on short sequences of one agent each, which begin with the recurrent state that the network had there
-when the block was played (Yu et al., arXiv 2103.01955, "data chunks"). Sequences without a decision, the padding after
-an episode's end and the time after an agent's death, are left out; so are padded steps of the critic.
+The policy learns on short sequences of one agent each ("data chunks", Yu et al., arXiv 2103.01955). A sequence begins
+with the recurrent state that the network had there when the block was played. Sequences without a decision are left
+out: the padding after an episode's end and the time after an agent's death. Padded steps of the critic are left out
+too.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ class Sequences:
     """Decisions of single agents, ``(rows, length)``; ``acting`` is 0 at steps without a decision.
 
     Attributes:
-        inputs: of the policy network ``(rows, length, input_size)``.
-        hidden: its recurrent state before each row ``(rows, hidden_dim)``.
+        inputs: of the policy network, ``(rows, length, input_size)``.
+        hidden: its recurrent state before each row, ``(rows, hidden_dim)``.
         avail: ``(rows, length, actions)``.
-        follower_log_probs: ``(rows, length, actions)``, or None where nobody follows.
+        follower_log_probs: ``(rows, length, actions)``, or None without a follower.
     """
 
     inputs: Tensor
@@ -52,14 +53,17 @@ class Rollout:
     states: States
 
     def minibatches(self, count: int) -> Iterator[tuple[Sequences, States]]:
-        """Random parts of about equal size, at most ``count``; every row is in exactly one, and none is empty."""
+        """Split the rows at random into at most ``count`` parts of about equal size.
+
+        Every row is in exactly one part, and no part is empty.
+        """
         count = min(count, len(self.sequences.acting), len(self.states.target))
         parts = [_parts(self.sequences, count), _parts(self.states, count)]
         yield from zip(*parts, strict=True)
 
 
 def pieces(time: int, length: int) -> int:
-    """Into how many sequences of ``length`` steps :func:`cut` cuts an agent's episode of ``time`` steps."""
+    """Count the sequences of ``length`` steps into which :func:`cut` cuts an agent's episode of ``time`` steps."""
     return -(-time // length)
 
 
@@ -69,7 +73,7 @@ def cut(x: Tensor, length: int, kept: Tensor | None = None) -> Tensor:
     Args:
         x: ``(batch, time, agents, ...)``.
         length: steps of a sequence; the last one of an episode is padded with zeros.
-        kept: which sequences, bool ``(batch * agents * pieces,)``; all if it is not given. The others are never copied.
+        kept: the sequences to return, bool ``(batch * agents * pieces,)``; None: all. The others are never copied.
 
     Returns:
         ``(sequences, length, ...)``, by episode, then agent, then time.
@@ -86,15 +90,18 @@ def cut(x: Tensor, length: int, kept: Tensor | None = None) -> Tensor:
 
 
 def ends(length: int) -> slice:
-    """Last step of each whole sequence of :func:`cut`: the next one begins with the recurrent state there."""
+    """Return a slice of the last steps of the whole sequences of :func:`cut`.
+
+    Each next sequence begins with the recurrent state there.
+    """
     return slice(length - 1, None, length)
 
 
 def starts(at_ends: Tensor, count: int) -> Tensor:
-    """The recurrent state before each sequence of :func:`cut`.
+    """Compute the recurrent state before each sequence of :func:`cut`.
 
     Args:
-        at_ends: state after the steps of :func:`ends` ``(batch, time // length, agents, hidden_dim)``.
+        at_ends: state after the steps of :func:`ends`, ``(batch, time // length, agents, hidden_dim)``.
         count: sequences of an agent's episode, as :func:`pieces` counts them.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Statistics of a stream of values, which normalise the critic's targets."""
+"""Running mean and variance of a stream of values, which normalise the critic's targets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class RunningMoments:
-    """Mean and variance of everything seen so far, in float64 (parallel update of Chan et al., 1979)."""
+    """Mean and variance of all values so far, in float64 (parallel update of Chan et al., 1979)."""
 
     def __init__(self) -> None:
         self.mean, self.variance, self.count = 0.0, 1.0, 0.0

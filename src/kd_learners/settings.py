@@ -1,4 +1,4 @@
-"""At the host's boundary: narrow, typed settings read once from EPyMARL's flat ``args``."""
+"""Typed settings read once from EPyMARL's flat ``args``, and checks of their values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Settings = TypeVar("Settings")
 
 
 def read_settings(kind: type[Settings], args: Any) -> Settings:
-    """Fill a dataclass from the keys of the same names, refusing values of the wrong type.
+    """Fill a dataclass from the keys of the same names.
 
     Raises:
         UserError: a key has a value of another type than the dataclass declares.
@@ -31,10 +31,10 @@ def read_settings(kind: type[Settings], args: Any) -> Settings:
 
 
 def check_counts(settings: Any, *names: str) -> None:
-    """Refuse numbers of things of which there must be one at least.
+    """Refuse counts below 1.
 
     Raises:
-        UserError: the first that is less.
+        UserError: the first that is below 1.
     """
     for name in names:
         if getattr(settings, name) < 1:
@@ -42,7 +42,7 @@ def check_counts(settings: Any, *names: str) -> None:
 
 
 def check_above_zero(settings: Any, *names: str) -> None:
-    """Refuse what must be a finite number above 0.
+    """Refuse values that are not finite and above 0.
 
     Raises:
         UserError: the first that is not.
@@ -53,7 +53,7 @@ def check_above_zero(settings: Any, *names: str) -> None:
 
 
 def check_not_negative(settings: Any, *names: str) -> None:
-    """Refuse what must be a finite number of at least 0, such as the weight of a term.
+    """Refuse values that are not finite and at least 0, such as the weight of a term.
 
     Raises:
         UserError: the first that is not.
@@ -64,7 +64,7 @@ def check_not_negative(settings: Any, *names: str) -> None:
 
 
 def check_shares(settings: Any, *names: str) -> None:
-    """Refuse what must lie between 0 and 1, such as a discount; None is left alone.
+    """Refuse values outside [0, 1], such as of a discount; None is accepted.
 
     Raises:
         UserError: the first that does not.
@@ -86,7 +86,7 @@ def check_episodes(episodes: Any) -> None:
 
 
 def check_acting(args: Any) -> None:
-    """Refuse a way of acting of which the policy's probabilities would not be those of the actions taken.
+    """Refuse a way of acting in which actions are not sampled from the policy's probabilities.
 
     Raises:
         UserError: actions are not sampled from the policy.
@@ -97,7 +97,9 @@ def check_acting(args: Any) -> None:
 
 
 def check_blocks(args: Any) -> None:
-    """Refuse a learner other episodes than those just played: the host's buffer could hand it old ones, or only some.
+    """Refuse to give a learner other episodes than those just played.
+
+    The host's buffer could return old episodes, or only some of the new ones.
 
     Raises:
         UserError: ``batch_size``, ``buffer_size`` and ``batch_size_run`` differ.

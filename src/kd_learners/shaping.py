@@ -1,7 +1,7 @@
 """Reward shaping by the balance of forces in a battle, in the manner of Ng, Harada and Russell (ICML 1999).
 
-Damage and victory say little, and late, about a step back that spares an ally. The balance of forces says it at once,
-so that a short horizon of advantages (a small lambda) is enough.
+Damage and victory reward a step back that spares an ally little, and late. The balance of forces rewards it at once. So
+a short horizon of advantages (a small lambda) is enough.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from kd_learners.batches import Episodes
 
 @dataclass(frozen=True)
 class ForceBalance:
-    """Phi(s) = (F - G) / (F + G), where a side's force F or G is its living units times the sum of their health.
+    """Phi(s) = (F - G) / (F + G), where F and G are the forces of the team and of its enemies.
 
-    Lanchester's square law: how a battle ends depends on the strength of one unit times the square of their number.
-    1 when only the team lives, -1 when only its enemies do.
+    The force of a side is its number of living units times the sum of their health. This is Lanchester's square law: a
+    battle's outcome depends on a unit's strength times the square of their number. Phi is 1 when only the team lives,
+    -1 when only its enemies do.
 
     Attributes:
         allies: units of the team, first in the state.
@@ -37,13 +38,13 @@ class ForceBalance:
     row: int
 
     def __call__(self, state: Tensor) -> Tensor:
-        """Phi.
+        """Compute Phi of states.
 
         Args:
-            state: ``(..., state_size)``.
+            state: ``(..., state_size)`` float32.
 
         Returns:
-            ``(...)`` float32 in [-1, 1]; 0 where nobody lives.
+            ``(...)`` float32 in [-1, 1]; 0 where no unit lives.
         """
         units = self.allies + self.enemies
         health = state[..., : units * self.row].unflatten(-1, (units, self.row))[..., 0]
@@ -54,7 +55,7 @@ class ForceBalance:
 
 
 def potential(env: str, n_agents: int, state_size: int) -> ForceBalance:
-    """The potential of an environment.
+    """Build the potential of an environment.
 
     Args:
         env: the environment's name in EPyMARL's registry.
@@ -62,7 +63,7 @@ def potential(env: str, n_agents: int, state_size: int) -> ForceBalance:
         state_size: length of the state.
 
     Raises:
-        UserError: nothing is known of the environment's state.
+        UserError: the units in the environment's state are not known.
     """
     if env != "smax":
         raise UserError(f"shaping needs a state whose units are known: smax, not {env}; set shaping=0")
@@ -71,16 +72,17 @@ def potential(env: str, n_agents: int, state_size: int) -> ForceBalance:
 
 
 def shaped(episodes: Episodes, phi: ForceBalance, weight: float) -> Tensor:
-    """The reward r_t + weight (Phi(s_t+1) - Phi(s_t)).
+    """Compute the shaped reward r_t + weight (Phi(s_t+1) - Phi(s_t)).
 
-    Not discounted, and with Phi of the last state: a step that changes nothing earns nothing, and a battle adds up to
-    what it shifted. So it changes the task, unlike the form that Ng et al. prove to leave every policy's rank alone:
-    in a battle that is being lost, that form would reward each further step by (1 - gamma) |Phi|, and flight with it.
+    The difference is not discounted and includes Phi of the last state. So a step that changes nothing earns nothing,
+    and an episode's shaping sums to its change of Phi. Unlike the form of Ng et al., which preserves the rank of every
+    policy, this changes the task. In a losing battle their form would reward each further step, and so flight, by (1 -
+    gamma) |Phi|.
 
     Args:
         episodes: a block of whole episodes.
         phi: the potential.
-        weight: its unit is the reward's.
+        weight: of the potential, in the unit of the reward.
 
     Returns:
         ``(batch, time, 1 or agents)`` float32, 0 after the end of an episode.
@@ -90,7 +92,7 @@ def shaped(episodes: Episodes, phi: ForceBalance, weight: float) -> Tensor:
 
 
 def training_reward(env: str, n_agents: int, state_size: int, weight: float) -> Callable[[Episodes], Tensor]:
-    """The reward that a teacher's critic knows: :func:`shaped` with this weight, or the task's own where it is 0.
+    """Build the reward that a teacher's critic values: :func:`shaped`, or the task's own for a weight of 0.
 
     Args:
         env: the environment's name in EPyMARL's registry.
@@ -99,7 +101,7 @@ def training_reward(env: str, n_agents: int, state_size: int, weight: float) -> 
         weight: as for :func:`shaped`.
 
     Raises:
-        UserError: a weight, and nothing is known of the environment's state.
+        UserError: a weight other than 0, and the units in the environment's state are not known.
     """
     if weight == 0.0:
         return operator.attrgetter("reward")

@@ -1,4 +1,4 @@
-"""A stage of the pipeline: what one of our learners is to the code that wraps EPyMARL's loop.
+"""A stage of the pipeline: the interface of our learners to the code that wraps EPyMARL's loop.
 
 EPyMARL asks a learner for ``train``, ``cuda``, ``save_models`` and ``load_models``. `Stage` adds what happens before
 the first environment starts and after the last step. Stock algorithms take part through `StockAlgorithm`.
@@ -20,15 +20,15 @@ from kd_learners.settings import check_episodes
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a run knows before its first environment starts.
+    """The facts of a run that are known before its first environment starts.
 
     Attributes:
-        task: what the environment says of itself.
-        mask: who sees what.
+        task: the task's name and sizes.
+        mask: the features that each agent sees.
         limited: whether some agent sees less than everything.
-        run_folder: where the run's results go.
-        teacher: the teacher that the stage learns from or plays; None: it needs none.
-        buffer_folder: of the expert buffer that the stage reads or writes; None: neither.
+        run_folder: the folder of the run's results.
+        teacher: the teacher that the stage learns from or plays; None where it needs no teacher.
+        buffer_folder: of the expert buffer that the stage reads or writes; None where it does neither.
     """
 
     task: Task
@@ -40,7 +40,7 @@ class RunContext:
 
     @property
     def environment_mask(self) -> ObservationMask | None:
-        """The mask that an environment applies where the run is limited; None: nothing limits it."""
+        """The mask that an environment applies, or None where the run is not limited."""
         return self.mask if self.limited else None
 
 
@@ -50,7 +50,7 @@ class Compared:
 
     Attributes:
         mac: the trained controller, the host's or ours.
-        teacher: what a student is compared with, beside random play; None: the policy is evaluated alone.
+        teacher: compared with a student, beside random play; None: the policy is evaluated alone.
         masked: whether a policy that is evaluated alone plays under the run's limits.
         steps: environment steps that it was trained for.
     """
@@ -62,12 +62,12 @@ class Compared:
 
 
 class Stage:
-    """Default answers to what the wrapped loop asks; a learner states how it differs.
+    """Default answers to the calls of the wrapped loop; a learner overrides those in which it differs.
 
     Attributes:
-        needs_teacher: whether `prepare` locates a teacher, so that another teacher makes it another run.
-        evaluates: whether the stage ends with a result of its own, which ``evaluate=True`` makes again.
-        done: whether the stage has all that it wanted before ``t_max`` steps: the loop ends at the next block.
+        needs_teacher: whether `prepare` locates a teacher; then the teacher is part of the run's identity.
+        evaluates: whether the stage ends with a result of its own, which ``evaluate=True`` computes again.
+        done: whether the stage needs no more steps before ``t_max``: the loop ends at the next block.
     """
 
     needs_teacher: ClassVar[bool] = False
@@ -76,7 +76,7 @@ class Stage:
 
     @classmethod
     def check_keys(cls, args: Any, context: RunContext) -> None:
-        """Refuse a run that this stage cannot do, before anything is made for it.
+        """Refuse a run that this stage cannot do, before anything is built for it.
 
         Raises:
             UserError: the first key with an impossible value.
@@ -84,10 +84,10 @@ class Stage:
 
     @classmethod
     def prepare(cls, args: Any, context: RunContext) -> RunContext:
-        """Find what the stage needs, or have it made; returns the context with it.
+        """Locate what the stage needs, or have it made, and return the context with it.
 
         Raises:
-            UserError: something that it needs is missing or does not fit.
+            UserError: something that the stage needs is missing or does not fit.
         """
         return context
 
@@ -95,11 +95,11 @@ class Stage:
         """End the training: called once after the last step, before the final save."""
 
     def compared(self) -> Compared | None:
-        """Name the policies to evaluate at the end; None: there is nothing to evaluate."""
+        """Name the policies to evaluate at the end, or None where nothing is evaluated."""
         return None
 
     def take_result(self, summary: dict[str, Any], folder: Path | None) -> None:
-        """Keep what the evaluation found.
+        """Use the result of the evaluation.
 
         Args:
             summary: the content of ``summary.json``.
@@ -108,7 +108,7 @@ class Stage:
 
 
 class StockAlgorithm(Stage):
-    """A learner of the host: it is evaluated where ``final_evaluation=True`` asks for it.
+    """A learner of the host, which is evaluated if ``final_evaluation=True`` asks for it.
 
     Args:
         learner: the host's.
@@ -121,7 +121,11 @@ class StockAlgorithm(Stage):
 
     @classmethod
     def check_keys(cls, args: Any, context: RunContext) -> None:
-        """Refuse sizes with which the host's loop would learn nothing, or not from all that it played."""
+        """Refuse sizes with which the host's loop would learn nothing, or not from all that it played.
+
+        Raises:
+            UserError: the first key with an impossible value.
+        """
         check_sizes(args)
         if args.final_evaluation:
             check_episodes(args.eval_episodes)
@@ -132,7 +136,7 @@ class StockAlgorithm(Stage):
 
 
 def check_sizes(args: Any) -> None:
-    """Refuse sizes with which the host's loop would run to its end and learn nothing, or not from what it played.
+    """Refuse sizes with which the host's loop would learn nothing, or lose episodes that it played.
 
     Raises:
         UserError: minibatches, or blocks of episodes, are larger than the buffer.

@@ -1,7 +1,7 @@
 """Stage 2: critic-free distillation of the frozen teacher into the students of ``hetero_mac`` (Algorithm 1).
 
-Each call of ``train`` makes ``updates_per_train`` gradient steps on minibatches of whole episodes: the teacher's, from
-the expert buffer; the student's own, labelled by the teacher as they come; or both (decision 10).
+Each call of ``train`` makes ``updates_per_train`` gradient steps on minibatches of whole episodes. These are the
+teacher's, from the expert buffer; the student's own, labelled by the teacher during training; or both (decision 10).
 """
 
 from __future__ import annotations
@@ -55,13 +55,17 @@ REPORTED = {
     "decision_us": "decision_us_student",
 }
 NO_CUDA = "kd_mappo_student runs on the CPU: set use_cuda=False"
-# Embeddings that the role centroids are fitted to: plenty for a handful of centroids, and quick.
+# Embeddings that the role centroids are fitted to: enough for a few centroids, and fast.
 ROLE_EMBEDDINGS = 20_000
 
 
 @dataclass(frozen=True)
 class StudentSettings:
-    """Stage 2's keys of ``kd_student.yaml``, where each is explained."""
+    """Stage 2's keys of ``kd_student.yaml``, where each is explained.
+
+    Raises:
+        UserError: the first key with an impossible value.
+    """
 
     lr: float
     lr_final_share: float
@@ -108,13 +112,13 @@ class StudentSettings:
         return round(share * self.minibatch_episodes)
 
     def share_left(self, final_share: float, t_env: int) -> float:
-        """What is left after ``t_env`` steps of something of which ``final_share`` is left after ``t_max``."""
+        """Compute the share left after ``t_env`` steps of a value that decays to ``final_share`` at ``t_max``."""
         done = min(1.0, t_env / self.t_max)
         return final_share**done if self.decay == "geometric" else 1.0 + (final_share - 1.0) * done
 
 
 class StudentLearner(Stage):
-    """EPyMARL learner ``kd_mappo_student``."""
+    """EPyMARL learner ``kd_mappo_student``: trains the students by distillation."""
 
     needs_teacher = True
     evaluates = True
@@ -133,7 +137,7 @@ class StudentLearner(Stage):
         self.recent = RecentEpisodes(self.settings.student_episodes)
         if context.buffer_folder is not None:
             buffer = ExpertBuffer.open(context.buffer_folder)
-            # Another run may have asked for more of the same buffer; what this one learns must not depend on that.
+            # Another run may have exported more into the same buffer; this one must not depend on that.
             self.labeller, self.expert = self._expert(
                 buffer if args.expert_buffer else buffer.first(args.buffer_episodes)
             )
@@ -146,7 +150,7 @@ class StudentLearner(Stage):
 
     @classmethod
     def check_keys(cls, args: Any, context: RunContext) -> None:
-        """Refuse a run that stage 2 cannot do before anything is made for it, which may take minutes.
+        """Refuse a run that stage 2 cannot do, before anything is built for it: building may take minutes.
 
         Raises:
             UserError: the first key with an impossible value.
@@ -170,7 +174,7 @@ class StudentLearner(Stage):
 
     @classmethod
     def prepare(cls, args: Any, context: RunContext) -> RunContext:
-        """Find the teacher and its buffer, or have them made.
+        """Locate the teacher and its buffer, or have them made.
 
         Raises:
             UserError: neither is found nor made, or the teacher's critic values rewards of another unit.
@@ -185,11 +189,11 @@ class StudentLearner(Stage):
         return replace(context, teacher=teacher, buffer_folder=folder)
 
     def _expert(self, buffer: ExpertBuffer) -> tuple[Labeller, expert_data.ExpertData]:
-        """The fixed role projection U_T, and the buffer with all that is computed from it once."""
+        """Build the fixed role projection U_T, and the buffer with all that is computed from it once."""
         settings, seed = self.settings, self.args.seed
         if self.teacher.needs_statistics:
             expert_data.fit_statistics(buffer, self.teacher)
-        # From a generator of its own: a resumed run finds the same U_T.
+        # Its own generator, so that a resumed run finds the same U_T.
         embeddings = expert_data.sample_embeddings(buffer, ROLE_EMBEDDINGS, np.random.default_rng(seed))
         projection = roles.teacher_roles(embeddings, self.n_roles, settings.role_init, seed)
         gamma = self.teacher.gamma if settings.gamma is None else settings.gamma
@@ -199,7 +203,7 @@ class StudentLearner(Stage):
         return labeller, expert_data.ExpertData(buffer, labeller, self.mac.mask)
 
     def train(self, batch: Any, t_env: int, episode_num: int) -> None:
-        """Label the episodes just played if they are wanted, then take the gradient steps."""
+        """Label the episodes just played if they are used, then take the gradient steps."""
         settings = self.settings
         self.bar.update(t_env - self.bar.n)
         self.t_env = t_env
@@ -237,7 +241,7 @@ class StudentLearner(Stage):
         return LabelledSteps.join(parts)
 
     def _update(self, batch: LabelledSteps, with_diagnostics: bool) -> dict[str, Tensor]:
-        """One gradient step; returns what is logged."""
+        """Take one gradient step, and return what is logged."""
         logits, embedding = self.mac.agent.unroll_packed(batch.obs, batch.length)
         parts = objective.terms(batch, logits, embedding, self.student_roles, self.weights)
         parts |= self.comparators(batch, embedding, self.mac.agent, self.weights.temperature)
@@ -253,7 +257,7 @@ class StudentLearner(Stage):
         return {**parts, **extra, "loss": loss.detach(), "agent_grad_norm": norm}
 
     def finish(self) -> None:
-        """End the training once the run has taken all its steps."""
+        """Mark the training as finished."""
         self.finished = True
         self.bar.close()
 
@@ -262,13 +266,17 @@ class StudentLearner(Stage):
         return Compared(self.mac, self.t_env, self.teacher)
 
     def take_result(self, summary: dict[str, Any], folder: Path | None) -> None:
-        """Log the result's numbers; the result belongs to the run, not to the checkpoint."""
+        """Log the result's numbers. The result belongs to the run, so the checkpoint stores nothing of it."""
         for name, key in REPORTED.items():
             if summary[key] is not None:
                 self.logger.log_stat(name, summary[key], self.t_env)
 
     def cuda(self) -> None:
-        """Refuse: students are smaller than the cost of moving their data."""
+        """Refuse a GPU: moving the data would cost more than computing such small students.
+
+        Raises:
+            UserError: always.
+        """
         raise UserError(NO_CUDA)
 
     def save_models(self, path: str) -> None:
@@ -295,15 +303,15 @@ class StudentLearner(Stage):
         )
 
     def load_models(self, path: str) -> None:
-        """Go on from :meth:`save_models`; for an evaluation only what plays is read.
+        """Continue from :meth:`save_models`; an evaluation reads only the policy.
 
         Raises:
-            UserError: the checkpoint is no student's, or its student sees something else than this run's.
+            UserError: the checkpoint holds no student, or its student sees other features than this run's.
         """
         facts = checkpoints.read_checkpoint(path)
         if "mask" not in facts:
             raise UserError(f"the checkpoint in {path} is no student's: give the folder of a run of kd_student")
-        # What a file in masks= says may have changed since, and the weights would fit all the same.
+        # A file in masks= may have changed since, and the weights would still fit.
         if facts["mask"] != json.loads(json.dumps(self.mac.mask.to_dict())):
             raise UserError(
                 f"the student in {path} was trained to see other features than limits, masks_preset and masks give it "

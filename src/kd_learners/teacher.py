@@ -1,8 +1,8 @@
 """Stage 1: the teacher, recurrent MAPPO on full observations (Yu et al., arXiv 2103.01955; the paper's Section III.B).
 
-One call of ``train`` per block of fresh episodes: GAE on the central critic's values (time limits bootstrap), returns
-normalised by running statistics that the artifact keeps, then several epochs over minibatches of short sequences of
-single agents for the policy and of single steps for the critic.
+Each call of ``train`` uses one block of new episodes. It computes GAE on the central critic's values (time limits
+bootstrap), and normalises returns by running statistics that the artifact stores. Several epochs follow, over
+minibatches of short sequences of single agents for the policy and of single steps for the critic.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 
 class TeacherLearner(Stage):
-    """EPyMARL learner ``kd_mappo_teacher``."""
+    """EPyMARL learner ``kd_mappo_teacher``: trains the teacher by MAPPO."""
 
     evaluates = True
 
@@ -81,7 +81,7 @@ class TeacherLearner(Stage):
         self.returns = RunningMoments()
         self.steps = self.first_step = 0
         self.best = BestWeights()
-        # Of the teacher that it began with, and of the run that this one goes on from.
+        # Facts of the teacher that training began with, and of the run that this one continues.
         self.begun_with: dict[str, Any] | None = None
         self.steps_before = 0
         self.past_tests: list[list[float]] = []
@@ -95,7 +95,7 @@ class TeacherLearner(Stage):
 
     @classmethod
     def check_keys(cls, args: Any, context: RunContext) -> None:
-        """Refuse a run that stage 1 cannot do before anything is made for it.
+        """Refuse a run that stage 1 cannot do, before anything is built for it.
 
         Raises:
             UserError: the first key with an impossible value.
@@ -112,7 +112,7 @@ class TeacherLearner(Stage):
             )
 
     def _make_follower(self) -> Follower | None:
-        """The students' stand-in, where the teacher pays for what it cannot follow.
+        """Build the follower if the teacher pays for the imitation gap.
 
         Raises:
             UserError: the run's students would see all that the teacher sees.
@@ -129,14 +129,14 @@ class TeacherLearner(Stage):
         return Follower(mask, args.n_actions, settings.follower_width, settings.follower_lr, args.seed)
 
     def _begin_with(self, path: str) -> None:
-        """Take another teacher's networks; its steps, time and tests count as this one's."""
+        """Copy another teacher's networks, and count its steps, time and tests as this one's."""
         first = read_first_teacher(path, self.facts())
         self.mac.agent.load_state_dict(first.agent_state)
         self.critic.load_state_dict(first.critic_state)
         facts = first.facts
         moments: Any = first.normalisers["value"]
         self.returns.mean, self.returns.variance = moments["mean"][0], moments["std"][0] ** 2
-        # As many as it has seen, so that what the critic's outputs mean goes on changing as slowly.
+        # The count of values so far, so that the unit of the critic's outputs continues to change slowly.
         self.returns.count = float(facts["steps"] * facts["n_agents"])
         self.begun_with = {
             "sha256": first.sha256,
@@ -147,7 +147,7 @@ class TeacherLearner(Stage):
         self.past_tests, self.past_seconds = facts["tests"], facts["train_seconds"] or 0.0
 
     def train(self, batch: Any, t_env: int, episode_num: int) -> None:
-        """One update on the episodes just played."""
+        """Update the networks on the episodes just played."""
         self._watch_tests(t_env)
         self.bar.update(t_env - self.bar.n)
         settings = self.settings
@@ -170,9 +170,9 @@ class TeacherLearner(Stage):
 
     @torch.no_grad()
     def _prepare(self, episodes: batches.Episodes, lr_share: float = 1.0) -> Rollout:
-        """Everything that stays fixed during the epochs: old log-probabilities, advantages, value targets.
+        """Compute everything that is fixed during the epochs: old log-probabilities, advantages, value targets.
 
-        And the follower, fitted to these episodes with ``lr_share`` of its learning rate.
+        Also fit the follower to these episodes, with ``lr_share`` of its learning rate.
         """
         settings, every = self.settings, vars(episodes)
         policy_inputs = self.mac.episode_inputs(every)[:, :-1]
@@ -210,11 +210,11 @@ class TeacherLearner(Stage):
         )
 
     def _precision(self) -> torch.autocast:
-        """The precision of the update's matrix products."""
+        """Return a context that sets the precision of the update's matrix products."""
         return torch.autocast(self.args.device, dtype=torch.bfloat16, enabled=self.settings.half_precision)
 
     def _step(self, part: Sequences, states: States) -> dict[str, Tensor]:
-        """One gradient step on a minibatch; returns what is logged."""
+        """Take one gradient step on a minibatch, and return what is logged."""
         settings = self.settings
         with self._precision():
             logits, _ = self.mac.unroll_inputs(part.inputs.unsqueeze(2), part.hidden.unsqueeze(1))
@@ -248,9 +248,9 @@ class TeacherLearner(Stage):
         }
 
     def _watch_tests(self, t_env: int) -> None:
-        """Keep the weights of the best test so far; end the run once none was better for ``patience * t_max`` steps.
+        """Store the weights of the best test; end the run after ``patience * t_max`` steps without a better one.
 
-        With a follower the run takes all its steps: the teacher still comes closer to it where tests stay the same.
+        With a follower the run takes all its steps: the teacher still approaches it while test returns stay the same.
         """
         if not self._offer_test() or self.follower is not None:
             return
@@ -258,9 +258,10 @@ class TeacherLearner(Stage):
             self.done = True
 
     def _offer_test(self) -> bool:
-        """Remember the weights if the latest test is the best: by its win rate where there is one, then its return.
+        """Store the weights if the latest test is the best: by its win rate where there is one, then by its return.
 
-        With a follower the latest is the best: a test does not tell how well it can be followed.
+        With a follower the latest test counts as the best, since no test measures how well students can imitate the
+        teacher.
         """
         tests = self._test_returns()
         wins = self.logger.stats.get("test_battle_won_mean", [])
@@ -277,7 +278,7 @@ class TeacherLearner(Stage):
         )
 
     def finish(self) -> None:
-        """Take the weights of the best test: what the artifact of a finished run holds."""
+        """Load the weights of the best test, which the artifact of a finished run holds."""
         self.finished = True
         self.bar.close()
         self._offer_test()
@@ -288,12 +289,12 @@ class TeacherLearner(Stage):
 
     def compared(self) -> Compared:
         """Name the teacher's policy, in the precision in which it labels."""
-        # Students will take its float32 choices as their labels.
+        # Students learn from its float32 outputs.
         self.mac.half_precision = False
         return Compared(self.mac, self.steps, masked=self.args.mask_at == "environment")
 
     def take_result(self, summary: dict[str, Any], folder: Path | None) -> None:
-        """Write what the teacher scores, greedy and sampled, into ``teacher.json``."""
+        """Write the teacher's scores, greedy and sampled, into ``teacher.json``."""
         policy = summary["policy"]
         if folder is not None:
             greedy = {name: policy[name] for name in ("return_mean", "return_std", "win_rate")}
@@ -304,7 +305,7 @@ class TeacherLearner(Stage):
         """Move the networks to the GPU.
 
         Raises:
-            UserError: with a follower: students are smaller than the cost of moving their data.
+            UserError: with a follower, whose networks are too small to repay moving their data.
         """
         if self.follower is not None:
             raise UserError("imitation_gap_coef is for the CPU: set use_cuda=False")
@@ -312,7 +313,7 @@ class TeacherLearner(Stage):
         self.critic.cuda()
 
     def facts(self) -> dict[str, Any]:
-        """What ``teacher.json`` says of this teacher, apart from its hashes."""
+        """Return the facts of this teacher for ``teacher.json``, without its hashes."""
         host, sizes, args = get_host(), self.mac.sizes, self.args
         return {
             "task": args.map_name,
@@ -355,9 +356,9 @@ class TeacherLearner(Stage):
         }
 
     def _tests(self) -> list[list[float]]:
-        """The learning curve: environment steps, return and, where there is one, win rate of every test, each once.
+        """Collect the learning curve: environment steps, return and any win rate of every test, each test once.
 
-        The tests before a stop are known from the artifact and, where the run's log was read again, from there too.
+        Tests before a stop come from the artifact and, if the run's log was read again, from the log too.
         """
         wins = dict(self.logger.stats.get("test_battle_won_mean", []))
         found = {int(test[0]): test for test in self.past_tests}
@@ -367,7 +368,7 @@ class TeacherLearner(Stage):
         return [found[at] for at in sorted(found)]
 
     def _test_returns(self) -> list[tuple[int, float]]:
-        """Step and return of every test of this run, whether or not agents have rewards of their own."""
+        """Return step and return of every test of this run, for common and for individual rewards."""
         stats = self.logger.stats
         return stats.get("test_return_mean") or stats.get("test_total_return_mean", [])
 
@@ -388,7 +389,7 @@ class TeacherLearner(Stage):
         checkpoints.write_checkpoint(path, self.args, self.steps, self.finished)
 
     def load_models(self, path: str) -> None:
-        """Go on from :meth:`save_models`."""
+        """Continue from :meth:`save_models`."""
         loaded = artifact.load_teacher(path)
         self.mac.agent.load_state_dict(loaded.agent_state)
         self.critic.load_state_dict(loaded.critic_state)

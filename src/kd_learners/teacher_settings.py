@@ -1,4 +1,4 @@
-"""Stage 1's keys, checked, and what this CPU makes of one of them."""
+"""Stage 1's keys, with their checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from kd_learners.settings import check_above_zero, check_counts, check_not_negat
 
 @dataclass(frozen=True)
 class TeacherSettings:
-    """Stage 1's keys of ``kd_teacher.yaml``, where each is explained."""
+    """Stage 1's keys of ``kd_teacher.yaml``, where each is explained.
+
+    Raises:
+        UserError: the first key with an impossible value.
+    """
 
     lr: float
     critic_lr: float
@@ -51,7 +55,7 @@ class TeacherSettings:
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether this CPU has instructions that multiply bfloat16 matrices; elsewhere float32 is faster."""
+    """Tell whether this CPU has instructions that multiply bfloat16 matrices; without them float32 is faster."""
     try:
         flags = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:

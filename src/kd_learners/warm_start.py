@@ -1,4 +1,4 @@
-"""A teacher's training that begins with another teacher instead of random networks."""
+"""Training that begins with another teacher's networks instead of random ones."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from kd_core.stages import valued_otherwise
 
 
 def read_first_teacher(path: str, wanted: Mapping[str, Any]) -> TeacherArtifact:
-    """The teacher that a training begins with.
+    """Read the teacher that a training begins with.
 
     Args:
         path: ``begin_with``, a teacher's folder.
         wanted: facts of the teacher in training (docs/reference/formats/teacher.md).
 
     Raises:
-        UserError: no teacher there, one of another task or with other networks, or one whose critic's unit is unknown.
+        UserError: the folder holds no teacher, or one of another task or with other networks, or the unit of its
+            critic's values is unknown.
     """
     teacher = load_teacher(path, n_agents=wanted["n_agents"])
     for name in ("task", *NETWORK_FACTS):

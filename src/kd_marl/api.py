@@ -215,9 +215,9 @@ def evaluate(
         teacher: where its teacher is, if it is not where the run found it.
 
     Returns:
-        The content of ``summary.json`` (docs/reference/formats/run.md), among it ``teacher``, ``student`` and
-        ``random`` with ``return_mean``, ``return_std`` (over episodes), ``length_mean`` (steps) and ``win_rate``; and ``retention``,
-        ``agreement``, ``flops_per_decision_student``, ``decision_us_student`` (microseconds).
+        The content of ``summary.json`` (docs/reference/formats/run.md). ``teacher``, ``student`` and ``random`` have
+        ``return_mean``, ``return_std`` (over episodes), ``length_mean`` (steps) and ``win_rate``. Beside them stand
+        ``retention``, ``agreement``, ``flops_per_decision_student`` and ``decision_us_student`` (microseconds).
 
     Raises:
         UserError: ``episodes`` is not positive, the teacher is another one or missing, or the run failed.

@@ -1,4 +1,4 @@
-"""Runs the agents of a student bundle on a robot: numpy and one backend, nothing of the training.
+"""Runtime that decides for the agents of a student bundle on a robot; it needs only numpy and one backend.
 
 agent = OnboardAgent.load("bundle", agent=2, backend="c")
 agent.reset()

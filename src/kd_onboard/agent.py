@@ -1,4 +1,4 @@
-"""`OnboardAgent`: one agent of a bundle, deciding from its own features."""
+"""`OnboardAgent`: one agent of a bundle, which decides from its own features."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _NUMBERS = "fiu"
 class OnboardAgent:
     """One agent with its recurrent state.
 
-    What it cannot act on (a wrong number of features, a value that is not finite, no available action) never reaches
-    the network: the state stays as it was, :attr:`faults` counts, and the bundle's ``on_fault`` decides. ``raise``
-    raises; ``hold`` repeats the last action while it is available; ``noop`` takes the agent's ``noop_action`` if that
-    is available. Where ``hold`` and ``noop`` have no such action they raise too.
+    Bad input never reaches the network: a wrong number of features, a value that is not finite, no available action.
+    Then the state stays as it was, :attr:`faults` counts, and the bundle's ``on_fault`` decides. ``raise`` raises;
+    ``hold`` repeats the last action if it is available; ``noop`` takes the agent's ``noop_action`` if that is
+    available. Without such an action ``hold`` and ``noop`` raise too.
 
     Attributes:
-        profile: what the bundle says of this agent.
+        profile: this agent's part of the bundle's profile.
         on_fault: ``raise``, ``hold`` or ``noop``.
-        faults: how often the input was bad since the agent was loaded.
-        last_fault: what the latest of them was, or None.
+        faults: number of bad inputs since the agent was loaded.
+        last_fault: message of the latest of them, or None.
     """
 
     def __init__(self, profile: AgentProfile, backend: Backend, on_fault: str) -> None:
@@ -48,12 +48,12 @@ class OnboardAgent:
         backend: str = "numpy",
         library: str | os.PathLike[str] | None = None,
     ) -> OnboardAgent:
-        """Read and check a bundle, and take one agent from it.
+        """Read and check a bundle, and build one of its agents.
 
-        The ``c`` backend compiles and runs the bundle's C: verify the signature of a bundle that came from elsewhere.
+        The ``c`` backend compiles and runs the bundle's C. Verify the signature of a bundle from elsewhere first.
 
         Args:
-            bundle: its folder, or what :func:`kd_onboard.read_bundle` gave.
+            bundle: its folder, or the result of :func:`kd_onboard.read_bundle`.
             agent: index or name.
             backend: ``numpy``; ``onnx`` or ``onnx-int8`` (needs onnxruntime); ``c`` (needs a compiler, or ``library``).
             library: for ``c``: the agent's program, compiled as a shared library for this machine.
@@ -67,16 +67,16 @@ class OnboardAgent:
         return cls(profile, make_backend(read, profile, backend, library), read.profile.on_fault)
 
     def reset(self) -> None:
-        """Begin an episode: forget what was seen and done."""
+        """Begin an episode: reset the recurrent state and the last action."""
         self._backend.reset()
         self._last = None
 
     def act(self, features: Any, available: Any) -> int:
-        """Decide.
+        """Choose an action.
 
         Args:
             features: the agent's own, in the profile's order: ``(inputs,)`` finite real numbers, float32 for speed.
-            available: ``(actions,)`` of 0 and 1, or bool for speed: what may be done now.
+            available: ``(actions,)`` of 0 and 1, or bool for speed; 1 for actions that are available now.
 
         Returns:
             The number of an available action.
@@ -98,13 +98,13 @@ class OnboardAgent:
         return action
 
     def _read_features(self, given: Any) -> None:
-        """Copy into the backend's buffer what may go there."""
+        """Check features and copy them into the backend's buffer."""
         values, buffer = given if type(given) is np.ndarray else _as_array(given), self._features
         if values.shape != self._features_shape:
             self._fail(f"features of shape {values.shape} given, expected {self._features_shape}")
         if values.dtype.kind not in _NUMBERS:
             self._fail(f"features of type {values.dtype} given, expected numbers, best float32")
-        # Where even the sum of squares overflows, so may the network; one product is the cheapest test of all of them.
+        # If the sum of squares overflows, the network may too. One product tests all features at the lowest cost.
         with np.errstate(over="ignore"):
             buffer[:] = values
             squares = buffer.dot(buffer)
@@ -130,7 +130,11 @@ class OnboardAgent:
         raise FaultError(f"{self.profile.label}: {reason}")
 
     def _fall_back(self, fault: FaultError, available: Any) -> int:
-        """The action that ``on_fault`` names, if it is available."""
+        """Return the action that ``on_fault`` names, if it is available.
+
+        Raises:
+            FaultError: ``on_fault`` is ``raise``, or names no available action.
+        """
         self.faults += 1
         self.last_fault = str(fault)
         if self.on_fault == "raise":
@@ -149,9 +153,9 @@ class OnboardAgent:
 
 
 def _as_array(given: Any) -> np.ndarray:
-    """Anything as an array; what is none becomes one of objects, which no check lets through."""
+    """Convert anything to an array; a failed conversion gives an array of objects, which every check refuses."""
     try:
-        # What a masked array hides is no number, and asarray would show it.
+        # Masked entries count as missing, but asarray would return their hidden numbers.
         return np.ma.filled(given.astype(float), np.nan) if np.ma.isMaskedArray(given) else np.asarray(given)
     except (ValueError, TypeError, OverflowError, RuntimeError):
         return np.empty((), object)

@@ -1,4 +1,4 @@
-"""What an agent asks of a backend: buffers to fill, and one decision from them."""
+"""The interface of a backend to an agent: buffers to fill, and one decision from them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Backend(Protocol):
     available: np.ndarray
 
     def reset(self) -> None:
-        """Forget the episode so far."""
+        """Reset the recurrent state."""
 
     def decide(self) -> int:
-        """The available action with the largest logit; the state advances.
+        """Return the available action with the largest logit, and advance the state.
 
-        A negative number, and the state stays, where the numbers overflowed.
+        If the numbers overflowed, return a negative number and leave the state as it was.
         """
 
 
@@ -41,8 +41,8 @@ def make_backend(
     """Build a backend.
 
     Args:
-        bundle: where the agent's files are.
-        agent: the agent.
+        bundle: contains the agent's files.
+        agent: the agent's profile.
         name: one of ``BACKENDS``.
         library: for ``c``, a shared library that has already been compiled for this machine.
 

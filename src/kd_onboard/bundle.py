@@ -1,7 +1,7 @@
-"""A student bundle on disk: the profile, and files that are exactly what the profile says.
+"""A student bundle on disk: the profile, and files that match it exactly.
 
 Every file is checked against its size and sha256, and the profile against a checksum of its own bytes. That finds
-damage; who made a bundle is for its signature to say (``kd-marl bundle verify``).
+damage. The bundle's signature tells its author (``kd-marl bundle verify``).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Bundle:
     """A bundle whose files have been checked.
 
     Attributes:
-        folder: where it lies.
-        profile: what it says of the team.
+        folder: its folder.
+        profile: its description of the team.
     """
 
     folder: Path
@@ -43,7 +43,7 @@ class Bundle:
 
     @property
     def task(self) -> Task:
-        """What the team was made for."""
+        """The task that the team was trained for."""
         return self.profile.task
 
     @property
@@ -52,7 +52,7 @@ class Bundle:
         return self.profile.agents
 
     def agent(self, which: int | str) -> AgentProfile:
-        """One agent, by its index or its name.
+        """Return one agent, by its index or its name.
 
         Raises:
             BundleError: the bundle has no such agent.
@@ -64,10 +64,10 @@ class Bundle:
         raise BundleError(f"{self.folder} has no agent {which!r}: choose one of {names}")
 
     def read(self, path: str) -> bytes:
-        """A file's bytes, checked again: what is used is what was described.
+        """Read a file's bytes and check them again, so that the bytes used are those described.
 
         Raises:
-            BundleError: the file is not listed, or is no longer what the profile says.
+            BundleError: the file is not listed, or no longer matches the profile.
         """
         entry = self.profile.files.get(path)
         if entry is None:
@@ -82,7 +82,7 @@ class Bundle:
         return data
 
     def weights(self, agent: AgentProfile) -> dict[str, np.ndarray]:
-        """An agent's network, float32, by name; shapes as :func:`expected_shapes` says.
+        """Read an agent's network, float32, by name; shapes as in :func:`expected_shapes`.
 
         Raises:
             BundleError: a tensor is missing, has another shape, or does not belong to the network.
@@ -109,7 +109,7 @@ class Bundle:
 
 
 def expected_shapes(agent: AgentProfile) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of an agent's network; GRU gates in the order r, z, n."""
+    """Return name and shape of every tensor of an agent's network; GRU gates in the order r, z, n."""
     width, actions = agent.width, agent.n_actions
     shapes: dict[str, tuple[int, ...]] = {"align.weight": (width, agent.inputs), "align.bias": (width,)}
     for side in ("ih", "hh"):
@@ -125,8 +125,8 @@ def read_bundle(folder: str | os.PathLike[str]) -> Bundle:
         folder: the bundle.
 
     Raises:
-        BundleError: the first fault found: no bundle, another format or version, a missing, surplus, changed or
-            linked file, a field of the wrong type, weights that do not fit the profile.
+        BundleError: the first fault found. It is not a bundle, or its format or version is another. A file is missing,
+            surplus, changed or linked. A field has the wrong type, or weights do not fit the profile.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -155,7 +155,7 @@ def read_bundle(folder: str | os.PathLike[str]) -> Bundle:
 
 
 def profile_text(values: Mapping[str, Any]) -> str:
-    """The text of `profile.json`, with the checksum of its own bytes under ``checksum``."""
+    """Format the text of `profile.json`, with the checksum of its own bytes under ``checksum``."""
     others = {name: value for name, value in values.items() if name != "checksum"}
     unsealed = json.dumps({**others, "checksum": _UNSEALED}, indent=2, allow_nan=False) + "\n"
     before, _, after = unsealed.rpartition(_UNSEALED)
@@ -163,7 +163,11 @@ def profile_text(values: Mapping[str, Any]) -> str:
 
 
 def _check_seal(data: bytes, values: Mapping[str, Any], where: str) -> None:
-    """The checksum is that of the file with zeros in its own place."""
+    """Check that the checksum is that of the file with zeros in the checksum's place.
+
+    Raises:
+        BundleError: there is no checksum, or it is another.
+    """
     given = values.get("checksum")
     if type(given) is not str or len(given) != 64 or not given.isascii() or data.count(given.encode()) != 1:
         raise BundleError(f"{where} is damaged: it has no checksum of its own")
@@ -172,7 +176,7 @@ def _check_seal(data: bytes, values: Mapping[str, Any], where: str) -> None:
 
 
 def _files_in(folder: Path) -> set[str]:
-    """Relative paths of the files in a folder; anything but plain files and folders is refused."""
+    """List the relative paths of the files in a folder; refuse anything but plain files and folders."""
     found, pending = set(), [folder]
     try:
         while pending:
@@ -191,7 +195,11 @@ def _files_in(folder: Path) -> set[str]:
 
 
 def _read_file(path: Path, most: int) -> bytes:
-    """A plain file's bytes, at most ``most`` and one more, so that a longer one is noticed but never read whole."""
+    """Read a plain file's bytes, at most ``most`` and one more, so that a larger file is never read whole.
+
+    Raises:
+        BundleError: the file cannot be read, is not a plain file, or is larger than ``most``.
+    """
     most = min(most, _LARGEST_FILE)
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))

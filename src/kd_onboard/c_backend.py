@@ -22,11 +22,11 @@ from kd_onboard.profile import AgentProfile, CSource
 
 # Without -march=native: the cache may lie in a home folder that machines share.
 CFLAGS = ("-std=c99", "-O3")
-# Environment variables: the compiler, further flags for it, and the folder of what it made.
+# Environment variables: the compiler, further flags for it, and the folder of compiled programs.
 COMPILER_VARIABLE, FLAGS_VARIABLE, CACHE_VARIABLE = "CC", "KD_ONBOARD_CFLAGS", "KD_ONBOARD_CACHE"
 _PATIENCE_S = 300
-# Steps in which a program is compared with the weights; how far logits may be apart, as a share of the largest; and
-# floats behind the buffers of that comparison.
+# Comparison of a program with the weights: its steps, the largest difference of logits relative to the largest logit,
+# and the spare floats behind the buffers.
 _PROBES, _TOLERANCE, _ROOM = 3, 1e-3, 1 << 16
 
 
@@ -39,10 +39,10 @@ class CBackend:
         Args:
             library: a shared library.
             prefix: of its symbols.
-            agent: whose it is.
+            agent: the profile of the program's agent.
 
         Raises:
-            BackendError: it does not load here, or has a state of another size.
+            BackendError: it cannot be loaded here, or has a state of another size.
         """
         init, self._act, self._logits, size = _load(library, prefix)
         self._where, self._label = library, agent.label
@@ -59,15 +59,15 @@ class CBackend:
         self.reset()
 
     def check(self, network: NumpyBackend) -> None:
-        """See that the program computes an agent's network, and not that of an earlier export or of another agent.
+        """Check that the program computes the agent's network, and not an earlier export or another agent.
 
         Args:
-            network: the same agent's, from the bundle's weights.
+            network: the agent's network, from the bundle's weights.
 
         Raises:
-            BackendError: it computes something else.
+            BackendError: the program computes another network.
         """
-        # Room for a program that reads and writes more than this agent has.
+        # Spare room for a wrong program that reads and writes beyond this agent's sizes.
         features, logits = (np.zeros(part.size + _ROOM, np.float32) for part in (self.features, self.available))
         state = np.zeros_like(self._state)
         network.available[:] = True
@@ -87,16 +87,16 @@ class CBackend:
                 )
 
     def reset(self) -> None:
-        """Forget the episode so far."""
+        """Reset the recurrent state."""
         self._init(self._pointers[0])
 
     def decide(self) -> int:
-        """The best available action, or -1 where the program refuses the features."""
+        """Return the best available action, or -1 if the program refuses the features."""
         return self._act(*self._pointers)
 
 
 def open_c(bundle: Bundle, agent: AgentProfile, library: str | os.PathLike[str] | None) -> CBackend:
-    """An agent's C backend, from ``library`` or compiled now.
+    """Build an agent's C backend, from ``library`` or from a program compiled now.
 
     Raises:
         BackendError: the bundle has no such program, or it cannot be compiled or loaded here.
@@ -111,7 +111,11 @@ def open_c(bundle: Bundle, agent: AgentProfile, library: str | os.PathLike[str] 
 
 
 def _load(path: Path, prefix: str) -> tuple[Any, Any, Any, Any]:
-    """The program's ``init``, ``act``, ``logits`` and ``size``."""
+    """Load the program's ``init``, ``act``, ``logits`` and ``size``.
+
+    Raises:
+        BackendError: the library cannot be loaded, or lacks one of them.
+    """
     try:
         program = ctypes.CDLL(str(path.absolute()))
         init, act, logits, size = (getattr(program, f"{prefix}_{name}") for name in ("init", "act", "logits", "size"))
@@ -133,11 +137,11 @@ def _words(variable: str) -> list[str]:
 
 
 def compile_agent(bundle: Bundle, program: CSource) -> Path:
-    """A shared library of an agent's program, from the cache or compiled now.
+    """Return a shared library of an agent's program, from the cache or compiled now.
 
     Args:
-        bundle: where the sources are.
-        program: the agent's.
+        bundle: contains the sources.
+        program: the agent's program.
 
     Raises:
         BackendError: there is no compiler, it fails, or the cache cannot be written.
@@ -172,13 +176,17 @@ def compile_agent(bundle: Bundle, program: CSource) -> Path:
         if done.returncode or not made.is_file():
             first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
             raise BackendError(f"'{compiler[0]}' cannot compile {program.sources[0]}: {' '.join(first.split())}")
-        # Whole or absent, also where two processes compile the same program.
+        # Atomic, so that two processes can compile the same program at once.
         os.replace(made, library)
     return library
 
 
 def _cache_folder() -> Path:
-    """A folder that this user alone can write to: what lies in it is run."""
+    """Create a folder that only this user can write to, since programs in it are run.
+
+    Raises:
+        BackendError: it cannot be created, or others can write to it.
+    """
     base = os.environ.get(CACHE_VARIABLE)
     if base is None:
         base = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "kd-onboard")

@@ -1,14 +1,14 @@
-"""What can go wrong, each said in one line: what it was, what was expected, what to do."""
+"""Errors of the runtime; each message is one line: what was wrong, what was expected, what to do."""
 
 from __future__ import annotations
 
 
 class OnboardError(ValueError):
-    """Any of the errors below."""
+    """Base class of the errors below."""
 
 
 class BundleError(OnboardError):
-    """The bundle is not what was exported: damaged, incomplete, of another version, or not a bundle."""
+    """The bundle is damaged, incomplete, of another version, or not a bundle."""
 
 
 class BackendError(OnboardError):
@@ -16,4 +16,4 @@ class BackendError(OnboardError):
 
 
 class FaultError(OnboardError):
-    """An agent was given input on which it must not act, and the bundle's ``on_fault`` names no way out."""
+    """An agent was given input on which it must not act, and the bundle's ``on_fault`` gives no action."""

@@ -1,4 +1,4 @@
-"""Fields of untrusted JSON: strict parsing, and reading with the type that each must have."""
+"""Fields of untrusted JSON: strict parsing, and reading with the required types."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, NoReturn
 
 from kd_onboard.errors import BundleError
 
-# Far beyond any network; keeps every product of two sizes an ordinary number.
+# Largest whole number accepted: far beyond any network, and products of two such sizes fit into 64 bits.
 MOST = 1 << 31
 _NAMES = {bool: "true or false", str: "a text", int: "a whole number", list: "a list", dict: "an object"}
 
 
 def parse_object(data: bytes, where: str) -> dict[str, Any]:
-    """JSON bytes as an object; duplicate keys, NaN and infinity, which other parsers read in other ways, are refused.
+    """Parse JSON bytes to an object; refuse duplicate keys, NaN and infinity, on which parsers disagree.
 
     Raises:
         BundleError: the bytes are not such an object.
@@ -43,18 +43,18 @@ def _no_number(word: str) -> NoReturn:
 
 
 class Fields:
-    """A JSON object whose fields are read with their types.
+    """A JSON object whose fields are read with their types; each method raises BundleError for another value.
 
     Args:
         values: the object.
-        where: how messages name it, such as ``profile.json agents[2]``.
+        where: its name in messages, such as ``profile.json agents[2]``.
     """
 
     def __init__(self, values: dict[str, Any], where: str) -> None:
         self.values, self.where = values, where
 
     def fail(self, name: str, expected: str) -> NoReturn:
-        """Refuses a field.
+        """Refuse a field.
 
         Raises:
             BundleError: always.
@@ -70,61 +70,61 @@ class Fields:
         return value
 
     def flag(self, name: str) -> bool:
-        """True or false."""
+        """Read true or false."""
         return self._typed(name, bool)
 
     def text(self, name: str, pattern: str = "") -> str:
-        """A text without control characters; with ``pattern``, one that matches it entirely."""
+        """Read a text without control characters; with ``pattern``, one that matches it entirely."""
         value = self._typed(name, str)
         if len(value) > 1000 or not value.isprintable() or (pattern and not re.fullmatch(pattern, value, re.ASCII)):
             self.fail(name, f"a text like {pattern}" if pattern else "a printable text of at most 1000 characters")
         return value
 
     def whole(self, name: str, least: int = 0, most: int = MOST) -> int:
-        """A whole number between ``least`` and ``most``."""
+        """Read a whole number between ``least`` and ``most``."""
         value = self._typed(name, int)
         if not least <= value <= most:
             self.fail(name, f"a whole number from {least} to {most}")
         return value
 
     def number(self, name: str, least: float = 0.0) -> float:
-        """A number of at least ``least``."""
+        """Read a number of at least ``least``."""
         value = self.values.get(name)
         if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= 1e300:
             self.fail(name, f"a number of at least {least:g}")
         return float(value)
 
     def choice(self, name: str, valid: tuple[str, ...]) -> str:
-        """One of the texts ``valid``."""
+        """Read one of the texts ``valid``."""
         value = self._typed(name, str)
         if value not in valid:
             self.fail(name, "one of " + ", ".join(valid))
         return value
 
     def items(self, name: str, most: int = 100_000) -> list[Any]:
-        """A list."""
+        """Read a list of at most ``most`` elements."""
         value = self._typed(name, list)
         if len(value) > most:
             self.fail(name, f"a list of at most {most} elements")
         return value
 
     def object(self, name: str) -> Fields:
-        """An object inside this one."""
+        """Read an object inside this one."""
         return Fields(self._typed(name, dict), f"{self.where} {name}")
 
     def objects(self, name: str) -> Iterator[Fields]:
-        """The objects of a list."""
+        """Read the objects of a list."""
         for i, value in enumerate(self.items(name)):
             if type(value) is not dict:
                 raise BundleError(f"{self.where}: {name}[{i}] is {shown(value)}, expected an object")
             yield Fields(value, f"{self.where} {name}[{i}]")
 
     def is_null(self, name: str) -> bool:
-        """Whether the field is there and null; an absent one is a fault like any other."""
+        """Tell whether the field is present and null; an absent field is a fault like any other."""
         return name in self.values and self.values[name] is None
 
 
 def shown(value: Any) -> str:
-    """A value for a message, cut to a readable length."""
+    """Format a value for a message, cut to a readable length."""
     text = ascii(value) if not isinstance(value, int) or abs(value) < 10**30 else "a huge number"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,4 +1,4 @@
-"""The network in numpy.
+"""The student's network in numpy.
 
 a = relu(A x + a0),   r, z = sigmoid(I_rz a + i_rz + H_rz h + h_rz),   n = tanh(I_n a + i_n + r (H_n h + h_n))
 h' = (1 - z) n + z h,   logits = L h' + l0
@@ -15,7 +15,7 @@ from kd_onboard.profile import AgentProfile
 
 
 class NumpyBackend:
-    """Needs numpy alone; see :class:`kd_onboard.backend.Backend`.
+    """Backend that needs only numpy; see :class:`kd_onboard.backend.Backend`.
 
     Attributes:
         logits: of the last decision, float32 ``(actions,)``.
@@ -30,15 +30,15 @@ class NumpyBackend:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the episode so far."""
+        """Reset the recurrent state."""
         self._state = np.zeros(self._width, np.float32)
 
     def decide(self) -> int:
-        """The best available action, or -1 where the numbers overflowed."""
+        """Return the best available action, or -1 if the numbers overflowed."""
         with np.errstate(all="ignore"):
             state = self._advance()
             logits = self._weights["head.weight"] @ state + self._weights["head.bias"]
-            # As for the features: one product is the cheapest test of all of them.
+            # As for the features, one product tests all logits at the lowest cost.
             squares = logits.dot(logits)
         if not math.isfinite(squares):
             return -1
@@ -46,7 +46,7 @@ class NumpyBackend:
         return int(np.where(self.available, logits, -np.inf).argmax())
 
     def _advance(self) -> np.ndarray:
-        """The state after this step."""
+        """Compute the state after this step."""
         weights, width = self._weights, self._width
         aligned = np.maximum(weights["align.weight"] @ self.features + weights["align.bias"], 0)
         new = weights["gru.weight_ih"] @ aligned + weights["gru.bias_ih"]

@@ -1,4 +1,4 @@
-"""The network in ONNX Runtime, with every buffer bound once: a decision copies nothing and allocates nothing."""
+"""The student's network in ONNX Runtime; buffers are bound once, so a decision copies and allocates nothing."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ _ERRORS_ONLY = 3
 
 
 class OnnxBackend:
-    """Needs ``onnxruntime``; see :class:`kd_onboard.backend.Backend`.
+    """Backend that needs ``onnxruntime``; see :class:`kd_onboard.backend.Backend`.
 
-    The recurrent state lies in two buffers: a decision reads one and writes the other, and only a good one swaps them.
+    The recurrent state has two buffers: a decision reads one and writes the other. Only a decision without overflow
+    swaps them.
 
     Attributes:
         logits: of the last decision, float32 ``(actions,)``.
-        steps: the two decisions, each the runtime's call and the buffer that tells whether it was good.
+        steps: the two decisions, each the runtime's call and the buffer that is finite if nothing overflowed.
     """
 
     def __init__(self, model: bytes, agent: AgentProfile, where: str) -> None:
         """Open a model.
 
         Args:
-            model: the ONNX file.
-            agent: whose it is.
-            where: how messages name it.
+            model: the bytes of the ONNX file.
+            agent: the profile of the model's agent.
+            where: its name in messages.
 
         Raises:
             BackendError: ONNX Runtime is not installed.
@@ -42,11 +43,11 @@ class OnnxBackend:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY
-        # With every output bound there is next to nothing to allocate, and the arena costs more than it saves.
+        # With every output bound there is almost nothing to allocate, and the arena costs more than it saves.
         options.enable_cpu_mem_arena = False
         try:
             session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        # The runtime's own exceptions share no class but this one.
+        # The runtime's own exceptions have no other common class.
         except Exception as error:
             raise BundleError(
                 f"{where} cannot be loaded by ONNX Runtime: {' '.join(str(error).split())[:200]}"
@@ -58,13 +59,13 @@ class OnnxBackend:
         self._masked = np.zeros_like(self.logits)
         self._action = np.zeros(1, np.int64)
         self._states = [np.zeros(agent.width, np.float32) for _ in range(2)]
-        # A decision with its buffers, and what it writes that is finite only if all went well.
+        # A decision with its buffers, and the state that it writes, which is finite only without overflow.
         self.steps = [(self._bind(session, i), self._states[1 - i]) for i in range(2)]
         self._session = session
         self._reads = 0
 
     def _bind(self, session: Any, reads: int) -> Callable[[], Any]:
-        """The decision that reads the state ``reads``. Every output has a buffer: an unbound one is allocated."""
+        """Bind the decision that reads the state ``reads``. Every output has a buffer, or it would be allocated."""
         binding = session.io_binding()
         inputs = {"features": self.features, "available": self.available, "state": self._states[reads]}
         outputs: dict[str, np.ndarray] = {
@@ -79,16 +80,16 @@ class OnnxBackend:
         return _call(session, binding)
 
     def reset(self) -> None:
-        """Forget the episode so far."""
+        """Reset the recurrent state."""
         for state in self._states:
             state.fill(0.0)
 
     def decide(self) -> int:
-        """The best available action, or -1 where the numbers overflowed."""
+        """Return the best available action, or -1 if the numbers overflowed."""
         reads = self._reads
         run, written = self.steps[reads]
         run()
-        # Logits of a finite state, which lies in [-1, 1], are finite; so one product tests everything.
+        # A finite state lies in [-1, 1], so its logits are finite too: one product tests everything.
         if not math.isfinite(written.dot(written)):
             return -1
         self._reads = 1 - reads
@@ -96,7 +97,7 @@ class OnnxBackend:
 
 
 def open_onnx(bundle: Bundle, agent: AgentProfile, int8: bool) -> OnnxBackend:
-    """An agent's ONNX backend.
+    """Build an agent's ONNX backend.
 
     Raises:
         BackendError: the bundle has no such model, or ONNX Runtime is not installed.
@@ -111,10 +112,10 @@ def open_onnx(bundle: Bundle, agent: AgentProfile, int8: bool) -> OnnxBackend:
 
 
 def _call(session: Any, binding: Any) -> Callable[[], Any]:
-    """A session's call on buffers that stay.
+    """Build a session's call on bound buffers.
 
-    The public method makes new options every time and asks for a GPU's graphs first, an eighth of a small network's
-    time. It is what is called where the runtime names its inner objects otherwise.
+    The public method creates new options every time and first asks for a GPU's graphs, an eighth of a small network's
+    time. It is used where the runtime's inner objects have other names.
     """
     inner: Any = getattr(session, "_sess", None)
     bound = getattr(binding, "_iobinding", None)
@@ -132,7 +133,11 @@ def _runtime() -> Any:
 
 
 def _check_interface(session: Any, agent: AgentProfile, where: str) -> None:
-    """The model takes and gives what the profile says: else the buffers would be read and written wrongly."""
+    """Check that the model's inputs and outputs match the profile; else buffers would be misread.
+
+    Raises:
+        BundleError: an input or output is missing, surplus, or of another type or shape.
+    """
     inputs = {
         "features": ("tensor(float)", [agent.inputs]),
         "available": ("tensor(bool)", [agent.n_actions]),

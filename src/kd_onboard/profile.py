@@ -1,4 +1,4 @@
-"""The collaboration profile: what `profile.json` says of a team and of each of its agents."""
+"""The collaboration profile: the content of `profile.json` about a team and each of its agents."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Task:
-    """What the team was made for.
+    """The task that the team was trained for.
 
     Attributes:
         name: the task, such as ``pz-mpe-simple-spread-v3``.
         env: name of the environment in the host's registry.
         obs_size: length of an agent's padded observation as the environment gives it.
-        extended_size: with the derived features and the own last action that follow it.
+        extended_size: the same with the derived features and the own last action that follow it.
         episode_limit: steps after which an episode is cut.
     """
 
@@ -50,7 +50,7 @@ class Feature:
         unit: of its value, or None where the environment names none.
         block: the group of features that it belongs to, or None.
         derived_from: the elements of the padded observation whose Euclidean norm it is; None where it is measured.
-        own_action: the action of which it says whether the agent took it last, 1 or 0; None for anything else.
+        own_action: the action for which it is 1 if the agent took it last, else 0; None for any other feature.
     """
 
     index: int
@@ -79,9 +79,9 @@ class AgentProfile:
         weights: safetensors files whose tensors together are the network.
         onnx_int8: None where int8 chose too many other actions, or was not tried.
         network: ``gru``.
-        inputs: number of features, the length of what ``act`` takes.
-        actions: a name for each action; None where the number exists only to fill up.
-        noop_action: the action that does nothing, or None where there is none.
+        inputs: number of features that ``act`` takes.
+        actions: a name for each action; None for a number that this agent never uses.
+        noop_action: the action that does nothing, or None where no action does.
         draw_sizes: fewest and most features shown in an episode, the others are 0; None: always all.
         flops_per_decision: a multiply-add counts as two.
         latency: measured microseconds, or None.
@@ -116,12 +116,12 @@ class AgentProfile:
 
     @property
     def label(self) -> str:
-        """How messages name it."""
+        """The agent's name in messages."""
         return f"agent {self.index} ('{self.name}')"
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Every file that it refers to."""
+        """Every file of the agent."""
         models = [path for path in (self.onnx, self.onnx_int8) if path]
         program = [] if self.c is None else [self.c.header, *self.c.sources]
         return (*self.weights, *models, *program)
@@ -129,7 +129,7 @@ class AgentProfile:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """What a file of the bundle must be."""
+    """Hash and size that a file of the bundle must have."""
 
     sha256: str
     size: int
@@ -137,7 +137,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Profile:
-    """All of `profile.json`; ``raw`` is the parsed JSON."""
+    """The content of `profile.json`; ``raw`` is the parsed JSON."""
 
     task: Task
     agents: tuple[AgentProfile, ...]
@@ -153,7 +153,7 @@ def parse_profile(values: dict[str, Any], where: str) -> Profile:
 
     Args:
         values: the JSON object.
-        where: how messages name the file.
+        where: the file's name in messages.
 
     Raises:
         BundleError: the first fault found.
@@ -247,7 +247,7 @@ def _agent(fields: Fields, index: int, task: Task) -> AgentProfile:
 
 def _feature(fields: Fields, task: Task) -> Feature:
     index = fields.whole("index", 0, task.extended_size - 1)
-    # Only the rows that are one have this field.
+    # Only the inputs of an own last action have this field.
     own_action = fields.whole("own_action", 0, task.n_actions - 1) if "own_action" in fields.values else None
     if own_action is not None and index != (place := task.extended_size - task.n_actions + own_action):
         fields.fail("index", f"{place}, as the own last action comes last")

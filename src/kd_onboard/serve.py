@@ -1,12 +1,12 @@
 """One agent as a process of its own: ``python -m kd_onboard.serve BUNDLE --agent 2 --backend c``.
 
-It learns of the world only what comes through its standard input. All numbers are little-endian:
+It knows of the world only its standard input. All numbers are little-endian:
 
     request   b"R" slot:u16                                       begin an episode
               b"A" count:u16 count * (slot:u16 features:f32[inputs] available:u8[actions])
     answer    b"R" after a reset; b"A" count * action:i32; or b"E" length:u32 text and the end
 
-A slot is an episode played beside others, with a recurrent state of its own. The process ends when its input does.
+A slot is one of several episodes played at once, with a recurrent state of its own. The process ends with its input.
 """
 
 from __future__ import annotations
@@ -32,18 +32,21 @@ LENGTH = struct.Struct("<I")
 
 
 def row_type(agent: AgentProfile) -> np.dtype:
-    """One decision's request: what an agent's process is told, and nothing else."""
+    """Build the dtype of one decision's request: all that an agent's process is told."""
     features = ("features", "<f4", (agent.inputs,))
     return np.dtype([("slot", "<u2"), features, ("available", "u1", (agent.n_actions,))])
 
 
 def serve(agents: Sequence[OnboardAgent], requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer until the requests end.
+    """Answer requests until they end.
 
     Args:
         agents: the same agent for each slot.
-        requests: what the world says.
-        answers: what the agent does.
+        requests: the stream of requests.
+        answers: the stream of answers.
+
+    Raises:
+        OnboardError: a request is not valid, or an agent cannot act.
     """
     rows = row_type(agents[0].profile)
     while kind := requests.read(1):
@@ -71,14 +74,14 @@ def _slot(agents: Sequence[OnboardAgent], number: int) -> OnboardAgent:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one agent until its input ends; returns the exit status."""
+    """Run one agent until its input ends, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m kd_onboard.serve", description=__doc__.splitlines()[0])
     parser.add_argument("bundle", help="the bundle's folder")
     parser.add_argument("--agent", type=int, required=True, help="which agent: 0, 1, ...")
     parser.add_argument("--backend", default="numpy", choices=BACKENDS)
     parser.add_argument("--slots", type=int, default=1, help="episodes played beside each other")
     args = parser.parse_args(arguments)
-    # Whatever a library prints must not become an answer.
+    # Text that a library prints must not become an answer.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:

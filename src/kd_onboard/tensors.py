@@ -1,6 +1,6 @@
-"""Reads a safetensors file: 8 bytes with the length of a JSON header, the header, then the numbers.
+"""Reader of safetensors files: 8 bytes with the length of a JSON header, the header, then the numbers.
 
-Only what a bundle holds is accepted: float32, little-endian, one tensor after the other without gap or overlap.
+It accepts only the contents of a bundle: float32, little-endian, one tensor after the other without gap or overlap.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _NAME = re.compile(r"[A-Za-z0-9_.]{1,200}")
 
 
 def read_tensors(data: bytes, where: str) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file.
+    """Read the tensors of a safetensors file.
 
     Args:
         data: the whole file.
-        where: how messages name it.
+        where: its name in messages.
 
     Returns:
         Name to read-only float32 array.
@@ -66,7 +66,7 @@ def read_tensors(data: bytes, where: str) -> dict[str, np.ndarray]:
 
 
 def _entry(entry: Fields) -> tuple[tuple[int, ...], int, int]:
-    """Shape and first and last byte of one tensor."""
+    """Read shape and first and last byte of one tensor."""
     entry.choice("dtype", ("F32",))
     shape = entry.items("shape", most=4)
     offsets = entry.items("data_offsets", most=2)

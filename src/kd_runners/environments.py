@@ -1,4 +1,4 @@
-"""Environments as the host's runners build them: packages checked, limits applied, faults of a checkout repaired."""
+"""Environments as the host's runners build them: packages checked, limits applied, time limits flagged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kd_core.errors import UserError, nearest
 from kd_core.host import Host
 from kd_core.task import Task
 
-# Package whose presence an environment needs, and how to get it.
+# Environment -> the package it needs, and how to install it.
 _NEEDS = {
     "sc2": (
         "smac.env",
@@ -35,8 +35,8 @@ _NEEDS = {
 _NEED_STARCRAFT = ("sc2", "sc2v2")
 
 
-# Environments that can be stepped many at a time: name -> maker of a VectorEnv from its size and env_args, or of None
-# where it finds that it cannot.
+# Environments that can be stepped many at a time: name -> builder of a VectorEnv from its size and env_args. The
+# builder returns None where it has no such back end for these env_args.
 BATCHED: dict[str, Callable[..., Any]] = {"gymma": batched_mpe, "smax": SmaxBatch}
 
 
@@ -44,7 +44,7 @@ def check_installed(host: Host, args: Any) -> None:
     """Refuse an environment that cannot be built here, before any process starts.
 
     Raises:
-        UserError: an unknown environment, a package that is not installed, or no StarCraft II where one is needed.
+        UserError: an unknown environment, a package that is not installed, or a missing StarCraft II.
     """
     name = args.env
     if name not in host.envs and name not in _NEEDS:
@@ -75,7 +75,7 @@ def prepare(host: Host, args: Any) -> Task:
     """Describe a run's task, and put its sizes into the namespace as the host's own loop does.
 
     Args:
-        host: whose environments are used.
+        host: its registered environments are used.
         args: the run's namespace; ``n_agents``, ``n_actions`` and ``state_shape`` are set.
 
     Raises:
@@ -96,13 +96,13 @@ def prepare(host: Host, args: Any) -> Task:
 
 
 def probe(host: Host, args: Any) -> dict[str, Any]:
-    """Build the environment once, in a process of its own, and return what `describe` says of it.
+    """Build the environment once, in a process of its own, and return the facts that `describe` reads from it.
 
-    So a wrong environment argument, or a missing package, is one line here instead of a dead or hanging worker later.
+    A wrong environment argument or a missing package is then one line here. Later it would be a dead or hanging worker.
 
     Raises:
-        UserError: it cannot be built, and the message ends with its own error; or two of its arguments contradict
-            each other.
+        UserError: it cannot be built (the message ends with its own error), or two of its arguments contradict each
+            other.
     """
     env_args = {
         **args.env_args,
@@ -143,16 +143,16 @@ def _describe(sender: Any, build: Callable[..., Any], env_args: dict[str, Any]) 
 
 
 def describe(env: Any) -> dict[str, Any]:
-    """A built environment's ``get_env_info()``, with what the layout of its observations needs."""
+    """Return a built environment's ``get_env_info()``, with the facts that its feature layout needs."""
     return {**env.get_env_info(), **battle_facts(env)}
 
 
 def task_mask(args: Any, info: Mapping[str, Any]) -> ObservationMask:
-    """Make the mask that the run's keys ``limits``, ``masks_preset``, ``masks`` and ``own_action`` mean for its task.
+    """Build the mask of a run from its keys ``limits``, ``masks_preset``, ``masks`` and ``own_action``.
 
     Args:
         args: the run's namespace.
-        info: what `probe` or `describe` said of its environment.
+        info: the facts of `probe` or `describe`.
     """
     layout = layout_for(args.map_name, info["n_agents"], info["obs_shape"], info)
     own_actions = info["n_actions"] if args.own_action and is_limited(args) else 0
@@ -160,12 +160,12 @@ def task_mask(args: Any, info: Mapping[str, Any]) -> ObservationMask:
 
 
 class Factory:
-    """What stands in the host's registry during a run: builds its environment, limited as the run asks.
+    """Builder in the host's registry during a run: builds its environment, limited as the run asks.
 
     Args:
-        host: whose registered environment is built.
+        host: its registered environment is built.
         args: the run's namespace.
-        mask: what limits the observations that the environment gives; None: nothing does.
+        mask: the mask that the environment applies; None where it applies none.
     """
 
     def __init__(self, host: Host, args: Any, mask: ObservationMask | None) -> None:
@@ -185,17 +185,17 @@ class Factory:
         return env
 
     def batched(self, size: int, **env_args: Any) -> Any:
-        """Build ``size`` environments that are stepped in one call, or None where there is no such back end."""
+        """Build ``size`` environments that are stepped in one call; None if there is no such back end."""
         build = BATCHED.get(self._name)
         envs = build(size, **env_args) if build else None
         return envs if envs is None or self._mask is None else MaskedBatch(envs, self._mask, seed=env_args["seed"])
 
 
 class FlagTimeLimits:
-    """Tells EPyMARL's runners that an episode was cut, which they otherwise store as a termination.
+    """Environment wrapper that tells EPyMARL's runners of time limits, which they would store as terminations.
 
     ``info["episode_limit"]`` is the only sign they read, and only the last step may carry it. EPyMARL's wrappers of
-    SMAC and SMACv2 call every end a termination; the battles that ran out of time are those that SMAC counts.
+    SMAC and SMACv2 call every end a termination. SMAC's count of timeouts tells which battles ran out of time.
     """
 
     def __init__(self, env: Any) -> None:
@@ -206,7 +206,7 @@ class FlagTimeLimits:
         return getattr(self._env, name)
 
     def step(self, actions: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """The environment's step, with the flag added where time ran out."""
+        """Step the environment, and add the flag where time ran out."""
         before = self._env.env.timeouts if self._counts_timeouts else 0
         obs, reward, terminated, truncated, info = self._env.step(actions)
         if self._counts_timeouts and self._env.env.timeouts > before:
@@ -217,7 +217,7 @@ class FlagTimeLimits:
 
 
 def die_with_parent() -> None:
-    """On Linux, have the kernel end this worker with its parent, however the parent ends."""
+    """Ask the kernel, on Linux, to end this worker when its parent ends."""
     if multiprocessing.parent_process() is not None and sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -11,11 +11,11 @@ from kd_core.host import get_host
 
 
 class VectorRunner(RolloutRunner):
-    """Plays ``batch_size_run`` episodes per run, one in each environment, on either host.
+    """EPyMARL runner that plays ``batch_size_run`` episodes a run, one in each environment, on either host.
 
-    The environments are stepped together where they have a batched back end (SMAX, MPE); all others in a pool of
-    processes. Environment i is seeded with ``env_args.seed + i`` either way, and the episodes come out as the host's
-    own ``EpisodeBatch``: neither loop nor learner can tell this runner from the parallel one.
+    Environments with a batched back end (SMAX, MPE) are stepped together; all others run in a pool of processes.
+    Environment i is seeded with ``env_args.seed + i`` either way. The episodes are the host's own ``EpisodeBatch``, so
+    loop and learner cannot tell this runner from the parallel one.
     """
 
     def __init__(self, args: Any, logger: Any) -> None:

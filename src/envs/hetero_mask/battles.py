@@ -1,7 +1,7 @@
-"""What an observation of a StarCraft-like battle consists of, read from the environment's own sizes.
+"""The parts of an observation in a StarCraft-like battle, read from the environment's own sizes.
 
 SMAC, SMACv2, SMAClite and SMAX describe a battle alike: a row for each enemy, a row for each ally and one for the agent
-itself. They differ in the rows' features and in the order, which `Part` says. No table of maps is involved.
+itself. They differ in the rows' features and in the order, which `Part` states. No table of maps is used.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Part(NamedTuple):
 
 
 def battle_facts(env: Any) -> dict[str, Any]:
-    """What a built environment adds to its ``get_env_info()`` so that its observations can be named.
+    """Read from a built environment the facts by which its observations can be named.
 
     Args:
         env: an environment of SMAC's family, wrapped or not; any other adds nothing.
@@ -50,7 +50,7 @@ def battle_facts(env: Any) -> dict[str, Any]:
         ``n_enemies``, and ``observation``: the `Part`s in order.
 
     Raises:
-        UserError: a setting with which the environment gives other observations than it declares.
+        UserError: with one of its settings the environment gives other observations than it declares.
     """
     smac = _unwrap(env, "get_obs_enemy_feats_size")
     if smac is not None:
@@ -62,7 +62,7 @@ def battle_facts(env: Any) -> dict[str, Any]:
 
 
 def battle_parts(info: Mapping[str, Any], n_agents: int, obs_size: int) -> tuple[Part, ...]:
-    """The parts of an observation.
+    """Find the parts of a battle's observation.
 
     Args:
         info: the environment's facts: ``observation``, or ``family`` "smax" and ``n_enemies``.
@@ -70,7 +70,7 @@ def battle_parts(info: Mapping[str, Any], n_agents: int, obs_size: int) -> tuple
         obs_size: length of an observation.
 
     Returns:
-        Parts that fill the observation exactly; none if the facts are no battle's or do not add up to these sizes.
+        Parts that fill the observation exactly; empty if the facts are not a battle's, or do not add up to these sizes.
     """
     if "observation" in info:
         parts = tuple(Part(name, units, tuple(features)) for name, units, features in info["observation"])
@@ -84,11 +84,11 @@ def battle_parts(info: Mapping[str, Any], n_agents: int, obs_size: int) -> tuple
 
 
 def name_features(parts: Sequence[Part], agent: int) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
-    """An agent's features: ``E2.health`` of enemy 2, ``A0.x`` of the ally with index 0, ``O.health`` of its own.
+    """Name an agent's features: ``E2.health`` of enemy 2, ``A0.x`` of the ally with index 0, ``O.health`` of its own.
 
     Args:
         parts: of the observation, in order.
-        agent: the agent's index; it is no ally of its own.
+        agent: the agent's index, which is left out of the allies.
 
     Returns:
         Every element's name in order, and block -> names of its features.
@@ -110,7 +110,7 @@ def name_features(parts: Sequence[Part], agent: int) -> tuple[tuple[str, ...], d
 
 
 def _smax_parts(n_agents: int, n_enemies: int, obs_size: int) -> tuple[Part, ...]:
-    """Allies, enemies, own. Every row ends with as many type bits as the sizes leave room for."""
+    """Build SMAX's parts: allies, enemies, own. The sizes determine the number of type bits in every row."""
     units = n_agents + n_enemies
     types, rest = divmod(obs_size - len(_SMAX_UNIT) * (units - 1) - len(_SMAX_OWN), units)
     if rest or types < 0:
@@ -120,7 +120,10 @@ def _smax_parts(n_agents: int, n_enemies: int, obs_size: int) -> tuple[Part, ...
 
 
 def _smac_parts(env: Any) -> list[Part]:
-    """SMAC and SMACv2: moves, terrain, enemies, allies, own; SMACv2 adds to the own row and appends the time."""
+    """Build the parts of SMAC and SMACv2: moves, terrain, enemies, allies, own.
+
+    SMACv2 adds features to the own row and appends the time.
+    """
     types = _types(env.unit_type_bits)
     seen, own = bool(env.obs_all_health), bool(env.obs_own_health)
     last = [f"last_action_{k}" for k in range(env.n_actions)] if env.obs_last_action else []
@@ -151,7 +154,7 @@ def _smac_parts(env: Any) -> list[Part]:
 
 
 def _smaclite_parts(env: Any) -> list[Part]:
-    """SMAClite: SMAC's order and rows; what is left of the observation is the own row."""
+    """Build SMAClite's parts, in SMAC's order; the rest of the observation is the own row."""
     types = _types(env.map_info.num_unit_types)
     shield_enemy, shield_ally = env.map_info.enemy_has_shields, env.map_info.ally_has_shields
     enemy = ["attackable", *_SMAC_PLACE, *_health(True, shield_enemy), *types]
@@ -166,7 +169,7 @@ def _smaclite_parts(env: Any) -> list[Part]:
 
 
 def _named(names: Sequence[str], size: int) -> tuple[str, ...]:
-    """The names if they are as many as the environment says; else numbers: the blocks are right either way."""
+    """Return the names if their number is the environment's size; else numbers, with which blocks are still right."""
     return tuple(names) if len(names) == size else tuple(str(k) for k in range(size))
 
 
@@ -179,7 +182,7 @@ def _health(observed: bool, shield: Any) -> tuple[str, ...]:
 
 
 def _unwrap(env: Any, attribute: str) -> Any:
-    """The environment inside the hosts' wrappers that has an attribute; None if none has."""
+    """Find the environment inside the hosts' wrappers that has an attribute; None if no environment has it."""
     seen: list[Any] = []
     waiting = [env]
     while waiting:

@@ -1,9 +1,11 @@
-"""Feature layouts: what each number of an agent's observation means.
+"""Feature layouts: the meaning of each number of an agent's observation.
 
-A layout names the features of the padded observation that the host's environments hand out, groups them into the blocks
-of the paper's tables (particles: ``L`` landmarks, ``A(P)`` other agents' positions, ``V`` own velocity, ``P`` own
-position, ``M`` messages, ours: ``G`` the goal; battles: ``O`` own, ``A`` allies, ``E`` enemies, ours: ``T`` terrain)
-and lists *derived* features: Euclidean norms of observed ones, such as the distances ``D(A-A)``. The extended
+A layout names the features of the padded observation that the host's environments give. It groups them into the blocks
+of the paper's tables. Particles have ``L`` landmarks, ``A(P)`` other agents' positions, ``V`` own velocity, ``P`` own
+position and ``M`` messages; we add ``G``, the goal. Battles have ``O`` own, ``A`` allies and ``E`` enemies; we add
+``T``, terrain.
+
+It also lists *derived* features: Euclidean norms of observed ones, such as the distances ``D(A-A)``. The extended
 observation is the padded observation followed by the derived features.
 """
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 Rows = TypeVar("Rows", np.ndarray, "torch.Tensor")
 
-# Up to so many names an error message lists them all; past that it gives the range of their indices.
+# Most names that an error message lists; for more it gives the range of their indices.
 _LISTABLE = 60
 
 
@@ -52,18 +54,18 @@ class AgentLayout:
         return tuple(i for i, name in enumerate(self.features) if name is not None and name not in inside)
 
     def to_dict(self) -> dict[str, Any]:
-        """This layout as plain lists and dicts, for JSON."""
+        """Convert this layout to plain lists and dicts, for JSON."""
         return {
             "name": self.name,
             "features": list(self.features),
             "blocks": {letter: list(names) for letter, names in self.blocks.items()},
-            # Pairs, because the order is that of the extended observation and JSON objects have none.
+            # Pairs retain the order of the extended observation, which a JSON object would not.
             "derived": [[name, list(parts)] for name, parts in self.derived.items()],
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> AgentLayout:
-        """The inverse of `to_dict`."""
+        """Invert `to_dict`."""
         return cls(
             name=data["name"],
             features=tuple(data["features"]),
@@ -77,7 +79,7 @@ class FeatureLayout:
     """The observations of all agents of a task.
 
     Attributes:
-        task: the task's name, "simple_spread" for a known one, else the environment's key.
+        task: the task's name if it is known, such as "simple_spread", else the environment's key.
         agents: one layout an agent, in the order of the agents' indices.
         obs_size: length of the padded observation, equal for all agents.
     """
@@ -121,15 +123,15 @@ class FeatureLayout:
         return tuple(rows)
 
     def real(self, agent: int) -> tuple[int, ...]:
-        """Indices of agent's observed features: neither padding nor derived."""
+        """Return the indices of an agent's observed features: neither padding nor derived."""
         return tuple(i for i, name in enumerate(self.agents[agent].features) if name is not None)
 
     def has_block(self, agent: int, letter: str) -> bool:
-        """Whether the agent's observation has this block."""
+        """Tell whether the agent's observation has this block."""
         return letter in self.agents[agent].blocks
 
     def find(self, agent: int, word: str | int) -> tuple[int, ...]:
-        """The elements of the extended observation that a word of a mask stands for.
+        """Find the elements of the extended observation that a word of a mask names.
 
         Args:
             agent: index of the agent.
@@ -160,7 +162,7 @@ class FeatureLayout:
         )
 
     def _hint(self, agent: int, word: object) -> str:
-        """What would have been accepted in place of `word`."""
+        """List the words that are valid in place of `word`."""
         named = {i: name for i, name in enumerate(self.feature_names[agent]) if name is not None}
         blocks = self.agents[agent].blocks
         indices = f"its features are {ranges(named)}"
@@ -173,7 +175,7 @@ class FeatureLayout:
         """Append the derived features to observations.
 
         Args:
-            obs: ``(..., agents, obs_size)``, a numpy array or a torch tensor.
+            obs: ``(..., agents, obs_size)``, a numpy array or a torch tensor, floating point.
 
         Returns:
             ``(..., agents, n_features)`` of the same kind and dtype; zeros where an agent lacks a derived feature.
@@ -197,7 +199,7 @@ class FeatureLayout:
 
     @cached_property
     def _sources(self) -> tuple[np.ndarray, np.ndarray]:
-        """Elements behind the derived features, and 1 where there is one: both ``(agents, n_derived * parts)``."""
+        """Elements behind the derived features and a mask of them, both ``(agents, n_derived * parts)``."""
         parts = max(len(source) for agent in self.agents for source in agent.derived.values())
         index = np.zeros((self.n_agents, self.n_derived, parts), np.int64)
         present = np.zeros_like(index, np.float32)
@@ -209,7 +211,7 @@ class FeatureLayout:
 
     @cached_property
     def _per_device(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """`_sources` as tensors, once per device that has asked."""
+        """`_sources` as tensors, once per device."""
         return {}
 
     def _torch_sources(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -222,30 +224,30 @@ class FeatureLayout:
         return self._per_device[key]
 
     def to_dict(self) -> dict[str, Any]:
-        """This layout as plain lists and dicts, for JSON."""
+        """Convert this layout to plain lists and dicts, for JSON."""
         return {"task": self.task, "obs_size": self.obs_size, "agents": [agent.to_dict() for agent in self.agents]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> FeatureLayout:
-        """The inverse of `to_dict`."""
+        """Invert `to_dict`."""
         agents = tuple(AgentLayout.from_dict(agent) for agent in data["agents"])
         return cls(data["task"], agents, int(data["obs_size"]))
 
 
 def layout_for(task_key: str, n_agents: int, obs_size: int, info: Mapping[str, Any] | None = None) -> FeatureLayout:
-    """The layout of an environment.
+    """Build the layout of an environment.
 
     Args:
         task_key: the environment's key or map name, such as "pz-mpe-simple-spread-v3".
         n_agents: number of agents that the environment reports.
         obs_size: length of the padded observation that it reports.
-        info: what else it says about its observations, from which battles are known (`battles.battle_parts`).
+        info: its other facts, by which battles are recognised (`battles.battle_parts`).
 
     Returns:
         The named layout of a known task or battle; else a plain one whose features are called "0", "1", ... by index.
 
     Raises:
-        UserError: the key is a known task's, but the sizes are not.
+        UserError: the key names a known task, but the sizes are not that task's.
     """
     match = re.fullmatch(r"(?:pz_)?(?:mpe2?_)?(\w+?)(?:_v\d+)?", task_key.lower().replace("-", "_"))
     build = KNOWN_LAYOUTS.get(match.group(1)) if match else None
@@ -265,13 +267,13 @@ def layout_for(task_key: str, n_agents: int, obs_size: int, info: Mapping[str, A
 
 
 def plain_layout(task: str, n_agents: int, obs_size: int) -> FeatureLayout:
-    """A layout without meaning: agents "agent_0", ..., features "0", ... by index, no blocks."""
+    """Build a layout without meaning: agents "agent_0", ..., features "0", ... by index, no blocks."""
     features = tuple(str(i) for i in range(obs_size))
     return FeatureLayout(task, tuple(AgentLayout(f"agent_{i}", features) for i in range(n_agents)), obs_size)
 
 
 def ranges(indices: Iterable[int]) -> str:
-    """Sorted indices in short: ``0 to 2, 5, 7 to 9``."""
+    """Format sorted indices in short: ``0 to 2, 5, 7 to 9``."""
     runs: list[list[int]] = []
     for i in sorted(indices):
         if runs and i == runs[-1][1] + 1:
@@ -286,7 +288,7 @@ def _xy(*stems: str) -> tuple[str, ...]:
 
 
 def _agent(name: str, obs_size: int, **parts: tuple[str, ...]) -> AgentLayout:
-    """An MPE agent whose observation is `parts` in order (A_P for the block A(P)), padded at the end."""
+    """Build an MPE agent whose observation is `parts` in order (A_P for the block A(P)), padded at the end."""
     blocks = {"A(P)" if key == "A_P" else key: names for key, names in parts.items() if names}
     features = tuple(name for names in blocks.values() for name in names)
     others = [name.split(".")[0] for name in blocks.get("A(P)", ())[::2]]
@@ -300,7 +302,7 @@ def _agent(name: str, obs_size: int, **parts: tuple[str, ...]) -> AgentLayout:
 
 
 def _simple_spread(n_agents: int, obs_size: int) -> FeatureLayout:
-    """Observation of 6 numbers an agent; the message block is there but always zero, since nobody can speak."""
+    """Build 6 numbers an agent; the message block exists but is always zero, since no agent can speak."""
     obs_size = 6 * n_agents
     landmarks = _xy(*(f"L{k}" for k in range(n_agents)))
     agents = []
@@ -313,14 +315,17 @@ def _simple_spread(n_agents: int, obs_size: int) -> FeatureLayout:
 
 
 def _simple_speaker_listener(n_agents: int, obs_size: int) -> FeatureLayout:
-    """The speaker sees the colour of the goal only; the listener hears what was said in the step before."""
+    """Build a speaker that sees the goal's colour, and a listener that receives the last step's message."""
     speaker = _agent("speaker_0", 11, G=("G.red", "G.green", "G.blue"))
     listener = _agent("listener_0", 11, V=_xy("V"), L=_xy("L0", "L1", "L2"), M=("M0.0", "M0.1", "M0.2"))
     return FeatureLayout("simple_speaker_listener", (speaker, listener), 11)
 
 
 def _simple_adversary(n_agents: int, obs_size: int) -> FeatureLayout:
-    """One adversary, then the good agents, one a landmark; a pretrained adversary is no agent of the environment."""
+    """Build one adversary and one good agent per landmark.
+
+    A pretrained adversary is not an agent of the environment.
+    """
     pretrained = obs_size == 4 * n_agents + 2
     n_good = n_agents if pretrained else n_agents - 1
     obs_size = 4 * n_good + 2

@@ -1,4 +1,4 @@
-"""`ObservationMask`: which features of its observation each agent's student sees."""
+"""`ObservationMask`: the features of its observation that each agent's student sees."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
 FORMAT = "kd-marl/mask"
 VERSION = 1
-# The name of an own last action, before its index.
+# Prefix of the name of an own last action; its index follows.
 OWN_ACTION = "own_action."
 
 
 class ObservationMask:
-    """Who sees what, fixed or drawn anew for each episode.
+    """The features that each agent sees, fixed or drawn for each episode.
 
-    A mask refers to the extended observation (`FeatureLayout.extend`). When no agent sees a derived feature the
-    extension is dropped: `obs_size`, the width of `visible`, and what `extend` returns then are those of the padded
+    A mask refers to the extended observation (`FeatureLayout.extend`). When no agent sees a derived feature, the
+    extension is dropped. Then `obs_size`, the width of `visible` and the result of `extend` are those of the padded
     observation. Derived features come last, so an index means the same either way.
 
-    With ``own_actions`` the extension stays, and the agent's own last action follows it, one-hot, all zeros before its
-    first: what it did it knows without a sensor, so no mask hides it and none is drawn for it.
+    With ``own_actions`` the extension stays. The agent's own last action follows it, one-hot, all zeros before its
+    first. An agent knows its action without a sensor, so no mask hides it and none is drawn for it.
 
     Attributes:
         layout: the features' names and blocks.
-        own_actions: how many actions the own last action is one of; 0 where agents are not given it.
+        own_actions: number of actions, the length of the one-hot own last action; 0 where agents do not see it.
         visible: ``(agents, obs_size)`` bool: the features an agent may ever see.
         draw_sizes: per agent the fewest and the most features drawn in an episode; None for a fixed mask.
-        origin: where the mask comes from: "fo", a preset's name, or "user".
+        origin: source of the mask: "fo", a preset's name, or "user".
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ObservationMask:
             visible: ``(agents, n_features)`` of the layout, bool; or ``(agents, layout.obs_size)``.
             draw_sizes: per agent (low, high): each episode shows between low and high of its visible features.
             origin: "fo", a preset's name, or "user".
-            own_actions: number of actions, for agents that are given their own last one; else 0.
+            own_actions: number of actions, for agents that see their own last one; else 0.
 
         Raises:
             UserError: everything is hidden from an agent, or something visible does not exist.
@@ -89,12 +89,12 @@ class ObservationMask:
 
     @property
     def obs_size(self) -> int:
-        """Length of what the mask applies to: extended if an agent sees a derived feature, and the own last action."""
+        """Length of a masked observation: extended if an agent sees a derived feature, and with the own last action."""
         return int(self.visible.shape[1])
 
     @property
     def _sensed(self) -> np.ndarray:
-        """The columns of `visible` that are observed: all but the own last action."""
+        """The columns of `visible` without the own last action."""
         return self.visible[:, : self.sensed_size]
 
     @property
@@ -110,27 +110,28 @@ class ObservationMask:
         return tuple((low + high) / 2 for low, high in self.draw_sizes)
 
     def indices(self, agent: int) -> tuple[int, ...]:
-        """Elements of the observation that this agent's student takes as inputs.
+        """Return the elements of the observation that this agent's student takes as inputs.
 
         With a mask drawn per episode these are all the features that may be drawn; those an episode hides are zero.
         """
         return tuple(int(i) for i in np.flatnonzero(self.visible[agent]))
 
     def names(self, agent: int) -> tuple[str, ...]:
-        """Names of the features at `indices`."""
+        """Return the names of the features at `indices`."""
         names = self.layout.feature_names[agent]
         observed = tuple(str(names[i]) for i in self.indices(agent) if i < self.sensed_size)
         return observed + own_action_names(self.own_actions)
 
     def extend(self, obs: Rows, last_actions: Rows | None = None) -> Rows:
-        """Observations as the mask sees them.
+        """Extend observations to the features that the mask refers to.
 
         Args:
-            obs: ``(..., agents, layout.obs_size)``.
-            last_actions: ``(..., agents)``, each agent's last action, -1 before its first; read with ``own_actions``.
+            obs: ``(..., agents, layout.obs_size)``, floating point.
+            last_actions: ``(..., agents)`` integer, each agent's last action, -1 before its first; read with
+                ``own_actions``.
 
         Returns:
-            ``(..., agents, obs_size)``.
+            ``(..., agents, obs_size)``, of the kind and dtype of `obs`.
         """
         if self.sensed_size > self.layout.obs_size:
             obs = self.layout.extend(obs)
@@ -140,29 +141,32 @@ class ObservationMask:
         return _joined(obs, last_actions, self.own_actions)
 
     def shown(self, obs: torch.Tensor, last_actions: torch.Tensor | None, visible: torch.Tensor | None) -> torch.Tensor:
-        """What students are given of whole episodes.
+        """Compute the inputs of the students from whole episodes.
 
         Args:
-            obs: ``(batch, time, agents, layout.obs_size)``.
-            last_actions: ``(batch, time, agents)``, as for `extend`.
-            visible: ``(batch, agents, obs_size)``, the masks of the episodes; None where they are all the same: then
-                nothing is hidden here, since the students' networks read visible features only.
+            obs: ``(batch, time, agents, layout.obs_size)`` float32.
+            last_actions: ``(batch, time, agents)`` integer, as for `extend`.
+            visible: ``(batch, agents, obs_size)``, the masks of the episodes, 1 where visible. None for a fixed mask:
+                then nothing is hidden here, since the students' networks read visible features only.
 
         Returns:
-            ``(batch, time, agents, obs_size)``.
+            ``(batch, time, agents, obs_size)`` float32; hidden features are 0.
         """
         obs = self.extend(obs, last_actions)
         return obs if visible is None else obs.masked_fill(visible.unsqueeze(1) == 0, 0.0)
 
     def draw(self, seed: int, episode: int) -> np.ndarray:
-        """The mask of one episode.
+        """Draw the mask of one episode.
 
         Args:
             seed: seed of the environment.
-            episode: how many episodes the environment has begun before this one.
+            episode: number of episodes that the environment began before this one.
 
         Returns:
             ``(agents, obs_size)`` bool, a function of the arguments alone; `visible` for a fixed mask.
+
+        Raises:
+            UserError: a negative ``seed`` or ``episode``, if masks are drawn.
         """
         if self.draw_sizes is None:
             return self.visible
@@ -177,7 +181,7 @@ class ObservationMask:
         return drawn
 
     def sample(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """Masks of ``count`` episodes that no environment played, by the rule of `draw`.
+        """Draw masks of ``count`` episodes that no environment played, by the rule of `draw`.
 
         Returns:
             ``(count, agents, obs_size)`` bool; for a fixed mask `visible` each time.
@@ -186,7 +190,7 @@ class ObservationMask:
             return np.broadcast_to(self.visible, (count, *self.visible.shape))
         low, high = np.array(self.draw_sizes).T
         sizes = rng.integers(low, high, size=(count, self.n_agents), endpoint=True)
-        # The features with the smallest of independent keys are a uniformly drawn subset; hidden ones come last.
+        # The features with the smallest random keys are a uniformly drawn subset; hidden features come last.
         sensed = self._sensed
         keys = np.where(sensed, rng.random((count, *sensed.shape)), 2.0)
         ranks = keys.argsort(-1).argsort(-1)
@@ -194,12 +198,12 @@ class ObservationMask:
         return np.concatenate([ranks < sizes[..., None], always], axis=-1)
 
     def signature(self) -> str:
-        """Sha256 of all that decides what is seen: layout, visible features and draw sizes (not `origin`)."""
+        """Compute the sha256 of everything that decides the visible features; `origin` does not count."""
         facts = {key: value for key, value in self.to_dict().items() if key != "origin"}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        """The mask as plain lists and dicts, for JSON; `visible` as each agent's indices."""
+        """Convert the mask to plain lists and dicts, for JSON; `visible` as each agent's indices."""
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -207,13 +211,13 @@ class ObservationMask:
             "visible": [np.flatnonzero(row).tolist() for row in self._sensed],
             "draw_sizes": None if self.draw_sizes is None else [list(size) for size in self.draw_sizes],
             "origin": self.origin,
-            # Masks without it say nothing of it, as those written before there was such a thing.
+            # Left out where it is 0: the key is optional in the format.
             **({"own_actions": self.own_actions} if self.own_actions else {}),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ObservationMask:
-        """The inverse of `to_dict`.
+        """Invert `to_dict`.
 
         Raises:
             UserError: the data are not a mask, or one of another version.
@@ -233,19 +237,19 @@ class ObservationMask:
 
 
 def own_action_names(n_actions: int) -> tuple[str, ...]:
-    """Names of the own last action's features, one an action."""
+    """Name the own last action's features, one per action."""
     return tuple(f"{OWN_ACTION}{action}" for action in range(n_actions))
 
 
 def before(actions: torch.Tensor) -> torch.Tensor:
-    """Each agent's last action at every step of ``actions`` ``(batch, time, agents)``, -1 at the first."""
+    """Shift actions ``(batch, time, agents)`` by one step: each agent's last action at every step, -1 at the first."""
     shifted = actions.roll(1, dims=1)
     shifted[:, 0] = -1
     return shifted
 
 
 def _joined(obs: Rows, last_actions: Rows, n_actions: int) -> Rows:
-    """Observations ``(..., features)`` followed by the last actions ``(...)`` one-hot; -1 is none."""
+    """Append the last actions ``(...)``, one-hot, to observations ``(..., features)``; -1 gives zeros."""
     if isinstance(obs, np.ndarray):
         one_hot = np.asarray(last_actions)[..., None] == np.arange(n_actions)
         return np.concatenate([obs, one_hot.astype(obs.dtype)], axis=-1)
@@ -256,7 +260,11 @@ def _joined(obs: Rows, last_actions: Rows, n_actions: int) -> Rows:
 
 
 def _check_row(layout: FeatureLayout, agent: int, row: np.ndarray) -> None:
-    """Refuse a row that shows nothing, or a place where the agent has no feature."""
+    """Refuse a row that shows nothing, or that shows padding.
+
+    Raises:
+        UserError: the row is one of these.
+    """
     name = layout.agent_names[agent]
     if not row.any():
         raise UserError(f"the mask hides everything from agent '{name}': give it at least one feature")

@@ -1,4 +1,4 @@
-"""What an agent's inputs and actions are called, and in which units its features are measured."""
+"""Names of an agent's inputs and actions, and units of its features."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _MOVES = {
     "sc2v2": _STARCRAFT_MOVES,
     "smaclite": _STARCRAFT_MOVES,
 }
-# Where the features stand that belong to no block, such as SMAC's move bits.
+# Heading for features in no block, such as SMAC's move bits.
 NO_BLOCK = "other"
-# Actions that leave everything as it is, best first: SMAC's no-op is for the dead only.
+# Actions that do nothing, best first. SMAC's no-op is missing: only the dead may take it.
 _IDLE = ("no_action", "stop")
 
 
 def features(mask: ObservationMask, agent: int) -> list[dict[str, Any]]:
-    """An agent's inputs in order.
+    """List an agent's inputs in order.
 
     Returns:
-        For each: ``index`` in the extended observation, ``name``, ``unit`` and ``block`` (None where the layout does
-        not know them) and ``derived_from``, None or the observation's elements whose Euclidean norm it is; where the
-        agent is given its own last action also ``own_action``, which of them it stands for.
+        For each: ``index`` in the extended observation, ``name``, and ``unit`` and ``block``, None where the layout
+        does not know them. ``derived_from`` is None or the observation's elements whose Euclidean norm it is. The
+        inputs of an own last action also have ``own_action``, the action's number.
     """
     layout = mask.layout.agents[agent]
     blocks = {name: letter for letter, names in layout.blocks.items() for name in names}
@@ -57,7 +57,7 @@ def features(mask: ObservationMask, agent: int) -> list[dict[str, Any]]:
 
 
 def action_names(env: str, layout_task: str, agent_name: str, n_actions: int) -> list[str | None]:
-    """What each action is called.
+    """Name each action.
 
     Args:
         env: the environment's name in the run, e.g. ``gymma`` or ``smax``.
@@ -66,7 +66,7 @@ def action_names(env: str, layout_task: str, agent_name: str, n_actions: int) ->
         n_actions: size of the action space, that of the agent with most actions.
 
     Returns:
-        One name an action; None for an action that this agent never has.
+        One name per action; None for an action that this agent never has.
     """
     if agent_name.startswith("speaker") and layout_task == "simple_speaker_listener":
         return _padded(("say_0", "say_1", "say_2"), n_actions)
@@ -78,12 +78,12 @@ def action_names(env: str, layout_task: str, agent_name: str, n_actions: int) ->
 
 
 def noop_action(names: list[str | None]) -> int | None:
-    """The action that does nothing; None if no name says so."""
+    """Find the action that does nothing; None if no name tells."""
     return next((names.index(name) for name in _IDLE if name in names), None)
 
 
 def identifier(agent_name: str) -> str:
-    """The agent's name as part of file names and C symbols."""
+    """Convert the agent's name to a part of file names and C symbols."""
     return "".join(c if c.isascii() and c.isalnum() else "_" for c in agent_name).lower()
 
 
@@ -92,12 +92,12 @@ def _padded(names: tuple[str, ...], n_actions: int) -> list[str | None]:
 
 
 def sight(mask: ObservationMask) -> list[dict[str, Any]]:
-    """Tell who sees what, by block.
+    """Describe each agent's visible features by block.
 
     Returns:
-        For each agent ``agent`` (its name), ``blocks`` (letter -> how many features it sees and how many there are;
-        derived blocks only if seen; ``other`` for features in no block), ``observed`` (how many features it observes,
-        the derived ones apart) and ``draw`` (None, or the fewest and most features that an episode shows).
+        For each agent: ``agent``, its name. ``blocks``: letter -> number of visible features and of all; derived blocks
+        only if visible; ``other`` for features in no block. ``observed``: number of features it observes, without the
+        derived ones. ``draw``: None, or the fewest and most features that an episode shows.
     """
     rows = []
     for agent, layout in enumerate(mask.layout.agents):

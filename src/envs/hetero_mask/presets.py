@@ -1,7 +1,7 @@
-"""Masks and widths by name: the limits ``fo``, ``lh`` and ``lha``, the presets, and what a user writes instead.
+"""Masks and widths by name: the limits ``fo``, ``lh`` and ``lha``, the presets, and masks that a user writes.
 
-The presets of a task are in ``preset_files/<task>.yaml``; a battle on any other map follows the rule that `BATTLE_ROWS`
-and `battle_widths` make of the paper's Table I. `mask_for` is the one way from a run's keys to a mask.
+The presets of a task are in ``preset_files/<task>.yaml``. A battle on any other map follows `BATTLE_ROWS` and
+`battle_widths`, which generalise the paper's Table I. `mask_for` builds every mask from a run's keys.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ FOLDER = Path(__file__).parent / "preset_files"
 
 # The paper's students under LH+A are 16 to 32 wide.
 LHA_WIDTHS = (16, 32)
-# Battles on maps that are not in Table I: agent i sees the blocks of row i modulo 8. These are 8m's rows, in an order
-# in which three agents have those of 3m, and of five agents three see enemies, as in 5m_vs_6m.
+# Battles on maps that are not in Table I: agent i sees the blocks of row i modulo 8. These are 8m's rows. In this order
+# the first three are those of 3m, and three of the first five see enemies, as in 5m_vs_6m.
 BATTLE_ROWS = (("E",), ("A",), ("A", "O"), ("E",), ("A", "E"), ("A",), ("E", "O"), ("E",))
-# The paper draws 8 to 10 of 18 features; any other number of features gives half of them.
+# The paper draws 8 to 10 of 18 features; for any other number of features half of them are drawn.
 PAPER_FEATURES, PAPER_DRAW = 18, (8, 10)
 
 
@@ -40,21 +40,21 @@ def mask_for(
     masks: Mapping[Any, Any] | str | None = None,
     own_actions: int = 0,
 ) -> ObservationMask:
-    """The mask that a run's keys ask for.
+    """Build the mask that a run's keys ask for.
 
     Args:
         layout: the environment's layout.
         limits: "fo" full observations, "lh" or "lha" the preset's mask (they differ in the students' widths only).
         preset: "paper" or "random"; not read under "fo".
-        masks: agent index or name -> features, in place of what limits and preset say. Agents that are not named keep
+        masks: agent index or name -> features, in place of those of limits and preset. Agents that are not named have
             the preset's. A mapping, or text or the path of a file for `read_masks`.
-        own_actions: number of actions, for agents that are given their own last one; else 0.
+        own_actions: number of actions, for agents that see their own last one; else 0.
 
     Returns:
         The mask.
 
     Raises:
-        UserError: an unknown name, a preset that this task has not, or a mask that hides everything from an agent.
+        UserError: an unknown name, a preset that this task lacks, or a mask that hides everything from an agent.
     """
     if limits not in LIMITS:
         raise UserError(f"unknown limits {limits!r}; {nearest(limits, LIMITS)}")
@@ -85,14 +85,17 @@ def mask_for(
 
 
 def read_masks(value: Mapping[Any, Any] | str | None) -> dict[Any, Any]:
-    """Masks as the user gave them.
+    """Read masks as the user gave them.
 
     Args:
         value: a mapping; the path of a YAML file that holds one; or text such as ``0: [L, A(P)], 1: [V]``, with or
-            without braces (Sacred turns a braced Python dictionary into new keys and refuses them, so text it is).
+            without braces. On the command line it must be text: Sacred reads a braced dictionary as unknown keys.
 
     Returns:
         agent -> list of features; empty if the user gave nothing.
+
+    Raises:
+        UserError: the file or the text cannot be read, or holds no mapping.
     """
     given = value
     if isinstance(value, str):
@@ -116,14 +119,13 @@ def read_masks(value: Mapping[Any, Any] | str | None) -> dict[Any, Any]:
 
 
 def default_widths(layout: FeatureLayout, mask: ObservationMask, limits: str, width: int) -> tuple[int, ...]:
-    """The students' hidden widths.
+    """Choose the students' hidden widths.
 
     Args:
         layout: the environment's layout.
         mask: the mask in force.
-        limits: "fo" or "lh": `width` for every agent; "lha": 16 to 32 an agent, from the task's preset, for other
-            battles by the blocks that an agent sees (`battle_widths`), else in proportion to the number of features
-            that it sees, in steps of 8.
+        limits: "fo" or "lh": `width` for every agent. "lha": 16 to 32 an agent, from the task's preset. Without a
+            preset, `battle_widths` chooses for battles and `scaled_widths` for other tasks.
         width: the common width.
 
     Returns:
@@ -140,15 +142,15 @@ def default_widths(layout: FeatureLayout, mask: ObservationMask, limits: str, wi
 
 
 def is_battle(layout: FeatureLayout) -> bool:
-    """Whether the agents' observations have rows of enemies."""
+    """Tell whether the agents' observations have rows of enemies."""
     return all(layout.has_block(agent, "E") for agent in range(layout.n_agents))
 
 
 def battle_widths(mask: ObservationMask) -> tuple[int, ...]:
-    """Widths by the blocks that an agent of a battle sees, whatever the map's size and the rows' length.
+    """Choose widths by the blocks that an agent of a battle sees, independent of the map's size.
 
-    16, and 8 more for enemies, because an agent has one action for each of them, and 8 more for more than one block.
-    Where a new half is drawn every episode all see alike: 32, 24, 16 in turn.
+    16, plus 8 for enemies, because an agent has one action for each of them, plus 8 for more than one block. Where each
+    episode draws half of the features, all agents see alike: they get 32, 24, 16 in turn.
     """
     low, high = LHA_WIDTHS
     if mask.draw_per_episode:
@@ -162,7 +164,10 @@ def battle_widths(mask: ObservationMask) -> tuple[int, ...]:
 
 
 def scaled_widths(mask: ObservationMask) -> tuple[int, ...]:
-    """Widths from 16 to 32 by the number of features an agent sees, in steps of 8; 24 if all see as many."""
+    """Choose widths from 16 to 32 by the number of features an agent sees, in steps of 8.
+
+    All are 24 if all agents see equally many.
+    """
     low, high = LHA_WIDTHS
     fewest, most = min(mask.counts), max(mask.counts)
     if fewest == most:
@@ -172,7 +177,7 @@ def scaled_widths(mask: ObservationMask) -> tuple[int, ...]:
 
 
 def random_sizes(n_features: int) -> tuple[int, int]:
-    """Fewest and most features that the preset ``random`` shows of `n_features`."""
+    """Return the fewest and most features that the preset ``random`` shows of `n_features`."""
     if n_features == PAPER_FEATURES:
         return PAPER_DRAW
     half = math.ceil(n_features / 2)
@@ -180,22 +185,22 @@ def random_sizes(n_features: int) -> tuple[int, int]:
 
 
 def tasks_with_presets() -> tuple[str, ...]:
-    """Names of the tasks that have a preset file."""
+    """List the names of the tasks that have a preset file."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
 
 @lru_cache
 def _preset(task: str) -> dict[str, Any]:
-    """The preset file of a task; empty if there is none."""
+    """Read the preset file of a task; empty if there is no such file."""
     if task not in tasks_with_presets():
         return {}
     return yaml.safe_load((FOLDER / f"{task}.yaml").read_text(encoding="utf-8"))
 
 
 def _paper_row(layout: FeatureLayout, agent: int) -> tuple[int, ...]:
-    """What the paper lets an agent see, as far as it exists; all it has if none of it does.
+    """Return the features that the paper lets an agent see, as far as they exist; all if none of them exists.
 
-    Features in no block stay visible: they are no sensor's (the moves of a battle repeat the available actions).
+    Features in no block stay visible, since no sensor gives them: the moves of a battle repeat the available actions.
     """
     blocks = [letter for letter in _paper_blocks(layout, agent) if layout.has_block(agent, letter)]
     found = {i for letter in blocks for i in layout.find(agent, letter)}
@@ -203,9 +208,9 @@ def _paper_row(layout: FeatureLayout, agent: int) -> tuple[int, ...]:
 
 
 def _paper_blocks(layout: FeatureLayout, agent: int) -> Sequence[str]:
-    """The blocks of an agent's row in the paper, or those that the rule for other battles gives it."""
+    """Return the blocks of an agent's row in the paper, or those of the rule for other battles."""
     name = layout.agent_names[agent]
-    # A plain layout may have the name of a known map: then its features are not the map's.
+    # A plain layout may have the name of a known map, but its features are not the map's.
     rows = _preset(layout.task).get("paper") if layout.agents[agent].blocks else None
     if rows is None:
         if is_battle(layout):
@@ -224,7 +229,7 @@ def _paper_blocks(layout: FeatureLayout, agent: int) -> Sequence[str]:
 
 
 def _user_row(layout: FeatureLayout, agent: int, words: Any) -> tuple[int, ...]:
-    """What the user's words let an agent see; `ObservationMask` refuses an empty row."""
+    """Return the features that the user's words name; `ObservationMask` refuses an empty row."""
     if words is None:
         words = []
     listed = list(words) if isinstance(words, list | tuple) else [words]
@@ -232,7 +237,7 @@ def _user_row(layout: FeatureLayout, agent: int, words: Any) -> tuple[int, ...]:
 
 
 def _agent_index(layout: FeatureLayout, key: object) -> int:
-    """Index of the agent that a key of the user's masks names."""
+    """Return the index of the agent that a key of the user's masks names."""
     if isinstance(key, str) and key in layout.agent_names:
         return layout.agent_names.index(key)
     number = int(key) if isinstance(key, str) and key.isdecimal() else key

@@ -1,4 +1,4 @@
-"""Who sees what, as a table."""
+"""A mask as a table of visible and hidden features."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rich.table import Table
 from envs.hetero_mask.layouts import ranges
 from envs.hetero_mask.mask import OWN_ACTION, ObservationMask
 
-# What is known of a unit is listed up to so many features; more, if all are seen, go by the unit's name.
+# Most features of one unit that are listed; if more and all are visible, the unit's name stands for them.
 _LONGEST_LISTED = 3
 
 
 def mask_table(mask: ObservationMask, widths: Sequence[int] | None = None) -> Table:
-    """Who sees what: one row an agent.
+    """Build a table of each agent's visible and hidden features, one row per agent.
 
     Args:
         mask: the mask in force.
@@ -46,14 +46,14 @@ def mask_table(mask: ObservationMask, widths: Sequence[int] | None = None) -> Ta
 
 
 def mask_text(mask: ObservationMask, widths: Sequence[int] | None = None, columns: int = 120) -> str:
-    """`mask_table` as plain text of at most so many columns, for logs and files."""
+    """Format `mask_table` as plain text of at most ``columns`` columns, for logs and files."""
     stream = io.StringIO()
     Console(file=stream, width=columns, color_system=None).print(mask_table(mask, widths))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
 def _blocks(mask: ObservationMask, agent: int) -> tuple[str, str]:
-    """The blocks an agent sees, whole or in part, and those it does not (derived ones only if seen)."""
+    """List the blocks an agent sees, whole or in part, and the hidden ones (derived blocks only if visible)."""
     layout = mask.layout.agents[agent]
     names = set(mask.names(agent))
     sees, hidden = [], []
@@ -69,7 +69,10 @@ def _blocks(mask: ObservationMask, agent: int) -> tuple[str, str]:
 
 
 def _features(mask: ObservationMask, agent: int) -> str:
-    """Names of the features, units seen whole by theirs; for a plain layout the ranges of their indices."""
+    """List the features' names, with units that are wholly visible by their name.
+
+    For a plain layout, list the ranges of their indices.
+    """
     layout = mask.layout.agents[agent]
     if not layout.blocks:
         sensed = ranges(tuple(index for index in mask.indices(agent) if index < mask.sensed_size))
@@ -84,7 +87,7 @@ def _features(mask: ObservationMask, agent: int) -> str:
 
 
 def _in_a_row(names: Iterable[str]) -> list[str]:
-    """The names, with runs of three or more whose numbers follow each other (E0, E1, E2) as ``E0 to E2``."""
+    """Shorten runs of three or more names with consecutive numbers (E0, E1, E2) to ``E0 to E2``."""
     runs: list[list[str]] = []
     for name in names:
         before = re.fullmatch(r"([A-Z])(\d+)", runs[-1][-1]) if runs else None
@@ -96,7 +99,7 @@ def _in_a_row(names: Iterable[str]) -> list[str]:
 
 
 def _count(mask: ObservationMask, agent: int) -> str:
-    """How many features an agent sees, of how many it has."""
+    """Format the number of features an agent sees and of those it has."""
     total = len(mask.layout.real(agent))
     seen = str(len(mask.indices(agent)) - mask.own_actions)
     if mask.draw_sizes is not None:

@@ -12,7 +12,7 @@ from kd_core.errors import UserError
 
 
 class MaskedEnv:
-    """Masks the observations of a `MultiAgentEnv` of either host; everything else is the environment's own.
+    """Wrapper that masks the observations of a `MultiAgentEnv` of either host, and changes nothing else.
 
     Hidden features are zero. The state and the available actions are not masked. It inherits from no host class, so
     that it can be imported without a host.
@@ -22,8 +22,8 @@ class MaskedEnv:
         """Wrap an environment.
 
         Args:
-            env: the environment: `get_obs` gives one row of ``layout.obs_size`` numbers an agent.
-            mask: who sees what.
+            env: the environment; its `get_obs` gives one row of ``layout.obs_size`` numbers per agent.
+            mask: the features that each agent sees.
             seed: the environment's own seed; it decides the masks that are drawn per episode.
 
         Raises:
@@ -38,14 +38,14 @@ class MaskedEnv:
         self.env = env
         self.mask = mask
         self.mask_seed = seed
-        # Counts the calls of reset: the first begins episode 0.
+        # Number of the episode: the first call of reset begins episode 0.
         self.episode = -1
         self.visible = mask.draw(seed, 0)
         self.last_actions = np.full(agents, -1)
 
     def __getattr__(self, name: str) -> Any:
-        """Everything that is not about observations is the environment's."""
-        # Before unpickling has set `env`, and for the protocols of pickle and copy, there is nothing to delegate to.
+        """Return an attribute of the wrapped environment."""
+        # Pickle and copy ask for their protocols, and for `env` before it is set: neither can be delegated.
         if name == "env" or name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.env, name)
@@ -60,7 +60,7 @@ class MaskedEnv:
         self.episode += 1
         self.visible = self.mask.draw(self.mask_seed, self.episode)
         self.last_actions.fill(-1)
-        # Hosts' environments disagree about what reset returns; they agree about get_obs.
+        # The result of reset differs between the hosts' environments; that of get_obs does not.
         info = result[1] if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict) else {}
         return self.get_obs(), info
 
@@ -78,33 +78,33 @@ class MaskedEnv:
         return self._masked(rows), reward, terminated, truncated, info
 
     def get_obs(self) -> list[np.ndarray]:
-        """One masked observation ``(mask.obs_size,)`` an agent, float32."""
+        """Return one masked observation ``(mask.obs_size,)`` per agent, float32."""
         return self._masked(self.env.get_obs())
 
     def get_obs_agent(self, agent_id: int) -> np.ndarray:
-        """The masked observation of one agent."""
+        """Return the masked observation of one agent."""
         return self.get_obs()[agent_id]
 
     def get_obs_size(self) -> int:
-        """Length of an observation: with derived features and own last actions if the mask shows any."""
+        """Return the length of an observation, with derived features and own last actions if the mask shows any."""
         return self.mask.obs_size
 
     def get_env_info(self) -> dict[str, Any]:
-        """The environment's facts with the masked observation's length."""
+        """Return the environment's facts with the masked observation's length."""
         return {**self.env.get_env_info(), "obs_shape": self.mask.obs_size}
 
     def _masked(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
         obs = self.mask.extend(np.asarray(rows, np.float32), self.last_actions)
-        # Not a product: a hidden NaN or infinity must not get through.
+        # Not a product: a hidden NaN or infinity times 0 would be NaN.
         return list(np.where(self.visible, obs, np.float32(0)))
 
 
 class MaskedBatch:
-    """Masks the observations of environments that are stepped together (a ``VectorEnv``), each as `MaskedEnv` does.
+    """Wrapper that masks environments stepped together (a ``VectorEnv``), each as `MaskedEnv` does.
 
     Args:
         envs: the environments; row i is seeded with ``seed + i``.
-        mask: who sees what.
+        mask: the features that each agent sees.
         seed: of row 0; it decides the masks that are drawn per episode.
     """
 
@@ -143,6 +143,6 @@ class MaskedBatch:
         return np.stack([self.mask.draw(self._seed + row, episode) for row in range(self.size)])
 
     def _masked(self, views: Any, rows: Any) -> Any:
-        # Not a product: a hidden NaN or infinity must not get through.
+        # Not a product: a hidden NaN or infinity times 0 would be NaN.
         obs = self.mask.extend(views.obs, self.last_actions[rows])
         return views._replace(obs=np.where(self.visible[rows], obs, np.float32(0)))

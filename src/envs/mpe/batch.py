@@ -1,4 +1,4 @@
-"""Particle worlds of one task, stepped together, as EPyMARL's gymma wrapper shows PettingZoo's."""
+"""Particle worlds of one task, stepped together, with observations as in EPyMARL's gymma wrapper of PettingZoo."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from envs import jax_support
 from envs.jax_batch import JaxBatch, Simulator, compile_simulator
 
-# The tasks that JaxMARL has with the same worlds, observations and rewards: module and class.
+# Tasks of which JaxMARL has the same worlds, observations and rewards: key -> module and class.
 TASKS = {
     "pz-mpe-simple-spread-v3": ("simple_spread", "SimpleSpreadMPE"),
     "pz-mpe-simple-speaker-listener-v4": ("simple_speaker_listener", "SimpleSpeakerListenerMPE"),
@@ -21,8 +21,8 @@ TASKS = {
 class MpeBatch(JaxBatch):
     """``size`` worlds of one task stepped in one call.
 
-    Observations are padded with zeros at the end to the longest, the state is all of them in a row, and an agent with
-    fewer actions than another has the rest unavailable: as gymma does it.
+    As in gymma, observations are padded with zeros at the end to the longest. The state is all of them in a row. An
+    agent with fewer actions than another has the rest unavailable.
     """
 
     title = "MPE stepped in one call"
@@ -37,7 +37,7 @@ class MpeBatch(JaxBatch):
         common_reward: bool = True,
         reward_scalarisation: str = "sum",
     ) -> None:
-        """Ask the task for its sizes.
+        """Read the task's sizes.
 
         Args:
             size: worlds stepped together.
@@ -45,10 +45,10 @@ class MpeBatch(JaxBatch):
             time_limit: steps of an episode; its last reward counts.
             seed: of world 0.
             common_reward: one reward for the team, or each agent's own.
-            reward_scalarisation: how the team's is made: ``sum`` or ``mean`` over the agents.
+            reward_scalarisation: the team's reward is the ``sum`` or the ``mean`` over the agents.
 
         Raises:
-            UserError: no JaxMARL.
+            UserError: JaxMARL is not installed.
         """
         self._key = key
         self._common_reward = common_reward
@@ -65,11 +65,11 @@ class MpeBatch(JaxBatch):
 
     @property
     def simulator(self) -> Simulator:
-        """The compiled worlds; :func:`worlds` keeps them."""
+        """The compiled worlds, which :func:`worlds` caches."""
         return worlds(self._key, self.size)
 
     def share(self, rewards: np.ndarray) -> np.ndarray:
-        """The team's reward ``(k, 1)``, or each agent's own ``(k, agents)``."""
+        """Compute the team's reward ``(k, 1)``, or return each agent's own ``(k, agents)``."""
         if not self._common_reward:
             return rewards
         return (np.mean if self._mean else np.sum)(rewards, axis=1, keepdims=True)
@@ -86,7 +86,7 @@ def batched_mpe(
     reward_scalarisation: str = "sum",
     **others: Any,
 ) -> MpeBatch | None:
-    """What gymma's ``env_args`` ask for, stepped in one call; None where that cannot be exactly the same.
+    """Build the worlds of gymma's ``env_args``, stepped in one call; None where they would not be exactly the same.
 
     PettingZoo's own limit ``max_cycles`` must lie beyond ``time_limit``: when it is reached, the last reward is lost.
     """
@@ -99,10 +99,10 @@ def batched_mpe(
 
 
 def environment(key: str) -> Any:
-    """JaxMARL's own environment of a task.
+    """Build JaxMARL's own environment of a task.
 
     Raises:
-        UserError: no JaxMARL.
+        UserError: JaxMARL is not installed.
     """
     module, name = TASKS[key]
     return getattr(jax_support.load(f"jaxmarl.environments.mpe.{module}"), name)()
@@ -110,7 +110,7 @@ def environment(key: str) -> Any:
 
 @functools.lru_cache(maxsize=8)
 def worlds(key: str, size: int) -> Simulator:
-    """Compile one task for ``size`` worlds. No task ends by itself, and no info says anything."""
+    """Compile one task for ``size`` worlds. No task ends by itself, and every info is empty."""
     jnp = jax_support.load("jax").numpy
     env = environment(key)
     agents = list(env.agents)
@@ -133,7 +133,7 @@ def worlds(key: str, size: int) -> Simulator:
 
 
 def _sizes(env: Any) -> tuple[list[int], list[int]]:
-    """Of each agent the features of its observation and its actions."""
+    """Return the numbers of features and of actions, per agent."""
     return (
         [int(env.observation_spaces[agent].shape[0]) for agent in env.agents],
         [int(env.action_spaces[agent].n) for agent in env.agents],

@@ -1,4 +1,4 @@
-"""Battles of one map, stepped together."""
+"""Battles of one SMAX map, stepped together."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SmaxBatch(JaxBatch):
         common_reward: bool = True,
         reward_scalarisation: str = "sum",
     ) -> None:
-        """Look the map up.
+        """Read the map's sizes.
 
         Args:
             size: battles stepped together.
@@ -36,10 +36,10 @@ class SmaxBatch(JaxBatch):
             seed: of battle 0.
             episode_limit: steps after which a battle is cut.
             common_reward: one reward for the team, or the same one for each agent.
-            reward_scalarisation: read by no one here: the team's reward is already one number.
+            reward_scalarisation: not read: the team's reward is already one number.
 
         Raises:
-            UserError: an unknown map, an ``episode_limit`` that is no positive whole number, or no JaxMARL.
+            UserError: an unknown map, an ``episode_limit`` that is not a positive whole number, or a missing JaxMARL.
         """
         if type(episode_limit) is not int or episode_limit < 1:
             raise UserError(f"env_args.episode_limit is {episode_limit!r}: expected a number of steps of at least 1")
@@ -59,9 +59,9 @@ class SmaxBatch(JaxBatch):
 
     @property
     def simulator(self) -> Simulator:
-        """The compiled battles; :func:`~envs.smax.simulator.battles` keeps them."""
+        """The compiled battles, which :func:`~envs.smax.simulator.battles` caches."""
         return battles(self._map_name, self.size)
 
     def share(self, rewards: np.ndarray) -> np.ndarray:
-        """The team's reward ``(k, 1)``, or for each agent the same ``(k, agents)``."""
+        """Return the team's reward ``(k, 1)``, or the same for each agent ``(k, agents)``."""
         return rewards[:, :1] if self._common_reward else rewards

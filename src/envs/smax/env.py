@@ -25,13 +25,13 @@ class SmaxEnv(get_host().MultiAgentEnv):  # type: ignore[misc]
 
     @property
     def _views(self) -> Views:
-        # Asked before the first reset, an environment shows the battle that the first reset begins.
+        # Before the first reset, an environment already returns the battle that the first reset begins.
         if self._latest is None:
             self._latest, self._fresh = self.batch.reset(), True
         return self._latest
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[list[np.ndarray], dict]:
-        """Begin a battle; ``seed`` starts the stream of battles anew."""
+        """Begin a battle; ``seed`` restarts the stream of battles."""
         if seed is not None:
             self.seed(seed)
         if not self._fresh:
@@ -48,56 +48,64 @@ class SmaxEnv(get_host().MultiAgentEnv):  # type: ignore[misc]
         return self.get_obs(), reward, bool(outcome.terminated[0]), bool(outcome.truncated[0]), outcome.infos[0]
 
     def get_obs(self) -> list[np.ndarray]:
-        """Every agent's observation, ``(obs_size,)`` float32 each."""
+        """Return every agent's observation, ``(obs_size,)`` float32 each."""
         return list(self._views.obs[0])
 
     def get_obs_agent(self, agent_id: int) -> np.ndarray:
-        """One agent's observation."""
+        """Return one agent's observation."""
         return self._views.obs[0, agent_id]
 
     def get_obs_size(self) -> int:
-        """Features of an observation."""
+        """Return the number of features of an observation."""
         return self.batch.facts.obs_size
 
     def get_state(self) -> np.ndarray:
-        """The normalised world state ``(state_size,)`` float32."""
+        """Return the normalised world state ``(state_size,)`` float32."""
         return self._views.state[0]
 
     def get_state_size(self) -> int:
-        """Features of the state."""
+        """Return the number of features of the state."""
         return self.batch.facts.state_size
 
     def get_avail_actions(self) -> list[list[int]]:
-        """For each agent 0/1 per action: north, east, south, west, stop, then attack enemy k."""
+        """Return 0/1 per agent and action: north, east, south, west, stop, then attack enemy k."""
         return self._views.avail_actions[0].tolist()
 
     def get_avail_agent_actions(self, agent_id: int) -> list[int]:
-        """One agent's row of available actions."""
+        """Return one agent's row of available actions."""
         return self.get_avail_actions()[agent_id]
 
     def get_total_actions(self) -> int:
-        """Number of actions."""
+        """Return the number of actions."""
         return self.batch.facts.n_actions
 
     def get_env_info(self) -> dict[str, Any]:
-        """Sizes, as :attr:`SmaxBatch.env_info`."""
+        """Return the sizes, as :attr:`SmaxBatch.env_info`."""
         return dict(self.batch.env_info)
 
     def get_stats(self) -> dict[str, Any]:
-        """Nothing: wins are in the info of an episode's last step."""
+        """Return an empty dict: wins are in the info of an episode's last step."""
         return {}
 
     def seed(self, seed: int | None = None) -> None:
-        """Start the stream of battles anew from ``seed``."""
+        """Restart the stream of battles from ``seed``."""
         self.batch.reseed(0 if seed is None else seed)
         self._latest, self._fresh = None, False
 
     def render(self) -> None:
-        """Not supported."""
+        """Refuse to render, which battles cannot do.
+
+        Raises:
+            UserError: always.
+        """
         self.batch.call("render")
 
     def save_replay(self) -> None:
-        """Not supported."""
+        """Refuse to save a replay, which battles do not have.
+
+        Raises:
+            UserError: always.
+        """
         self.batch.call("save_replay")
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""JaxMARL's battle, computed with what a CPU is good at: the same numbers, in rows that it can step through."""
+"""JaxMARL's battle with the same numbers, computed by operations that are fast on a CPU."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from envs.jax_support import load
 
 
 def against_heuristic(**settings: Any) -> Any:
-    """JaxMARL's ``HeuristicEnemySMAX``, whose battles compute the same in less time.
+    """Build JaxMARL's ``HeuristicEnemySMAX``, whose battles compute the same in less time.
 
-    Per battle JaxMARL writes every unit's view of every other with a scatter of its own, for both sides whichever is
-    asked for, and takes distances over pairs of coordinates that a CPU cannot step through in order. That grows with
-    the square of the units: most of what a step on 27m_vs_30m costs.
+    Per battle, JaxMARL writes every unit's view of every other with a separate scatter, always for both sides. It takes
+    distances over pairs of coordinates in an order that a CPU cannot vectorise. Both grow with the square of the units,
+    and are most of a step's cost on 27m_vs_30m.
 
     Args:
         settings: as for JaxMARL's class.
@@ -33,7 +33,7 @@ def _battles() -> type:
 
     class Battles(smax):  # type: ignore[misc, valid-type]
         def get_obs_unit_list(self, state: Any) -> dict[str, Any]:
-            """What each unit sees: of every other the features ``(units - 1, 13)``, then its own ``(10,)``."""
+            """Compute each unit's view: of every other the features ``(units - 1, 13)``, then its own ``(10,)``."""
             allies = self.num_allies
             own = self._own(state)
             first = self._others(state, slice(0, allies), 1)
@@ -42,7 +42,7 @@ def _battles() -> type:
             return dict(zip(self.agents, obs, strict=True))
 
         def _shares(self, state: Any) -> tuple[Any, Any, Any]:
-            """Of each unit its health and cooldown as shares of its type's, ``(units,)``, and its type's bits."""
+            """Compute each unit's health and cooldown as shares of its type's, ``(units,)``, and its type's bits."""
             types = state.unit_types
             health = state.unit_health / self.unit_type_health[types]
             cooldown = jnp.clip(state.unit_weapon_cooldowns / self.unit_type_weapon_cooldowns[types], 0.0, 1.0)
@@ -56,13 +56,16 @@ def _battles() -> type:
             return jnp.where(state.unit_alive[:, None], rows, 0.0)
 
         def _others(self, state: Any, viewers: slice, step: int) -> Any:
-            """``(viewers, 13 * (units - 1))``: the others in their order or, with ``step`` -1, from the last."""
+            """Compute the features of the others for each viewer, ``(viewers, 13 * (units - 1))``.
+
+            They are in their order or, with ``step`` -1, from the last.
+            """
             units = jnp.arange(self.num_agents)
             health, cooldown, bits = self._shares(state)
             attacks = jnp.where(units < self.num_allies, self.num_ally_actions - 1, self.num_enemy_actions - 1)
             attack = state.prev_attack_actions.astype(jnp.float32) / attacks
             public = jnp.concatenate([state.prev_movement_actions, attack[:, None], cooldown[:, None], bits], -1)
-            # Who comes before the viewer keeps its place, who comes after moves up: two shifted copies, no gather.
+            # Units before the viewer retain their place, units after it move up by one: two shifted copies, no gather.
             before = units[None, :-1] < units[::step][viewers, None]
 
             def but_the_viewer(rows: Any) -> Any:
@@ -78,7 +81,10 @@ def _battles() -> type:
             return jnp.where(seen[..., None], jnp.concatenate(parts, -1), 0.0).reshape(len(before), -1)
 
         def get_avail_actions(self, state: Any) -> dict[str, Any]:
-            """What each unit may do: the dead only stop, the living move, and shoot at who lives within range."""
+            """Compute each unit's available actions.
+
+            The dead stop; the living move, and shoot at living units in range.
+            """
             x, y = state.unit_positions[:, 0], state.unit_positions[:, 1]
             alive, allies = state.unit_alive, self.num_allies
             reach = self.unit_type_attack_ranges[state.unit_types]
@@ -95,7 +101,7 @@ def _battles() -> type:
             return dict(zip(self.agents, masks, strict=True))
 
         def _push_units_away(self, state: Any, firmness: float = 1.0) -> Any:
-            """Units that overlap move apart, each by half of what is missing."""
+            """Move units that overlap apart, each by half of the overlap."""
             x, y, alive = state.unit_positions[:, 0], state.unit_positions[:, 1], state.unit_alive
             # Row j, column i: from j to i, so that the sum over the others runs along whole rows.
             dx, dy = x[None] - x[:, None], y[None] - y[:, None]

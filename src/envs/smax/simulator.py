@@ -18,7 +18,7 @@ OBS_UNIT, OBS_OWN = 13, 10
 STATE_UNIT, STATE_IDENTITY = 10, 2
 UNIT_TYPES = 6
 MAP_WIDTH = 32.0
-# The type of the JAX environment's own step limit: never reached, because the batch has one that says why it ended.
+# The JAX environment's own step limit, which is never reached: the batch has a limit that flags truncation.
 NO_LIMIT = 2**30
 
 
@@ -34,7 +34,7 @@ class SmaxFacts:
 
 
 def map_facts(map_name: str) -> SmaxFacts:
-    """Sizes of a map.
+    """Return the sizes of a map.
 
     Raises:
         UserError: there is no such map, or JaxMARL is not installed.
@@ -52,7 +52,9 @@ def map_facts(map_name: str) -> SmaxFacts:
 
 @functools.lru_cache(maxsize=8)
 def battles(map_name: str, size: int) -> Simulator:
-    """Compile one map for ``size`` battles; ``over`` where a side is dead, ``battle_won`` where the enemies' alone is.
+    """Compile one map for ``size`` battles.
+
+    ``over`` is true where a side is dead, ``battle_won`` where only the enemies are.
 
     Raises:
         UserError: there is no such map, or JaxMARL is not installed.
@@ -76,7 +78,7 @@ def battles(map_name: str, size: int) -> Simulator:
         return world, views(obs, world)
 
     def step(key: Any, world: Any, actions: Any) -> tuple[Any, ...]:
-        # Not env.step, which starts the next episode at once and so replaces the last observation of this one.
+        # Not env.step, which begins the next episode at once and so replaces the last observation of this one.
         obs, world, rewards, _, _ = env.step_env(key, world, dict(zip(agents, actions, strict=True)))
         alive = world.state.unit_alive
         allies, enemies = alive[: facts.n_agents].any(), alive[facts.n_agents :].any()
@@ -87,12 +89,12 @@ def battles(map_name: str, size: int) -> Simulator:
 
 
 def normalise_state(xp: Any, state: Any, units: int) -> Any:
-    """Scale JaxMARL's ``world_state``, whose positions are in map units and whose cooldowns fall without end.
+    """Scale JaxMARL's ``world_state``, whose positions are in map units and whose cooldowns fall below 0.
 
     Args:
         xp: ``numpy`` or ``jax.numpy``.
         state: ``(12 * units,)``: of each unit health, x, y, cooldown in seconds, 6 type bits; then teams, then types.
-        units: allies and enemies.
+        units: number of allies and enemies.
 
     Returns:
         ``(12 * units,)`` float32 in the same order: positions in [0, 1], cooldowns from 0 (ready), types in [0, 1].
@@ -105,7 +107,7 @@ def normalise_state(xp: Any, state: Any, units: int) -> Any:
 
 
 def environment(map_name: str) -> Any:
-    """JaxMARL's environment of a map, against its heuristic enemy.
+    """Build JaxMARL's environment of a map, against its heuristic enemy.
 
     Raises:
         UserError: there is no such map, or JaxMARL is not installed.

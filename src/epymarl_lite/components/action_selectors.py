@@ -1,4 +1,4 @@
-"""How an agent's output, action probabilities or action values, becomes an action."""
+"""Action selectors, which choose an action from an agent's action probabilities or action values."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def _sample(weights: th.Tensor) -> th.Tensor:
 
 
 class SoftPoliciesSelector:
-    """Samples the given probabilities, in testing as in training, and trusts them to exclude unavailable actions."""
+    """Samples the given probabilities, also in testing; they must be 0 for unavailable actions."""
 
     def __init__(self, args: SimpleNamespace) -> None:
-        """No settings are needed."""
+        """Accept `args` and read nothing from it."""
 
     def select_action(
         self, agent_inputs: th.Tensor, avail_actions: th.Tensor, t_env: int, test_mode: bool = False
@@ -42,7 +42,7 @@ class SoftPoliciesSelector:
 
 
 class MultinomialActionSelector:
-    """Samples the probabilities of the available actions; greedy in testing where `test_greedy` asks for it."""
+    """Samples the probabilities of the available actions; in testing, greedy if `test_greedy` is set."""
 
     def __init__(self, args: SimpleNamespace) -> None:
         """Read `test_greedy` (default True)."""
@@ -59,7 +59,7 @@ class MultinomialActionSelector:
 
 
 class EpsilonGreedyActionSelector:
-    """The best available action, or with probability `epsilon` any available one."""
+    """Chooses the best available action, or with probability `epsilon` any available one."""
 
     def __init__(self, args: SimpleNamespace) -> None:
         """Read `epsilon_start`, `epsilon_finish`, `epsilon_anneal_time` (environment steps), `evaluation_epsilon`."""
@@ -73,7 +73,7 @@ class EpsilonGreedyActionSelector:
         self, agent_inputs: th.Tensor, avail_actions: th.Tensor, t_env: int, test_mode: bool = False
     ) -> th.Tensor:
         """Choose actions `(batch, agents)` from action values `(batch, agents, actions)`."""
-        # `epsilon` is logged by the runner, so testing must not leave its own value in it for the next training log.
+        # The runner logs `epsilon`, so testing must not change it before the next training log.
         self.epsilon = self.schedule.eval(t_env)
         epsilon = self.evaluation_epsilon if test_mode else self.epsilon
         greedy = agent_inputs.masked_fill(avail_actions == 0, -float("inf")).argmax(dim=-1)

@@ -1,4 +1,4 @@
-"""Storage for whole episodes: a batch of them and a ring buffer of them."""
+"""Storage of whole episodes: a batch of them and a ring buffer of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Values: TypeAlias = th.Tensor | np.ndarray | list | tuple
 
 
 def _value_shape(spec: Spec, groups: Groups) -> tuple[int, ...]:
-    """Shape of one entry of a key, with the group's size in front where the key belongs to a group."""
+    """Return the shape of one entry of a key, with the group's size in front where the key belongs to a group."""
     vshape = (spec["vshape"],) if isinstance(spec["vshape"], int) else tuple(spec["vshape"])
     group = spec.get("group")
     if group is None:
@@ -47,19 +47,19 @@ def _full_scheme(scheme: Scheme, preprocess: Preprocess) -> Scheme:
 
 
 def _keep_dim(index: Index) -> Index:
-    """Turn an int into a slice of length one, so that indexing never drops a dimension."""
+    """Convert an int to a slice of length one, so that indexing never drops a dimension."""
     if isinstance(index, int | np.integer):
         return slice(index, index + 1 or None)
     return index
 
 
 def _zeros(shape: tuple[int, ...], dtype: th.dtype) -> th.Tensor:
-    """As torch's, but numpy's: the memory of steps that are never played is never touched."""
+    """Allocate zeros through numpy, which leaves the memory of steps that are never played untouched."""
     return th.from_numpy(np.zeros(shape, th.empty(0, dtype=dtype).numpy().dtype))
 
 
 def _count(index: Index, size: int) -> int:
-    """Number of entries that `index` picks from a dimension of length `size`."""
+    """Count the entries that `index` picks from a dimension of length `size`."""
     if isinstance(index, slice):
         return len(range(*index.indices(size)))
     picked = th.as_tensor(index)
@@ -67,7 +67,7 @@ def _count(index: Index, size: int) -> int:
 
 
 class EpisodeBatch:
-    """Episodes side by side, one zero-initialised tensor per key of a scheme.
+    """Several episodes, one zero-initialised tensor per key of a scheme.
 
     Keys of single steps are `(batch, time, [group,] *vshape)`; keys marked `episode_const` are `(batch, [group,]
     *vshape)`. `filled` `(batch, time, 1)` is 1 where a step was written.
@@ -120,6 +120,10 @@ class EpisodeBatch:
 
         A value's shape must equal the target's up to dimensions of size one. Where step keys are written, `filled` is
         set to 1 unless `mark_filled` is False.
+
+        Raises:
+            KeyError: a key that the batch does not have.
+            ValueError: a value of another shape.
         """
         episodes, times = _keep_dim(bs), _keep_dim(ts)
         where: tuple[Index, ...]
@@ -161,6 +165,10 @@ class EpisodeBatch:
         """Return a key's tensor, or a batch of some keys (tuple of names), episodes, or episodes and times.
 
         Ints keep their dimension. Slices give views; lists, arrays and tensors of episode indices give copies.
+
+        Raises:
+            KeyError, ValueError: a key that the batch does not have.
+            IndexError: times that are neither an int nor a slice.
         """
         if isinstance(item, str):
             if item in self.data.transition_data:
@@ -202,11 +210,11 @@ class EpisodeBatch:
         self.device = device
 
     def max_t_filled(self) -> th.Tensor:
-        """Length of the longest episode in steps: long, shape `(1,)`, usable as the end of a slice."""
+        """Return the length of the longest episode in steps: int64 `(1,)`, usable as the end of a slice."""
         return self.data.transition_data["filled"].sum(dim=1).amax(dim=0)
 
     def __repr__(self) -> str:
-        """Name the sizes and the keys."""
+        """Show the sizes and the keys."""
         return (
             f"{type(self).__name__}(batch_size={self.batch_size}, max_seq_length={self.max_seq_length}, "
             f"keys={sorted(self.scheme)}, groups={sorted(self.groups)})"
@@ -239,7 +247,7 @@ class ReplayBuffer(EpisodeBatch):
             part = ep_batch[start:stop]
             end = self.buffer_index + part.batch_size
             where = slice(self.buffer_index, end)
-            # The padding of short episodes, most of a batch of battles, is zero here as it is there, or made so.
+            # Only the steps of the new episodes are copied; old steps beyond them are set to zero.
             until, before = int(part.max_t_filled()), int(self[where].max_t_filled())
             for values in self.data.transition_data.values():
                 values[where, until:before] = 0
@@ -251,11 +259,17 @@ class ReplayBuffer(EpisodeBatch):
             start = stop
 
     def can_sample(self, batch_size: int) -> bool:
-        """Whether at least `batch_size` episodes are stored."""
+        """Tell whether at least `batch_size` episodes are stored."""
         return self.episodes_in_buffer >= batch_size
 
     def sample(self, batch_size: int) -> EpisodeBatch:
-        """Draw distinct episodes uniformly; all of them in ring order, as views, where exactly that many are stored."""
+        """Draw distinct episodes uniformly.
+
+        If exactly that many are stored, return all of them in ring order, as views.
+
+        Raises:
+            ValueError: fewer episodes are stored.
+        """
         if not self.can_sample(batch_size):
             raise ValueError(f"cannot sample {batch_size} episodes: only {self.episodes_in_buffer} are stored")
         if self.episodes_in_buffer == batch_size:

@@ -9,7 +9,11 @@ class DecayThenFlatSchedule:
     """Falls from `start` to `finish` over `time_length` environment steps and then stays there."""
 
     def __init__(self, start: float, finish: float, time_length: int, decay: str = "exp") -> None:
-        """Choose the end points, the length in environment steps and `decay`: "linear" or "exp"."""
+        """Set the end points, the length in environment steps and `decay`: "linear" or "exp".
+
+        Raises:
+            ValueError: an unknown `decay`.
+        """
         if decay not in ("linear", "exp"):
             raise ValueError(f"unknown decay {decay!r}: use 'linear' or 'exp'")
         self.start = start
@@ -18,7 +22,7 @@ class DecayThenFlatSchedule:
         self.decay = decay
 
     def eval(self, T: int) -> float:  # noqa: N803  EPyMARL's callers may pass T by name
-        """Value at environment step `T`."""
+        """Compute the value at environment step `T`."""
         if self.time_length <= 0:
             return self.finish
         if self.decay == "linear":

@@ -1,6 +1,6 @@
 """Running mean and variance of a stream of batches.
 
-The module keeps EPyMARL's spelling of its name, which plug-ins import.
+The module has EPyMARL's spelling of its name, which plug-ins import.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import torch as th
 
 
 class RunningMeanStd:
-    """Mean and variance of everything seen so far, per entry of the last dimension.
+    """Mean and variance of all rows so far, per entry of the last dimension.
 
     Attributes:
         mean: `shape`, starts at 0.
@@ -24,9 +24,9 @@ class RunningMeanStd:
         self.count = epsilon
 
     def update(self, arr: th.Tensor) -> None:
-        """Take in a batch `(..., features)`; every leading dimension counts as rows."""
+        """Add a batch `(..., features)`; every leading dimension counts as rows."""
         rows = arr.reshape(-1, arr.shape[-1])
-        # The unbiased variance of a single row is undefined: one row carries no spread of its own.
+        # The unbiased variance of a single row is undefined, so it counts as 0.
         var = rows.var(dim=0) if len(rows) > 1 else th.zeros_like(rows[0])
         self.update_from_moments(rows.mean(dim=0), var, len(rows))
 

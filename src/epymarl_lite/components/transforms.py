@@ -15,7 +15,7 @@ class Transform(Protocol):
         ...
 
     def infer_output_info(self, vshape_in: tuple[int, ...], dtype_in: th.dtype) -> tuple[tuple[int, ...], th.dtype]:
-        """Say which value shape and dtype `transform` returns for an input of this shape and dtype."""
+        """Return the value shape and dtype of `transform`'s result for an input of this shape and dtype."""
         ...
 
 
@@ -23,7 +23,7 @@ class OneHot:
     """One-hot encoding of an index tensor `(..., 1)` as float32 `(..., out_dim)`."""
 
     def __init__(self, out_dim: int) -> None:
-        """Fix the number of categories."""
+        """Set the number of categories."""
         self.out_dim = out_dim
 
     def transform(self, tensor: th.Tensor) -> th.Tensor:
@@ -32,7 +32,11 @@ class OneHot:
         return encoded.scatter_(-1, tensor.long(), 1.0)
 
     def infer_output_info(self, vshape_in: tuple[int, ...], dtype_in: th.dtype) -> tuple[tuple[int, ...], th.dtype]:
-        """Return `((out_dim,), float32)`; the input must be a single index."""
+        """Return `((out_dim,), float32)`; the input must be a single index.
+
+        Raises:
+            ValueError: the input has another value shape than `(1,)`.
+        """
         if tuple(vshape_in) != (1,):
             raise ValueError(f"OneHot encodes one index per entry: expected value shape (1,), got {tuple(vshape_in)}")
         return (self.out_dim,), th.float32

@@ -20,7 +20,7 @@ UNAVAILABLE_LOGIT = -1e10  # finite, so that a row without any available action 
 
 
 class BasicMAC:
-    """Builds the agents' inputs, keeps their hidden states and selects their actions.
+    """Controller that builds the agents' inputs, stores their hidden states and selects their actions.
 
     Attributes:
         hidden_states: `(batch, agents, hidden)` after `init_hidden`, `(batch * agents, hidden)` after a step.
@@ -39,23 +39,26 @@ class BasicMAC:
     def select_actions(
         self, ep_batch: EpisodeBatch, t_ep: int, t_env: int, bs: Index = slice(None), test_mode: bool = False
     ) -> th.Tensor:
-        """Actions `(len(bs), agents)` at time `t_ep`; the forward pass always covers the whole batch."""
+        """Select actions `(len(bs), agents)` at time `t_ep`; the forward pass always covers the whole batch."""
         outputs = self.forward(ep_batch, t_ep, test_mode=test_mode)
         avail = ep_batch["avail_actions"][:, t_ep]
         return self.action_selector.select_action(outputs[bs], avail[bs], t_env, test_mode=test_mode)
 
     def forward(self, ep_batch: EpisodeBatch, t: int, test_mode: bool = False) -> th.Tensor:
-        """Advance all episodes to time `t`: probabilities or action values `(batch, agents, actions)`."""
+        """Advance all episodes to time `t`, and return probabilities or action values `(batch, agents, actions)`."""
         inputs = self._build_inputs(ep_batch, t, t + 1).flatten(0, 2)
         outputs, self.hidden_states = self.agent(inputs, self.hidden_states)
         outputs = outputs.reshape(ep_batch.batch_size, self.n_agents, -1)
         return self._finish(outputs, ep_batch["avail_actions"][:, t])
 
     def forward_episodes(self, ep_batch: EpisodeBatch, steps: int) -> th.Tensor:
-        """What `forward` gives at times `0..steps-1` from zero hidden states: `(batch, steps, agents, actions)`.
+        """Compute the outputs of `forward` at times `0..steps-1` from zero hidden states, in one call.
 
-        The hidden states are left alone. A subclass with its own `forward`, or an agent that knows no sequences, is
-        taken step by step.
+        The stored hidden states do not change. A subclass with its own `forward`, or an agent without
+        `forward_sequence`, is run step by step.
+
+        Returns:
+            `(batch, steps, agents, actions)` float32.
         """
         if type(self).forward is not BasicMAC.forward or not hasattr(self.agent, "forward_sequence"):
             return step_by_step(self, ep_batch, steps)
@@ -63,7 +66,7 @@ class BasicMAC:
         return self._finish(outputs, ep_batch["avail_actions"][:, :steps])
 
     def _finish(self, outputs: th.Tensor, avail: th.Tensor) -> th.Tensor:
-        """Turn logits `(..., actions)` into probabilities of the available actions; leave action values as they are."""
+        """Convert logits `(..., actions)` to probabilities of the available actions; action values do not change."""
         if self.agent_output_type != "pi_logits":
             return outputs
         if getattr(self.args, "mask_before_softmax", True):
@@ -75,7 +78,7 @@ class BasicMAC:
         self.hidden_states = self.agent.init_hidden().unsqueeze(0).expand(batch_size, self.n_agents, -1)
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The network's parameters."""
+        """Return the network's parameters."""
         return self.agent.parameters()
 
     def load_state(self, other_mac: BasicMAC) -> None:
@@ -95,7 +98,7 @@ class BasicMAC:
         self.agent.load_state_dict(th.load(Path(path) / "agent.th", map_location="cpu", weights_only=True))
 
     def _build_inputs(self, batch: EpisodeBatch, start: int, stop: int) -> th.Tensor:
-        """Inputs `(batch, stop - start, agents, input)`: observation, previous action, agent's one-hot."""
+        """Build inputs `(batch, stop - start, agents, input)`: observation, previous action, agent's one-hot."""
         obs = batch["obs"][:, start:stop]
         inputs = [obs]
         if self.args.obs_last_action:
@@ -108,7 +111,7 @@ class BasicMAC:
         return th.cat(inputs, dim=-1) if len(inputs) > 1 else obs
 
     def _get_input_shape(self, scheme: Scheme) -> int:
-        """Width of one agent's input."""
+        """Compute the width of one agent's input."""
         vshape = scheme["obs"]["vshape"]
         width = vshape if isinstance(vshape, int) else vshape[0]
         if self.args.obs_last_action:

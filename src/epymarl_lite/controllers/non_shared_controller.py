@@ -6,4 +6,4 @@ from epymarl_lite.controllers.basic_controller import BasicMAC
 
 
 class NonSharedMAC(BasicMAC):
-    """For agents such as `rnn_ns`, which keep their hidden states apart: `(batch, agents, hidden)` at all times."""
+    """Controller of agents such as `rnn_ns`; hidden states are `(batch, agents, hidden)` at all times."""

@@ -10,7 +10,7 @@ from epymarl_lite.components.episode_buffer import EpisodeBatch
 
 
 class Controller(Protocol):
-    """The part of a controller that a learner relies on to look at whole episodes."""
+    """The part of a controller's interface with which a learner runs whole episodes."""
 
     def init_hidden(self, batch_size: int) -> None:
         """Set the hidden states of `batch_size` episodes to zero."""
@@ -22,12 +22,12 @@ class Controller(Protocol):
 
 
 def step_by_step(mac: Controller, batch: EpisodeBatch, steps: int) -> th.Tensor:
-    """Outputs `(batch, steps, agents, actions)` of any controller, one `forward` per step."""
+    """Compute outputs `(batch, steps, agents, actions)` of any controller, one `forward` per step."""
     mac.init_hidden(batch.batch_size)
     return th.stack([mac.forward(batch, t) for t in range(steps)], dim=1)
 
 
 def unroll(mac: Controller, batch: EpisodeBatch, steps: int) -> th.Tensor:
-    """Outputs `(batch, steps, agents, actions)` from zero states, in one call if the controller can do that."""
+    """Compute outputs `(batch, steps, agents, actions)` from zero states, in one call if the controller can."""
     at_once = getattr(mac, "forward_episodes", None)
     return step_by_step(mac, batch, steps) if at_once is None else at_once(batch, steps)

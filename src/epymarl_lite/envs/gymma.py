@@ -18,7 +18,7 @@ class GymmaWrapper(MultiAgentEnv):
     """A Gymnasium environment with ``Tuple`` spaces, or a PettingZoo one, as a :class:`MultiAgentEnv`.
 
     Observations are flattened and padded with zeros at the end to the longest one; the state is all of them in a
-    row. Without an explicit seed the first reset uses the constructor's, and later resets go on in the same stream of
+    row. Without an explicit seed the first reset uses the constructor's, and later resets continue the same stream of
     random numbers.
 
     Args:
@@ -27,8 +27,11 @@ class GymmaWrapper(MultiAgentEnv):
         pretrained_wrapper: ``package.module:Class`` put around the inner environment, or None.
         seed: seed of the first reset.
         common_reward: whether all agents share one reward.
-        reward_scalarisation: how the shared reward is made: ``sum`` or ``mean`` over agents.
-        **kwargs: given to the environment's own factory.
+        reward_scalarisation: the shared reward is the ``sum`` or the ``mean`` over agents.
+        **kwargs: passed to the environment's own factory.
+
+    Raises:
+        ValueError: a wrong argument, or an environment without one discrete action space per agent.
     """
 
     def __init__(
@@ -95,35 +98,35 @@ class GymmaWrapper(MultiAgentEnv):
         self._seed = seed
 
     def get_obs(self) -> list[np.ndarray]:
-        """``n_agents`` float32 rows of shape ``(obs_size,)``."""
+        """Return ``n_agents`` float32 rows of shape ``(obs_size,)``."""
         return list(self._obs)
 
     def get_obs_size(self) -> int:
-        """Length of the longest observation."""
+        """Return the length of the longest observation."""
         return self._obs_size
 
     def get_state(self) -> np.ndarray:
-        """All padded observations in a row, float32."""
+        """Return all padded observations in a row, float32."""
         return self._obs.reshape(-1)
 
     def get_state_size(self) -> int:
-        """Length of the state."""
+        """Return the length of the state."""
         return self._state_size
 
     def get_avail_actions(self) -> list[list[int]]:
-        """Constant rows: ones up to each agent's own number of actions."""
+        """Return constant rows: ones up to each agent's own number of actions."""
         return self._avail
 
     def get_total_actions(self) -> int:
-        """The largest number of actions of any agent."""
+        """Return the largest number of actions of any agent."""
         return self._n_actions
 
     def render(self) -> None:
-        """Let the inner environment show itself."""
+        """Render the inner environment."""
         self._env.render()
 
     def save_replay(self) -> None:
-        """Gymnasium has no replays: nothing is written."""
+        """Write nothing: Gymnasium has no replays."""
 
     def close(self) -> None:
         """Close the inner environment."""
@@ -132,7 +135,7 @@ class GymmaWrapper(MultiAgentEnv):
     def _pad(self, observations: Sequence[Any]) -> np.ndarray:
         rows = np.zeros((self.n_agents, self._obs_size), np.float32)
         for row, space, observation in zip(rows, self._spaces, observations, strict=True):
-            if isinstance(space, spaces.Box):  # by far the usual case, and ten times faster than spaces.flatten
+            if isinstance(space, spaces.Box):  # the usual case; ten times faster than spaces.flatten
                 flat: Any = np.asarray(observation).reshape(-1)
             else:
                 flat = spaces.flatten(space, observation)
@@ -141,7 +144,11 @@ class GymmaWrapper(MultiAgentEnv):
 
 
 def gymma_fn(**kwargs: Any) -> GymmaWrapper:
-    """Make a :class:`GymmaWrapper` from ``env_args``."""
+    """Build a :class:`GymmaWrapper` from ``env_args``.
+
+    Raises:
+        ValueError: ``key`` is missing, or a value is wrong.
+    """
     if not kwargs.get("key"):
         raise ValueError("gymma needs an environment: add 'with env_args.key=pz-mpe-simple-spread-v3', for example")
     return GymmaWrapper(**kwargs)
@@ -153,7 +160,7 @@ def _make(key: str, wrapper: str | None, kwargs: dict[str, Any]) -> Any:
         env = make_pettingzoo(key, **kwargs)
     else:
         try:
-            # The checker warns about every list of rewards, which is what these environments return.
+            # The checker warns about lists of rewards, which these environments return.
             env = gym.make(key, disable_env_checker=True, **kwargs)
         except (gym.error.UnregisteredEnv, gym.error.NamespaceNotFound) as error:
             raise ValueError(f"Gymnasium has no environment '{key}': {str(error).splitlines()[0]}") from error

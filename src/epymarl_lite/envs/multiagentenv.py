@@ -1,4 +1,4 @@
-"""The interface that every environment offers to the runners."""
+"""The interface of every environment to the runners."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ class MultiAgentEnv:
     episode_limit: int
 
     def step(self, actions: Sequence[int]) -> tuple[Any, float | Sequence[float], bool, bool, dict[str, Any]]:
-        """Play one joint action; returns ``(observations, reward, terminated, truncated, info)``."""
+        """Play one joint action, and return ``(observations, reward, terminated, truncated, info)``."""
         raise NotImplementedError
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode; returns ``(observations, info)``."""
+        """Start an episode, and return ``(observations, info)``."""
         raise NotImplementedError
 
     def get_obs(self) -> Sequence[np.ndarray]:
-        """Every agent's observation: ``n_agents`` arrays of shape ``(obs_size,)``."""
+        """Return every agent's observation: ``n_agents`` arrays of shape ``(obs_size,)``."""
         raise NotImplementedError
 
     def get_obs_agent(self, agent_id: int) -> np.ndarray:
-        """One agent's observation, shape ``(obs_size,)``."""
+        """Return one agent's observation, shape ``(obs_size,)``."""
         return self.get_obs()[agent_id]
 
     def get_obs_size(self) -> int:
-        """Number of features of one agent's observation."""
+        """Return the number of features of one agent's observation."""
         raise NotImplementedError
 
     def get_state(self) -> np.ndarray:
-        """The global state, shape ``(state_size,)``."""
+        """Return the global state, shape ``(state_size,)``."""
         raise NotImplementedError
 
     def get_state_size(self) -> int:
-        """Number of features of the global state."""
+        """Return the number of features of the global state."""
         raise NotImplementedError
 
     def get_avail_actions(self) -> Sequence[Sequence[int]]:
-        """For each agent a row of 0/1, one entry per action."""
+        """Return for each agent a row of 0/1, one entry per action."""
         raise NotImplementedError
 
     def get_avail_agent_actions(self, agent_id: int) -> Sequence[int]:
-        """One agent's row of available actions."""
+        """Return one agent's row of available actions."""
         return self.get_avail_actions()[agent_id]
 
     def get_total_actions(self) -> int:
-        """Number of actions of the agent that has the most."""
+        """Return the number of actions of the agent with the most."""
         raise NotImplementedError
 
     def get_env_info(self) -> dict[str, Any]:
-        """The sizes from which networks and buffers are built."""
+        """Return the sizes from which networks and buffers are built."""
         return {
             "state_shape": self.get_state_size(),
             "obs_shape": self.get_obs_size(),
@@ -68,7 +68,7 @@ class MultiAgentEnv:
         }
 
     def get_stats(self) -> dict[str, Any]:
-        """Statistics that the environment keeps over its life."""
+        """Return the statistics that the environment collects over its life."""
         return {}
 
     def seed(self, seed: int | None = None) -> None:
@@ -80,9 +80,9 @@ class MultiAgentEnv:
         raise NotImplementedError
 
     def save_replay(self) -> None:
-        """Write a replay of what has been played."""
+        """Write a replay of the episodes played."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Free what the environment holds."""
+        """Free the environment's resources."""
         raise NotImplementedError

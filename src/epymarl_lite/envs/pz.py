@@ -12,7 +12,7 @@ from typing import Any
 
 from gymnasium import spaces
 
-# pygame greets on import and SDL takes over SIGTERM, so that a worker could not be ended from outside.
+# pygame prints on import, and SDL would take over SIGTERM, so that a worker could not be ended from outside.
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")
 
@@ -20,9 +20,9 @@ os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")
 class PettingZooEnv:
     """A PettingZoo parallel environment behind ``Tuple`` spaces.
 
-    When the last agent leaves, PettingZoo's own step limit included, that step yields reward 0 and the observations
-    of the step before: the way EPyMARL counts, so that returns stay comparable. An environment's ``max_cycles`` one
-    above the runner's ``time_limit`` keeps the last reward.
+    When the last agent leaves, also by PettingZoo's own step limit, that step yields reward 0 and the observations of
+    the step before. EPyMARL counts so too, hence returns are comparable. With ``max_cycles`` one above the runner's
+    ``time_limit`` the last reward counts.
     """
 
     def __init__(self, env: Any) -> None:
@@ -35,17 +35,17 @@ class PettingZooEnv:
 
     @property
     def unwrapped(self) -> PettingZooEnv:
-        """This object: there is no Gymnasium environment below it."""
+        """This object, since it wraps no Gymnasium environment."""
         return self
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[list[Any], dict[str, Any]]:
-        """Start an episode; observations in the order of ``agents``."""
+        """Start an episode, and return observations in the order of ``agents``."""
         obs, _ = self._env.reset(seed=seed, options=options)
         self._last = [obs[agent] for agent in self.agents]
         return self._last, {}
 
     def step(self, actions: Sequence[int]) -> tuple[list[Any], list[float], bool, bool, dict[str, Any]]:
-        """Play one action per agent; agents that have left get reward 0 and keep their last observation."""
+        """Play one action per agent; agents that have left get reward 0 and their last observation again."""
         living = set(self._env.agents)
         chosen = {agent: action for agent, action in zip(self.agents, actions, strict=True) if agent in living}
         obs, rewards, terminations, truncations, _ = self._env.step(chosen)
@@ -55,7 +55,7 @@ class PettingZooEnv:
         return self._last, [float(rewards.get(agent, 0.0)) for agent in self.agents], False, False, {}
 
     def render(self) -> None:
-        """Let PettingZoo draw the current state."""
+        """Render the current state."""
         self._env.render()
 
     def close(self) -> None:
@@ -67,7 +67,7 @@ class PettingZooEnv:
 
 
 class ParticleEnv(PettingZooEnv):
-    """The same for MPE, stepping its simulator directly.
+    """A PettingZoo MPE environment whose simulator is stepped directly.
 
     PettingZoo plays agents one after the other and observes the world about three times as often as needed, which
     is most of a step's time. One call of the simulator with all actions gives the same numbers.
@@ -80,7 +80,11 @@ class ParticleEnv(PettingZooEnv):
         self._is_terminal = getattr(self._simulator.scenario, "is_terminal", None)
 
     def step(self, actions: Sequence[int]) -> tuple[list[Any], list[float], bool, bool, dict[str, Any]]:
-        """Play one action per agent."""
+        """Play one action per agent.
+
+        Raises:
+            ValueError: an action that the agent does not have.
+        """
         sim = self._simulator
         for action, own in zip(actions, self._n_actions, strict=True):
             if not 0 <= action < own:
@@ -97,7 +101,12 @@ class ParticleEnv(PettingZooEnv):
 
 
 def make_pettingzoo(key: str, **kwargs: Any) -> PettingZooEnv:
-    """Make the environment of a key ``pz-<library>-<environment>``, such as ``pz-mpe-simple-spread-v3``."""
+    """Build the environment of a key ``pz-<library>-<environment>``, such as ``pz-mpe-simple-spread-v3``.
+
+    Raises:
+        ImportError: the library is not installed.
+        ValueError: the library has no such environment.
+    """
     _, _, rest = key.partition("-")
     library, _, name = rest.partition("-")
     module = _find_module(key, library, name.replace("-", "_"))
@@ -108,7 +117,7 @@ def make_pettingzoo(key: str, **kwargs: Any) -> PettingZooEnv:
 
 
 def _find_module(key: str, library: str, name: str) -> ModuleType:
-    """The module of an environment, from mpe2 where installed or from PettingZoo, which had MPE up to 1.25."""
+    """Import an environment's module from mpe2, if installed, or from PettingZoo, which had MPE up to 1.25."""
     names: set[str] = set()
     found = False
     for package_name in ("mpe2", "pettingzoo.mpe") if library == "mpe" else (f"pettingzoo.{library}",):

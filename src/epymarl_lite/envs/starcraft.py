@@ -14,7 +14,7 @@ from epymarl_lite.envs.multiagentenv import MultiAgentEnv
 
 _INSTEAD = "or use --env-config=smax"
 
-# Methods of SMAC that are already what a MultiAgentEnv promises.
+# Methods that SMAC and MultiAgentEnv have in common.
 _SMACS_OWN = (
     *("get_obs", "get_obs_size", "get_state", "get_state_size", "get_avail_actions", "get_total_actions"),
     *("get_env_info", "get_stats", "save_replay", "close"),
@@ -22,7 +22,7 @@ _SMACS_OWN = (
 
 
 class SMACWrapper(MultiAgentEnv):
-    """SMAC or SMACv2 with Gymnasium's five results of a step; a time limit is told apart from the end of a battle."""
+    """SMAC or SMACv2 with Gymnasium's five results of a step; time limits are reported as truncation."""
 
     def __init__(self, env: Any) -> None:
         self._env = env
@@ -48,7 +48,7 @@ class SMACWrapper(MultiAgentEnv):
 
 
 class SMACliteWrapper(MultiAgentEnv):
-    """SMAClite, which is SMAC's interface without StarCraft II."""
+    """SMAClite, which has SMAC's interface without StarCraft II."""
 
     def __init__(self, env: Any, time_limit: int) -> None:
         self._env = env
@@ -73,31 +73,31 @@ class SMACliteWrapper(MultiAgentEnv):
         return self._obs, info
 
     def get_obs(self) -> Sequence[np.ndarray]:
-        """Every agent's observation."""
+        """Return every agent's observation."""
         return self._obs
 
     def get_obs_size(self) -> int:
-        """Number of features of one agent's observation."""
+        """Return the number of features of one agent's observation."""
         return int(self._inner.obs_size)
 
     def get_state(self) -> np.ndarray:
-        """The global state."""
+        """Return the global state."""
         return self._inner.get_state()
 
     def get_state_size(self) -> int:
-        """Number of features of the global state."""
+        """Return the number of features of the global state."""
         return int(self._inner.state_size)
 
     def get_avail_actions(self) -> list[list[int]]:
-        """Rows of 0/1, one per agent."""
+        """Return rows of 0/1, one per agent."""
         return self._inner.get_avail_actions()
 
     def get_total_actions(self) -> int:
-        """Number of actions."""
+        """Return the number of actions."""
         return int(self._inner.n_actions)
 
     def render(self) -> None:
-        """Draw the battle."""
+        """Render the battle."""
         self._env.render()
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ class SMACliteWrapper(MultiAgentEnv):
 
 
 def sc2_fn(**kwargs: Any) -> SMACWrapper:
-    """Make a SMAC battle from ``env_args``."""
+    """Build a SMAC battle from ``env_args``."""
     _refuse_individual_rewards("sc2", kwargs)
     try:
         from smac.env import StarCraft2Env
@@ -120,7 +120,7 @@ def sc2_fn(**kwargs: Any) -> SMACWrapper:
 
 
 def sc2v2_fn(**kwargs: Any) -> SMACWrapper:
-    """Make a SMACv2 battle from ``env_args``."""
+    """Build a SMACv2 battle from ``env_args``."""
     _refuse_individual_rewards("sc2v2", kwargs)
     try:
         from smacv2.env.starcraft2.wrapper import StarCraftCapabilityEnvWrapper
@@ -138,7 +138,7 @@ def smaclite_fn(
     seed: int | None = None,
     **kwargs: Any,
 ) -> SMACliteWrapper:
-    """Make a SMAClite battle from ``env_args``."""
+    """Build a SMAClite battle from ``env_args``."""
     _refuse_individual_rewards("smaclite", kwargs)
     try:
         import gymnasium as gym
@@ -155,20 +155,24 @@ def smaclite_fn(
 
 
 def _refuse_individual_rewards(name: str, kwargs: dict[str, Any]) -> None:
-    """Take the reward keys, which StarCraft environments do not know, out of ``kwargs``."""
+    """Remove the reward keys, which StarCraft environments do not know, from ``kwargs``.
+
+    Raises:
+        ValueError: ``common_reward`` is False.
+    """
     kwargs.pop("reward_scalarisation", None)
     if not kwargs.pop("common_reward", True):
         raise ValueError(f"env '{name}' has one reward for all agents: it needs common_reward=True")
 
 
 def missing_starcraft() -> str:
-    """What is missing of StarCraft II, as far as files tell, and how to get it; "" if nothing is."""
+    """Name the missing part of StarCraft II, and how to get it; "" if its files are there."""
     local = Path.cwd() / "3rdparty" / "StarCraftII"
     if local.is_dir():
         os.environ.setdefault("SC2PATH", str(local))
     given = os.environ.get("SC2PATH")
     if not given and sys.platform != "linux":
-        return ""  # there the game has an installer, and pysc2 asks it for the place
+        return ""  # elsewhere the game has an installer, which tells pysc2 the folder
     home = Path(given or "~/StarCraftII").expanduser()
     if not home.is_dir():
         return (

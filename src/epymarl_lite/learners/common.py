@@ -1,4 +1,4 @@
-"""What the learners share: the mask of valid steps, masked means, target networks, optimiser steps."""
+"""Shared parts of the learners: the mask of valid steps, masked means, target networks, optimiser steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from epymarl_lite.components.episode_buffer import EpisodeBatch
 
 
 class StatLogger(Protocol):
-    """Where learners report their metrics."""
+    """Logger to which learners report their metrics."""
 
     def log_stat(self, key: str, value: float, t: int, to_sacred: bool = True) -> None:
         """Record `value` under `key` at environment step `t`."""
@@ -20,7 +20,7 @@ class StatLogger(Protocol):
 
 
 def step_mask(batch: EpisodeBatch) -> th.Tensor:
-    """Which steps were taken, `(batch, time - 1, 1)` float.
+    """Mark the steps that were taken, `(batch, time - 1, 1)` float32.
 
     `filled` also marks the observation after the last step, so a step was taken where its successor is filled too. The
     flag `terminated` cannot tell: it is 0 throughout an episode that was cut by its time limit.
@@ -29,7 +29,7 @@ def step_mask(batch: EpisodeBatch) -> th.Tensor:
 
 
 def masked_mean(x: th.Tensor, mask: th.Tensor) -> th.Tensor:
-    """Mean of `x` over the entries where `mask`, broadcast to its shape, is 1: a scalar."""
+    """Average `x` over the entries where `mask`, broadcast to its shape, is 1; return a scalar."""
     mask = mask.expand_as(x)
     return (x * mask).sum() / mask.sum()
 
@@ -37,7 +37,7 @@ def masked_mean(x: th.Tensor, mask: th.Tensor) -> th.Tensor:
 def optimiser_step(
     optimiser: th.optim.Optimizer, loss: th.Tensor, params: list[nn.Parameter], clip: float
 ) -> th.Tensor:
-    """Descend once on `loss` with the gradient's norm clipped to `clip`; return the norm before clipping."""
+    """Take one step on `loss`, with the gradient's norm clipped to `clip`; return the norm before clipping."""
     optimiser.zero_grad()
     loss.backward()
     norm = nn.utils.clip_grad_norm_(params, clip)
@@ -46,9 +46,9 @@ def optimiser_step(
 
 
 class TargetUpdate:
-    """When and how target networks follow the live ones, called once per training call.
+    """Update of target networks from the live ones, called once per training call.
 
-    `rate` up to 1 is a soft step, `target <- (1 - rate) target + rate live`; above 1 it is a number of calls between
+    `rate` up to 1 is a soft step, `target <- (1 - rate) target + rate live`. Above 1 it is the number of calls between
     copies.
     """
 
@@ -73,16 +73,16 @@ class TargetUpdate:
 
 
 class StatReporter:
-    """Logs a dict of metrics at most once every `interval` environment steps, the first time at once."""
+    """Reporter that logs a dict of metrics at most once every `interval` environment steps; the first call logs."""
 
     def __init__(self, logger: StatLogger, interval: int) -> None:
-        """Report to `logger`."""
+        """Store `logger`, to which metrics are reported."""
         self.logger = logger
         self.interval = interval
         self.last_t = -interval - 1
 
     def __call__(self, t_env: int, stats: Mapping[str, th.Tensor]) -> None:
-        """Log scalar tensors at environment step `t_env` where it is time to."""
+        """Log scalar tensors at environment step `t_env`, if `interval` steps have passed."""
         if t_env - self.last_t < self.interval:
             return
         for key, value in stats.items():

@@ -29,18 +29,19 @@ LOG_FLOOR = 1e-10  # keeps log(p) finite
 def nstep_targets(
     rewards: th.Tensor, mask: th.Tensor, values: th.Tensor, nsteps: int, gamma: float, add_value_last_step: bool
 ) -> th.Tensor:
-    """N-step returns `(batch, time, agents)`.
+    """Compute N-step returns `(batch, time, agents)`.
 
-    `G_t = sum_{k < N, t + k < T} gamma^k m_{t+k} r_{t+k}`, plus `gamma^N m_{t+N} V_{t+N}` inside the batch, or
-    `gamma^(T - t) V_T` without a mask where the N steps reach its end and `add_value_last_step` is set.
+    `G_t = sum_{k < N, t + k < T} gamma^k m_{t+k} r_{t+k}`, plus a bootstrapped value. Inside the batch this is `gamma^N
+    m_{t+N} V_{t+N}`. Where the N steps reach its end and `add_value_last_step` is set, it is `gamma^(T - t) V_T`,
+    without a mask.
 
     Args:
         rewards: `(batch, time, agents)`.
-        mask: `(batch, time, agents)`, 1 at valid steps; the only way in which the end of an episode enters.
+        mask: `(batch, time, agents)`, 1 at valid steps; it alone tells the end of an episode.
         values: `(batch, time + 1, agents)`.
         nsteps: N.
         gamma: discount per step.
-        add_value_last_step: whether the value after the last step is bootstrapped from.
+        add_value_last_step: whether returns bootstrap from the value after the last step.
     """
     steps = rewards.shape[1]
 
@@ -61,8 +62,8 @@ def nstep_targets(
 class PPOLearner:
     """Clipped policy steps and value regression on n-step returns, `epochs` times over each batch of episodes.
 
-    The old policy is the one that the controller holds when `train` is called, so there is no second copy of it that
-    could fall behind, for example when weights are loaded.
+    The old policy is the controller's when `train` is called. So no second copy of it exists, which could be outdated
+    after weights are loaded.
     """
 
     def __init__(self, mac: BasicMAC, scheme: Scheme, logger: StatLogger, args: SimpleNamespace) -> None:
@@ -86,7 +87,7 @@ class PPOLearner:
             self.rew_ms = RunningMeanStd(shape=shape, device=args.device)
 
     def train(self, batch: EpisodeBatch, t_env: int, episode_num: int) -> None:
-        """Learn from a batch of episodes; its last time index only serves to bootstrap from."""
+        """Learn from a batch of episodes; its last time index is used only for bootstrapping."""
         rewards = batch["reward"][:, :-1]
         actions = batch["actions"][:, :-1]
         if self.args.standardise_rewards:
@@ -172,7 +173,7 @@ class PPOLearner:
         th.save(self.critic_optimiser.state_dict(), folder / "critic_opt.th")
 
     def load_models(self, path: str | Path) -> None:
-        """Read what `save_models` wrote; the target critic starts equal to the critic."""
+        """Read the files of `save_models`; the target critic starts equal to the critic."""
         folder = Path(path)
         self.mac.load_models(path)
         self.critic.load_state_dict(th.load(folder / "critic.th", map_location="cpu", weights_only=True))

@@ -31,7 +31,11 @@ class QLearner:
     """Regression of the taken actions' values on `r + gamma (1 - d) max Q'`, with target networks."""
 
     def __init__(self, mac: BasicMAC, scheme: Scheme, logger: StatLogger, args: SimpleNamespace) -> None:
-        """Build the mixer that `args.mixer` names (none for independent learning), targets and optimiser."""
+        """Build the mixer that `args.mixer` names (none for independent learning), targets and optimiser.
+
+        Raises:
+            ConfigError: an unknown mixer.
+        """
         if args.mixer is not None and args.mixer not in MIXERS:
             raise ConfigError(f"unknown mixer {args.mixer!r}: use one of {sorted(MIXERS)}, or null for none")
         self.args = args
@@ -52,7 +56,7 @@ class QLearner:
             self.rew_ms = RunningMeanStd(shape=shape, device=args.device)
 
     def train(self, batch: EpisodeBatch, t_env: int, episode_num: int) -> None:
-        """Learn from a batch of episodes; its last time index only serves to bootstrap from."""
+        """Learn from a batch of episodes; its last time index is used only for bootstrapping."""
         rewards = batch["reward"][:, :-1]
         if self.args.standardise_rewards:
             self.rew_ms.update(rewards)
@@ -84,7 +88,7 @@ class QLearner:
 
     @th.no_grad()
     def _targets(self, batch: EpisodeBatch, q: th.Tensor, rewards: th.Tensor, mask: th.Tensor) -> th.Tensor:
-        """One-step targets `(batch, time, agents)`, or `(batch, time, 1)` with a mixer.
+        """Compute one-step targets `(batch, time, agents)`, or `(batch, time, 1)` with a mixer.
 
         Args:
             batch: the episodes, `time + 1` steps long.
@@ -107,7 +111,7 @@ class QLearner:
             values = self.ret_ms.denormalise(values)
         targets = rewards + args.gamma * (1 - batch["terminated"][:, :-1].float()) * values
         if args.standardise_returns:
-            # Padding holds UNAVAILABLE_VALUE, which would drown the returns: valid steps only.
+            # Only valid steps: padding holds UNAVAILABLE_VALUE, which would swamp the returns.
             self.ret_ms.update(targets[mask[..., 0] > 0])
             targets = self.ret_ms.normalise(targets)
         return targets
@@ -132,7 +136,7 @@ class QLearner:
         th.save(self.optimiser.state_dict(), Path(path) / "opt.th")
 
     def load_models(self, path: str | Path) -> None:
-        """Read what `save_models` wrote; both target networks start equal to the live ones."""
+        """Read the files of `save_models`; both target networks start equal to the live ones."""
         folder = Path(path)
         self.mac.load_models(path)
         if self.mixer is not None:

@@ -1,4 +1,4 @@
-"""Several environments of one process behind one call for all of them."""
+"""Several environments of one process, stepped by one call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EnvFactory = Callable[[], MultiAgentEnv]
 
 
 class Views(NamedTuple):
-    """What k environments show before a step."""
+    """States, observations and available actions of k environments before a step."""
 
     state: np.ndarray  # (k, state_size) float32
     obs: np.ndarray  # (k, agents, obs_size) float32
@@ -25,7 +25,7 @@ class Views(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a step of k environments brought."""
+    """Results of a step of k environments."""
 
     views: Views
     reward: np.ndarray  # (k, 1) or (k, agents) float64
@@ -53,7 +53,11 @@ class VectorEnv(Protocol):
 
 
 def env_factories(args: SimpleNamespace, registry: Mapping[str, Any] = REGISTRY) -> list[EnvFactory]:
-    """Makers of ``args.batch_size_run`` environments; the i-th is seeded with ``env_args.seed + i``."""
+    """Return builders of ``args.batch_size_run`` environments; the i-th is seeded with ``env_args.seed + i``.
+
+    Raises:
+        ValueError: an unknown environment.
+    """
     if args.env not in registry:
         near = difflib.get_close_matches(str(args.env), registry, n=1)
         hint = f"did you mean '{near[0]}'?" if near else "valid: " + ", ".join(sorted(registry))
@@ -77,7 +81,7 @@ class EnvGroup:
 
     Attributes:
         envs: the environments, in order.
-        size: how many there are.
+        size: number of environments.
     """
 
     def __init__(self, factories: Sequence[EnvFactory]) -> None:
@@ -121,5 +125,5 @@ def _views(envs: Sequence[MultiAgentEnv]) -> Views:
 
 
 def _numbers(info: dict[str, Any]) -> dict[str, Any]:
-    """The entries of an info dict that can be summed over episodes."""
+    """Select the entries of an info dict that can be summed over episodes."""
     return {key: value for key, value in info.items() if isinstance(value, (Number, np.bool_))}

@@ -1,4 +1,4 @@
-"""One environment in this process."""
+"""Runner of one environment in this process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from epymarl_lite.utils.logging import Logger
 
 
 class EpisodeRunner(RolloutRunner):
-    """Plays one episode per run."""
+    """Runner that plays one episode per run.
+
+    Raises:
+        ConfigError: ``batch_size_run`` is not 1.
+    """
 
     def __init__(self, args: SimpleNamespace, logger: Logger) -> None:
         if args.batch_size_run != 1:

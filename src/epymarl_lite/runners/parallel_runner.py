@@ -1,4 +1,4 @@
-"""Many environments side by side, in worker processes."""
+"""Runner of many environments in worker processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from epymarl_lite.utils.logging import Logger
 
 
 class ParallelRunner(RolloutRunner):
-    """Plays ``batch_size_run`` episodes per run, one in each environment."""
+    """Runner that plays ``batch_size_run`` episodes per run, one in each environment."""
 
     def __init__(self, args: SimpleNamespace, logger: Logger) -> None:
         super().__init__(args, logger, WorkerPool(env_factories(args), getattr(args, "runner_processes", 0)))

@@ -1,4 +1,4 @@
-"""The loop that every runner shares: play one episode in each environment and log what came out."""
+"""The loop of every runner: play one episode in each environment and log the results."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from epymarl_lite.utils.logging import Logger
 
 
 class RolloutRunner:
-    """Plays whole episodes with a controller.
+    """Runner that plays whole episodes with a controller.
 
     Attributes:
-        batch_size: environments, so episodes per run.
+        batch_size: number of environments, and so of episodes per run.
         episode_limit: the longest episode in steps.
         t: steps of the current run.
         t_env: environment steps of all training runs.
@@ -45,11 +45,11 @@ class RolloutRunner:
         self._stats = {False: ReturnStats(args.common_reward), True: ReturnStats(args.common_reward)}
 
     def get_env_info(self) -> dict[str, Any]:
-        """Sizes and limits, as the environments report them."""
+        """Return sizes and limits, as the environments report them."""
         return self.env_info
 
     def setup(self, scheme: dict[str, Any], groups: dict[str, int], preprocess: dict[str, Any], mac: Any) -> None:
-        """Fix the layout of the batches and the controller that plays."""
+        """Set the layout of the batches and the controller that plays."""
         self._new_batch = partial(
             self.batch_class,
             scheme,
@@ -78,7 +78,7 @@ class RolloutRunner:
         self._store_views(self.envs.reset(), list(range(self.batch_size)))
         shown = alive = list(range(self.batch_size))  # rows with an observation at t; of these, rows still playing
         while True:
-            # Rows that ended with the last step get an action too: learners may want the action in the final state.
+            # Rows that ended with the last step get an action too: learners may read the action in the final state.
             bs = self._index(shown)
             actions = self.mac.select_actions(batch, t_ep=self.t, t_env=self.t_env, bs=bs, test_mode=test_mode)
             batch.update({"actions": actions.unsqueeze(-1)}, bs=bs, ts=self.t, mark_filled=False)
@@ -107,7 +107,7 @@ class RolloutRunner:
         return batch
 
     def save_replay(self) -> None:
-        """Let every environment write its replay."""
+        """Save a replay in every environment."""
         self.envs.call("save_replay")
 
     def close_env(self) -> None:
@@ -123,9 +123,9 @@ class RolloutRunner:
 
     def _store_outcome(self, outcome: Outcome, rows: list[int]) -> None:
         terminal = outcome.terminated | (outcome.truncated & self.args.treat_truncation_as_terminal)
-        # SMAC's way of saying that the limit ended a task that would go on.
+        # SMAC's flag for an episode that the step limit ended.
         terminal &= np.array([not info.get("episode_limit", False) for info in outcome.infos])
-        # In the types that they are stored in: a checkout's batch converts none.
+        # In the types of the batch, because EPyMARL's own batch does not convert them.
         reward = th.from_numpy(outcome.reward).float().unsqueeze(1)
         values = {"reward": reward, "terminated": th.from_numpy(terminal).to(th.uint8).view(-1, 1, 1)}
         self.batch.update(values, bs=self._index(rows), ts=self.t, mark_filled=False)

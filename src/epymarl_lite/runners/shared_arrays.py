@@ -1,4 +1,4 @@
-"""Arrays that two processes see at once, so that what changes at every step is not sent through a pipe."""
+"""Arrays that two processes share, so that data of every step need no pipe."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Layout = Sequence[tuple[tuple[int, ...], str]]
 
 
 class SharedArrays:
-    """Arrays in memory without a name: it is gone with the last process that maps it, however those end.
+    """Arrays in memory without a name, which is freed with the last process that maps it, even if killed.
 
     Attributes:
-        layout: of each array its shape, and its dtype as text.
+        layout: shape and dtype (as text) of each array.
         arrays: the arrays, zeros at first.
     """
 
@@ -40,20 +40,20 @@ class SharedArrays:
 
     @classmethod
     def new(cls, layout: Layout) -> SharedArrays:
-        """Arrays in memory of their own, to be sent once."""
+        """Allocate arrays in new memory, which can be sent once."""
         return cls(layout, _anonymous_file())
 
     def send(self, connection: Connection) -> None:
-        """Let the parent process, at the other end of the connection, :meth:`receive` the memory."""
+        """Send the memory to the parent process at the other end, which calls :meth:`receive`."""
         send_handle(connection, self._descriptor, os.getppid())
         os.close(self._descriptor)
 
     @classmethod
     def receive(cls, connection: Connection, layout: Layout) -> SharedArrays:
-        """The arrays that the other end sends.
+        """Map the arrays that the other end sends.
 
         Raises:
-            EOFError: it ended first.
+            EOFError: the other end closed before.
         """
         descriptor = recv_handle(connection)
         try:

@@ -1,4 +1,4 @@
-"""What a runner logs about the episodes it has played."""
+"""Statistics that a runner logs of its episodes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ReturnStats:
                 self._sums[key] += float(value)
 
     def log(self, logger: Logger, t_env: int, prefix: str = "") -> None:
-        """Log the means and start anew."""
+        """Log the means and clear the statistics."""
         returns = np.stack(self._returns)
         if self._common_reward:
             columns = {"return": returns[:, 0]}

@@ -1,4 +1,4 @@
-"""Environments in worker processes, which end with their error and never outlive this process."""
+"""Environments in worker processes, which report their errors and never outlive this process."""
 
 from __future__ import annotations
 
@@ -30,14 +30,19 @@ class WorkerError(RuntimeError):
 
 
 class WorkerPool:
-    """Environments shared out in blocks over worker processes.
+    """Environments distributed in blocks over worker processes.
 
-    A step costs one short message to each process and one back, however many environments it holds; what the
-    environments show comes through shared memory.
+    A step costs one short message to each process and one back, for any number of environments. Views, rewards and
+    flags are exchanged through shared memory.
 
     Args:
-        factories: makers of the environments; sent to the workers, so picklable where processes are not forked.
-        n_processes: how many processes; 0 means one per available CPU core. Never more than environments.
+        factories: builders of the environments; sent to the workers, so picklable where processes are not forked.
+        n_processes: number of processes; 0: one per available CPU core. There are never more than environments.
+
+    Raises:
+        ConfigError: ``n_processes`` is negative.
+        WorkerError: an environment cannot be built.
+        WorkerDiedError: a worker process died.
     """
 
     def __init__(self, factories: Sequence[EnvFactory], n_processes: int = 0) -> None:
@@ -58,7 +63,7 @@ class WorkerPool:
                 arguments = (theirs, list(factories[low:high]))
                 process = context.Process(target=_work, args=arguments, daemon=True)
                 process.start()
-                theirs.close()  # so that a worker's death is the end of its pipe
+                theirs.close()  # so that reading from a dead worker's pipe ends with EOFError
                 self._connections.append(ours)
                 self.processes.append(process)
             for worker in range(n_processes):
@@ -87,7 +92,7 @@ class WorkerPool:
         return Outcome(Views(*views), reward[:, : replies[0][0]], terminated, truncated, infos)
 
     def _gather(self, counts: dict[int, int]) -> list[np.ndarray]:
-        # Concatenating copies: workers write over their memory at the next step.
+        # Concatenation copies, since workers overwrite their memory at the next step.
         parts = [[array[:count] for array in self._shared[worker].arrays] for worker, count in counts.items()]
         return [np.concatenate(columns) for columns in zip(*parts, strict=True)]
 
@@ -121,7 +126,7 @@ class WorkerPool:
         try:
             self._connections[worker].send(message)
         except (BrokenPipeError, ConnectionResetError):
-            self._receive(worker)  # its last words, if there were any
+            self._receive(worker)  # raises the error that it sent, if any
             raise AssertionError("a worker that is gone has sent an answer") from None
 
     def _receive(self, worker: int) -> Any:
@@ -153,8 +158,8 @@ class WorkerPool:
 
 
 def _work(connection: Connection, factories: list[EnvFactory]) -> None:
-    """Serve one block of environments until told to close or left alone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it closes the workers
+    """Serve one block of environments until told to close, or until the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and closes the workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
     th.set_num_threads(1)  # one core per worker; a forked OpenMP pool would hang
@@ -178,7 +183,7 @@ def _work(connection: Connection, factories: list[EnvFactory]) -> None:
 
 
 def _layout(group: EnvGroup) -> Layout:
-    """Of the arrays of a step: the views, the rewards (at most one per agent), terminated and truncated."""
+    """Return the layout of a step's arrays: views, rewards (at most one per agent), terminated, truncated."""
     info = group.call("get_env_info")[0]
     agents = (group.size, info["n_agents"])
     return [
@@ -206,14 +211,14 @@ def _serve(group: EnvGroup, connection: Connection, shared: SharedArrays) -> Non
 
 
 def _leave_with_parent(parent: int) -> None:
-    """End this process soon after its parent has, even where other processes hold the pipe open."""
+    """End this process soon after its parent has ended, even if other processes hold the pipe open."""
     while os.getppid() == parent:
         time.sleep(_WATCH_SECONDS)
     os._exit(1)
 
 
 def _seed_globals(factory: EnvFactory) -> None:
-    """Seed the global generators, for environments that draw from those: forked workers would share one stream."""
+    """Seed the global generators, on which environments may draw; forked workers would share one stream."""
     seed = getattr(factory, "keywords", {}).get("seed")
     if seed is not None:
         random.seed(seed)

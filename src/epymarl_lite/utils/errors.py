@@ -1,10 +1,10 @@
-"""What is no fault of the program, and can be mended by the user: its message is one line that says all."""
+"""Errors that the user can mend; each message is one complete line."""
 
 from __future__ import annotations
 
 
 class ConfigError(ValueError):
-    """A key has a value that cannot be run."""
+    """A key has a value with which no run is possible."""
 
 
 class MissingPackageError(ConfigError, ImportError):
@@ -12,7 +12,7 @@ class MissingPackageError(ConfigError, ImportError):
 
 
 class MissingFolderError(ConfigError, FileNotFoundError):
-    """A key names a folder that is not there."""
+    """A key names a folder that does not exist."""
 
 
 class WorkerDiedError(RuntimeError):

@@ -1,4 +1,4 @@
-"""Which algorithms can learn from individual rewards."""
+"""Check that an algorithm can learn from individual rewards."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 
 def test_alg_config_supports_reward(args: SimpleNamespace) -> bool:
-    """Whether the configured algorithm works with the configured kind of reward.
+    """Tell whether the configured algorithm works with the configured kind of reward.
 
     A mixer and the centralised value functions of COMA and QTRAN need one reward for all agents.
     """

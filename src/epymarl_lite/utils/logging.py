@@ -1,4 +1,4 @@
-"""Where a run's numbers go: the console, Sacred, and TensorBoard or Weights & Biases if asked for."""
+"""Logger of a run's numbers: to the console, Sacred and, if asked for, TensorBoard or Weights & Biases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from epymarl_lite.utils.errors import ConfigError, MissingPackageError
 
 
 class Logger:
-    """Keeps every logged number and passes it on to the chosen back ends.
+    """Logger that stores every number and passes it on to the chosen back ends.
 
     Attributes:
         console_logger: for messages to people.
@@ -26,7 +26,11 @@ class Logger:
         self._wandb: Any = None
 
     def setup_tb(self, directory: str) -> None:
-        """Also write TensorBoard files to ``directory``."""
+        """Add TensorBoard files in ``directory`` as a back end.
+
+        Raises:
+            MissingPackageError: TensorBoard is not installed.
+        """
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
@@ -36,7 +40,12 @@ class Logger:
     def setup_wandb(
         self, config: dict[str, Any], team: str | None, project: str | None, mode: str, group: str | None = None
     ) -> None:
-        """Also log to Weights & Biases; ``mode`` is ``offline`` or ``online``."""
+        """Add Weights & Biases as a back end; ``mode`` is ``offline`` or ``online``.
+
+        Raises:
+            MissingPackageError: Weights & Biases is not installed.
+            ConfigError: a key has an impossible value.
+        """
         try:
             import wandb
         except ImportError as error:
@@ -48,7 +57,7 @@ class Logger:
         self._wandb = wandb.init(entity=team, project=project, config=config, mode=mode, group=group)
 
     def setup_sacred(self, sacred_run: Any) -> None:
-        """Also log to the Sacred run: its ``info`` lists and its metrics."""
+        """Add the Sacred run as a back end: its ``info`` lists and its metrics."""
         self._sacred_run = sacred_run
 
     def log_stat(self, key: str, value: Any, t: int, to_sacred: bool = True) -> None:
@@ -73,13 +82,17 @@ class Logger:
             self._sacred_run.log_scalar(key, value, t)
 
     def upload_models(self, path: str) -> None:
-        """Let Weights & Biases keep a copy of a checkpoint folder."""
+        """Upload a checkpoint folder to Weights & Biases, if that is a back end."""
         if self._wandb is not None:
             for file in sorted(Path(path).iterdir()):
                 self._wandb.save(str(file), base_path=str(Path(path).parent))
 
     def print_recent_stats(self) -> None:
-        """Print the mean of each number's last five entries."""
+        """Print the mean of each number's last five entries.
+
+        Raises:
+            ValueError: no ``episode`` was logged.
+        """
         if not self.stats["episode"]:
             raise ValueError("print_recent_stats needs a logged 'episode'")
         t, episode = self.stats["episode"][-1]
@@ -94,7 +107,7 @@ class Logger:
         self.console_logger.info("\n".join([f"Recent Stats | t_env: {t:>10} | Episode: {episode:>8}", *rows]))
 
     def finish(self) -> None:
-        """Close the back ends that need it."""
+        """Close TensorBoard and Weights & Biases."""
         if self._wandb is not None:
             self._wandb.finish()
         if self._tensorboard is not None:
@@ -102,7 +115,7 @@ class Logger:
 
 
 def get_logger() -> logging.Logger:
-    """The run's console logger; other libraries' loggers stay as they are."""
+    """Return the run's console logger; other libraries' loggers do not change."""
     logger = logging.getLogger("epymarl")
     if not logger.handlers:
         handler = logging.StreamHandler()

@@ -1,4 +1,4 @@
-"""Durations for people."""
+"""Durations as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 def time_str(seconds: float) -> str:
-    """Write a duration as ``1 days, 2 hours, 3 minutes, 4 seconds``, leaving out leading zeros."""
+    """Format a duration as ``1 days, 2 hours, 3 minutes, 4 seconds``, without units that are zero."""
     days, rest = divmod(int(seconds), 86400)
     hours, rest = divmod(rest, 3600)
     minutes, rest = divmod(rest, 60)
@@ -15,7 +15,7 @@ def time_str(seconds: float) -> str:
 
 
 def time_left(start_time: float, t_start: int, t_current: int, t_max: int) -> str:
-    """How long the rest of a run takes at the pace so far.
+    """Estimate the time left of a run at its pace so far, as text.
 
     Args:
         start_time: ``time.time()`` when the count stood at ``t_start``.

@@ -22,11 +22,15 @@ class RNNAgent(nn.Module):
         self.fc2 = nn.Linear(hidden, args.n_actions)
 
     def init_hidden(self) -> th.Tensor:
-        """Zero hidden state `(1, hidden)` on the network's device."""
+        """Return a zero hidden state `(1, hidden)`, float32, on the network's device."""
         return self.fc1.weight.new_zeros(1, self.hidden_dim)
 
     def forward(self, inputs: th.Tensor, hidden_state: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """Advance `(rows, input)` by one step: outputs `(rows, actions)` and the new state `(rows, hidden)`."""
+        """Advance `(rows, input)` by one step.
+
+        Returns:
+            Outputs `(rows, actions)` and the new state `(rows, hidden)`, float32.
+        """
         x = F.relu(self.fc1(inputs))
         if isinstance(self.rnn, nn.GRUCell):
             h = self.rnn(x, hidden_state.reshape(-1, self.hidden_dim))
@@ -37,8 +41,8 @@ class RNNAgent(nn.Module):
     def forward_sequence(self, inputs: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """Run whole sequences `(batch, time, agents, input)` from a zero state.
 
-        The input layers see all steps at once and the recurrence is one call, which is the same arithmetic as `forward`
-        step by step at a fraction of the time.
+        The input layers process all steps at once, and the recurrence is one call. The arithmetic is that of `forward`
+        step by step, in a fraction of the time.
 
         Returns:
             Outputs `(batch, time, agents, actions)` and hidden states `(batch, time, agents, hidden)`.

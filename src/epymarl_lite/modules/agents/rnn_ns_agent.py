@@ -1,4 +1,4 @@
-"""One agent network per agent: nothing is shared."""
+"""An agent network without sharing: each agent has its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RNNNSAgent(nn.Module):
         return cast(list[RNNAgent], list(self.agents))
 
     def init_hidden(self) -> th.Tensor:
-        """Zero hidden states `(agents, hidden)`."""
+        """Return zero hidden states `(agents, hidden)`, float32."""
         return th.cat([agent.init_hidden() for agent in self._networks()])
 
     def forward(self, inputs: th.Tensor, hidden_state: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
@@ -33,7 +33,7 @@ class RNNNSAgent(nn.Module):
             Outputs `(batch * agents, actions)` and the new state `(batch, agents, hidden)`.
         """
         rows = inputs.reshape(-1, len(self.agents), inputs.shape[-1])
-        # Separate weights: each network has its own call.
+        # Weights are separate, so each network needs its own call.
         steps = [agent(rows[:, i], hidden_state[:, i]) for i, agent in enumerate(self.agents)]
         outputs = th.stack([out for out, _ in steps], dim=1)
         return outputs.flatten(0, 1), th.stack([h for _, h in steps], dim=1)

@@ -1,7 +1,7 @@
 """Value critics: one from the whole team's information, one from each agent's own observation.
 
-Both end with the agent's one-hot. Its product with the first layer is a column of that layer's weight, so no one-hot is
-ever built, and what all agents share is multiplied only once.
+The input of both ends with the agent's one-hot. Its product with the first layer is a column of that layer's weight. So
+no one-hot is built, and inputs shared by all agents are multiplied only once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _ValueCritic(nn.Module):
         self.fc3 = nn.Linear(args.hidden_dim, 1)
 
     def _values(self, features: th.Tensor) -> th.Tensor:
-        """Values `(batch, time, agents, 1)` of features `(batch, time, agents or 1, features)`."""
+        """Compute values `(batch, time, agents, 1)` of features `(batch, time, agents or 1, features)`."""
         width = features.shape[-1]
         weight = self.fc1.weight
         x = F.linear(features, weight[:, :width], self.fc1.bias) + weight[:, width:].T
@@ -42,7 +42,7 @@ class _ValueCritic(nn.Module):
 
 
 class CentralVCritic(_ValueCritic):
-    """Sees the state and, where configured, all agents' observations and previous actions."""
+    """Critic of the state and, if configured, of all agents' observations and previous actions."""
 
     def __init__(self, scheme: Scheme, args: SimpleNamespace) -> None:
         """Read `n_agents`, `n_actions`, `hidden_dim`, `obs_individual_obs` and `obs_last_action` from `args`."""
@@ -55,7 +55,7 @@ class CentralVCritic(_ValueCritic):
         self.obs_last_action = args.obs_last_action
 
     def forward(self, batch: EpisodeBatch, t: int | None = None) -> th.Tensor:
-        """Values `(batch, time, agents, 1)` at time `t`, or at all times of the batch."""
+        """Compute values `(batch, time, agents, 1)` at time `t`, or at all times of the batch."""
         ts = _times(t)
         shared = [batch["state"][:, ts]]
         if self.obs_individual_obs:
@@ -67,12 +67,12 @@ class CentralVCritic(_ValueCritic):
 
 
 class ACCritic(_ValueCritic):
-    """Sees the agent's own observation."""
+    """Critic of the agent's own observation."""
 
     def __init__(self, scheme: Scheme, args: SimpleNamespace) -> None:
         """Read `n_agents` and `hidden_dim` from `args`."""
         super().__init__(_size(scheme["obs"]["vshape"]), args)
 
     def forward(self, batch: EpisodeBatch, t: int | None = None) -> th.Tensor:
-        """Values `(batch, time, agents, 1)` at time `t`, or at all times of the batch."""
+        """Compute values `(batch, time, agents, 1)` at time `t`, or at all times of the batch."""
         return self._values(batch["obs"][:, _times(t)])

@@ -13,10 +13,14 @@ from epymarl_lite.utils.errors import ConfigError
 
 
 class QMixer(nn.Module):
-    """`Q_tot = ELU(q |W1(s)| + b1(s)) |w2(s)| + V(s)`."""
+    """QMIX's mixing network: `Q_tot = ELU(q |W1(s)| + b1(s)) |w2(s)| + V(s)`."""
 
     def __init__(self, args: SimpleNamespace) -> None:
-        """Read `n_agents`, `state_shape`, `mixing_embed_dim`, `hypernet_layers` (1 or 2) and `hypernet_embed`."""
+        """Read `n_agents`, `state_shape`, `mixing_embed_dim`, `hypernet_layers` (1 or 2) and `hypernet_embed`.
+
+        Raises:
+            ConfigError: another number of `hypernet_layers`.
+        """
         super().__init__()
         self.n_agents: int = args.n_agents
         self.embed_dim: int = args.mixing_embed_dim

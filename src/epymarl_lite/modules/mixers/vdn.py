@@ -9,10 +9,10 @@ from torch import nn
 
 
 class VDNMixer(nn.Module):
-    """Has no parameters."""
+    """VDN's mixer, a sum without parameters."""
 
     def __init__(self, args: SimpleNamespace | None = None) -> None:
-        """Take `args` only so that every mixer is built alike."""
+        """Accept `args`, so that every mixer is built alike."""
         super().__init__()
 
     def forward(self, agent_qs: th.Tensor, states: th.Tensor | None = None) -> th.Tensor:
