@@ -1,8 +1,8 @@
 """Loss terms of other distillation methods, and the networks that only their training needs.
 
 Tseng et al. (NeurIPS 2022) bring the student's features to the teacher's. PTDE (arXiv 2210.08872) teaches each agent
-what the global state means for it. docs/algorithm/comparators separates their definitions from our reading of them. As in
-``losses.py`` each function is pure and returns one value per step and agent.
+what the global state means for it. docs/algorithm/comparators separates their definitions from our reading of them.
+As in ``losses.py`` each function is pure and returns one value per step and agent.
 """
 
 from __future__ import annotations

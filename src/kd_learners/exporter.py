@@ -1,4 +1,7 @@
-"""Stage 1b: the frozen teacher plays, and its episodes are stored in the expert buffer (docs/reference/formats/buffer.md)."""
+"""Stage 1b: the frozen teacher plays, and its episodes are stored in the expert buffer.
+
+The format is docs/reference/formats/buffer.md.
+"""
 
 from __future__ import annotations
 
