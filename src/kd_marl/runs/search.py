@@ -54,7 +54,10 @@ def find(sources: Iterable[Path]) -> Found:
     if not (seen or found.runs):
         named = ", ".join(map(str, sources))
         raise UserError(f"no run in {named}: expected Sacred folders such as results/sacred/kd_student/3m/1")
-    found.runs = list({_which(run): run for run in reversed(found.runs)}.values())[::-1]
+    unique: dict[tuple[object, ...], Run] = {}
+    for run in found.runs:
+        unique.setdefault(_which(run), run)
+    found.runs = list(unique.values())
     return found
 
 
