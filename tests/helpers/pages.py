@@ -73,11 +73,12 @@ class Follower:
         patch.setattr(sweep, "_start", self._start)
 
     def follow(self, page: Path, slow: bool) -> None:
-        """Write the page's files and run its marked blocks; those marked slow only if ``slow``."""
+        """Write the page's files, then run its marked blocks; those marked slow only if ``slow``."""
+        files = [block for block in blocks(page) if block.mark.startswith("file: ")]
+        for block in files:
+            (self.folder / block.mark.removeprefix("file: ")).write_text(block.text)
         for block in blocks(page):
-            if block.mark.startswith("file: "):
-                (self.folder / block.mark.removeprefix("file: ")).write_text(block.text)
-            elif slow or block.mark == "run":
+            if block not in files and (slow or block.mark == "run"):
                 if block.language == "python":
                     exec(block.text, {})
                 else:
