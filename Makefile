@@ -8,6 +8,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# Each start would compile every module again: torch and JAX alone take seconds.
+export PYTHONDONTWRITEBYTECODE :=
 .PHONY: help setup demo test test-slow check format lint type docs results pages clean
 
 VENV := .venv
