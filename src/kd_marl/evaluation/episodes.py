@@ -38,7 +38,7 @@ class Played:
     actions: np.ndarray
 
     def score(self) -> dict[str, float | None]:
-        """``return_mean``, ``return_std`` (over episodes), ``length_mean`` (steps), ``win_rate``."""
+        """Return ``return_mean``, ``return_std`` (over episodes), ``length_mean`` (steps), ``win_rate``."""
         return {
             "return_mean": float(self.returns.mean()),
             "return_std": float(self.returns.std()),
@@ -129,7 +129,7 @@ class PairedEpisodes:
 
 
 def _scheme(host: Host, info: dict[str, Any], args: Any) -> tuple[dict[str, Any], dict[str, int], dict[str, Any]]:
-    """The scheme, groups and preprocessing that the host's loop would make for this environment."""
+    """Build the scheme, groups and preprocessing that the host's loop would make for this environment."""
     agents = {"group": "agents"}
     scheme = {
         "state": {"vshape": info["state_shape"]},

@@ -1,6 +1,6 @@
 """What EPyMARL's loop leaves out, added from outside on either host.
 
-The host's ``run`` and ``run_sequential`` are wrapped, not copied: environments are built with the run's limits, a
+The host's ``run`` and ``run_sequential`` are wrapped, not copied. Environments are built with the run's limits. A
 worker that dies ends the run, the final weights are saved, and a user's mistake is one line instead of a traceback.
 What the run's learner needs of that it says as a `Stage`.
 """

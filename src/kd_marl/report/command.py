@@ -128,7 +128,7 @@ def _facts(command: str, found: Sequence[Run]) -> list[tuple[str, str]]:
 
 
 def _commit() -> str:
-    """The source tree's commit, ``+`` where it has local changes."""
+    """Return the source tree's commit, ``+`` where it has local changes."""
     try:
         head = subprocess.check_output(
             ["git", "rev-parse", "--short", "HEAD"], cwd=SOURCE_ROOT, text=True, stderr=subprocess.DEVNULL
