@@ -99,7 +99,7 @@ def locate_buffer(args: Any, teacher: TeacherArtifact) -> Path:
 
     Raises:
         UserError: ``expert_buffer=`` names a folder that holds none, or one of another teacher or task; the buffer was
-            recorded in an environment with other arguments, or is damaged.
+            exported from an environment with other arguments, or is damaged.
     """
     folder = buffer_folder(args, teacher)
     if not args.expert_buffer and stored_episodes(folder) < args.buffer_episodes:
@@ -119,28 +119,28 @@ def locate_buffer(args: Any, teacher: TeacherArtifact) -> Path:
             f"the expert buffer in {folder} was written by another teacher ({facts['teacher']['path']}): give that "
             "one with teacher=PATH, or leave expert_buffer out to export again"
         )
-    if other := recorded_otherwise(facts, vars(args)):
+    if other := environment_difference(facts, vars(args)):
         raise UserError(
-            f"the expert buffer in {folder} was recorded with {other}: export another with --config=kd_export and "
+            f"the expert buffer in {folder} was exported with {other}: export another with --config=kd_export and "
             "expert_buffer=DIR, then give that DIR here"
         )
     return folder
 
 
-def recorded_otherwise(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+def environment_difference(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """Say in what a buffer's environment is not a run's: ``key=value, this run has value``; "" if it is the same.
 
     Args:
         facts: the buffer's.
         config: the run's, with ``env_args``, ``common_reward`` and ``reward_scalarisation``.
     """
-    recorded, given = facts["env_args"], checkpoints.unseeded(config["env_args"])
-    pairs = {f"env_args.{key}": (recorded.get(key), given.get(key)) for key in {**recorded, **given}}
-    return _first_difference(pairs) or valued_otherwise(facts, config)
+    stated, given = facts["env_args"], checkpoints.unseeded(config["env_args"])
+    pairs = {f"env_args.{key}": (stated.get(key), given.get(key)) for key in {**stated, **given}}
+    return _first_difference(pairs) or reward_difference(facts, config)
 
 
-def valued_otherwise(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """Say in what the rewards of a buffer or a teacher are not a run's, as `recorded_otherwise` does.
+def reward_difference(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Say in what the rewards of a buffer or a teacher are not a run's, as `environment_difference` does.
 
     Args:
         facts: the buffer's, or the teacher's whose critic values them.

@@ -1,4 +1,4 @@
-"""Which actions a policy took when: counts that a final evaluation keeps besides scores."""
+"""Which actions a policy took when: counts that a final evaluation has besides scores."""
 
 from __future__ import annotations
 

@@ -80,8 +80,8 @@ def write(
         marl_eval.FILE: marl_eval.document(grouped),
     }
     _write(to, pages)
-    shown = sum(len(group.runs) for group in grouped.main.values())
-    print(f"{shown} runs of {len(found.runs)} with a result, {len(pictures)} figures")
+    used = sum(len(group.runs) for group in grouped.main.values())
+    print(f"{used} runs of {len(found.runs)} with a result, {len(pictures)} figures")
     print(f"written to {to / PAGE}, {to / MARKDOWN} and {to / marl_eval.FILE}")
     if site is not None:
         _site(site, grouped)

@@ -31,7 +31,7 @@ CONFIG_FILE, SUMMARY_FILE, RUN_FILE = "config.json", "summary.json", "run.json"
 
 @dataclass(frozen=True)
 class StudentRun:
-    """A trained student and what its run recorded of it.
+    """A trained student and what its run left of it.
 
     Attributes:
         checkpoint: folder of the weights.
