@@ -251,6 +251,8 @@ def untrained_run(
             "sharing": "none",
             "runner": "episode",
             "batch_size_run": 1,
+            "common_reward": True,
+            "reward_scalarisation": "sum",
             "temperature": 1.0,
         },
         summary={

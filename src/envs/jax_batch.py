@@ -151,8 +151,8 @@ class JaxBatch(ABC):
             {name: values[row] for name, values in facts.items()} if ended else {}
             for row, ended in enumerate(terminated | truncated)
         ]
-        shown = Views(*(view[chosen] for view in _numpy(views)))
-        return Outcome(shown, self.share(np.array(rewards, np.float64)[chosen]), terminated, truncated, infos)
+        views = Views(*(view[chosen] for view in _numpy(views)))
+        return Outcome(views, self.share(np.array(rewards, np.float64)[chosen]), terminated, truncated, infos)
 
     def _let_go(self, rows: np.ndarray) -> None:
         """Drop environments that are no longer stepped: retain a quarter, or a quarter of that, with all ``rows``."""
@@ -161,10 +161,10 @@ class JaxBatch(ABC):
             size //= SHRINK
         if size < len(self._held):
             others = np.setdiff1d(self._held, rows)[: size - len(rows)]
-            kept = np.union1d(rows, others)
-            places = np.searchsorted(self._held, kept)
+            held = np.union1d(rows, others)
+            places = np.searchsorted(self._held, held)
             self._episodes, self._world = self.simulator.only(places, (self._episodes, self._world))
-            self._held = kept
+            self._held = held
 
     def call(self, method: str) -> list[Any]:
         """Return the sizes of every environment, the only method that environments stepped together answer.

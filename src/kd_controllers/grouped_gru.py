@@ -1,6 +1,6 @@
 """A GRU over whole sequences for several agents with weights of their own, forward and backward written out.
 
-In small recurrent networks on a CPU, bookkeeping costs more than arithmetic: autograd over a loop records every small
+In small recurrent networks on a CPU, bookkeeping costs more than arithmetic: autograd over a loop tracks every small
 operation. Here the whole sequence is one operation with its own backward pass. The loop computes only what depends on
 the step before. Everything else, including the gradient of the weights, is one batched product.
 """

@@ -101,7 +101,7 @@ class HeteroMAC(PolicyMAC):
 
     def _seen(self, obs: Tensor, visible: Tensor | None, last_actions: Tensor | None) -> Tensor:
         """Compute the inputs of the students' networks from observations ``(batch, time, agents, obs_size)``."""
-        return self.mask.shown(obs, last_actions, visible) if self.masks_here else obs
+        return self.mask.apply(obs, last_actions, visible) if self.masks_here else obs
 
     def load_models(self, path: str) -> None:
         """Read ``agent.th`` from the folder ``path``.

@@ -62,7 +62,7 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 
 
 def hides(config: Mapping[str, Any]) -> bool:
-    """Whether some agent of a run of this configuration sees less than everything."""
+    """Tell whether some agent of a run of this configuration sees less than everything."""
     return config.get("limits", "fo") != "fo" or bool(config.get("masks"))
 
 
@@ -73,7 +73,7 @@ def telling(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unseeded(env_args: Mapping[str, Any]) -> dict[str, Any]:
-    """What of an environment's arguments decides which task it is."""
+    """Take the environment's arguments that decide which task it is."""
     return {key: value for key, value in env_args.items() if key != "seed"}
 
 
@@ -95,7 +95,7 @@ def write_checkpoint(path: str | Path, args: Any, t_env: int, finished: bool, **
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The facts of a checkpoint.
+    """Read the facts of a checkpoint.
 
     Raises:
         UserError: there is none, or one of another format or version.
@@ -113,7 +113,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def logged_before(args: Any, checkpoint: Checkpoint) -> list[tuple[str, float, int]]:
-    """What a run had logged by the time of a checkpoint, oldest first: name, value, environment steps.
+    """Read what a run had logged by the time of a checkpoint, oldest first: name, value, environment steps.
 
     Empty where nothing is left of it, since a run can go on without its curve.
     """
@@ -147,40 +147,40 @@ def mark_reported(path: Path | None, args: Any) -> None:
             if args.run_folder:
                 noted["records"] = {**facts.get("records", {}), str(args.eval_episodes): _relative_folder(args)}
                 # An evaluation that repeats does not take the place of the run that trained.
-                if not _recorded(facts.get("record", ""), args):
+                if not _has_result(facts.get("record", ""), args):
                     noted["record"] = _relative_folder(args)
             files.write_json(path / FACTS_FILE, {**facts, **noted})
 
 
 def _relative_folder(args: Any) -> str:
-    """The run's Sacred folder below its results; "" if Sacred writes none."""
+    """Return the run's Sacred folder below its results; "" if Sacred writes none."""
     return os.path.relpath(args.run_folder, args.local_results_path) if args.run_folder else ""
 
 
 def _reported(facts: Mapping[str, Any], args: Any) -> bool:
-    """Whether a checkpoint's run has a result over as many episodes as are asked for, and nobody has removed it."""
+    """Tell whether a checkpoint's run has a result, still there, over as many episodes as are asked for."""
     if not facts["reported"]:
         return False
     asked = getattr(args, "eval_episodes", facts["eval_episodes"])
     if "record" not in facts:
         # Where Sacred writes no record, nobody can have removed one.
         return asked == facts["eval_episodes"]
-    return _recorded(facts["records"].get(str(asked), ""), args)
+    return _has_result(facts["records"].get(str(asked), ""), args)
 
 
-def _recorded(record: str, args: Any) -> bool:
-    """Whether a checkpoint's ``record`` names a folder with a result."""
+def _has_result(record: str, args: Any) -> bool:
+    """Tell whether a checkpoint's ``record`` names a folder with a result."""
     return bool(record) and (Path(args.local_results_path) / record / "summary.json").is_file()
 
 
 def _had(facts: Mapping[str, Any], teacher: str) -> bool:
-    """Whether a checkpoint's student had this teacher; a teacher's own checkpoint has none."""
+    """Tell whether a checkpoint's student had this teacher; a teacher's own checkpoint has none."""
     had = facts.get("teacher", {}).get("sha256", {}).get("agent.th", "")
     return not (teacher and had) or had == teacher
 
 
 def newest(args: Any, seed: int | None, teacher: str = "") -> Checkpoint | None:
-    """The furthest checkpoint of the newest run of the same command.
+    """Find the furthest checkpoint of the newest run of the same command.
 
     Args:
         args: the run's namespace: ``local_results_path``, ``name``, ``fingerprint``; without ``eval_episodes`` a

@@ -1,9 +1,9 @@
 """EPyMARL's command line on either host: ``--config=ALG --env-config=ENV [with key=value ...]``.
 
-The configuration is layered as EPyMARL layers it, later wins: ``default.yaml``, the plug-in's own keys
-(``config/kd_marl.yaml``), the environment's YAML, the algorithm's YAML, what that has under ``per_env`` for the
-environment's ``env``, then Sacred's ``with`` updates. A name may be one of ours, one of the host's, or a path to a YAML
-file.
+The configuration is layered as EPyMARL layers it; later layers win. They are ``default.yaml``, the plug-in's own keys
+(``config/kd_marl.yaml``), the environment's YAML and the algorithm's YAML. Then come what the latter has under
+``per_env`` for the environment's ``env``, and Sacred's ``with`` updates. A name may be one of ours, one of the host's,
+or a path to a YAML file.
 
 An algorithm's YAML may state only how it differs from another: ``base: kd_student``. The base is a layer of its own
 below it, its ``per_env`` included, so what a variant states holds in every environment. A stock algorithm under
@@ -85,7 +85,7 @@ def parse_command(arguments: list[str]) -> Command:
 
 
 def assemble(host: Host, command: Command, naming: str = _NAMING) -> dict[str, Any]:
-    """The merged configuration before Sacred's updates, with ``map_name`` set.
+    """Build the merged configuration before Sacred's updates, with ``map_name`` set.
 
     Args:
         host: whose configurations these are.
@@ -135,12 +135,12 @@ def task_key(host: Host, environment: str) -> str:
 
 
 def plugin_keys() -> frozenset[str]:
-    """The keys that the plug-in adds to every run."""
+    """Return the keys that the plug-in adds to every run."""
     return frozenset(_read_yaml(PLUGIN_CONFIG / "kd_marl.yaml"))
 
 
 def _algorithm_layers(host: Host, name: str) -> list[tuple[Path, dict[str, Any]]]:
-    """An algorithm's YAML below its variants: each file with its content, the bases first."""
+    """Read an algorithm's YAML below its variants: each file with its content, the bases first."""
     layers: list[tuple[Path, dict[str, Any]]] = []
     wanted, asked_by = name, ""
     while wanted:
@@ -165,7 +165,7 @@ def _check_variant(path: Path, layer: dict[str, Any], by_environment: dict[str, 
 
 
 def _own_networks(host: Host, config: dict[str, Any], command: Command) -> dict[str, Any]:
-    """The configuration of a stock algorithm, with ``config/lha.yaml`` if every agent is to have its own network.
+    """Build a stock algorithm's configuration, with ``config/lha.yaml`` if every agent is to have its own network.
 
     Raises:
         UserError: the algorithm's controller cannot be replaced, or the user asked for what does not go with it.
@@ -180,8 +180,8 @@ def _own_networks(host: Host, config: dict[str, Any], command: Command) -> dict[
         return config
     if "mac" in given and mac != OWN_NETWORKS:
         raise UserError(
-            f"limits=lha gives every agent a network of its own width, which mac={mac} has not: leave mac out, or use "
-            "limits=lh"
+            f"limits=lha gives every agent a network of its own width, which mac={mac} does not have: leave mac out, "
+            "or use limits=lh"
         )
     if config["mac"] not in (*REPLACEABLE, OWN_NETWORKS):
         raise UserError(
@@ -195,7 +195,7 @@ def _own_networks(host: Host, config: dict[str, Any], command: Command) -> dict[
 
 
 def _find_config(host: Host, kind: str, name: str, asked_by: str = "") -> Path:
-    """The YAML file that a name means; ``asked_by`` is the file whose ``base`` it is, if any."""
+    """Find the YAML file that a name means; ``asked_by`` is the file whose ``base`` it is, if any."""
     folders = [PLUGIN_CONFIG / kind, host.config_path / kind]
     candidates = [folder / f"{name}.yaml" for folder in folders]
     if os.sep in name:

@@ -11,12 +11,12 @@ class UserError(ValueError):
 
 
 def how_to_install(extra: str) -> str:
-    """What to type for the packages of one of the project's extras, which no package index has."""
+    """Write the command that installs the packages of one of the project's extras, which no package index has."""
     return f"pip install -e '.[{extra}]' in kd-marl's checkout"
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
-    """The hint that ends an "unknown name" message.
+    """Write the hint that ends an "unknown name" message.
 
     Args:
         word: what the user wrote.

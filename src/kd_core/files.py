@@ -1,7 +1,7 @@
 """Files that are either whole or absent, whatever happens while they are written.
 
-Every file is written beside its destination under a temporary name, flushed to the disk and only then renamed: a
-reader, a crash or a full disk never meets half a file.
+Every file is written beside its destination under a temporary name, flushed to the disk and only then renamed. No
+reader ever meets half a file, even after a crash or on a full disk.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def temporary_name(path: Path) -> Path:
-    """The name under which `path` is written before it is renamed into place (same folder, hidden)."""
+    """Return the name under which `path` is written before it is renamed into place (same folder, hidden)."""
     return path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Deletes the temporary files that a killed writer left in `folder`."""
+    """Delete the temporary files that a killed writer left in `folder`."""
     for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
         leftover.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:
-    """Writes `data` to `path`, replacing what was there in one step.
+    """Write `data` to `path`, replacing what was there in one step.
 
     Raises:
         UserError: the disk is full or the file system refuses to write; the old file, if any, is untouched.
@@ -72,13 +72,13 @@ def check_parent(file: Path) -> None:
 
 
 def write_json(path: Path | str, value: Mapping[str, Any]) -> None:
-    """Writes `value` as indented JSON. Not-a-number and infinity are refused, since JSON has neither."""
+    """Write `value` as indented JSON; not-a-number and infinity are refused, since JSON has neither."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     write_bytes(path, (text + "\n").encode())
 
 
 def save_safetensors(path: Path | str, tensors: Mapping[str, torch.Tensor]) -> str:
-    """Writes named tensors as one safetensors file.
+    """Write named tensors as one safetensors file.
 
     Returns:
         The sha256 of the file, in hexadecimal.
@@ -90,7 +90,7 @@ def save_safetensors(path: Path | str, tensors: Mapping[str, torch.Tensor]) -> s
 
 
 def save_torch(path: Path | str, value: object) -> str:
-    """Writes `value` with `torch.save`, as EPyMARL's ``.th`` files are.
+    """Write `value` with `torch.save`, as EPyMARL's ``.th`` files are.
 
     Returns:
         The sha256 of the file, in hexadecimal.
@@ -103,7 +103,7 @@ def save_torch(path: Path | str, value: object) -> str:
 
 
 def file_sha256(path: Path | str) -> str:
-    """The sha256 of a file, in hexadecimal, read in pieces."""
+    """Compute the sha256 of a file, in hexadecimal, read in pieces."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while piece := file.read(1 << 20):
@@ -112,7 +112,7 @@ def file_sha256(path: Path | str) -> str:
 
 
 def read_json(path: Path | str) -> dict[str, Any]:
-    """Reads a JSON object.
+    """Read a JSON object.
 
     Raises:
         UserError: the file is missing, unreadable, no JSON, or not an object.
@@ -124,14 +124,14 @@ def read_json(path: Path | str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is damaged: no JSON at line {error.lineno} ({error.msg})") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: it holds a number or a nesting beyond all measure") from error
+        raise UserError(f"{path} is damaged: it holds a number or a nesting that is too large") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} is damaged: expected a JSON object, found {type(value).__name__}")
     return value
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename durable: the folder's own entry must reach the disk too."""
+    """Make a rename durable: the folder's own entry must reach the disk too."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -140,7 +140,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _discard(temporary: Path) -> None:
-    """Deletes a temporary file, unless it was renamed; on a read-only file system there is nothing to delete."""
+    """Delete a temporary file, unless it was renamed; on a read-only file system there is nothing to delete."""
     try:
         temporary.unlink(missing_ok=True)
     except OSError:

@@ -36,8 +36,8 @@ class Host:
         config_path: the host's ``config`` folder (``default.yaml``, ``algs/``, ``envs/``).
         results_path: where the host keeps ``sacred/``.
         main: module with ``ex``, ``my_main``, ``recursive_dict_update``, ``config_copy``.
-        plain_errors: what the host raises where the user can mend it, with a message of one line that says all; a
-            checkout has no such class.
+        plain_errors: what the host raises where the user can mend it, with a message of one line; a checkout has no
+            such class.
         run: module with ``run``, ``run_sequential``, ``args_sanity_check``.
     """
 
@@ -81,7 +81,7 @@ class Host:
 
 @functools.lru_cache(maxsize=1)
 def get_host() -> Host:
-    """The host of this process, loaded on the first call.
+    """Return the host of this process, loaded on the first call.
 
     Raises:
         UserError: ``EPYMARL_HOME`` is set and names no EPyMARL checkout.

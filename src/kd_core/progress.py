@@ -25,7 +25,7 @@ def remember_terminal() -> None:
 
 
 def wanted() -> bool:
-    """Whether bars should be drawn."""
+    """Tell whether bars should be drawn."""
     return os.environ.get(VARIABLE, "0") == "1"
 
 

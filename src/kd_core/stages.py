@@ -42,7 +42,7 @@ def locate_teacher(args: Any, task: Task) -> TeacherArtifact:
         UserError: none is found, it is damaged, or it was trained on something else.
     """
     if args.teacher == "train":
-        # Where the student is not made anew, neither is its teacher.
+        # Where the student is not made again, neither is its teacher.
         again = {"resume": True} if args.resume or args.evaluate else {}
         run_stage("kd_teacher", args, **again)
     command = shlex.join(["python", "src/main.py", *_stage_words("kd_teacher", args)])
@@ -73,7 +73,7 @@ def _find_teacher(args: Any, train_command: str = "") -> Path:
 
 
 def teacher_weights(args: Any) -> str:
-    """Sha256 of the weights of the teacher that a student's run would have now; "" where there is none yet.
+    """Return the sha256 of the teacher's weights that a student's run would have now; "" where there is none yet.
 
     Args:
         args: the run's namespace, or that of its configuration.
@@ -88,18 +88,18 @@ def teacher_weights(args: Any) -> str:
 
 
 def buffer_folder(args: Any, teacher: TeacherArtifact) -> Path:
-    """Where this teacher's expert buffer belongs: ``expert_buffer=``, or a folder named after task and teacher."""
+    """Name the folder of this teacher's expert buffer: ``expert_buffer=``, or one named after task and teacher."""
     if args.expert_buffer:
         return Path(args.expert_buffer).expanduser()
     return Path(args.local_results_path) / "buffers" / args.map_name / teacher.sha256["agent.th"][:12]
 
 
 def locate_buffer(args: Any, teacher: TeacherArtifact) -> Path:
-    """The teacher's expert buffer; exported, or its export finished, if it is not there whole.
+    """Find the teacher's expert buffer; export it, or finish its export, if it is not there whole.
 
     Raises:
         UserError: ``expert_buffer=`` names a folder that holds none, or one of another teacher or task; the buffer was
-            recorded in an environment with other arguments, or is damaged.
+            exported from an environment with other arguments, or is damaged.
     """
     folder = buffer_folder(args, teacher)
     if not args.expert_buffer and stored_episodes(folder) < args.buffer_episodes:
@@ -117,30 +117,30 @@ def locate_buffer(args: Any, teacher: TeacherArtifact) -> Path:
     if facts["teacher"]["sha256"]["agent.th"] != teacher.sha256["agent.th"]:
         raise UserError(
             f"the expert buffer in {folder} was written by another teacher ({facts['teacher']['path']}): give that "
-            "one with teacher=PATH, or leave expert_buffer out to export anew"
+            "one with teacher=PATH, or leave expert_buffer out to export again"
         )
-    if other := recorded_otherwise(facts, vars(args)):
+    if other := environment_difference(facts, vars(args)):
         raise UserError(
-            f"the expert buffer in {folder} was recorded with {other}: export another with --config=kd_export and "
+            f"the expert buffer in {folder} was exported with {other}: export another with --config=kd_export and "
             "expert_buffer=DIR, then give that DIR here"
         )
     return folder
 
 
-def recorded_otherwise(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+def environment_difference(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """Say in what a buffer's environment is not a run's: ``key=value, this run has value``; "" if it is the same.
 
     Args:
         facts: the buffer's.
         config: the run's, with ``env_args``, ``common_reward`` and ``reward_scalarisation``.
     """
-    recorded, given = facts["env_args"], checkpoints.unseeded(config["env_args"])
-    pairs = {f"env_args.{key}": (recorded.get(key), given.get(key)) for key in {**recorded, **given}}
-    return _first_difference(pairs) or valued_otherwise(facts, config)
+    stated, given = facts["env_args"], checkpoints.unseeded(config["env_args"])
+    pairs = {f"env_args.{key}": (stated.get(key), given.get(key)) for key in {**stated, **given}}
+    return _first_difference(pairs) or reward_difference(facts, config)
 
 
-def valued_otherwise(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """Say in what the rewards of a buffer or a teacher are not a run's, as `recorded_otherwise` does.
+def reward_difference(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Say in what the rewards of a buffer or a teacher are not a run's, as `environment_difference` does.
 
     Args:
         facts: the buffer's, or the teacher's whose critic values them.
@@ -183,7 +183,7 @@ def run_stage(algorithm: str, args: Any, **updates: Any) -> None:
 
 
 def run_main(words: Sequence[str]) -> int:
-    """``python src/main.py`` in this terminal; returns its exit status.
+    """Run ``python src/main.py`` in this terminal and return its exit status.
 
     Raises:
         KeyboardInterrupt: after it has saved what it has, since a terminal's Ctrl-C interrupts it too.
@@ -197,13 +197,13 @@ def run_main(words: Sequence[str]) -> int:
 
 
 def is_shared(key: str) -> bool:
-    """Whether a key of a run means the same to the stages before it."""
+    """Tell whether a key of a run means the same to the stages before it."""
     common = ("local_results_path", "use_cuda", "common_reward", "reward_scalarisation")
     return key.startswith("env_args.") or key in common or key in plugin_keys() - _OWN_TO_A_STAGE
 
 
 def _stage_words(algorithm: str, args: Any, **updates: Any) -> list[str]:
-    """The command line of another stage: this run's, with the words that mean nothing to it left out."""
+    """Build the command line of another stage: this run's, with the words that mean nothing to it left out."""
     given = shlex.split(args.command)[2:]
     environment = next(word for word in given if word.startswith("--env-config="))
     kept = [word for word in given if "=" in word and is_shared(word.split("=", 1)[0])]
@@ -214,5 +214,5 @@ def _stage_words(algorithm: str, args: Any, **updates: Any) -> list[str]:
 
 
 def stored_episodes(folder: Path) -> int:
-    """Episodes that are safe on disk in an expert buffer; 0 if there is none yet."""
+    """Count the episodes that are safe on disk in an expert buffer; 0 if there is none yet."""
     return ExpertBuffer.open(folder).episodes if (folder / "buffer.json").is_file() else 0

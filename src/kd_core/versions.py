@@ -1,4 +1,4 @@
-"""Which version of a package is installed."""
+"""Installed versions of packages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib import metadata
 
 
 def installed_version(distribution: str) -> str | None:
-    """The installed version of a distribution, or None."""
+    """Return the installed version of a distribution, or None."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -14,5 +14,5 @@ def installed_version(distribution: str) -> str | None:
 
 
 def package_version(distribution: str) -> str:
-    """The installed version of a distribution; ``unknown`` for a source tree that is not installed."""
+    """Return the installed version of a distribution; ``unknown`` for a source tree that is not installed."""
     return installed_version(distribution) or "unknown"

@@ -37,8 +37,8 @@ class Episodes:
         return self.filled.sum(dim=(1, 2)).long()
 
     @property
-    def shown(self) -> Tensor:
-        """Where the episode has a state, bool ``(batch, time + 1)``: at every step, and after the last one."""
+    def observed(self) -> Tensor:
+        """Where the episode has an observation, bool ``(batch, time + 1)``: at every step, and after the last one."""
         steps = torch.arange(self.filled.shape[1] + 1, device=self.filled.device)
         return steps <= self.length.unsqueeze(1)
 
@@ -48,9 +48,6 @@ def from_host(batch: Any) -> Episodes:
 
     ``filled`` marks the steps 0..l of an episode of l steps, so l is one less than their count. EPyMARL's own mask is
     ``filled * (1 - terminated before)``. It would retain a step never taken after an episode cut by its time limit.
-
-    ``filled`` marks the steps 0..l of an episode of l steps, so l is one less than their count. EPyMARL's own mask
-    (``filled * (1 - terminated before)``) would keep a step never taken after an episode cut by its time limit.
     """
     filled = batch["filled"].squeeze(-1)
     length = filled.sum(dim=1, keepdim=True) - 1

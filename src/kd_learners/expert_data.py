@@ -94,7 +94,7 @@ class ExpertData:
             visible = torch.from_numpy(self.mask.sample(generator, len(chosen)).astype(np.float32))
         return LabelledSteps.of(
             acting_mask(filled_steps(part), avail),
-            obs=self.mask.shown(part["obs"][:, :-1], before(part["actions"]), visible),
+            obs=self.mask.apply(part["obs"][:, :-1], before(part["actions"]), visible),
             avail=avail,
             actions=part["actions"],
             behaviour_log_prob=part["behaviour_log_prob"],

@@ -101,9 +101,9 @@ class BufferExporter(Stage):
         check_acting(args)
         read_settings(ExportSettings, args)
         if context.limited and args.mask_at == "environment":
-            raise UserError("kd_export records everything, for students of any limits: set mask_at=controller")
+            raise UserError("kd_export stores everything, for students of any limits: set mask_at=controller")
         if context.limited:
-            _log.warning("limits say what students see: the buffer records everything, for students of any limits")
+            _log.warning("limits say what students see: the buffer stores everything, for students of any limits")
 
     @classmethod
     def prepare(cls, args: Any, context: RunContext) -> RunContext:

@@ -95,7 +95,7 @@ class Follower:
         if self.mask.draw_per_episode:
             drawn = self.mask.sample(np.random.default_rng([self.seed, self.blocks]), len(episodes.obs))
             visible = torch.from_numpy(drawn.astype(np.float32))
-        return self.mask.shown(episodes.obs[:, :-1], before(episodes.actions), visible)
+        return self.mask.apply(episodes.obs[:, :-1], before(episodes.actions), visible)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that :meth:`load_state_dict` needs to continue."""

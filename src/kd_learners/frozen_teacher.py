@@ -126,7 +126,7 @@ class FrozenTeacher:
         """
         assert self.reward_scale is not None, "statistics were not estimated"
         inputs = self.critic_sizes.inputs(vars(episodes))
-        value = central_critic.evaluate_where(self.critic, inputs, episodes.shown)
+        value = central_critic.evaluate_where(self.critic, inputs, episodes.observed)
         value = value * self.value_scale.std + self.value_scale.mean
         reward = (self.reward(episodes) - self.reward_scale.mean) / self.reward_scale.std
         residual = td_residual(reward, value, episodes.terminated, episodes.filled, gamma)

@@ -180,7 +180,7 @@ class StudentLearner(Stage):
             UserError: neither is found nor made, or the teacher's critic values rewards of another unit.
         """
         teacher = stages.locate_teacher(args, context.task)
-        if args.ppo_coef and (other := stages.valued_otherwise(teacher.facts, vars(args))):
+        if args.ppo_coef and (other := stages.reward_difference(teacher.facts, vars(args))):
             raise UserError(
                 f"the critic of the teacher in {teacher.folder} values rewards with {other}, and PPO's "
                 "advantages are taken from it: use the same rewards, another teacher, or ppo_coef=0"
@@ -225,7 +225,7 @@ class StudentLearner(Stage):
 
     @torch.no_grad()
     def _add_recent(self, episodes: batches.Episodes) -> None:
-        seen = self.mac.mask.shown(episodes.obs[:, :-1], before(episodes.actions), self.mac.visible)
+        seen = self.mac.mask.apply(episodes.obs[:, :-1], before(episodes.actions), self.mac.visible)
         logits, _ = self.mac.agent.unroll(seen)
         log_probs = masked_log_softmax(logits, episodes.avail_actions[:, :-1])
         log_prob = action_log_prob(log_probs, episodes.actions)

@@ -181,7 +181,7 @@ class TeacherLearner(Stage):
         length = settings.chunk_length
         with self._precision():
             logits, at_ends = unroll_ragged(self.mac.agent, policy_inputs, episodes.length, ends(length))
-            value = central_critic.evaluate_where(self.critic, critic_inputs, episodes.shown)
+            value = central_critic.evaluate_where(self.critic, critic_inputs, episodes.observed)
         value = value.float() * self.returns.std + self.returns.mean
         residual = td_residual(self.reward(episodes), value, episodes.terminated, episodes.filled, settings.gamma)
         advantage = gae(residual, settings.gamma, settings.gae_lambda)

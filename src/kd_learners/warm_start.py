@@ -7,7 +7,7 @@ from typing import Any
 
 from kd_core.artifacts.teacher import NETWORK_FACTS, TeacherArtifact, load_teacher
 from kd_core.errors import UserError
-from kd_core.stages import valued_otherwise
+from kd_core.stages import reward_difference
 
 
 def read_first_teacher(path: str, wanted: Mapping[str, Any]) -> TeacherArtifact:
@@ -29,7 +29,7 @@ def read_first_teacher(path: str, wanted: Mapping[str, Any]) -> TeacherArtifact:
                 f"begin_with={path}: that teacher has {name} {found}, this run {wanted[name]}: "
                 "set the run's keys as that teacher's command has them"
             )
-    if other := valued_otherwise(teacher.facts, wanted):
+    if other := reward_difference(teacher.facts, wanted):
         raise UserError(f"begin_with={path}: that teacher's critic values rewards with {other}: use the same rewards")
     if teacher.normalisers["value"] is None:
         raise UserError(

@@ -236,8 +236,8 @@ def evaluate(
     }
     with tempfile.TemporaryDirectory(prefix="kd-marl-") as results:
         updates = [f"{key}={_text(value)}" for key, value in {**changes, "local_results_path": results}.items()]
-        recorded = shlex.split(student.facts["command"])[2:]
-        _run(retrain.merged(recorded, updates), student.results / "logs")
+        words = shlex.split(student.facts["command"])[2:]
+        _run(retrain.merged(words, updates), student.results / "logs")
         (summary,) = Path(results).glob("sacred/**/summary.json")
         return files.read_json(summary)
 
@@ -289,7 +289,7 @@ def write_report(sources: Path | str | Sequence[Path | str], to: Path | str, *, 
     Args:
         sources: results folders, searched for runs with a ``summary.json``, and evidence files; one or several.
         to: folder of the page, made if missing.
-        keep: folder of the evidence files to which the runs are added; None: nothing is kept.
+        keep: folder of the evidence files to which the runs are added; None: no evidence is written.
 
     Returns:
         The folder.

@@ -1,6 +1,6 @@
-"""A teacher trained again from its record: the commands in its ``teacher.json``, one after the other.
+"""A teacher trained again from its history: the commands in its ``teacher.json``, one after the other.
 
-A teacher that began with another (``begin_with``) has that one's command in its record too. The same commands make the
+A teacher that began with another (``begin_with``) has that one's command in its history too. The same commands make the
 same kind of teacher, not the same weights: on another processor rounding differs, and a training is chaotic.
 """
 
@@ -18,11 +18,11 @@ from kd_core.errors import UserError
 from kd_core.stages import run_main
 
 _PROGRAM = ["python", "src/main.py"]
-# What a record says of the place where that training was made.
+# What a command says of the place where that training was made.
 _PLACES = frozenset({"local_results_path", "begin_with", "resume"})
 
 
-def recorded(facts: Mapping[str, Any]) -> list[list[str]]:
+def commands(facts: Mapping[str, Any]) -> list[list[str]]:
     """Return the words behind ``python src/main.py`` of every training that made a teacher, in their order.
 
     Args:
@@ -33,26 +33,26 @@ def recorded(facts: Mapping[str, Any]) -> list[list[str]]:
     """
     words = shlex.split(facts["command"] or "")
     if words[:2] != _PROGRAM:
-        raise UserError(f"the teacher's record has no command of src/main.py to repeat, but {facts['command']!r}")
+        raise UserError(f"the teacher's history has no command of src/main.py to repeat, but {facts['command']!r}")
     first = facts["begun_with"]
-    return [*(recorded(first) if first else []), words[2:]]
+    return [*(commands(first) if first else []), words[2:]]
 
 
 def train(facts: Mapping[str, Any], results: Path, updates: Sequence[str] = ()) -> Path:
-    """Make every training of a teacher's record that ``results`` does not have yet; one that was cut short goes on.
+    """Make every training of a teacher's history that ``results`` does not have yet; one that was cut short goes on.
 
     Args:
         facts: those of ``teacher.json``.
         results: what the runs are given as ``local_results_path``.
-        updates: further ``key=value`` words, for every training; they win over the record's.
+        updates: further ``key=value`` words, for every training; they win over the history's.
 
     Returns:
         The folder of the last training's teacher.
 
     Raises:
-        UserError: the record cannot be repeated, or a training failed; it has said why.
+        UserError: the history cannot be repeated, or a training failed; it has said why.
     """
-    trainings, folder = recorded(facts), None
+    trainings, folder = commands(facts), None
     for number, words in enumerate(trainings, start=1):
         begun: list[str] = [] if folder is None else [f"begin_with={folder}"]
         words = merged(words, [*updates, *begun, f"local_results_path={results}"])
@@ -65,12 +65,12 @@ def train(facts: Mapping[str, Any], results: Path, updates: Sequence[str] = ()) 
             folder = _made_by(line, results)
             assert folder is not None, "a run that ends well leaves its teacher"
         print(f"its teacher: {folder}", flush=True)
-    assert folder is not None, "a record has a training at least"
+    assert folder is not None, "a history has a training at least"
     return folder
 
 
 def merged(words: Sequence[str], updates: Sequence[str]) -> list[str]:
-    """Return a command line with updates, each key once; what says where the recorded run was is left out."""
+    """Return a command line with updates, each key once; what says where the former run was is left out."""
     changed = {word.partition("=")[0] for word in updates} | _PLACES
     start = words.index("with") + 1 if "with" in words else len(words)
     kept = [word for word in words[start:] if word.partition("=")[0] not in changed]

@@ -61,7 +61,7 @@ class Fields:
         """
         if name not in self.values:
             raise BundleError(f"{self.where} lacks '{name}': expected {expected}")
-        raise BundleError(f"{self.where}: '{name}' is {shown(self.values[name])}, expected {expected}")
+        raise BundleError(f"{self.where}: '{name}' is {quoted(self.values[name])}, expected {expected}")
 
     def _typed(self, name: str, kind: type) -> Any:
         value = self.values.get(name)
@@ -116,7 +116,7 @@ class Fields:
         """Read the objects of a list."""
         for i, value in enumerate(self.items(name)):
             if type(value) is not dict:
-                raise BundleError(f"{self.where}: {name}[{i}] is {shown(value)}, expected an object")
+                raise BundleError(f"{self.where}: {name}[{i}] is {quoted(value)}, expected an object")
             yield Fields(value, f"{self.where} {name}[{i}]")
 
     def is_null(self, name: str) -> bool:
@@ -124,7 +124,7 @@ class Fields:
         return name in self.values and self.values[name] is None
 
 
-def shown(value: Any) -> str:
+def quoted(value: Any) -> str:
     """Format a value for a message, cut to a readable length."""
     text = ascii(value) if not isinstance(value, int) or abs(value) < 10**30 else "a huge number"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from kd_onboard.errors import BundleError
-from kd_onboard.fields import Fields, shown
+from kd_onboard.fields import Fields, quoted
 
 FORMAT = "kd-marl/student-bundle"
 VERSION = 1
@@ -82,7 +82,7 @@ class AgentProfile:
         inputs: number of features that ``act`` takes.
         actions: a name for each action; None for a number that this agent never uses.
         noop_action: the action that does nothing, or None where no action does.
-        draw_sizes: fewest and most features shown in an episode, the others are 0; None: always all.
+        draw_sizes: fewest and most features visible in an episode, the others are 0; None: always all.
         flops_per_decision: a multiply-add counts as two.
         latency: measured microseconds, or None.
         sensors: measured return without each sensor; empty if none was tried.
@@ -162,8 +162,8 @@ def parse_profile(values: dict[str, Any], where: str) -> Profile:
     found = (values.get("format"), values.get("version"))
     if found != (FORMAT, VERSION) or type(found[1]) is not int:
         raise BundleError(
-            f"{where} is of format {shown(found[0])} version {shown(found[1])}, expected '{FORMAT}' version {VERSION}: "
-            "export it again, or use the kd-onboard that reads it"
+            f"{where} is of format {quoted(found[0])} version {quoted(found[1])}, expected '{FORMAT}' version "
+            f"{VERSION}: export it again, or use the kd-onboard that reads it"
         )
     task = _task(top.object("task"))
     agents = tuple(_agent(fields, i, task) for i, fields in enumerate(top.objects("agents")))
@@ -173,7 +173,7 @@ def parse_profile(values: dict[str, Any], where: str) -> Profile:
     listed = top.object("files")
     for path in listed.values:
         if not re.fullmatch(PATH, path, re.ASCII) or len(path) > 500:
-            raise BundleError(f"{where} lists the file {shown(path)}: expected a plain path inside the bundle")
+            raise BundleError(f"{where} lists the file {quoted(path)}: expected a plain path inside the bundle")
         entry = listed.object(path)
         files[path] = FileEntry(entry.text("sha256", "[0-9a-f]{64}"), entry.whole("bytes"))
     for agent in agents:

@@ -157,7 +157,7 @@ def test_a_buffer_of_an_environment_with_other_arguments_is_refused(mains, tiny_
     facts_file.write_text(json.dumps({**json.loads(facts_file.read_text()), "env_args": {**recorded, "time_limit": 7}}))
     student = words("kd_student", tmp_path, f"teacher={tiny_teacher}", f"expert_buffer={buffer}")
     assert (
-        f"was recorded with env_args.time_limit=7, this run has {recorded['time_limit']}: " in mains.run(*student).error
+        f"was exported with env_args.time_limit=7, this run has {recorded['time_limit']}: " in mains.run(*student).error
     )
     export = words("kd_export", tmp_path, f"teacher={tiny_teacher}", f"expert_buffer={buffer}", "resume=True")
     assert "cannot continue" in mains.run(*export).error

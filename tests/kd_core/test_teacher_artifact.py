@@ -139,7 +139,7 @@ def test_saving_again_over_a_teacher_never_leaves_facts_of_other_weights(tmp_pat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "pz-mpe-simple-adversary-v3"}, f"its task is {TASK}, this run's is pz-mpe-simple-adversary-v3"),
+        ({"name": "pz-mpe-simple-adversary-v3"}, f"its task is {TASK}, this run's is pz-mpe-simple-adversary-v3"),
         ({"obs_size": 10}, "its observation size is 18, this run's is 10"),
         ({"n_actions": 9}, "its number of actions is 5, this run's is 9"),
         ({"n_agents": 2}, "its number of agents is 3, this run's is 2"),

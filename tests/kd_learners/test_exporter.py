@@ -55,7 +55,7 @@ def test_a_continued_export_plays_episodes_of_its_own_however_many_at_once(resul
         ("batch_size_run=10", "kd_buffer_export takes the episodes just played: set batch_size, buffer_size and"),
         ("embedding_dtype=bfloat16", "embedding_dtype is 'bfloat16': choose one of float16, float32"),
         ("shard_episodes=0", "shard_episodes is 0: expected a whole number of at least 1"),
-        ("limits=lh mask_at=environment", "kd_export records everything, .*: set mask_at=controller"),
+        ("limits=lh mask_at=environment", "kd_export stores everything, .*: set mask_at=controller"),
     ],
 )
 def test_a_wrong_key_of_the_export_leaves_no_buffer(mains, tiny_teacher, tmp_path, update, message):

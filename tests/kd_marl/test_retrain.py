@@ -1,4 +1,4 @@
-"""A teacher trained again from the commands of its record."""
+"""A teacher trained again from the commands of its history."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECOND = f"{FIRST} begin_with=/a/models/x/10 resume=True"
 
 def test_every_bundled_teacher_can_be_trained_again():
     for folder in sorted(ZOO.iterdir()):
-        trainings = retrain.recorded(read_facts(folder))
+        trainings = retrain.commands(read_facts(folder))
         assert all(words[0] == "--config=kd_teacher" for words in trainings)
         assert len(trainings) == (2 if folder.name == "5m_vs_6m" else 1)
 
@@ -30,7 +30,7 @@ def test_every_bundled_teacher_can_be_trained_again():
 def test_the_trainings_come_oldest_first():
     third = {"command": FIRST.replace("seed=1", "seed=3"), "begun_with": None}
     facts = {"command": SECOND, "begun_with": {"command": FIRST, "begun_with": third}}
-    seeds = [next(word for word in words if word.startswith("seed=")) for words in retrain.recorded(facts)]
+    seeds = [next(word for word in words if word.startswith("seed=")) for words in retrain.commands(facts)]
     assert seeds == ["seed=3", "seed=1", "seed=1"]
 
 
@@ -42,9 +42,9 @@ def test_the_trainings_come_oldest_first():
         ({"command": SECOND, "begun_with": {"command": None}}, "no command of src/main.py"),
     ],
 )
-def test_a_record_that_cannot_be_repeated_is_refused(facts, message):
+def test_a_history_that_cannot_be_repeated_is_refused(facts, message):
     with pytest.raises(UserError, match=message):
-        retrain.recorded(facts)
+        retrain.commands(facts)
 
 
 def test_an_unknown_teacher_is_answered_with_the_bundled_ones(capsys):

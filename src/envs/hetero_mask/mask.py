@@ -140,7 +140,7 @@ class ObservationMask:
         assert last_actions is not None, "this mask gives agents their own last actions"
         return _joined(obs, last_actions, self.own_actions)
 
-    def shown(self, obs: torch.Tensor, last_actions: torch.Tensor | None, visible: torch.Tensor | None) -> torch.Tensor:
+    def apply(self, obs: torch.Tensor, last_actions: torch.Tensor | None, visible: torch.Tensor | None) -> torch.Tensor:
         """Compute the inputs of the students from whole episodes.
 
         Args:

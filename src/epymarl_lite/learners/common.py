@@ -15,7 +15,7 @@ class StatLogger(Protocol):
     """Logger to which learners report their metrics."""
 
     def log_stat(self, key: str, value: float, t: int, to_sacred: bool = True) -> None:
-        """Record `value` under `key` at environment step `t`."""
+        """Log `value` under `key` at environment step `t`."""
         ...
 
 

@@ -76,17 +76,17 @@ class RolloutRunner:
 
         self.t = 0
         self._store_views(self.envs.reset(), list(range(self.batch_size)))
-        shown = alive = list(range(self.batch_size))  # rows with an observation at t; of these, rows still playing
+        observed = alive = list(range(self.batch_size))  # rows with an observation at t; of these, rows still playing
         while True:
             # Rows that ended with the last step get an action too: learners may read the action in the final state.
-            bs = self._index(shown)
+            bs = self._index(observed)
             actions = self.mac.select_actions(batch, t_ep=self.t, t_env=self.t_env, bs=bs, test_mode=test_mode)
             batch.update({"actions": actions.unsqueeze(-1)}, bs=bs, ts=self.t, mark_filled=False)
             if not alive:
                 break
             chosen = actions.cpu().numpy()
-            if len(alive) < len(shown):
-                chosen = chosen[np.isin(shown, alive)]
+            if len(alive) < len(observed):
+                chosen = chosen[np.isin(observed, alive)]
             outcome = self.envs.step(alive, chosen)
             if test_mode and self.args.render:
                 self.envs.call("render")
@@ -99,7 +99,7 @@ class RolloutRunner:
             for row, info, end in zip(alive, outcome.infos, ended, strict=True):
                 if end:
                     infos[row] = info
-            shown, alive = alive, [row for row, end in zip(alive, ended, strict=True) if not end]
+            observed, alive = alive, [row for row, end in zip(alive, ended, strict=True) if not end]
 
         if not test_mode:
             self.t_env += int(lengths.sum())

@@ -42,7 +42,7 @@ def _number(value: Any) -> bool:
 
 
 def _teacher(value: Any) -> bool:
-    """A path, and the sha256 of its files by name, the actor's among them."""
+    """Accept a path, and the sha256 of its files by name, the actor's among them."""
     if not isinstance(value, dict) or not _text(value.get("path")) or not isinstance(value.get("sha256"), dict):
         return False
     return _text(value["sha256"].get("agent.th")) and all(_text(digest) for digest in value["sha256"].values())
@@ -74,7 +74,7 @@ _VALID_IN_SHARD: dict[str, Callable[[Any], bool]] = {
 
 
 def read_facts(folder: Path | str) -> dict[str, Any]:
-    """Reads and checks `buffer.json` without touching the shards.
+    """Read and check `buffer.json` without touching the shards.
 
     Raises:
         UserError: it is missing, damaged, of another format or version, lacks a key, or contradicts itself.

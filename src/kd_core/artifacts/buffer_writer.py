@@ -34,7 +34,7 @@ class ExpertBufferWriter:
     def __init__(
         self, folder: Path | str, facts: Mapping[str, Any], *, resume: bool = False, shard_episodes: int = 64
     ) -> None:
-        """Creates the buffer, or opens it to append.
+        """Create the buffer, or open it to append.
 
         Args:
             folder: destination, created if missing.
@@ -75,7 +75,7 @@ class ExpertBufferWriter:
         return self.facts["episodes"]
 
     def append(self, episodes: Mapping[str, torch.Tensor]) -> None:
-        """Adds whole episodes; every shard that fills up is written at once.
+        """Add whole episodes; every shard that fills up is written at once.
 
         Args:
             episodes: every key of `shard.AXES`, with any number of episodes on the first axis, on any device.
@@ -102,7 +102,7 @@ class ExpertBufferWriter:
             self._write_shard(self._shard_episodes)
 
     def close(self) -> None:
-        """Writes the last, partial shard and lets other writers in."""
+        """Write the last, partial shard and let other writers in."""
         try:
             if self._pending_episodes:
                 self._write_shard(self._pending_episodes)
@@ -110,20 +110,20 @@ class ExpertBufferWriter:
             self._release()
 
     def __enter__(self) -> ExpertBufferWriter:
-        """Returns itself."""
+        """Return itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Closes the buffer; after an error only the finished shards are kept."""
+        """Close the buffer; after an error only the finished shards stay."""
         if error is None:
             self.close()
         else:
             self._release()
 
     def _begin(self, facts: dict[str, Any]) -> None:
-        """Starts an empty buffer."""
+        """Start an empty buffer."""
         strangers = sorted(path.name for path in self.folder.glob("shard-*.safetensors"))
         if strangers:
             raise UserError(f"{self.folder} holds {strangers[0]} but no {FACTS_FILE}: give an empty or new folder")
@@ -132,7 +132,7 @@ class ExpertBufferWriter:
         files.write_json(self.folder / FACTS_FILE, self.facts)
 
     def _continue(self, facts: Mapping[str, Any], resume: bool) -> None:
-        """Opens the buffer that is there."""
+        """Open the buffer that is there."""
         self.facts = read_facts(self.folder)
         if not resume:
             raise UserError(
@@ -153,7 +153,7 @@ class ExpertBufferWriter:
             self._adopt(orphan)
 
     def _adopt(self, orphan: Path) -> None:
-        """Takes in the shard that a writer finished just before it died."""
+        """Take in the shard that a writer finished just before it died."""
         arrays = shard.MappedShard(orphan, self.facts).arrays
         fault = shard.first_fault(arrays, self.stored_episodes)
         if fault is not None:
@@ -162,7 +162,7 @@ class ExpertBufferWriter:
         _log.info("Adopted %s, finished just before the last writer ended.", orphan.name)
 
     def _write_shard(self, count: int) -> None:
-        """Writes the first `count` pending episodes as one shard."""
+        """Write the first `count` pending episodes as one shard."""
         block = {key: torch.cat([part[key] for part in self._pending]) for key in shard.KEYS}
         first = {key: value[:count].contiguous() for key, value in block.items()}
         path = self.folder / shard.file_name(len(self.facts["shards"]))
@@ -173,7 +173,7 @@ class ExpertBufferWriter:
         self._register(path, {key: value.numpy() for key, value in first.items()}, digest)
 
     def _register(self, path: Path, arrays: Mapping[str, np.ndarray], digest: str) -> None:
-        """Names a finished shard in `buffer.json`."""
+        """Name a finished shard in `buffer.json`."""
         entry = {"file": path.name, **shard.totals(arrays), "sha256": digest, "bytes": path.stat().st_size}
         shards = [*self.facts["shards"], entry]
         total = sum(item["episodes"] for item in shards)
@@ -187,14 +187,14 @@ class ExpertBufferWriter:
         files.write_json(self.folder / FACTS_FILE, self.facts)
 
     def _release(self) -> None:
-        """Lets another process write to the folder."""
+        """Let another process write to the folder."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
 
 def _lock_folder(folder: Path) -> int:
-    """Takes the folder's writer lock, which the system frees when the process ends, however it ends."""
+    """Take the folder's writer lock, which the system frees when the process ends, however it ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)

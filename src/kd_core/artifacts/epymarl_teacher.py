@@ -22,7 +22,7 @@ _NEEDED = ("name", "env_args", "agent", "critic_type", "gamma", *_SWITCHES)
 def load_epymarl_checkpoint(
     folder: Path, *, config: Path | str | None, n_agents: int | None, results_dirs: Iterable[Path | str] = ()
 ) -> TeacherArtifact:
-    """Reads `agent.th` and `critic.th` and reconstructs the facts of `teacher.json`.
+    """Read `agent.th` and `critic.th` and reconstruct the facts of `teacher.json`.
 
     Args:
         folder: a checkpoint, usually `results/models/<token>/<steps>`.
@@ -85,7 +85,7 @@ def load_epymarl_checkpoint(
 
 
 def task_of(settings: Mapping[str, Any]) -> str:
-    """The task named by a run's settings: the environment's map name or, without one, its key."""
+    """Name the task of a run's settings: the environment's map name or, without one, its key."""
     env_args = settings["env_args"]
     task = env_args.get("map_name") or env_args.get("key")
     if not task:
@@ -94,7 +94,7 @@ def task_of(settings: Mapping[str, Any]) -> str:
 
 
 def find_config(folder: Path, results_dirs: Iterable[Path | str] = ()) -> Path:
-    """The Sacred `config.json` of the run that wrote `folder`.
+    """Find the Sacred `config.json` of the run that wrote `folder`.
 
     EPyMARL names models `<name>_seed<seed>_<map_name>_<date>` and Sacred runs `sacred/<name>/<map_name>/<id>`. Runs
     repeated with the same name, seed and map are told apart only if they differ in what a teacher needs.
@@ -124,7 +124,7 @@ _STATISTICS = ("standardise_rewards", "standardise_returns")
 
 
 def _readable_settings(path: Path) -> dict[str, Any] | None:
-    """A run's settings, or None for a file that is damaged or of another program."""
+    """Read a run's settings; None for a file that is damaged or of another program."""
     try:
         settings = files.read_json(path)
     except UserError:
@@ -133,14 +133,14 @@ def _readable_settings(path: Path) -> dict[str, Any] | None:
 
 
 def _token_prefix(settings: Mapping[str, Any]) -> str:
-    """How the name of a run's model folder begins."""
+    """Build the beginning of the name of a run's model folder."""
     env_args = settings["env_args"]
     task = env_args.get("map_name") or env_args.get("key")
     return f"{settings['name']}_seed{settings['seed']}_{task}_"
 
 
 def _normalisers(folder: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, list[float]] | None]:
-    """Mean 0 and deviation 1 where the run did not standardise; the rewards' statistics are lost where it did.
+    """Return mean 0 and deviation 1 where the run did not standardise; the rewards' statistics are lost where it did.
 
     Raises:
         UserError: it standardised returns: no buffer of rewards can tell the scale of its critic's values.
@@ -157,7 +157,7 @@ def _normalisers(folder: Path, settings: Mapping[str, Any]) -> dict[str, dict[st
 def _sizes(
     folder: Path, agent: StateDict, critic: StateDict, settings: Mapping[str, Any], n_agents: int
 ) -> dict[str, int | None]:
-    """Sizes from the shapes of the first and last layers: inputs are observation, last action and agent id in a row."""
+    """Derive sizes from the first and last layers: inputs are observation, last action and agent id, in this order."""
     try:
         hidden_dim, agent_input = agent["fc1.weight"].shape
         n_actions = agent["fc2.weight"].shape[0]

@@ -43,7 +43,7 @@ class ExpertBuffer:
 
     @classmethod
     def open(cls, folder: Path | str, *, check: bool = False) -> ExpertBuffer:
-        """Opens a buffer and checks its facts and the length and header of every shard.
+        """Open a buffer and check its facts and the length and header of every shard.
 
         Args:
             folder: the buffer's folder.
@@ -63,7 +63,7 @@ class ExpertBuffer:
         return buffer
 
     def first(self, episodes: int) -> ExpertBuffer:
-        """The buffer as it was when it held so many episodes: later ones come after them. As it is, if it has fewer."""
+        """Return the buffer without what comes after so many episodes; as it is, if it has fewer."""
         return ExpertBuffer(self.folder, self.facts, min(episodes, self.episodes))
 
     @cached_property
@@ -78,7 +78,7 @@ class ExpertBuffer:
         return self.gather(range(self.episodes), ("length",))["length"]
 
     def shards(self, keys: Sequence[str] = shard.KEYS) -> Iterator[dict[str, torch.Tensor]]:
-        """Goes through the buffer shard by shard, in order.
+        """Go through the buffer shard by shard, in order.
 
         Args:
             keys: the tensors wanted.
@@ -93,7 +93,7 @@ class ExpertBuffer:
     def gather(
         self, episode_indices: Sequence[int] | np.ndarray | torch.Tensor, keys: Sequence[str] = shard.KEYS
     ) -> dict[str, torch.Tensor]:
-        """Copies chosen episodes, from whichever shards they are in.
+        """Copy chosen episodes, from whichever shards they are in.
 
         Args:
             episode_indices: 0-based indices, in any order; repetitions are allowed.
@@ -119,7 +119,7 @@ class ExpertBuffer:
         return result
 
     def _shard(self, index: int) -> shard.MappedShard:
-        """The mapped shard, from the maps kept or anew."""
+        """Return the shard, mapped now if it is not mapped already."""
         mapped = self._maps.pop(index, None)
         if mapped is None:
             entry = self.facts["shards"][index]
@@ -131,7 +131,7 @@ class ExpertBuffer:
         return mapped
 
     def _check_size(self, index: int, entry: Mapping[str, Any]) -> None:
-        """Refuses a shard that is missing, misnamed or of another length than `buffer.json` says."""
+        """Refuse a shard that is missing, misnamed or of another length than `buffer.json` says."""
         path = self.folder / entry["file"]
         if entry["file"] != shard.file_name(index):
             raise UserError(f"{self.folder / FACTS_FILE} was altered: shard {index} is called {entry['file']!r}")
@@ -140,12 +140,12 @@ class ExpertBuffer:
         if path.stat().st_size != entry["bytes"]:
             raise UserError(
                 f"{path} is truncated or altered: {path.stat().st_size} bytes, expected {entry['bytes']}; "
-                "copy the buffer whole or export it anew"
+                "copy the buffer whole or export it again"
             )
 
 
 def check_buffer(folder: Path | str) -> str | None:
-    """Verifies a whole buffer: facts, files, sha256 of every shard, and the meaning of what is in them.
+    """Verify a whole buffer: facts, files, sha256 of every shard, and the meaning of what is in them.
 
     Returns:
         The first fault in one line, or None if there is none.

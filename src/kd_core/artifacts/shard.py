@@ -52,17 +52,17 @@ _LOG_PROB_SLACK = 1e-5
 
 
 def file_name(index: int) -> str:
-    """The file name of the shard with this 0-based index."""
+    """Return the file name of the shard with this 0-based index."""
     return f"shard-{index:05d}.safetensors"
 
 
 def dtypes(facts: Mapping[str, Any]) -> dict[str, torch.dtype]:
-    """The dtype of every tensor in a buffer with these facts."""
+    """Return the dtype of every tensor in a buffer with these facts."""
     return {**_DTYPES, "embedding": EMBEDDING_DTYPES[facts["embedding_dtype"]]}
 
 
 def shapes(facts: Mapping[str, Any], episodes: int) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor of a shard with `episodes` episodes."""
+    """Return the shape of every tensor of a shard with `episodes` episodes."""
     sizes = {
         "episodes": episodes,
         "steps": facts["episode_limit"],
@@ -86,7 +86,7 @@ class MappedShard:
     """
 
     def __init__(self, path: Path, facts: Mapping[str, Any], episodes: int | None = None) -> None:
-        """Maps `path` and compares its header with the buffer's facts.
+        """Map `path` and compare its header with the buffer's facts.
 
         Args:
             path: the shard.
@@ -102,7 +102,7 @@ class MappedShard:
         except FileNotFoundError as error:
             raise missing_shard(path) from error
         except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be mapped ({error}): it is empty or unreadable; export it anew") from error
+            raise UserError(f"{path} cannot be mapped ({error}): it is empty or unreadable; export it again") from error
         self.bytes = len(self._map)
         header, data_start = _read_header(path, self._map)
         if episodes is None:
@@ -113,11 +113,11 @@ class MappedShard:
             name, dtype = _HEADER_TYPES[types[key]]
             entry = header.get(key)
             if entry is None:
-                raise UserError(f"{path} lacks the tensor {key!r}: export the buffer anew")
+                raise UserError(f"{path} lacks the tensor {key!r}: export the buffer again")
             if entry["dtype"] != name or tuple(entry["shape"]) != shape:
                 raise UserError(
                     f"{path}: {key!r} is {entry['dtype']} {list(entry['shape'])}, but buffer.json says "
-                    f"{name} {list(shape)}: export the buffer anew"
+                    f"{name} {list(shape)}: export the buffer again"
                 )
             begin, end = entry["data_offsets"]
             if end - begin != dtype.itemsize * math.prod(shape):
@@ -127,11 +127,11 @@ class MappedShard:
 
 
 def _damaged(path: Path, size: int) -> UserError:
-    return UserError(f"{path} is truncated or damaged ({size} bytes): copy it whole or export it anew")
+    return UserError(f"{path} is truncated or damaged ({size} bytes): copy it whole or export it again")
 
 
 def _read_header(path: Path, data: mmap.mmap) -> tuple[dict[str, Any], int]:
-    """Reads the JSON header of a safetensors file and checks that the file is as long as the header says.
+    """Read the JSON header of a safetensors file and check that the file is as long as the header says.
 
     Returns:
         The header's entries, and the byte at which the tensors' data begins.
@@ -155,7 +155,7 @@ def _read_header(path: Path, data: mmap.mmap) -> tuple[dict[str, Any], int]:
 
 
 def _is_entry(entry: Any) -> bool:
-    """Whether this is how safetensors describes a tensor: type, shape, first and last byte."""
+    """Tell whether this is how safetensors describes a tensor: type, shape, first and last byte."""
     if not isinstance(entry, dict) or type(entry.get("dtype")) is not str:
         return False
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
@@ -165,12 +165,12 @@ def _is_entry(entry: Any) -> bool:
 
 
 def missing_shard(path: Path) -> UserError:
-    """The error for a shard that `buffer.json` names and the folder lacks."""
-    return UserError(f"{path.name} is missing from {path.parent}: copy the buffer whole or export it anew")
+    """Build the error for a shard that `buffer.json` names and the folder lacks."""
+    return UserError(f"{path.name} is missing from {path.parent}: copy the buffer whole or export it again")
 
 
 def totals(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What `buffer.json` says of a shard's contents: episodes, steps, and the mean return over its episodes.
+    """Compute what `buffer.json` says of a shard's contents: episodes, steps, and the mean return over its episodes.
 
     The return of an episode is the undiscounted sum of its rewards, over the agents too where each has its own.
     """
@@ -183,7 +183,7 @@ def totals(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def first_fault(arrays: Mapping[str, np.ndarray], first_episode: int = 0) -> str | None:
-    """The first thing wrong with the contents of a shard, in words, or None.
+    """Find the first thing wrong with the contents of a shard, in words; None if nothing is.
 
     Args:
         arrays: every key of `AXES`, of the shapes given there.
@@ -222,17 +222,17 @@ def first_fault(arrays: Mapping[str, np.ndarray], first_episode: int = 0) -> str
 
 
 def _outside(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Where an action is no index of an action, (episodes, steps, agents)."""
+    """Mark the steps at which an action is no index of an action, bool (episodes, steps, agents)."""
     return (arrays["actions"] < 0) | (arrays["actions"] >= arrays["avail_actions"].shape[-1])
 
 
 def _unavailable(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Where an action was not available, (episodes, steps, agents)."""
+    """Mark the steps at which an action was not available, bool (episodes, steps, agents)."""
     available = arrays["avail_actions"][:, :-1]
     chosen = np.clip(arrays["actions"], 0, available.shape[-1] - 1)[..., None]
     return np.take_along_axis(available, chosen, axis=-1)[..., 0] != 1
 
 
 def _first(flags: np.ndarray) -> int:
-    """Index of the first true element of a vector."""
+    """Return the index of the first true element of a vector."""
     return int(np.argmax(flags))

@@ -58,7 +58,7 @@ _log = logging.getLogger(__name__)
 def save_teacher(
     folder: Path | str, agent_state: Mapping[str, Any], critic_state: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Writes a teacher artifact: the weights first, `teacher.json` last, so that a teacher with facts is whole.
+    """Write a teacher artifact: the weights first, `teacher.json` last, so that a teacher with facts is whole.
 
     Args:
         folder: destination, created if missing.
@@ -85,7 +85,7 @@ def save_teacher(
 
 
 def read_facts(folder: Path | str) -> dict[str, Any]:
-    """Reads and checks `teacher.json` without touching the weights.
+    """Read and check `teacher.json` without touching the weights.
 
     Raises:
         UserError: it is missing, damaged, of another format or version, or lacks a key or has one of another type.
@@ -116,7 +116,7 @@ def load_teacher(
     n_agents: int | None = None,
     results_dirs: Iterable[Path | str] = (),
 ) -> TeacherArtifact:
-    """Reads a teacher artifact, or an EPyMARL `mappo` / `ippo` checkpoint, and verifies it.
+    """Read a teacher artifact, or an EPyMARL `mappo` / `ippo` checkpoint, and verify it.
 
     Args:
         folder: the artifact, or a folder of numbered checkpoints (the largest number is taken).
@@ -138,13 +138,13 @@ def load_teacher(
                 f"the teacher in {folder} is incomplete: {name} is missing; copy it whole or train it again"
             )
         if files.file_sha256(path) != facts["sha256"].get(name):
-            raise UserError(f"{path} was altered: its sha256 is not the one in {FACTS_FILE}; copy the folder anew")
+            raise UserError(f"{path} was altered: its sha256 is not the one in {FACTS_FILE}; copy the folder again")
     agent_state, critic_state = (load_state(folder / name) for name in WEIGHT_FILES)
     return TeacherArtifact(folder, facts, agent_state, critic_state)
 
 
 def checkpoint_folder(folder: Path) -> Path:
-    """The folder that holds the weights: `folder` itself, or its sub-folder with the largest number of steps."""
+    """Find the folder that holds the weights: `folder` itself, or its sub-folder with the largest number of steps."""
     if (folder / FACTS_FILE).is_file() or (folder / WEIGHT_FILES[0]).is_file():
         return folder
     if not folder.is_dir():
@@ -159,7 +159,7 @@ def checkpoint_folder(folder: Path) -> Path:
 
 
 def weights_sha256(folder: Path) -> str:
-    """Sha256 of a teacher's ``agent.th``: as ``teacher.json`` has it, or of the file where there are no facts.
+    """Return the sha256 of a teacher's ``agent.th``: ``teacher.json``'s, or the file's where there are no facts.
 
     Raises:
         UserError: the facts are damaged.
@@ -206,13 +206,13 @@ def check_compatible(teacher: TeacherArtifact, task: Task) -> None:
 
 
 def teacher_folders(search_dirs: Iterable[Path | str]) -> list[Path]:
-    """Every folder below `search_dirs` that holds a `teacher.json`, newest first."""
+    """List every folder below `search_dirs` that holds a `teacher.json`, newest first."""
     found = {path.parent: path.stat().st_mtime for top in search_dirs for path in Path(top).rglob(FACTS_FILE)}
     return sorted(found, key=lambda folder: (found[folder], str(folder)), reverse=True)
 
 
 def named_teacher(spec: str, zoo_dir: Path | str) -> Path:
-    """The teacher in the folder `spec`, or if there is no such folder the bundled one of that name.
+    """Find the teacher in the folder `spec`, or if there is no such folder the bundled one of that name.
 
     Raises:
         UserError: there is neither.
@@ -229,7 +229,7 @@ def find_teacher(
     train_command: str = "",
     env: str = "",
 ) -> Path:
-    """Chooses the teacher of a run: the one named, else the newest for the task in the results, else the zoo's.
+    """Choose the teacher of a run: the one named, else the newest for the task in the results, else the zoo's.
 
     One that learnt under limits is found by its name alone.
 

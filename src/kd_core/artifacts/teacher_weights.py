@@ -52,13 +52,13 @@ class TeacherArtifact:
 
 
 def load_state(path: Path) -> StateDict:
-    """Reads a state dict of tensors, without executing anything that the file may contain."""
+    """Read a state dict of tensors, without executing anything that the file may contain."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: a teacher needs {' and '.join(WEIGHT_FILES)}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise UserError(f"{path} is damaged or no file of plain tensors: copy it anew or train again") from error
+        raise UserError(f"{path} is damaged or no file of plain tensors: copy it again or train again") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(
             f"{path} holds no state dict of tensors: a teacher needs a shared agent (rnn) and a shared critic "

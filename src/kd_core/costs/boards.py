@@ -46,13 +46,13 @@ class TeamBudget:
 
 
 def board_names() -> tuple[str, ...]:
-    """The boards that come with the package."""
+    """List the boards that come with the package."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
 
 @lru_cache
 def read_board(name: str) -> dict[str, Any]:
-    """A board's file.
+    """Read a board's file.
 
     Raises:
         UserError: there is no such board.
@@ -63,7 +63,7 @@ def read_board(name: str) -> dict[str, Any]:
 
 
 def read_budget(given: Any, names: Sequence[str]) -> TeamBudget:
-    """The budget of a team.
+    """Read the budget of a team.
 
     Args:
         given: a YAML file, or the name of a board that every agent has.
@@ -118,7 +118,7 @@ def _load(path: Path) -> Mapping[Any, Any]:
 
 
 def _indices(key: Any, names: Sequence[str], path: Path) -> range:
-    """The agents that a key means: a name, an index, or a range such as ``1-2``, both ends included."""
+    """Return the agents that a key means: a name, an index, or a range such as ``1-2``, both ends included."""
     word, last = str(key), len(names) - 1
     if word in names:
         index = names.index(word)
@@ -132,7 +132,7 @@ def _indices(key: Any, names: Sequence[str], path: Path) -> range:
 
 
 def _limits(given: Any, where: str) -> Budget:
-    """One agent's budget: a board's name, or a mapping that may name a board to start from."""
+    """Read one agent's budget: a board's name, or a mapping that may name a board to start from."""
     own = {"board": given} if isinstance(given, str) else given
     if not isinstance(own, Mapping):
         raise UserError(f"{where}: {given!r} is no budget: give a board, or limits such as {{flash_bytes: 65536}}")

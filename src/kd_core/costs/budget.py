@@ -1,7 +1,7 @@
 """What a board leaves for one agent, and the widest network that fits it.
 
-Costs are told by formula, before anything is trained: bytes by `footprint`, FLOPs by `metrics.flops`, and time as FLOPs
-over the rate at which the board gets through them. `boards` reads budgets from files.
+Costs are computed by formula, before anything is trained: bytes by `footprint`, FLOPs by `flops`. Time is FLOPs over
+the rate at which the board gets through them. `boards` reads budgets from files.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class Budget:
         assert self.decision_us is None or self.flops_per_second, "a time needs a rate"
 
     def to_dict(self) -> dict[str, Any]:
-        """The attributes, for JSON."""
+        """Return the attributes, for JSON."""
         return asdict(self)
 
     def excess(self, inputs: int, width: int, n_actions: int) -> list[str]:
-        """Each limit that a network of these sizes breaks, and by how much; empty if it fits."""
+        """List each limit that a network of these sizes breaks, and by how much; empty if it fits."""
         limits = {
             "bytes of flash": self.flash_bytes,
             "bytes of RAM": self.ram_bytes,
@@ -72,7 +72,7 @@ class Budget:
         return bytes_of.flash, bytes_of.ram, flops, 1e6 * (flops + GATES * EXPONENTIAL_FLOPS * width) / rate
 
     def widest(self, inputs: int, n_actions: int, largest: int = LARGEST_WIDTH) -> int | None:
-        """The widest network that fits, a multiple of `WIDTH_STEP` up to ``largest``; None if none does."""
+        """Find the widest network that fits, a multiple of `WIDTH_STEP` up to ``largest``; None if none does."""
         for width in range(largest - largest % WIDTH_STEP, 0, -WIDTH_STEP):
             if not self.excess(inputs, width, n_actions):
                 return width
@@ -80,14 +80,14 @@ class Budget:
 
 
 def agent_budget(facts: Mapping[str, Any] | None) -> Budget | None:
-    """A budget from `Budget.to_dict`."""
+    """Build a budget from `Budget.to_dict`."""
     return None if facts is None else Budget(**facts)
 
 
 def fit_widths(
     budgets: Sequence[Budget], names: Sequence[str], inputs: Sequence[int], n_actions: int, largest: int = LARGEST_WIDTH
 ) -> tuple[int, ...]:
-    """The widest network for each agent.
+    """Find the widest network for each agent.
 
     Args:
         budgets: one an agent.
@@ -133,5 +133,5 @@ def _place(budget: Budget) -> str:
 
 
 def _number(value: float) -> str:
-    """Whole numbers whole; others rounded up to a tenth, so that an excess never reads 0."""
+    """Write whole numbers whole, others rounded up to a tenth, so that an excess never reads 0."""
     return str(int(value)) if value == int(value) else f"{value + 0.05:.1f}"

@@ -13,9 +13,9 @@ What ptflops 0.7 counts, per decision, with ``d`` inputs, width ``w`` and ``a`` 
 - an addition of two layers' outputs: one per element;
 - nothing for the sigmoids and tanh of the GRU cell, the softmax over actions and the choice of an action.
 
-So biases and element-wise operations are counted like multiply-adds, that is, twice what they cost: about 1 % of the
-count at width 256 and a tenth at width 16, to the student's disadvantage. Inputs that are mostly zeros (one-hot agent
-ids) count in full: the network multiplies by them.
+So biases and element-wise operations are counted like multiply-adds, that is, twice what they cost. The excess is about
+1 % of the count at width 256 and a tenth at width 16, to the student's disadvantage. Inputs that are mostly zeros
+(one-hot agent ids) count in full: the network multiplies by them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class AgentStep(nn.Module):
         self.relu = nn.ReLU()
 
     def init_hidden(self) -> Tensor:
-        """Returns: zeros of shape (1, width)."""
+        """Return zeros of shape (1, width)."""
         return self.fc1.weight.new_zeros(1, self.width)
 
     def forward(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,17 +81,17 @@ class _OneDecision(nn.Module):
 
 
 def _nothing(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    """Stands in for ptflops' hook on nn.ReLU: the function that it calls is counted already."""
+    """Stand in for ptflops' hook on nn.ReLU: the function that it calls is counted already."""
 
 
 def agent_flops(agent: nn.Module, d_in: int) -> int:
-    """FLOPs of one decision of one agent, counted by ptflops on a copy of the network.
+    """Count the FLOPs of one decision of one agent by ptflops, on a copy of the network.
 
     Args:
         agent: a network with EPyMARL's interface, ``init_hidden() -> (1, width)`` and ``forward(inputs (rows, d_in),
             hidden (rows, width)) -> (logits, hidden)``, made of modules. Written as ``nn.ReLU`` or as
-            ``torch.nn.functional.relu``, an activation counts the same; ``torch.relu`` is not seen, nor are ``+``,
-            ``*``, ``@`` and ``torch.softmax``: ``torch.add``, ``torch.mul``, ``torch.matmul`` and
+            ``torch.nn.functional.relu``, an activation counts the same; ``torch.relu`` is not seen. Nor are ``+``,
+            ``*``, ``@`` and ``torch.softmax``; ``torch.add``, ``torch.mul``, ``torch.matmul`` and
             ``torch.nn.functional.softmax`` are.
         d_in: number of inputs of the agent.
 
@@ -115,7 +115,7 @@ def agent_flops(agent: nn.Module, d_in: int) -> int:
 
 
 def closed_formula(d_in: int, width: int, n_actions: int, use_rnn: bool = True) -> int:
-    """FLOPs of one decision of an `AgentStep` without running it: equal to `agent_flops`, term by term.
+    """Compute the FLOPs of one decision of an `AgentStep` without running it: equal to `agent_flops`, term by term.
 
     Args:
         d_in: number of inputs.
@@ -131,7 +131,7 @@ def closed_formula(d_in: int, width: int, n_actions: int, use_rnn: bool = True) 
 
 
 def attention_formula(d_in: int, width: int, n_actions: int, window: int, feed_forward: int) -> int:
-    """FLOPs of one decision of an agent with attention (`kd_controllers.attention_net`): equal to `agent_flops`.
+    """Compute the FLOPs of a decision with attention (`kd_controllers.attention_net`): equal to `agent_flops`.
 
     Args:
         d_in: number of inputs.
@@ -153,7 +153,7 @@ def attention_formula(d_in: int, width: int, n_actions: int, window: int, feed_f
 
 
 def personal_formula(d_in: int, width: int, n_actions: int) -> int:
-    """FLOPs of one decision of an agent with personalised information (`kd_controllers.personal_net`).
+    """Compute the FLOPs of one decision of an agent with personalised information (`kd_controllers.personal_net`).
 
     Args:
         d_in: number of inputs.
@@ -172,12 +172,12 @@ def _linear(inputs: int, outputs: int) -> int:
 
 
 def _gru(width: int) -> int:
-    """Weights, biases and element-wise operations of a GRU cell."""
+    """Count weights, biases and element-wise operations of a GRU cell."""
     return 6 * width * width + 6 * width + 7 * width
 
 
 def flops_per_decision(flops_per_agent: Sequence[int]) -> float:
-    """The mean over agents, so that teams of unequal agents compare with teams of equal ones.
+    """Average over agents, so that teams of unequal agents compare with teams of equal ones.
 
     Args:
         flops_per_agent: FLOPs of one decision of each agent.
@@ -187,7 +187,7 @@ def flops_per_decision(flops_per_agent: Sequence[int]) -> float:
 
 
 def flops_per_episode(flops_per_agent: Sequence[int], mean_episode_length: float) -> float:
-    """FLOPs that a whole team spends in an episode (the paper's Figure 3).
+    """Compute the FLOPs that a whole team spends in an episode (the paper's Figure 3).
 
     Args:
         flops_per_agent: FLOPs of one decision of each agent.
@@ -197,5 +197,5 @@ def flops_per_episode(flops_per_agent: Sequence[int], mean_episode_length: float
 
 
 def parameter_count(module: nn.Module) -> int:
-    """Number of parameters, frozen ones included; a shared one counts once."""
+    """Count the parameters, frozen ones included; a shared one counts once."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -1,4 +1,4 @@
-"""Bytes that an agent's C program takes on a board, by formula: what a width costs can be told before it is trained.
+"""Bytes that an agent's C program takes on a board, by formula: what a width costs is known before it is trained.
 
 A test holds the formulas to what gcc makes of the sources at -Os: never more, and not a tenth less.
 """
@@ -34,12 +34,12 @@ class Footprint:
 
 
 def parameter_count(inputs: int, width: int, n_actions: int) -> int:
-    """Parameters of an aligner, a GRU and a head."""
+    """Count the parameters of an aligner, a GRU and a head."""
     return inputs * width + width + 6 * width * width + 6 * width + n_actions * width + n_actions
 
 
 def footprint(inputs: int, width: int, n_actions: int) -> Footprint:
-    """What the C program of a network of these sizes takes."""
+    """Compute the bytes that the C program of a network of these sizes takes."""
     weights = FLOAT_BYTES * parameter_count(inputs, width, n_actions)
     state = FLOAT_BYTES * width
     stack = FLOAT_BYTES * ((_TEMPORARIES + 1) * width + n_actions) + _FRAMES_BYTES

@@ -1,1 +1,1 @@
-"""What a student costs and what it keeps: FLOPs, retention and the result table."""
+"""Retention, and intervals of what was measured."""

@@ -6,7 +6,7 @@ from scipy.stats import binomtest, t
 
 
 def mean_interval(mean: float, std: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a mean by Student's t.
+    """Compute the 95 % interval of a mean by Student's t.
 
     Args:
         mean: of the sample.
@@ -20,7 +20,7 @@ def mean_interval(mean: float, std: float, count: int) -> tuple[float, float]:
 
 
 def share_interval(share: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a proportion by Wilson's score.
+    """Compute the 95 % interval of a proportion by Wilson's score.
 
     Args:
         share: of the trials that succeeded, in [0, 1].

@@ -1,4 +1,4 @@
-"""How much of the teacher a student keeps: the paper's number, its signed twin, and the one that knows chance."""
+"""Retention of the teacher: the paper's number, its signed variant, and the one relative to random play."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 
 
 def retention(student: float, teacher: float, win_rate: bool) -> float | None:
-    """The paper's retention, 1 for a student as good as its teacher.
+    """Compute the paper's retention, 1 for a student as good as its teacher.
 
-    For win rates ``S / T``. For returns, which may be negative, ``1 - |S - T| / |T|``. Taken literally: a student
-    better than its teacher by some amount scores like one that is worse by as much, and the number depends on where the
-    task puts its zero. `retention_signed` has the first fault no more, `retention_normalised` neither.
+    For win rates ``S / T``. For returns, which may be negative, ``1 - |S - T| / |T|``. The formula is taken literally,
+    with two faults. A student better than its teacher scores like one that is worse by as much. And the number depends
+    on where the task puts its zero. `retention_signed` lacks the first fault, `retention_normalised` both.
 
     Args:
         student: the student's win rate in [0, 1], or its mean return.
@@ -26,7 +26,7 @@ def retention(student: float, teacher: float, win_rate: bool) -> float | None:
 
 
 def retention_signed(student: float, teacher: float) -> float | None:
-    """The paper's retention in which a better student has more than 1, ``1 + (S - T) / |T|``.
+    """Compute the paper's retention in which a better student has more than 1, ``1 + (S - T) / |T|``.
 
     It is `retention` for win rates, and for returns of students that are no better than their teacher.
 
@@ -43,7 +43,7 @@ def retention_signed(student: float, teacher: float) -> float | None:
 
 
 def retention_normalised(student: float, teacher: float, random: float) -> float | None:
-    """The share of the teacher's gain over random play that the student keeps, ``(S - R) / (T - R)``.
+    """Compute the student's share of the teacher's gain over random play, ``(S - R) / (T - R)``.
 
     0 is random play, 1 the teacher; a better student exceeds 1 and one worse than random is negative.
 

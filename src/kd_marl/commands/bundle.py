@@ -44,18 +44,18 @@ def add(subparsers: Subparsers) -> None:
     verify.add_argument("bundle", type=Path, help="the bundle's folder")
     verify.add_argument("--key", type=Path, required=True, metavar="PUBLIC", help="NAME.pub of bundle keygen")
     verify.set_defaults(run=Work("kd_marl.deploy.command_signing:verify", extra="onboard"))
-    record = add_parser(
+    trace = add_parser(
         actions,
         "record",
         "Play episodes and write what one agent met and did as a C header, for its compiled program to replay.",
         "kd-marl bundle record bundle --agent 0 --to episode.h --env-config=mpe with "
         "env_args.key=pz-mpe-simple-spread-v3",
     )
-    record.add_argument("bundle", type=Path, metavar="DIR", help="the bundle's folder")
-    record.add_argument("--agent", required=True, help="its index or name")
-    record.add_argument("--episodes", type=int, default=1, help="how many (default: 1)")
-    record.add_argument("--to", type=Path, required=True, metavar="FILE", help="the header")
-    record.add_argument("--env-config", required=True, metavar="NAME", help="as for python src/main.py, e.g. mpe")
+    trace.add_argument("bundle", type=Path, metavar="DIR", help="the bundle's folder")
+    trace.add_argument("--agent", required=True, help="its index or name")
+    trace.add_argument("--episodes", type=int, default=1, help="how many (default: 1)")
+    trace.add_argument("--to", type=Path, required=True, metavar="FILE", help="the header")
+    trace.add_argument("--env-config", required=True, metavar="NAME", help="as for python src/main.py, e.g. mpe")
     # What follows `with` is taken out before argparse looks, see cli.py.
-    record.usage = f"{record.prog} [options] --env-config NAME DIR with env_args.key=TASK [key=value ...]"
-    record.set_defaults(run=Work("kd_marl.deploy.command_trace:run", host=True, extra="onboard"), updates=[])
+    trace.usage = f"{trace.prog} [options] --env-config NAME DIR with env_args.key=TASK [key=value ...]"
+    trace.set_defaults(run=Work("kd_marl.deploy.command_trace:run", host=True, extra="onboard"), updates=[])

@@ -15,7 +15,7 @@ def add(subparsers: Subparsers) -> None:
     parser = add_parser(
         subparsers,
         "pareto",
-        "Distil students of several widths, export them, and draw what each keeps against what it costs.",
+        "Distil students of several widths, export them, and draw the retention of each against its costs.",
         "kd-marl pareto --env-config=mpe --widths 4 8 16 32 64 --seeds 1 2 3 --to pareto with "
         "env_args.key=pz-mpe-simple-spread-v3",
     )

@@ -41,9 +41,9 @@ def add(subparsers: Subparsers) -> None:
     train = add_parser(
         actions,
         "train",
-        "Train a teacher again by the commands of its record, one after the other where it began with another; stop it "
-        "at any time, the same command goes on. The weights come out otherwise, since rounding differs, and on a hard "
-        "map that can decide whether it learns to win.",
+        "Train a teacher again by the commands of its history, one after the other where it began with another; stop "
+        "it at any time, the same command goes on. The weights come out otherwise, since rounding differs, and on a "
+        "hard map that can decide whether it learns to win.",
         "kd-marl teachers train 8m with seed=2",
     )
     train.add_argument("teacher", help="a bundled teacher's name, or a teacher's folder")

@@ -19,7 +19,7 @@ from kd_marl.deploy.onnx_graph import policy_model, step_constants
 from kd_marl.deploy.weights import Weights
 from kd_onboard.bundle import Bundle, read_bundle
 from kd_onboard.errors import BundleError
-from kd_onboard.fields import shown
+from kd_onboard.fields import quoted
 from kd_onboard.profile import AgentProfile
 
 
@@ -116,7 +116,7 @@ def _check_onnx(bundle: Bundle, agent: AgentProfile, weights: Weights) -> None:
             raise BundleError(f"{bundle.folder}: {agent.onnx_int8} has other inputs or outputs than {agent.onnx}")
         scope = bundle.profile.raw["agents"][agent.index]["int8_scope"]
         if scope not in int8.EXCLUDED:
-            raise BundleError(f"{bundle.folder}: {agent.label} has the int8_scope {shown(scope)}, which is none")
+            raise BundleError(f"{bundle.folder}: {agent.label} has the int8_scope {quoted(scope)}, which is not one")
         if not other_versions(bundle) and int8.quantise(weights, int8.EXCLUDED[scope]) != bundle.read(agent.onnx_int8):
             raise BundleError(
                 f"{bundle.folder}: {agent.onnx_int8} is not the network of {agent.label}: export it again"

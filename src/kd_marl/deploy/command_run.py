@@ -67,7 +67,7 @@ def _text(result: Mapping[str, Any], difference: str) -> str:
     lines.append(f"{'':<18}{'episodes':>9}  {'return':>9}  {'95 % interval':<22}{'win rate':>9}  95 % interval")
     for name, score in rows:
         if score.get("return_mean") is None:
-            lines.append(f"{name:<18} not recorded in the profile")
+            lines.append(f"{name:<18} not in the profile")
             continue
         low, high = mean_interval(score["return_mean"], score["return_std"], score["episodes"])
         line = f"{name:<18}{score['episodes']:>9}  {score['return_mean']:>9.3f}  {f'{low:.3f} to {high:.3f}':<22}"

@@ -104,14 +104,14 @@ def export(
     """
     check_target(folder, force)
     check_fault_action(run, options.on_fault)
-    recorded = None if buffer is None else replay.from_buffer(buffer, run.mask, REPLAYED_EPISODES, run.facts["seed"])
+    replayed = None if buffer is None else replay.from_buffer(buffer, run.mask, REPLAYED_EPISODES, run.facts["seed"])
     source = None
     if buffer is not None:
         source = {"sha256": files.file_sha256(buffer.folder / FACTS_FILE), "episodes": buffer.episodes}
     facts = profile.team_facts(run, episode_limit, options.on_fault, source)
     with _whole(folder, force) as temporary:
         draft = _Draft(run, temporary)
-        facts["agents"] = _agents(draft, recorded, options)
+        facts["agents"] = _agents(draft, replayed, options)
         facts["files"] = draft.files
         facts["provenance"]["machine"] = latency.machine() if options.latency else {}
         _seal(temporary, facts)
@@ -139,10 +139,10 @@ def check_fault_action(run: StudentRun, on_fault: str) -> None:
             )
 
 
-def _agents(draft: _Draft, recorded: replay.Replay | None, options: Options) -> list[dict[str, Any]]:
+def _agents(draft: _Draft, replayed: replay.Replay | None, options: Options) -> list[dict[str, Any]]:
     run = draft.run
     networks = [agent_weights(run.network.agent_network(i)) for i in range(run.mask.n_agents)]
-    roles = _roles(run, recorded)
+    roles = _roles(run, replayed)
     ids = _identifiers(run.mask.layout.agent_names)
     # Agents with equal networks and inputs are one program.
     programs: dict[str, list[int]] = {}
@@ -158,8 +158,8 @@ def _agents(draft: _Draft, recorded: replay.Replay | None, options: Options) -> 
         first = members[0]
         made = _models(draft, ids[first], networks[first], found[first])
         tried = [{"onnx_int8": None, "int8_agreement": None, "int8_scope": None}] * len(members)
-        if options.int8 and recorded is not None:
-            tried = _int8(draft, ids[first], networks[first], [recorded.seen(run.mask, i) for i in members])
+        if options.int8 and replayed is not None:
+            tried = _int8(draft, ids[first], networks[first], [replayed.seen(run.mask, i) for i in members])
         for i, of_agent in zip(members, tried, strict=True):
             found[i].update(**made, **of_agent)
     for facts in found:
@@ -203,15 +203,15 @@ def _int8(draft: _Draft, name: str, weights: Weights, seen: Sequence[replay.Seen
 
 
 @torch.no_grad()
-def _roles(run: StudentRun, recorded: replay.Replay | None) -> list[dict[str, Any]]:
-    """Return the role that each agent's embeddings show most on recorded episodes (Eq. 11), and how clearly."""
-    if recorded is None:
+def _roles(run: StudentRun, replayed: replay.Replay | None) -> list[dict[str, Any]]:
+    """Return the role that each agent's embeddings show most on the buffer's episodes (Eq. 11), and how clearly."""
+    if replayed is None:
         return [{"role": "unknown", "role_share": None}] * run.mask.n_agents
-    _, embedding = run.network.unroll(torch.from_numpy(recorded.obs))
+    _, embedding = run.network.unroll(torch.from_numpy(replayed.obs))
     shares = role_log_distribution(embedding, run.roles, run.config["temperature"]).exp()
     found = []
     for i in range(run.mask.n_agents):
-        acting = torch.from_numpy(recorded.acting[:, :, i])
+        acting = torch.from_numpy(replayed.acting[:, :, i])
         mean = shares[:, :, i][acting].mean(0) if acting.any() else shares[:, :, i].mean((0, 1))
         best = int(mean.argmax())
         found.append({"role": f"role {best} of {len(mean)}", "role_share": round(float(mean[best]), 6)})

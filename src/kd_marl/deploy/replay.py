@@ -1,4 +1,4 @@
-"""Recorded episodes as one agent's board would have met them: its features, its available actions, step by step."""
+"""Episodes of a buffer as one agent's board would have met them: its features, its available actions, step by step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Step: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], StepOutcome]
 
 @dataclass(frozen=True)
 class Seen:
-    """Recorded episodes of one agent.
+    """One agent's part of the episodes.
 
     Attributes:
         features: ``(episodes, time, inputs)`` float32.

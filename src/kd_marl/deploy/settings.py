@@ -37,7 +37,7 @@ def play_settings(host: Host, environment: str, words: Sequence[str], profile: P
     # A bundle is not trusted: only keys that this environment has, and no text, which can name code to be loaded.
     env_args = {
         key: value
-        for key, value in _recorded_arguments(profile).items()
+        for key, value in _stated_arguments(profile).items()
         if key in config["env_args"] and isinstance(value, bool | int | float)
     }
     updates, _ = get_config_updates(list(words))
@@ -61,9 +61,9 @@ def other_episodes(profile: Profile, settings: SimpleNamespace, episodes: int) -
     here = {"seed": settings.seed, "runner": settings.runner, "batch_size_run": settings.batch_size_run}
     rewards = {key: getattr(settings, key) for key in ("common_reward", "reward_scalarisation")}
     other = [key for key, value in {**here, **rewards}.items() if value != profile.provenance.get(key)]
-    recorded = _recorded_arguments(profile)
-    shared = sorted(recorded.keys() & settings.env_args.keys() - {"seed"})
-    other += [f"env_args.{key}" for key in shared if recorded[key] != settings.env_args[key]]
+    stated = _stated_arguments(profile)
+    shared = sorted(stated.keys() & settings.env_args.keys() - {"seed"})
+    other += [f"env_args.{key}" for key in shared if stated[key] != settings.env_args[key]]
     if episodes != student.get("episodes"):
         other.append("number of episodes")
     return f"another {', '.join(other)}" if other else ""
@@ -80,7 +80,7 @@ def measured_student(profile: Profile) -> dict[str, Any]:
     return student if sound and 0.0 <= scores[2] <= 1.0 else {}
 
 
-def _recorded_arguments(profile: Profile) -> dict[str, Any]:
+def _stated_arguments(profile: Profile) -> dict[str, Any]:
     """Return the environment's arguments in the bundle's run; empty if the profile has nonsense in their place."""
-    recorded = profile.raw["task"].get("env_args")
-    return recorded if isinstance(recorded, dict) else {}
+    stated = profile.raw["task"].get("env_args")
+    return stated if isinstance(stated, dict) else {}

@@ -80,7 +80,7 @@ def trace(host: Host, bundle: Bundle, args: Any, mask: ObservationMask, agent: A
     team = [OnboardAgent.load(bundle, profile.index) for profile in bundle.agents]
     parts: dict[str, list[np.ndarray]] = {"begins": [], "features": [], "available": [], "actions": []}
     with workers_watched():
-        for batch, _, _ in paired.blocks(lambda _, options: _Team(team, options), masked=True, label="recording"):
+        for batch, _, _ in paired.blocks(lambda _, options: _Team(team, options), masked=True, label="trace"):
             played = batches.from_host(batch)
             steps = int(played.length[0])
             parts["begins"].append(np.arange(steps) == 0)

@@ -1,4 +1,4 @@
-"""Which actions a policy took when: counts that a final evaluation keeps besides scores."""
+"""Which actions a policy took when: counts that a final evaluation has besides scores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ACTIONS_FILE = "actions.safetensors"
 
 
 def count_actions(episodes: Episodes) -> np.ndarray:
-    """How often each agent took each action at each step, over the episodes of a block.
+    """Count how often each agent took each action at each step, over the episodes of a block.
 
     Only decisions count: steps at which the agent was alive and had at least two actions to choose from.
 
@@ -30,7 +30,7 @@ def count_actions(episodes: Episodes) -> np.ndarray:
 
 
 def total_counts(blocks: Sequence[np.ndarray]) -> np.ndarray:
-    """The sum of several blocks' counts, which may differ in their number of steps, without unused steps at the end."""
+    """Add up the counts of blocks, which may differ in their number of steps, without unused steps at the end."""
     total = np.zeros((max(len(block) for block in blocks), *blocks[0].shape[1:]), np.int32)
     for block in blocks:
         total[: len(block)] += block

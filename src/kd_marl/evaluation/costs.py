@@ -20,7 +20,7 @@ TIMED_DECISIONS = 300
 def pair_costs(
     teacher: FrozenTeacher, student: HeteroMAC, teacher_length: float, student_length: float
 ) -> dict[str, float]:
-    """Parameters, FLOPs and microseconds of both; parameters and FLOPs per decision are means over the agents.
+    """Compute parameters, FLOPs and microseconds of both; parameters and FLOPs per decision are means over the agents.
 
     Args:
         teacher: the frozen teacher.
@@ -56,7 +56,7 @@ def pair_costs(
 
 
 def policy_costs(mac: Any, n_agents: int, length: float) -> dict[str, float]:
-    """The same of one policy; empty for a network that is not an input layer ``fc1`` with what follows it.
+    """Compute the same of one policy; empty for a network that is not an input layer ``fc1`` with what follows it.
 
     Args:
         mac: its controller, the host's or ours.
@@ -76,7 +76,7 @@ def policy_costs(mac: Any, n_agents: int, length: float) -> dict[str, float]:
 
 
 def _networks(mac: Any, n_agents: int) -> tuple[list[tuple[nn.Module, int]], Callable[[], Any]]:
-    """Each agent's network with its number of inputs, and a joint decision of the team."""
+    """Return each agent's network with its number of inputs, and a joint decision of the team."""
     agent = mac.agent
     if hasattr(agent, "agent_network"):
         each = [(agent.agent_network(i), len(mac.mask.indices(i))) for i in range(n_agents)]
@@ -97,7 +97,7 @@ def _networks(mac: Any, n_agents: int) -> tuple[list[tuple[nn.Module, int]], Cal
 
 @torch.no_grad()
 def _microseconds(decide: Callable[[], Any]) -> float:
-    """Median time of one joint decision of the team, one environment, in PyTorch."""
+    """Measure the median time of one joint decision of the team, one environment, in PyTorch."""
     times = []
     for _ in range(TIMED_DECISIONS):
         started = time.perf_counter()

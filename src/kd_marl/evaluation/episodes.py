@@ -38,7 +38,7 @@ class Played:
     actions: np.ndarray
 
     def score(self) -> dict[str, float | None]:
-        """``return_mean``, ``return_std`` (over episodes), ``length_mean`` (steps), ``win_rate``."""
+        """Return ``return_mean``, ``return_std`` (over episodes), ``length_mean`` (steps), ``win_rate``."""
         return {
             "return_mean": float(self.returns.mean()),
             "return_std": float(self.returns.std()),
@@ -47,8 +47,8 @@ class Played:
         }
 
 
-class _Recorder:
-    """Stands in for the host's Logger: keeps what the runner logs of one block of episodes."""
+class _BlockLogger:
+    """Stands in for the host's Logger: has the last value of each name that the runner logs."""
 
     def __init__(self) -> None:
         self.latest: dict[str, float] = {}
@@ -93,11 +93,11 @@ class PairedEpisodes:
         args.env_args = {**self.args.env_args, "seed": evaluation_seed(self.args.seed)}
         args.batch_size_run = args.test_nepisode = self.block
         args.mask_at = "environment" if masked else "controller"
-        recorder = _Recorder()
+        logger = _BlockLogger()
         plain = host.envs[args.env]
         host.envs[args.env] = environments.Factory(host, args, self.mask if masked else None)
         try:
-            runner = host.runners[args.runner](args=args, logger=recorder)
+            runner = host.runners[args.runner](args=args, logger=logger)
         finally:
             host.envs[args.env] = plain
         try:
@@ -108,7 +108,7 @@ class PairedEpisodes:
             runner.setup(scheme=scheme, groups=groups, preprocess=preprocess, mac=mac)
             with progress.bar(label, self.episodes, "episode", leave=False) as bar:
                 for _ in range(self.episodes // self.block):
-                    yield runner.run(test_mode=True), mac, recorder.latest
+                    yield runner.run(test_mode=True), mac, logger.latest
                     bar.update(self.block)
         finally:
             runner.close_env()
@@ -129,7 +129,7 @@ class PairedEpisodes:
 
 
 def _scheme(host: Host, info: dict[str, Any], args: Any) -> tuple[dict[str, Any], dict[str, int], dict[str, Any]]:
-    """The scheme, groups and preprocessing that the host's loop would make for this environment."""
+    """Build the scheme, groups and preprocessing that the host's loop would make for this environment."""
     agents = {"group": "agents"}
     scheme = {
         "state": {"vshape": info["state_shape"]},

@@ -54,7 +54,7 @@ class Summary(_Summary, total=False):
 
 
 def result_table(summary: Summary) -> Table:
-    """The table for a terminal.
+    """Build the table for a terminal.
 
     Args:
         summary: the content of a run's ``summary.json``; what it lacks or has as null is shown as ``-``.
@@ -78,7 +78,7 @@ def result_table(summary: Summary) -> Table:
 
 
 def result_text(summary: Summary) -> str:
-    """The same table as plain text without colours, for logs and files.
+    """Write the same table as plain text without colours, for logs and files.
 
     Args:
         summary: as for `result_table`.

@@ -51,18 +51,18 @@ def show(args: argparse.Namespace) -> int:
 
 
 def train(args: argparse.Namespace) -> int:
-    """Train a teacher again from its record; returns the exit status."""
+    """Train a teacher again from its history; return the exit status."""
     bundled = [folder.name for folder in sorted(ZOO.iterdir()) if (folder / "teacher.json").is_file()]
     if args.teacher not in bundled and not Path(args.teacher).is_dir():
         raise UserError(f"no teacher {args.teacher}: give a folder, or a bundled teacher's name ({', '.join(bundled)})")
     folder = ZOO / args.teacher if args.teacher in bundled else checkpoint_folder(Path(args.teacher))
-    recorded = read_facts(folder)
+    facts = read_facts(folder)
     try:
-        made = read_facts(retrain.train(recorded, args.to.expanduser(), args.updates))
+        made = read_facts(retrain.train(facts, args.to.expanduser(), args.updates))
     except KeyboardInterrupt:
         print("stopped: the same command goes on", file=sys.stderr)
         return 130
-    print(f"return, greedy: {_greedy(made)}; of the teacher in {folder}: {_greedy(recorded)}")
+    print(f"return, greedy: {_greedy(made)}; of the teacher in {folder}: {_greedy(facts)}")
     return 0
 
 

@@ -120,9 +120,7 @@ def _point(width: int, runs: Sequence[StudentRun], profiles: Sequence[Mapping[st
         # Of the teacher in the same episodes: what is luck of the starts falls out.
         share = retention_signed(score, _score(run.summary["teacher"]))
         if share is None:
-            raise UserError(
-                f"the teacher of {run.record} scores 0, so no share of it can be kept: give a better teacher"
-            )
+            raise UserError(f"the teacher of {run.record} scores 0, so there is no retention: give a better teacher")
         shares.append(share)
     normalised = [run.summary["retention_normalised"] for run in runs]
     agents = [agent for profile in profiles for agent in profile["agents"]]
@@ -223,7 +221,7 @@ def page(facts: Mapping[str, Any]) -> str:
     seeds = facts["points"][0]["seeds"]
     spread = "± 95 % interval over seeds" if len(seeds) > 1 else "one seed, so no interval"
     lines = [
-        f"# {facts['task']}: what a student's width costs and keeps",
+        f"# {facts['task']}: retention and costs of a student by its width",
         "",
         f"Written by `{facts['command']}` from runs of commit {_short(facts['commit'])}.",
         "",
@@ -233,15 +231,16 @@ def page(facts: Mapping[str, Any]) -> str:
         "",
         "![Retention against FLOPs, bytes and microseconds](pareto.svg)",
         "",
-        f"| width | {facts['measures']} | kept | above random | FLOPs | times fewer | flash, KB | RAM, KB | C, µs | |",
+        f"| width | {facts['measures']} | retention | above random | FLOPs | times fewer "
+        "| flash, KB | RAM, KB | C, µs | |",
         "|---|---|---|---|---|---|---|---|---|---|",
         *(_row(facts, point) for point in facts["points"]),
         "",
         f"**Knee: width {facts['knee']}**, {facts['knee_rule']}.",
         "",
         *_paper_lines(facts),
-        f"Kept is {_RETENTION[facts['measures']]}; above random play (S-R)/(T-R); T is the teacher in the run's own "
-        "episodes. FLOPs are those of one decision of one agent; flash and RAM those of its compiled C, told by "
+        f"Retention is {_RETENTION[facts['measures']]}; above random play (S-R)/(T-R); T is the teacher in the run's "
+        "own episodes. FLOPs are those of one decision of one agent; flash and RAM those of its compiled C, told by "
         "formula; all are means over the agents. Microseconds are medians over agents and seeds of one agent's C "
         "called through the Python runtime, whose own call takes most of them, on "
         f"{facts['machine'].get('processor', 'an unknown processor')}; in brackets the 5th to 95th percentile.",
@@ -285,7 +284,8 @@ def _paper_lines(facts: Mapping[str, Any]) -> list[str]:
         ratio = f"{low:.1f}" if math.isclose(low, high) else f"{low:.1f} to {high:.1f}"
         widths = "-".join(str(width) for width in dict.fromkeys(point["widths"]))
         named.append(
-            f"{point['name']} ({widths} wide) keeps {100 * point['retention']:.1f} % with {ratio} times fewer FLOPs"
+            f"{point['name']} ({widths} wide) has a retention of {100 * point['retention']:.1f} % "
+            f"with {ratio} times fewer FLOPs"
         )
     numbers = paper.numbers()
     return [

@@ -36,6 +36,6 @@ def run(args: argparse.Namespace) -> int:
     choose.write(args.to, facts)
     for point in facts["points"]:
         knee = "  knee" if point["width"] == facts["knee"] else ""
-        print(f"width {point['width']:>3}  keeps {point['retention']:7.1%}  {point['flops']:>8.0f} FLOPs{knee}")
+        print(f"width {point['width']:>3}  retention {point['retention']:7.1%}  {point['flops']:>8.0f} FLOPs{knee}")
     print(f"written to {args.to / 'pareto.svg'}, pareto.md and pareto.json")
     return 0

@@ -44,7 +44,7 @@ def figure(facts: Mapping[str, Any]) -> str:
         'role="img" font-family="Helvetica, Arial, sans-serif" font-size="13">',
         f"<title>{escape(facts['task'])}: retention against FLOPs, bytes and microseconds</title>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-        _text(LEFT, 26, f"{facts['task']}: what a student keeps, and what it costs", size=17, weight="bold"),
+        _text(LEFT, 26, f"{facts['task']}: retention and costs of a student", size=17, weight="bold"),
         _legend(bool(facts["paper"]), len(facts["points"][0]["seeds"])),
         f'<text transform="translate(16 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle" '
         f'fill="{INK}">retention of the {facts["measures"]}, per cent</text>',

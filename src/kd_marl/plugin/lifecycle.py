@@ -1,6 +1,6 @@
 """What EPyMARL's loop leaves out, added from outside on either host.
 
-The host's ``run`` and ``run_sequential`` are wrapped, not copied: environments are built with the run's limits, a
+The host's ``run`` and ``run_sequential`` are wrapped, not copied. Environments are built with the run's limits. A
 worker that dies ends the run, the final weights are saved, and a user's mistake is one line instead of a traceback.
 What the run's learner needs of that it says as a `Stage`.
 """
@@ -55,7 +55,7 @@ def install(host: Host) -> None:
 def _in_one_line(run: Callable[..., None], mistakes: tuple[type[Exception], ...]) -> Callable[..., None]:
     def wrapped(_run: Any, _config: dict[str, Any], _log: Any) -> None:
         _config["fingerprint"] = checkpoints.fingerprint(_config)
-        # Reports are written beside what Sacred records of this run.
+        # Reports are written into Sacred's record of this run.
         folders = [observer.dir for observer in _run.observers if getattr(observer, "dir", None)]
         _config["run_folder"] = folders[0] if folders else ""
         try:

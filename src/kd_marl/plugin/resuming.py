@@ -39,7 +39,7 @@ def go_on(args: Any, logger: Any, teacher: str) -> bool:
 
 
 def _seed_asked_for(args: Any) -> int | None:
-    """The seed that the command line names; None if it names none and Sacred drew one."""
+    """Return the seed that the command line names; None if it names none and Sacred drew one."""
     return args.seed if any(word.startswith("seed=") for word in shlex.split(args.command)) else None
 
 

@@ -80,8 +80,8 @@ def write(
         marl_eval.FILE: marl_eval.document(grouped),
     }
     _write(to, pages)
-    shown = sum(len(group.runs) for group in grouped.main.values())
-    print(f"{shown} runs of {len(found.runs)} with a result, {len(pictures)} figures")
+    used = sum(len(group.runs) for group in grouped.main.values())
+    print(f"{used} runs of {len(found.runs)} with a result, {len(pictures)} figures")
     print(f"written to {to / PAGE}, {to / MARKDOWN} and {to / marl_eval.FILE}")
     if site is not None:
         _site(site, grouped)
@@ -128,7 +128,7 @@ def _facts(command: str, found: Sequence[Run]) -> list[tuple[str, str]]:
 
 
 def _commit() -> str:
-    """The source tree's commit, ``+`` where it has local changes."""
+    """Return the source tree's commit, ``+`` where it has local changes."""
     try:
         head = subprocess.check_output(
             ["git", "rev-parse", "--short", "HEAD"], cwd=SOURCE_ROOT, text=True, stderr=subprocess.DEVNULL

@@ -57,7 +57,7 @@ class Sheet:
     """A drawing of panels in a grid; use as a context, then take `svg`."""
 
     def __init__(self, name: str, rows: int, columns: int, panel: tuple[float, float], **options: Any) -> None:
-        """Lay out.
+        """Lay out the panels.
 
         Args:
             name: of the picture: the same drawing always gives the same file.

@@ -22,7 +22,7 @@ _MOST_PANELS = 4
 HEAD = ["policy", "limits", "bits per decision, team", "bits per decision, each agent", "equally frequent actions"]
 
 
-def recorded(groups: Groups, task: Task) -> tuple[list[Group], list[Group]]:
+def counted(groups: Groups, task: Task) -> tuple[list[Group], list[Group]]:
     """Split the groups of a task: those whose runs counted their actions, and those that did not.
 
     Raises:
@@ -37,7 +37,7 @@ def recorded(groups: Groups, task: Task) -> tuple[list[Group], list[Group]]:
 
 def action_frequencies(groups: Groups, task: Task, limits: str, sight: str) -> Picture | None:
     """Draw heat maps of one task under one limit: the teacher, then each method; None with a single policy."""
-    able = [group for group in recorded(groups, task)[0] if group.cell[2:] == (limits, sight)]
+    able = [group for group in counted(groups, task)[0] if group.cell[2:] == (limits, sight)]
     seeds = [(group.cell.method, _counts(group.runs, "student" if group.teacher else "policy")) for group in able]
     if evaluated := _evaluations(groups, task):
         seeds.insert(0, (TEACHER, _counts(evaluated, "teacher")))
@@ -91,8 +91,8 @@ def _heat_map(axes: Axes, counts: np.ndarray, labels: Sequence[str], last: int, 
 
 def _note(able: Sequence[Group], evaluated: Sequence[Run]) -> str:
     """Say how much was counted, and whether there is anything without distillation beside the teacher."""
-    counted = ", ".join(f"{look(group.cell.method).title} {seeds_and_episodes(group.runs)}" for group in able)
-    note = f"Seeds x episodes: {counted}"
+    numbers = ", ".join(f"{look(group.cell.method).title} {seeds_and_episodes(group.runs)}" for group in able)
+    note = f"Seeds x episodes: {numbers}"
     note += f"; the teacher {seeds_and_episodes(evaluated)}, seeing everything." if evaluated else "."
     if all(group.teacher for group in able):
         note += " Nothing trained without distillation has counted its actions under these limits."
@@ -101,7 +101,7 @@ def _note(able: Sequence[Group], evaluated: Sequence[Run]) -> str:
 
 def concentration_table(groups: Groups, task: Task) -> Rows | None:
     """Write the number to each heat map, over seeds; None if no run counted its actions."""
-    able, _ = recorded(groups, task)
+    able, _ = counted(groups, task)
     if not able:
         return None
     rows = []

@@ -36,7 +36,7 @@ _TASK_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#e69f00", "#56b4e9
 
 
 def flops_per_episode(groups: Groups) -> Picture | None:
-    """Draw figure 3: FLOPs per episode for each task; None if no run has recorded them."""
+    """Draw figure 3: FLOPs per episode for each task; None if no run has counted them."""
     bars = {task: _bars(groups, task) for task in groups.tasks}
     bars = {task: found for task, found in bars.items() if found}
     if not bars:
@@ -74,18 +74,18 @@ def flops_per_episode(groups: Groups) -> Picture | None:
 
 
 def retention_against_flops(groups: Groups) -> Picture | None:
-    """Draw each group's retention against the FLOPs of a decision; None if nothing recorded them."""
-    shown = {task: _points(groups, task) for task in groups.tasks}
-    shown = {task: points for task, points in shown.items() if points}
-    if not shown:
+    """Draw each group's retention against the FLOPs of a decision; None if no run has both."""
+    by_task = {task: _points(groups, task) for task in groups.tasks}
+    by_task = {task: points for task, points in by_task.items() if points}
+    if not by_task:
         return None
-    rows, columns = grid_of(len(shown), 2)
+    rows, columns = grid_of(len(by_task), 2)
     name, title = "retention-flops", "Retention against FLOPs per decision of one agent"
-    cells = [group.cell for points in shown.values() for group, *_ in points]
-    crosses = {task: _paper_points(groups, task) for task in shown}
+    cells = [group.cell for points in by_task.values() for group, *_ in points]
+    crosses = {task: _paper_points(groups, task) for task in by_task}
     with Sheet(name, rows, columns, (5.0, 3.5)) as sheet:
         flat = list(sheet.axes.flat)
-        for axes, (task, points) in zip(flat, shown.items(), strict=False):
+        for axes, (task, points) in zip(flat, by_task.items(), strict=False):
             found = TaskScores.of(groups, task)
             axes.axhline(100, color=INK, linestyle=":", linewidth=1)
             if (teacher := found.teacher_cost("flops_per_decision")) is not None:
@@ -115,7 +115,7 @@ def retention_against_flops(groups: Groups) -> Picture | None:
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             short_ticks(axes.xaxis)
             tidy(axes)
-        _hide(flat[len(shown) :])
+        _hide(flat[len(by_task) :])
         sheet.legend(_legend(cells, any(crosses.values())), 4)
         note = (
             "Bars are 95 % intervals over seeds; an interval that leaves the panel is cut. Pale: a configuration "
@@ -135,8 +135,8 @@ def retention_overview(groups: Groups) -> Picture | None:
     colours = {task: _TASK_COLOURS[number % len(_TASK_COLOURS)] for number, task in enumerate(tasks)}
     name, title = "retention", "Retention of the teacher against times fewer FLOPs, all tasks"
     with Sheet(name, 1, len(families), (8.4 / len(families), 3.9)) as sheet:
-        for axes, shown in zip(sheet.axes[0], families, strict=True):
-            mine = [cell for cell in cells if family(cell.task) == shown]
+        for axes, wanted in zip(sheet.axes[0], families, strict=True):
+            mine = [cell for cell in cells if family(cell.task) == wanted]
             points = [point for cell in mine if (point := _overview_point(groups, cell)) is not None]
             least = min([90.0, *(100 * max(0.0, share.centre) for _, share, _ in points)])
             floor = 0.0 if least < 60 else least - 4
@@ -161,7 +161,7 @@ def retention_overview(groups: Groups) -> Picture | None:
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
             short_ticks(axes.xaxis)
-            axes.set_title(captions.FAMILY_TITLES[shown], fontsize=13)
+            axes.set_title(captions.FAMILY_TITLES[wanted], fontsize=13)
             axes.set_xlabel("times fewer FLOPs", fontsize=12)
             axes.tick_params(labelsize=11)
             tidy(axes)

@@ -45,14 +45,14 @@ def learning_curves(groups: Groups, tasks: Sequence[Task], name: str, terms: boo
         g for t in tasks for g in groups.of_task(t) if (_is_term(g) or g.cell in removed if terms else not _is_term(g))
     ]
     curves = {group.cell: curve for group in wanted if (curve := _curve(groups, group))}
-    shown = [task for task in tasks if any(cell.task == task for cell in curves)]
-    if not shown:
+    drawn = [task for task in tasks if any(cell.task == task for cell in curves)]
+    if not drawn:
         return None
     columns = [limits for limits in LIMITS if any(cell.limits == limits for cell in curves)]
     title = f"Learning curves{' with each term removed' if terms else ''}: tests during training"
     methods: set[str] = set()
-    with Sheet(name, len(shown), len(columns), (3.7, 2.7), sharey="row", sharex="row") as sheet:
-        for row, task in zip(sheet.axes, shown, strict=True):
+    with Sheet(name, len(drawn), len(columns), (3.7, 2.7), sharey="row", sharex="row") as sheet:
+        for row, task in zip(sheet.axes, drawn, strict=True):
             found = TaskScores.of(groups, task)
             scale = 100.0 if found.wins else 1.0
             level = found.teacher("win_rate" if found.wins else "return_mean")
@@ -125,7 +125,7 @@ def teacher_curves(groups: Groups) -> Picture | None:
 
 
 def agreement_per_agent(groups: Groups) -> tuple[Picture | None, list[Group]]:
-    """Draw how often each agent of KD-MARL does what the teacher would; the groups whose runs did not record it."""
+    """Draw how often each agent of KD-MARL does what the teacher would; the groups whose runs did not measure it."""
     students = [group for task in groups.tasks for group in groups.students(task) if group.cell.method == STUDENT]
     able = [g for g in students if all(run.summary.get("agreement_per_agent") for run in g.runs)]
     lacking = [group for group in students if group not in able]

@@ -44,7 +44,7 @@ _HIDDEN = "#eeeeee"
 _DRAWN: dict[str, Any] = {"alpha": 0.55, "hatch": "\\\\"}
 
 
-def shown_groups(groups: Groups, task: Task) -> list[Group]:
+def masked_groups(groups: Groups, task: Task) -> list[Group]:
     """Choose a group for each limit and mask of a task, KD-MARL's where there is one; full observation is left out."""
     chosen: dict[tuple[str, str], Group] = {}
     for group in groups.of_task(task):
@@ -56,8 +56,8 @@ def shown_groups(groups: Groups, task: Task) -> list[Group]:
 
 
 def who_sees_what(groups: Groups, task: Task) -> Picture | None:
-    """Draw a panel for each limit; None if no run of the task recorded it."""
-    able = [group for group in shown_groups(groups, task) if group.runs[0].summary.get("sees")]
+    """Draw a panel for each limit; None if no run of the task states it."""
+    able = [group for group in masked_groups(groups, task) if group.runs[0].summary.get("sees")]
     if not able:
         return None
     agents = len(able[0].runs[0].summary["sees"])

@@ -66,7 +66,7 @@ class Group:
 
     @property
     def widths(self) -> list[int] | None:
-        """Each agent's hidden width; None where it was not recorded."""
+        """Each agent's hidden width; None where it is unknown."""
         return self.runs[0].summary.get("widths")
 
     @property
@@ -151,7 +151,7 @@ def build(runs: Iterable[Run]) -> Groups:
 def differences(settings: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
     """List the settings that differ, ``key value, not value``; the first few of them."""
     keys = [key for key in sorted({*settings, *others}) if settings.get(key) != others.get(key)]
-    lines = [f"{key} {_shown(settings.get(key))}, not {_shown(others.get(key))}" for key in keys[:_NAMED]]
+    lines = [f"{key} {_setting(settings.get(key))}, not {_setting(others.get(key))}" for key in keys[:_NAMED]]
     return lines + ([f"{len(keys) - _NAMED} more"] if len(keys) > _NAMED else [])
 
 
@@ -194,5 +194,5 @@ def _runs(runs: Sequence[Run]) -> str:
     return f"{len(runs)} run{'s' if len(runs) > 1 else ''} (seed{'s' if len(runs) > 1 else ''} {seeds})"
 
 
-def _shown(value: Any) -> str:
+def _setting(value: Any) -> str:
     return "unset" if value is None else str(value)

@@ -18,7 +18,7 @@ LIMITS_TITLES = {"fo": "FO", "lh": "LH", "lha": "LH+A"}
 
 @dataclass(frozen=True)
 class Look:
-    """How a method is shown: its title, and a colour that the colour-blind can tell from its neighbours'."""
+    """The look of a method: its title, and a colour that the colour-blind can tell from its neighbours'."""
 
     title: str
     colour: str
@@ -45,7 +45,7 @@ ORDER = (*BASELINES, STUDENT, WIDE, *COMPARATORS, *ABLATIONS)
 
 
 def look(method: str) -> Look:
-    """Look up how a method is shown; one that is not known goes by its own name, in grey."""
+    """Return the look of a method; one that is not known goes by its own name, in grey."""
     return _LOOKS.get(method, Look(method, "#777777"))
 
 

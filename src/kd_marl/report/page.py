@@ -180,19 +180,19 @@ def _costs(page: Page, groups: Groups) -> None:
     page.say("## Figure 3: FLOPs per episode")
     page.show(figure_costs.flops_per_episode(groups), "Not run: no student has been evaluated.")
     lacking = [g for t in groups.tasks for g in groups.of_task(t) if g.runs[0].cost("flops_per_episode") is None]
-    page.say(_lack(lacking, "did not record their FLOPs"))
+    page.say(_lack(lacking, "did not count their FLOPs"))
     page.say("## Retention against FLOPs")
     page.show(figure_costs.retention_against_flops(groups), "Not run: no student has been evaluated.")
 
 
 def _curves(page: Page, groups: Groups) -> None:
     page.say("## Learning curves")
-    shown = [
+    pictures = [
         figure_curves.learning_curves(groups, groups.of_family(family), f"curves-{name}")
         for family, name in FAMILIES.items()
     ]
-    shown.append(figure_curves.learning_curves(groups, groups.tasks, "curves-terms", terms=True))
-    drawn = [picture for picture in shown if picture is not None]
+    pictures.append(figure_curves.learning_curves(groups, groups.tasks, "curves-terms", terms=True))
+    drawn = [picture for picture in pictures if picture is not None]
     for picture in drawn:
         page.show(picture, "")
     if not drawn:
@@ -203,13 +203,13 @@ def _curves(page: Page, groups: Groups) -> None:
 def _behaviour(page: Page, groups: Groups) -> None:
     page.say("## Agreement with the teacher, agent by agent")
     picture, lacking = figure_curves.agreement_per_agent(groups)
-    page.show(picture, "Not recorded." if lacking else "Not run.")
-    page.say(_lack(lacking, "did not record it by agent"))
+    page.show(picture, "Not measured." if lacking else "Not run.")
+    page.say(_lack(lacking, "did not measure it by agent"))
     page.say("## Figure 4: action frequencies over time", folded("How to read it", captions.CONCENTRATION))
     missing: list[Group] = []
     drawn = False
     for task in groups.tasks:
-        able, without = figure_actions.recorded(groups, task)
+        able, without = figure_actions.counted(groups, task)
         missing += without
         measured = figure_actions.concentration_table(groups, task)
         if measured is None:
@@ -221,7 +221,7 @@ def _behaviour(page: Page, groups: Groups) -> None:
             page.show(figure_actions.action_frequencies(groups, task, limits, sight), "")
         page.say(table(*measured))
     if not drawn:
-        page.say("Not recorded by any of these runs.")
+        page.say("No run has counted its actions.")
     page.say(_lack(missing, "did not count their actions"))
 
 

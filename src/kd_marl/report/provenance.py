@@ -26,17 +26,17 @@ def made_with(runs: Iterable[Run]) -> list[tuple[str, str]]:
 
 def section(groups: Groups) -> list[str]:
     """Write the paragraphs: a table of all groups that the tables show, and their commands."""
-    shown = [group for task in groups.tasks for group in groups.of_task(task)]
-    if not shown:
+    listed = [group for task in groups.tasks for group in groups.of_task(task)]
+    if not listed:
         return ["Nothing."]
     commands = [
         f"{short_task(group.cell.task[1])}, {group.cell.method}, {group.cell.setting}: "
         f"`{group.runs[0].summary.get('command', 'unknown')}`"
-        for group in shown
+        for group in listed
     ]
-    mixed = [group for group in shown if len({run.commit for run in group.runs}) > 1]
+    mixed = [group for group in listed if len({run.commit for run in group.runs}) > 1]
     return [
-        table(HEAD, [_row(group) for group in shown]),
+        table(HEAD, [_row(group) for group in listed]),
         "A plus behind a commit: the source tree had local changes. A teacher is the start of the sha256 of its actor."
         + (" Where a row names several commits its seeds were run at different ones." if mixed else ""),
         folded("The command of each row's first seed; the others differ in the seed", bullets(commands)),

@@ -71,8 +71,8 @@ def comparators_table(groups: Groups, task: Task, limits: str, sight: str) -> Ro
                 f"{uses['name']} ({uses['reference']})",
                 f"{', '.join(_TERMS[term] for term in uses['uses'])}; {uses['agents']}",
                 f"{entry['win_rate']:.2f} %" if entry else ABSENT,
-                shown_score(found, group),
-                shown_retention(found, group),
+                score_cell(found, group),
+                retention_cell(found, group),
                 f"{short(entry['flops'])}{spread}" if entry else ABSENT,
                 _short(cost(group, "flops_per_episode")),
                 _seeds(group),
@@ -89,7 +89,7 @@ def ablation_table(groups: Groups, task: Task, limits: str, sight: str) -> Rows:
     for method in (STUDENT, *ABLATIONS):
         group = groups.main.get(Cell(task, method, limits, sight))
         agreed = over_seeds(group, lambda run: run.summary["agreement"])
-        cells = [shown_score(found, group), shown_retention(found, group), percent(agreed), _seeds(group)]
+        cells = [score_cell(found, group), retention_cell(found, group), percent(agreed), _seeds(group)]
         rows.append([look(method).title, *cells])
     return head, rows
 
@@ -106,7 +106,7 @@ def percent(value: Estimate | None) -> str:
     return ABSENT if value is None else value.text(100, 1, " %")
 
 
-def shown_score(found: TaskScores, group: Group | None) -> str:
+def score_cell(found: TaskScores, group: Group | None) -> str:
     """Write a group's score as a table's cell."""
     if group is None:
         return NOT_RUN
@@ -114,7 +114,7 @@ def shown_score(found: TaskScores, group: Group | None) -> str:
     return percent(value) if found.wins else _plain(value)
 
 
-def shown_retention(found: TaskScores, group: Group | None) -> str:
+def retention_cell(found: TaskScores, group: Group | None) -> str:
     """Write a group's retention as a cell."""
     return NOT_RUN if group is None else percent(estimate(found.retention(group)))
 
@@ -161,8 +161,8 @@ def _score_row(found: TaskScores, method: str, limits: str, sight: str, group: G
     retained = paper.retention_of(found.task[1], method, limits) if known else None
     row = [look(method).title, setting_title(limits, sight)]
     if found.wins:
-        row += [f"{theirs['win_rate']:.2f} %" if theirs else ABSENT, shown_score(found, group)]
-    row += [ABSENT if retained is None else f"{100 * retained:.1f} %", shown_retention(found, group)]
+        row += [f"{theirs['win_rate']:.2f} %" if theirs else ABSENT, score_cell(found, group)]
+    row += [ABSENT if retained is None else f"{100 * retained:.1f} %", retention_cell(found, group)]
     if not found.wins:
         row.append(NOT_RUN if group is None else percent(estimate(found.retention_over_random(group))))
     returns = over_seeds(group, lambda run: run.policy["return_mean"])

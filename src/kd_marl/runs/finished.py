@@ -108,7 +108,7 @@ class Run:
         return self.summary["student" if self.is_student else "policy"]
 
     def cost(self, name: str) -> float | None:
-        """``params``, ``flops_per_decision``, ``flops_per_episode`` or ``decision_us`` of its policy; None: unknown."""
+        """Return its policy's ``params``, ``flops_per_decision``, ``flops_per_episode`` or ``decision_us``, or None."""
         return self.summary.get(f"{name}_student" if self.is_student else name)
 
     @property

@@ -1,7 +1,7 @@
 """A finished student: its newest whole checkpoint, its run's configuration and its result.
 
-A run leaves them in two places, ``sacred/<name>/<task>/<id>/`` and ``models/<token>/<steps>/`` of its results folder;
-the configuration's fingerprint, the seed and the teacher say which belong together. Any of these folders names the run.
+A run leaves them in two places, ``sacred/<name>/<task>/<id>/`` and ``models/<token>/<steps>/`` of its results folder.
+The configuration's fingerprint, the seed and the teacher say which belong together. Any of these folders names the run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CONFIG_FILE, SUMMARY_FILE, RUN_FILE = "config.json", "summary.json", "run.json"
 
 @dataclass(frozen=True)
 class StudentRun:
-    """A trained student and what its run recorded of it.
+    """A trained student and what its run left of it.
 
     Attributes:
         checkpoint: folder of the weights.
@@ -253,7 +253,7 @@ def _read_th(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: copy the checkpoint whole") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise UserError(f"{path} is damaged or holds more than tensors: copy the checkpoint anew") from error
+        raise UserError(f"{path} is damaged or holds more than tensors: copy the checkpoint again") from error
 
 
 def _commit(record: Path) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 from kd_marl.runs.stress_file import made_by
 
 _RETENTION = {
-    "return": "1 - |S-T|/|T| of the mean returns, in which a student better than its teacher keeps less than 100 %",
+    "return": "1 - |S-T|/|T| of the mean returns, in which a student better than its teacher has less than 100 %",
     "win rate": "S/T of the win rates",
 }
 
@@ -32,11 +32,11 @@ def page(facts: Mapping[str, Any], figure: str | None) -> str:
         *([f"![{facts['measures']} and retention under each disturbance]({figure})", ""] if figure else []),
         *table(facts),
         "",
-        f"In brackets the 95 % interval over the episodes. Kept is {_RETENTION[facts['measures']]}: of the undisturbed "
-        "teacher, and of the teacher that meets the same disturbance in the same episodes. Dropout: each feature group "
-        "of each agent reads zero with that probability at every step. Noise: Gaussian, in standard deviations of each "
-        "feature over undisturbed play. Delay: steps by which observations are late. Dead: that agent does nothing. "
-        "Map: another map of the same sizes, never seen in training.",
+        f"In brackets the 95 % interval over the episodes. Retention is {_RETENTION[facts['measures']]}: of the "
+        "undisturbed teacher, and of the teacher that meets the same disturbance in the same episodes. Dropout: each "
+        "feature group of each agent reads zero with that probability at every step. Noise: Gaussian, in standard "
+        "deviations of each feature over undisturbed play. Delay: steps by which observations are late. Dead: that "
+        "agent does nothing. Map: another map of the same sizes, never seen in training.",
         *(f"\n{note[0].upper()}{note[1:]}." for note in facts["notes"]),
     ]
     return "\n".join(lines) + "\n"
@@ -50,8 +50,8 @@ def table(facts: Mapping[str, Any]) -> list[str]:
             "disturbance",
             f"teacher's {measures}",
             f"student's {measures}",
-            "teacher keeps",
-            "student keeps of the undisturbed teacher",
+            "teacher's retention",
+            "student's retention of the undisturbed teacher",
             "of the equally disturbed teacher",
         ]
     ]

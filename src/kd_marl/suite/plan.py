@@ -66,8 +66,8 @@ class Plan:
         self._given: dict[str, _Teacher | None] = {}
         self._episodes: dict[str, int] = {}
         self._buffer_steps: dict[tuple[Path, int], int] = {}
-        # Folder of a buffer -> the task that it is recorded for, and its environment.
-        self._recorded: dict[Path, tuple[str, dict[str, Any]]] = {}
+        # Folder of a buffer -> the task that it is exported for, and its environment.
+        self._buffers: dict[Path, tuple[str, dict[str, Any]]] = {}
         self.nodes: dict[str, Node] = {}
         try:
             self._add_nodes(suite.cells())
@@ -266,7 +266,7 @@ class Plan:
             "env_args": checkpoints.unseeded(config["env_args"]),
             **{key: config[key] for key in ("common_reward", "reward_scalarisation", "embedding_dtype")},
         }
-        other, others = self._recorded.setdefault(folder, (task.name, environment))
+        other, others = self._buffers.setdefault(folder, (task.name, environment))
         if others != environment:
             raise UserError(
                 f"tasks {other} and {task.name} have one teacher, and so one expert buffer, but other env_args, "

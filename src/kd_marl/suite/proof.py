@@ -82,15 +82,15 @@ class Exported:
         """Return its folder.
 
         Raises:
-            UserError: it is damaged, or was recorded in another environment.
+            UserError: it is damaged, or was exported from another environment.
         """
         if not (self.folder / "buffer.json").is_file():
             return None
         enough = stages.stored_episodes(self.folder) >= self.episodes
         facts = files.read_json(self.folder / "buffer.json")
-        if other := stages.recorded_otherwise(facts, self.environment) or self._stored_otherwise(facts):
+        if other := stages.environment_difference(facts, self.environment) or self._stored_otherwise(facts):
             raise UserError(
-                f"the expert buffer in {self.folder} was recorded with {other}: give another --to, or remove the folder"
+                f"the expert buffer in {self.folder} was exported with {other}: give another --to, or remove the folder"
             )
         return self.folder if enough else None
 

@@ -116,7 +116,7 @@ CONTRADICTIONS = {
     r"c/listener_0/kd_agent\.c is not what this version writes for agent 1": change_the_choice_in_c,
     r"c/listener_0/kd_agent\.h is not what this version writes for agent 1": exchange_features,
     r"onnx/listener_0\.int8\.onnx is not the network of agent 1": change_int8,
-    r"has the int8_scope 'everything', which is none": listener(lambda agent: agent.update(int8_scope="everything")),
+    r"has the int8_scope 'everything', which is not one": listener(lambda agent: agent.update(int8_scope="everything")),
     r"agent 1 \('listener_0'\) has other C files than c/listener_0/kd_agent\.h and": add_a_source,
     r"no agent uses weights/critic\.safetensors": add_a_file,
 }

@@ -240,7 +240,7 @@ def test_limits_of_the_run_are_what_the_networks_are_sized_by(tmp_path):
 def test_an_export_says_that_limits_do_not_bind_it(mains, tiny_teacher, tmp_path, limits):
     line = words("kd_export", tmp_path, f"teacher={tiny_teacher}", f"limits={limits}", "buffer_episodes=4")
     export = mains.run(*line).check()
-    assert ("the buffer records everything" in export.out + export.err) == (limits == "lh")
+    assert ("the buffer stores everything" in export.out + export.err) == (limits == "lh")
 
 
 @pytest.mark.parametrize(("given", "warned"), [((), True), (("mask_at=environment",), False)])

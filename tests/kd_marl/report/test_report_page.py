@@ -228,9 +228,9 @@ def test_runs_that_lack_something_are_read_and_named(tmp_path):
     fill(tmp_path / "results", old=True)
     assert cli.main(["report", str(tmp_path / "results"), "--to", str(tmp_path / "to")]) == 0
     text = (tmp_path / "to" / "report.md").read_text()
-    assert "Some runs did not record it by agent: 3m (SMAX) kd_student FO" in text
+    assert "Some runs did not measure it by agent: 3m (SMAX) kd_student FO" in text
     assert "Some runs did not count their actions: 3m (SMAX) mappo LH, paper; " in text
-    assert "Some runs did not record their FLOPs: 3m (SMAX) mappo LH, paper." in text
+    assert "Some runs did not count their FLOPs: 3m (SMAX) mappo LH, paper." in text
     assert not list((tmp_path / "to").glob("actions-*")) and not list((tmp_path / "to").glob("sight-*"))
     assert (tmp_path / "to" / "flops-per-episode.svg").is_file()
 

@@ -284,7 +284,7 @@ def test_a_buffer_that_is_stored_otherwise_is_not_taken_for_the_one_asked_for(
     same.folder.parent.mkdir(parents=True)
     same.folder.symlink_to(tiny_buffer)
     assert same.found() == other.folder
-    with pytest.raises(UserError, match="recorded with embedding_dtype=float16, this suite has float32"):
+    with pytest.raises(UserError, match="exported with embedding_dtype=float16, this suite has float32"):
         other.found()
 
 
