@@ -41,19 +41,19 @@ class Sizes:
 
     @property
     def episode_bytes(self) -> int:
-        """About what an episode takes on disk, padding included."""
+        """Estimate what an episode takes on disk, padding included."""
         floats = self.state_size + self.n_agents * (self.obs_size + self.n_actions + 1) + 1
         agent = 2 * self.hidden_dim + self.n_actions + 8
         return (self.episode_limit + 1) * (4 * floats + self.n_agents * agent + 2)
 
 
 def disk_bytes(steps: int, sizes: Sizes | None = None) -> int:
-    """At most what a buffer of so many steps takes on disk, with the whole block in which the last of them comes."""
+    """Bound what a buffer of so many steps takes on disk, with the whole block in which the last of them comes."""
     return (steps // SHORTEST + BLOCK) * (sizes or Sizes()).episode_bytes
 
 
 def episodes(count: int, sizes: Sizes, generator: Any) -> dict[str, Any]:
-    """Random episodes that a buffer accepts: name -> tensor, as `kd_core.artifacts.shard.AXES` has them."""
+    """Make random episodes that a buffer accepts: name -> tensor, as in `kd_core.artifacts.shard.AXES`."""
     import torch
 
     steps, agents, actions = sizes.episode_limit, sizes.n_agents, sizes.n_actions
@@ -133,7 +133,7 @@ def write(folder: Path, steps: int, sizes: Sizes) -> dict[str, Any]:
 
 
 def _untrained_teacher(folder: Path, sizes: Sizes) -> dict[str, str]:
-    """Write a teacher artifact; returns its hashes."""
+    """Write a teacher artifact; return its hashes."""
     from kd_controllers.teacher_mac import TeacherSizes
     from kd_core.artifacts.teacher import save_teacher
     from kd_learners.central_critic import CriticSizes
@@ -176,7 +176,7 @@ def sample(folder: Path, batches: int) -> dict[str, Any]:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("write", "sample"))
     parser.add_argument("--steps", type=int, default=10_000, help="environment steps to write")
@@ -184,11 +184,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="of the teacher and the buffer")
     parser.add_argument("report", type=Path, help="JSON file to write")
     args = parser.parse_args(words)
-    from speed_process import die_with_benchmark
-
     from kd_core import files
 
-    die_with_benchmark()
     found = write(args.folder, args.steps, Sizes()) if args.action == "write" else sample(args.folder, args.batches)
     files.write_json(args.report, found)
     return 0
