@@ -252,6 +252,8 @@ def untrained_run(
             "runner": "episode",
             "batch_size_run": 1,
             "temperature": 1.0,
+            "common_reward": True,
+            "reward_scalarisation": "sum",
         },
         summary={
             **{name: scored for name in ("student", "teacher", "random")},
