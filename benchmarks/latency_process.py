@@ -1,4 +1,4 @@
-"""What a policy takes besides time: cold start, memory, bytes, instructions, and energy where it is readable."""
+"""What a program takes until its first decision: time from a cold start, and memory."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import latency_c
 import numpy as np
-from latency_teams import TEACHER_WIDTH, Students, Timed
+from latency_teams import TEACHER_WIDTH, Students
+from measured import BENCHMARKS, ROOT
+from speed_process import kib
 
+from kd_core.errors import UserError
 from kd_onboard.bundle import Bundle
 
-BENCHMARKS = Path(__file__).resolve().parent
-SOURCES = BENCHMARKS.parent / "src"
-RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
-_ENERGY_S = 0.5
+PATHS = os.pathsep.join((str(BENCHMARKS), str(ROOT / "src")))
 
 _ONBOARD = """
 import numpy, sys
@@ -45,29 +44,19 @@ sys.stdin.read()
 """
 
 
-def takes(team: Students, width: int, bundle: Bundle, folder: Path, starts: int) -> dict[str, Any]:
-    """Cold start, memory, bytes and instructions of a task's students: of the widest agent, in torch of the team."""
-    agent, name = bundle.agents[team.widest], team.size.name
-    onboard = [sys.executable, "-c", _ONBOARD, str(bundle.folder), str(agent.index)]
-    main = latency_c.program(bundle, agent, latency_c.SIZED, folder)
+def starts(team: Students, width: int, bundle: Bundle, folder: Path, count: int) -> dict[str, Any]:
+    """Measure the start and memory of the widest agent's programs, in torch of the whole team's."""
+    name = team.size.name
+    onboard = [sys.executable, "-c", _ONBOARD, str(bundle.folder), str(team.widest)]
     commands = {
         "epymarl_teacher": [sys.executable, "-c", _TORCH, name, "host", str(TEACHER_WIDTH)],
         "torch": [sys.executable, "-c", _TORCH, name, team.limits, str(width)],
         **{backend: [*onboard, backend] for backend in ("numpy", "onnx", "c")},
-        "c_program": [str(main)],
     }
-    counted = {level: latency_c.instructions(bundle, agent, f, folder) for level, f in latency_c.COUNTED.items()}
-    return {
-        "process": {name: process(command, folder, starts) for name, command in commands.items() if starts},
-        "size_bytes": {
-            "agent_os": latency_c.object_bytes(bundle, agent, folder),
-            "program_os": latency_c.program_bytes(main),
-        },
-        "instructions": counted,
-    }
+    return {name: process(command, folder, count) for name, command in commands.items() if count}
 
 
-def process(command: Sequence[str], cache: Path, starts: int) -> dict[str, float | None]:
+def process(command: Sequence[str], cache: Path, starts: int) -> dict[str, float]:
     """Start a program that says a line once it has decided, and then waits.
 
     Args:
@@ -78,8 +67,7 @@ def process(command: Sequence[str], cache: Path, starts: int) -> dict[str, float
     Returns:
         ``start_ms``, median of ``starts`` after one that warms the disk's cache, and ``memory_mib``, its peak.
     """
-    paths = os.pathsep.join((str(BENCHMARKS), str(SOURCES)))
-    env = {**os.environ, "PYTHONPATH": paths, "KD_ONBOARD_CACHE": str(cache / "compiled"), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": PATHS, "KD_ONBOARD_CACHE": str(cache / "compiled"), "OMP_NUM_THREADS": "1"}
     times, peaks = [], []
     for _ in range(1 + starts):
         started = time.perf_counter()
@@ -87,39 +75,9 @@ def process(command: Sequence[str], cache: Path, starts: int) -> dict[str, float
         with subprocess.Popen(command, env=env, text=True, **pipes) as child:
             said = child.stdout.readline()
             times.append(time.perf_counter() - started)
-            if said:
-                peaks.append(_peak_kib(child.pid))
+            # Not of `getrusage`, which would count the parent's.
+            peaks.append(kib(child.pid) / 1024)
             child.stdin.close()
         if not said or child.returncode:
-            raise SystemExit(f"error: {' '.join(command[:2])} ... ended with status {child.returncode}")
-    known = [peak for peak in peaks if peak is not None]
-    return {
-        "start_ms": 1e3 * float(np.median(times[1:])),
-        "memory_mib": float(np.median(known)) / 1024 if known else None,
-    }
-
-
-def _peak_kib(pid: int) -> int | None:
-    """The most memory that a process has had, as Linux says; None elsewhere. `getrusage` would count its parent's."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), None)
-
-
-def energy_uj(run: Timed, meter: Path = RAPL) -> float | None:
-    """Microjoules of one decision, the whole package's; None where the meter cannot be read."""
-    try:
-        before = int(meter.read_text())
-    except (OSError, ValueError):
-        return None
-    once, decisions, started = max(run(10) / 10, 1e-9), 0, time.perf_counter()
-    before = int(meter.read_text())
-    while time.perf_counter() - started < _ENERGY_S:
-        block = max(1, round(0.05 / once))
-        run(block)
-        decisions += block
-    used = int(meter.read_text()) - before
-    # The counter starts again from zero now and then.
-    return used / decisions if used > 0 else None
+            raise UserError(f"{' '.join(command[:2])} ... ended with status {child.returncode}")
+    return {"start_ms": 1e3 * float(np.median(times[1:])), "memory_mib": float(np.median(peaks))}

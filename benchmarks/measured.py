@@ -89,12 +89,13 @@ def spread(values: Sequence[float] | np.ndarray) -> dict[str, float]:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Write parts of a result, all with the same keys, as a Markdown table; a spread as median (low to high)."""
-    return markdown.table(list(rows[0]), [[_cell(value) for value in row.values()] for row in rows])
+    return markdown.table(list(rows[0]), [[cell(value) for value in row.values()] for row in rows])
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """Write a value of a result; of a spread the median with its quartiles in brackets."""
     if isinstance(value, Mapping):
-        return f"{_cell(value['median'])} ({_cell(value['low'])} to {_cell(value['high'])})"
+        return f"{cell(value['median'])} ({cell(value['low'])} to {cell(value['high'])})"
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
     return "-" if value is None else str(value)
