@@ -104,7 +104,7 @@ def bounds(ways: np.ndarray, seen: np.ndarray, goal: np.ndarray) -> np.ndarray:
 
 
 def drawn_bounds(limits: str, preset: str, episodes: int, seed: int) -> np.ndarray:
-    """Compute the `bounds` of episodes: starts, landmarks and goals as the task draws them, masks as the preset does."""
+    """Compute the `bounds` of episodes: starts and goals as the task draws them, masks as the preset does."""
     layout = layout_for(TASK, n_agents=2, obs_size=OBS_SIZE)
     mask = mask_for(layout, limits=limits, preset=preset)
     names = [str(name) for name in layout.feature_names[LISTENER]]
@@ -129,14 +129,15 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         found = drawn_bounds(limits, preset, args.episodes, args.seed)
         half = 1.96 * found.std(ddof=1) / np.sqrt(args.episodes)
         masks = "" if limits == "fo" else preset
-        rows.append({"limits": limits, "masks": masks, "bound": f"{found.mean():.2f}", "half_95": f"{half:.2f}"})
+        rows.append({"limits": limits, "masks": masks, "bound": float(found.mean()), "half_95": float(half)})
     yield {"task": TASK, "episodes": args.episodes, "bounds": rows}
 
 
 def text(result: Mapping[str, Any]) -> str:
     """Write the bounds, each with the half-width of its 95 % interval."""
+    rows = [{**row, **{key: f"{row[key]:.2f}" for key in ("bound", "half_95")}} for row in result["bounds"]]
     head = f"{result['task']}, {result['episodes']} drawn episodes: no policy returns more than"
-    return f"{head}\n\n{measured.table(result['bounds'])}"
+    return f"{head}\n\n{measured.table(rows)}"
 
 
 def main(words: Sequence[str] | None = None) -> int:

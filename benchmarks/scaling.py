@@ -12,10 +12,9 @@ of playing and of learning apart; the part of playing that the environment itsel
 most agents with the fewest.
 
 buffer: episodes of 3m's sizes with random contents, written through the exporter's own writer (--folder needs about
-10 GiB for a million steps; it is deleted afterwards). Time per step and peak memory of the writing program; of a
-program that gathers minibatches from all over the buffer; and of `kd_student` itself with `distill_on=expert`, from
-start to a few updates (--no-student leaves that out). Peak memory of the first two is the kernel's high-water mark
-of resident pages, mapped files included.
+10 GiB for a million steps; it is deleted afterwards). Time per step and peak memory of the writing program, and of a
+program that gathers minibatches from all over the buffer. Peak memory is the kernel's high-water mark of resident
+pages, mapped files included.
 """
 
 from __future__ import annotations
@@ -31,15 +30,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import measured
-from speed_buffer import BUFFER, TEACHER, disk_bytes
+from speed_buffer import disk_bytes
 from speed_process import MIB, watched
 from throughput import OURS, WITHOUT_TESTS, Side, rates
 
 from kd_core.errors import UserError
-
-# Of the student that samples: enough updates for every allocation, in narrow networks that learn nothing useful.
-STUDENT = ("distill_on=expert", "hidden_dim=16", "limits=fo", "batch_size_run=2", "batch_size=2", "buffer_size=2")
-STUDENT_BLOCKS = 3
 
 
 def team(word: str) -> tuple[str, int]:
@@ -92,7 +87,6 @@ def buffer(args: argparse.Namespace) -> dict[str, Any]:
             rows.append(_one_buffer(folder, steps, args))
         print(f"buffer of {rows[-1]['steps']} steps: done, and deleted", flush=True)
     keys = ["export_us_per_step", "export_peak_mib", "sample_ms_per_batch", "sample_peak_mib"]
-    keys += ["student_peak_mib"] if args.student else []
     return {"rows": rows, "growth": {key: _ratio(rows[-1], rows[0], key) for key in keys}}
 
 
@@ -110,16 +104,7 @@ def _one_buffer(folder: str, steps: int, args: argparse.Namespace) -> dict[str, 
         "sample_peak_mib": sampled["peak_mib"],
         "export_start_mib": written["start_mib"],
         "sample_start_mib": sampled["start_mib"],
-        "student_peak_mib": _student(folder, written["episodes"]) if args.student else None,
     }
-
-
-def _student(folder: str, episodes: int) -> float:
-    """Measure the peak memory, in MiB, of `kd_student` while it distils from the buffer in ``folder``."""
-    words = ["env_args.map_name=3m", f"teacher={folder}/{TEACHER}", f"expert_buffer={folder}/{BUFFER}"]
-    words += [*WITHOUT_TESTS, f"buffer_episodes={episodes}", "seed=1"]
-    student = Side("student", "kd_student", None, STUDENT)
-    return student.measure(["--warm", "1", "--blocks", str(STUDENT_BLOCKS)], words)["memory"]["peak_mib"]
 
 
 def _check_space(folder: Path | None, steps: int) -> None:
@@ -162,7 +147,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--buffer-steps", nargs="+", type=int, default=sizes, metavar="STEPS", help="of `buffer`")
     parser.add_argument("--batches", type=int, default=100, help="minibatches of 64 episodes to gather")
     parser.add_argument("--folder", type=Path, help="where the buffers are written (default: the temporary folder)")
-    parser.add_argument("--no-student", dest="student", action="store_false", help="leave `kd_student` out of `buffer`")
     return parser
 
 

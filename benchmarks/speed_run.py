@@ -71,7 +71,7 @@ class Stopwatch:
 
 
 def attach(host: Any, watch: Stopwatch, result: dict[str, Any]) -> None:
-    """Time the host's next run; ``result`` gets its settings and what it logged."""
+    """Time the host's next run; ``result`` gets its settings."""
     sequential = host.run.run_sequential
 
     def timed(args: Any, logger: Any) -> None:
@@ -117,10 +117,6 @@ def attach(host: Any, watch: Stopwatch, result: dict[str, Any]) -> None:
         ):
             sequential(args, logger)
         result["settings"].update(n_agents=args.n_agents, n_actions=args.n_actions)
-        result["tests"] = {
-            name: [[int(step), float(value)] for step, value in logger.stats.get(f"test_{name}_mean", [])]
-            for name in ("battle_won", "return")
-        }
 
     host.run.run_sequential = timed
 

@@ -1,7 +1,6 @@
 """How fast a teacher trains: `kd_teacher` against EPyMARL's own `mappo`, on the same map, in one run.
 
     EPYMARL_HOME=~/epymarl python benchmarks/throughput.py --json throughput.json                 # about half an hour
-    EPYMARL_HOME=~/epymarl python benchmarks/throughput.py --time-to-win --steps 1000000 --json throughput.json  # hours
     python benchmarks/throughput.py --pairs 1 --seconds 5 --map 3m --hidden 32                    # a quick look
 
 Sides: `kd_teacher` on the bundled runtime; `epymarl`, the checkout that EPYMARL_HOME names, its `mappo` with its
@@ -24,12 +23,7 @@ process of its own (--host-environments changes that; the bundled runtime's shar
 there are cores), and makes 4 passes of one gradient step each over them, with 5-step returns, along whole episodes,
 padded to the longest; `kd_teacher` steps 512 battles in one process, and makes 2 passes of 8 steps each, with GAE,
 over sequences of 10 steps without the padding, in bfloat16 where the CPU multiplies it (`--teacher autocast=none`
-for float32). The start of training is measured, when battles are short and agents die early; --time-to-win measures
-whole trainings.
-
---time-to-win trains each side once on --steps steps and reads, from tests of the sampled policy (EPyMARL's `mappo`
-always samples), when the win rate reached --win-rate first, and what it was at the end. Its seconds are those of
-training, compilation included and tests left out; `kd_teacher` is told the same t_max, and not to stop early.
+for float32). The start of training is measured, when battles are short and agents die early.
 """
 
 from __future__ import annotations
@@ -51,7 +45,6 @@ from speed_process import watched
 OURS, HOST, LITE = "kd_teacher", "epymarl", "epymarl_lite"
 # No test but the one with which the loop begins, and nothing saved.
 WITHOUT_TESTS = ("test_interval=1000000000", "test_nepisode=1", "save_model=False")
-TESTS_OF_A_RUN = 20
 
 
 @dataclass(frozen=True)
@@ -124,29 +117,6 @@ def _summary(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def learning(report: Mapping[str, Any], win_rate: float) -> dict[str, Any]:
-    """Read one whole training: its curve, and when it first won often enough.
-
-    Returns:
-        ``curve``, rows of steps, seconds of training, win rate and return; ``steps_to_win`` and ``seconds_to_win``,
-        None if never; and ``final``, the curve's last row.
-    """
-    returns = {step: value for step, value in report["tests"]["return"]}
-    curve = []
-    for step, wins in report["tests"]["battle_won"]:
-        seconds = max(block["elapsed_s"] for block in report["blocks"] if block["t_env"] <= step)
-        curve.append([step, seconds, wins, returns[step]])
-    reached = next((row for row in curve if row[2] >= win_rate), None)
-    return {
-        "curve": curve,
-        "steps_to_win": reached and reached[0],
-        "seconds_to_win": reached and reached[1],
-        "final": curve[-1],
-        "settings": report["settings"],
-        "peak_memory_mib": report["memory"]["peak_mib"],
-    }
-
-
 def take_turns(found: Sequence[Side], args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure every side once a turn."""
     turns: list[dict[str, Any]] = []
@@ -161,75 +131,40 @@ def take_turns(found: Sequence[Side], args: argparse.Namespace) -> list[dict[str
     return turns
 
 
-def learn(found: Sequence[Side], args: argparse.Namespace) -> dict[str, Any]:
-    """Train every side once, without the bundled `mappo` where EPyMARL's, which learns as it does, is measured."""
-    chosen = [side for side in found if side.name != LITE or len(found) == 2]
-    words = [f"env_args.map_name={args.map}", f"hidden_dim={args.hidden}", "save_model=False", "test_greedy=False"]
-    words += [f"t_max={args.steps}", f"test_interval={args.steps // TESTS_OF_A_RUN}", "test_nepisode=120", "seed=1"]
-    trained = {}
-    for side in chosen:
-        own = ["patience=1.0"] if side.name == OURS else []
-        trained[side.name] = learning(side.measure([], [*words, *own]), args.win_rate)
-        steps, seconds, wins, _ = trained[side.name]["final"]
-        print(f"{side.name}: {100 * wins:.0f} % wins after {steps} steps, {seconds:.0f} s", flush=True)
-    return {"win_rate": args.win_rate, "steps": args.steps, "sides": trained}
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = measured.options(__doc__)
     parser.add_argument("--map", default="8m", help="a map of SMAX")
     parser.add_argument("--hidden", type=int, default=256, help="width of actor and critic, on all sides")
-    parser.add_argument("--pairs", type=int, default=5, help="turns; 0 leaves the throughput out")
+    parser.add_argument("--pairs", type=int, default=5, help="turns")
     parser.add_argument("--seconds", type=float, default=40.0, help="to measure in each run, after two warm blocks")
     parser.add_argument("--host-environments", type=int, metavar="N", help="battles of mappo at a time (default: 10)")
     parser.add_argument("--teacher", nargs="+", default=[], metavar="KEY=VALUE", help="keys for kd_teacher alone")
-    parser.add_argument("--time-to-win", action="store_true", help="also train each side once")
-    parser.add_argument("--win-rate", type=float, default=0.5, help="the rate to be reached")
-    parser.add_argument("--steps", type=int, default=1_000_000, help="environment steps of those trainings")
     return parser
 
 
 def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield the throughput, then the trainings, as far as they are asked for."""
+    """Yield the comparison of all sides."""
     found = sides(args)
     if not any(side.name == HOST for side in found):
         print("EPYMARL_HOME is not set: measuring against epymarl_lite's mappo alone, not against EPyMARL itself")
-    yield {"map": args.map, "hidden": args.hidden}
-    if args.pairs > 0:
-        yield compare(take_turns(found, args))
-    if args.time_to_win:
-        yield {"time_to_win": learn(found, args)}
+    yield {"map": args.map, "hidden": args.hidden, **compare(take_turns(found, args))}
 
 
 def text(result: Mapping[str, Any]) -> str:
-    """Write a table of the sides, and one of the trainings."""
-    tables = []
-    if "sides" in result:
-        keys = ("threads", "steps_per_s", "rollout_us", "learn_us", "peak_memory_mib")
-        ratios = {"kd_teacher is faster, times": "speedup", "its share of memory": "memory_ratio"}
-        rows = [
-            {
-                "side": name,
-                "commit": side["host"]["commit"],
-                "battles": side["settings"]["batch_size_run"],
-                **{key: side[key] for key in keys},
-                **{title: result.get(f"{ratio}_vs_{name}_spread") for title, ratio in ratios.items()},
-            }
-            for name, side in result["sides"].items()
-        ]
-        tables.append(measured.table(rows))
-    if "time_to_win" in result:
-        names = ("steps", "seconds", "win_rate", "return")
-        rows = [
-            {
-                "side": name,
-                **{key: "never" if side[key] is None else side[key] for key in ("steps_to_win", "seconds_to_win")},
-                **dict(zip(names, side["final"], strict=True)),
-            }
-            for name, side in result["time_to_win"]["sides"].items()
-        ]
-        tables.append(measured.table(rows))
-    return "\n\n".join(tables)
+    """Write a row for each side."""
+    keys = ("threads", "steps_per_s", "rollout_us", "learn_us", "peak_memory_mib")
+    ratios = {"kd_teacher is faster, times": "speedup", "its share of memory": "memory_ratio"}
+    rows = [
+        {
+            "side": name,
+            "commit": side["host"]["commit"],
+            "battles": side["settings"]["batch_size_run"],
+            **{key: side[key] for key in keys},
+            **{title: result.get(f"{ratio}_vs_{name}_spread") for title, ratio in ratios.items()},
+        }
+        for name, side in result["sides"].items()
+    ]
+    return measured.table(rows)
 
 
 def main(words: Sequence[str] | None = None) -> int:
