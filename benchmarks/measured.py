@@ -6,10 +6,8 @@ import argparse
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ sys.path[:0] = [str(BENCHMARKS), str(ROOT / "src")]
 import numpy as np  # noqa: E402
 
 from kd_core.errors import UserError  # noqa: E402
+from kd_core.versions import installed_version, source_commit  # noqa: E402
 from kd_marl.deploy import latency  # noqa: E402
 from kd_marl.report import markdown  # noqa: E402
 
@@ -107,26 +106,8 @@ def machine(arguments: Sequence[str]) -> dict[str, Any]:
         **latency.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30), 1),
-        **{name: _version(name) for name in ("torch", "jax", "jaxmarl", "numpy")},
-        "commit": _commit(),
+        **{name: installed_version(name) for name in ("torch", "jax", "jaxmarl", "numpy")},
+        "commit": source_commit(),
         "load_before": round(os.getloadavg()[0], 2),
         "command": " ".join(["python", *arguments]),
     }
-
-
-def _commit() -> str | None:
-    """Find the commit that is measured, with a ``+`` if files differ from it; None outside a checkout."""
-    try:
-        git = ["git", "-C", str(ROOT)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
-        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return head.stdout.strip()[:7] + ("+" if dirty.stdout.strip() else "")
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
