@@ -12,7 +12,7 @@ A table is of one decision of one agent, the widest, or of the whole team, one a
 EPyMARL's controller with its teacher and with a network of the students' width, which decides for the team in one call;
 torch, our controller; numpy, onnx, int8 and ctypes (C -O3), `act` of the robot's runtime with its checks, and beside
 each its `_session`, the network alone; teacher_onnx, the teacher's network alone; c_o2 and c_o3, timed inside the C.
-"Alone" is EPyMARL's call in a team of one. `start_ms` is from a program's start to its first decision.
+"Alone" is EPyMARL's call in a team of one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[1] / "src")]
 
 import latency_c  # noqa: E402
-import latency_process  # noqa: E402
 import latency_teams  # noqa: E402
 import measured  # noqa: E402
 import numpy as np  # noqa: E402
@@ -193,7 +192,7 @@ def interleave(runs: Sequence[Timed], rounds: int, block_s: float = BLOCK_S, see
     return seconds
 
 
-def measure_task(size: Size, limits: str, width: int, rounds: int, starts: int, folder: Path) -> dict[str, Any]:
+def measure_task(size: Size, limits: str, width: int, rounds: int, folder: Path) -> dict[str, Any]:
     """Measure everything at one task's sizes."""
     team = latency_teams.students(size, limits, width)
     run = latency_teams.untrained_run(size.task, size.env, team.mask, team.widths, size.n_actions, limits=limits)
@@ -230,32 +229,11 @@ def measure_task(size: Size, limits: str, width: int, rounds: int, starts: int, 
             **spread(seconds[:, teacher] / seconds[:, student]),
             "flops_ratio": timed[teacher].flops / timed[student].flops,
         }
-    found["process"] = latency_process.starts(team, width, bundle, folder, starts)
-    return found
-
-
-def headline(tasks: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Find for each ratio the smallest of the tasks', and the ratio of FLOPs there."""
-    found: dict[str, float] = {}
-    for scope in ("agent", "team"):
-        for name in next(iter(tasks.values()))[scope]:
-            if name in (BASE, "student_onnx_vs_teacher_onnx"):
-                continue
-            worst = min((task[scope][name] for task in tasks.values()), key=lambda e: e["speedup_vs_epymarl"]["median"])
-            found[f"{scope}_{name}_speedup_vs_epymarl"] = worst["speedup_vs_epymarl"]["median"]
-            found[f"{scope}_{name}_flops_ratio_vs_epymarl"] = worst["flops_ratio"]
-            if scope == "agent":
-                alone = [task[scope][name]["speedup_vs_epymarl_alone"]["median"] for task in tasks.values()]
-                found[f"{scope}_{name}_speedup_vs_epymarl_alone"] = min(alone)
-    pairs = [task["agent"]["student_onnx_vs_teacher_onnx"] for task in tasks.values()]
-    worst = min(pairs, key=lambda pair: pair["median"])
-    found["student_onnx_vs_teacher_onnx"] = worst["median"]
-    found["student_onnx_vs_teacher_onnx_flops_ratio"] = worst["flops_ratio"]
     return found
 
 
 def text(result: Mapping[str, Any]) -> str:
-    """Write for each task the tables of one agent's decision, of the team's, and of the programs' starts."""
+    """Write for each task the tables of one agent's decision and of the team's."""
     lines = [f"Medians of {result['rounds']} interleaved rounds, quartiles in brackets; ratios within a round."]
     for name, task in result["tasks"].items():
         students = task["students"]
@@ -271,21 +249,19 @@ def text(result: Mapping[str, Any]) -> str:
                 f"Student against teacher, both in ONNX Runtime: {measured.cell(pair)} times, "
                 f"FLOPs {pair['flops_ratio']:.1f}."
             )
-        if task["process"]:
-            lines.append(measured.table([{"program": k, **entry} for k, entry in task["process"].items()]))
     return "\n\n".join(lines)
 
 
 def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield the host, then all tasks so far with the ratios over them."""
+    """Yield the host, then all tasks so far."""
     torch.set_num_threads(1)
     host, tasks = {"name": HOST.name, "commit": HOST.commit}, {}
     yield {"host": host, "rounds": args.rounds, "limits": args.limits}
     for size in SIZES:
         if args.size is None or size.name in args.size:
             with tempfile.TemporaryDirectory() as folder:
-                tasks[size.name] = measure_task(size, args.limits, args.width, args.rounds, args.starts, Path(folder))
-            yield {**headline(tasks), "tasks": tasks}
+                tasks[size.name] = measure_task(size, args.limits, args.width, args.rounds, Path(folder))
+            yield {"tasks": tasks}
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -294,7 +270,6 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--width", type=int, default=32, help="of the students (the paper's widest: 32), but under lha")
     parser.add_argument("--limits", choices=LIMITS, default="fo", help="what the students see; lha: their widths too")
     parser.add_argument("--rounds", type=int, default=101, help="times that everything is timed")
-    parser.add_argument("--starts", type=int, default=5, help="cold starts of each program; 0 leaves them out")
     parser.add_argument("--size", choices=[size.name for size in SIZES], action="append", help="only these sizes")
     return measured.command(parser, words, measure, text)
 
