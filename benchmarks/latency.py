@@ -218,17 +218,12 @@ def measure_task(size: Size, limits: str, width: int, rounds: int, folder: Path)
             "flops": subject.flops,
             "speedup_vs_epymarl": spread(seconds[:, joint] / seconds[:, i]),
             "flops_ratio": timed[joint].flops / subject.flops,
+            "speedup_vs_teacher_onnx": spread(seconds[:, place[subject.scope, TEACHER_ONNX]] / seconds[:, i]),
         }
         if subject.scope == "agent":
             entry["speedup_vs_epymarl_alone"] = spread(seconds[:, alone] / seconds[:, i])
             entry["flops_ratio_alone"] = timed[alone].flops / subject.flops
         found[subject.scope][subject.name] = entry
-    for scope in ("agent", "team"):
-        teacher, student = place[scope, TEACHER_ONNX], place[scope, "onnx_session"]
-        found[scope]["student_onnx_vs_teacher_onnx"] = {
-            **spread(seconds[:, teacher] / seconds[:, student]),
-            "flops_ratio": timed[teacher].flops / timed[student].flops,
-        }
     return found
 
 
@@ -242,13 +237,7 @@ def text(result: Mapping[str, Any]) -> str:
             f"{students['widths']}, one agent is agent {students['one_agent']}"
         )
         for scope in ("agent", "team"):
-            entries = dict(task[scope])
-            pair = entries.pop("student_onnx_vs_teacher_onnx")
-            lines.append(measured.table([{scope: subject, **entry} for subject, entry in entries.items()]))
-            lines.append(
-                f"Student against teacher, both in ONNX Runtime: {measured.cell(pair)} times, "
-                f"FLOPs {pair['flops_ratio']:.1f}."
-            )
+            lines.append(measured.table([{scope: subject, **entry} for subject, entry in task[scope].items()]))
     return "\n\n".join(lines)
 
 

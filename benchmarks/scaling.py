@@ -50,7 +50,8 @@ def teams(args: argparse.Namespace) -> dict[str, Any]:
     rows = [_teacher(name, battles, args) for name, battles in args.teams]
     few, many = min(rows, key=lambda row: row["agents"]), max(rows, key=lambda row: row["agents"])
     parts = {"rollout": "rollout", "environment in it": "environment", "learning": "learn", "all": "all"}
-    growth = {name: _ratio(many, few, f"{part}_us_per_agent_step") for name, part in parts.items()}
+    keys = {name: f"{part}_us_per_agent_step" for name, part in parts.items()}
+    growth = {name: many[key] / few[key] for name, key in keys.items()}
     # A simulated battle compares every unit with every other: that share of an agent's grows with their number.
     others = [row["all_us_per_agent_step"] - row["environment_us_per_agent_step"] for row in (many, few)]
     growth["all but the environment"] = others[0] / others[1]
@@ -87,7 +88,7 @@ def buffer(args: argparse.Namespace) -> dict[str, Any]:
             rows.append(_one_buffer(folder, steps, args))
         print(f"buffer of {rows[-1]['steps']} steps: done, and deleted", flush=True)
     keys = ["export_us_per_step", "export_peak_mib", "sample_ms_per_batch", "sample_peak_mib"]
-    return {"rows": rows, "growth": {key: _ratio(rows[-1], rows[0], key) for key in keys}}
+    return {"rows": rows, "growth": {key: rows[-1][key] / rows[0][key] for key in keys}}
 
 
 def _one_buffer(folder: str, steps: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -117,10 +118,6 @@ def _check_space(folder: Path | None, steps: int) -> None:
             f"a buffer of {steps} steps needs up to {needed / (1 << 30):.1f} GiB, {place} has {free / (1 << 30):.1f}: "
             "give another --folder, or fewer --buffer-steps"
         )
-
-
-def _ratio(last: dict[str, Any], first: dict[str, Any], key: str) -> float:
-    return last[key] / first[key]
 
 
 PARTS = {"teams": teams, "buffer": buffer}
