@@ -84,7 +84,7 @@ class Sheet:
     def __exit__(self, *error: object) -> None:
         self._context.__exit__(None, None, None)
 
-    def panels(self, items: Collection[Item]) -> Iterator[tuple[Axes, Item]]:
+    def panels(self, items: Collection[Item]) -> Iterator[tuple[Any, Item]]:
         """Pair each item with a panel, row by row, and hide the panels that are left."""
         flat = list(self.axes.flat)
         for axes in flat[len(items) :]:
