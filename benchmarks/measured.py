@@ -46,6 +46,8 @@ def command(
         text: the whole result as Markdown.
     """
     args = parser.parse_args(words)
+    if args.json is not None and not args.json.absolute().parent.is_dir():
+        parser.error(f"--json {args.json}: there is no folder {args.json.parent}: make it first")
     # A terminal's Ctrl-C and a batch system's SIGTERM end what was started alike.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     facts = machine(sys.argv)

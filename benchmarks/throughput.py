@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,8 +99,9 @@ def compare(turns: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
         speedup = [rates(ours)["steps_per_s"] / rates(other)["steps_per_s"] for ours, other in both]
         memory = [ours["memory"]["peak_mib"] / other["memory"]["peak_mib"] for ours, other in both]
         for name, each in (("speedup", speedup), ("memory_ratio", memory)):
-            found[f"{name}_vs_{rival}"] = statistics.median(each) if each else None
-            found[f"{name}_vs_{rival}_spread"] = {"each": each, **measured.spread(each)} if each else None
+            spread = {"each": each, **measured.spread(each)} if each else None
+            found[f"{name}_vs_{rival}"] = spread and spread["median"]
+            found[f"{name}_vs_{rival}_spread"] = spread
     found["sides"] = {name: _summary([turn[name] for turn in turns]) for name in turns[0]}
     return found
 

@@ -100,3 +100,9 @@ def test_it_prints_a_bound_for_each_preset(capsys):
 def test_a_single_episode_has_no_error(capsys):
     assert mask_bound.main(["--episodes", "1"]) == 2
     assert "at least 2" in capsys.readouterr().err
+
+
+def test_a_result_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        mask_bound.main(["--json", str(tmp_path / "none" / "bound.json")])
+    assert "there is no folder" in capsys.readouterr().err
