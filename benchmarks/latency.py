@@ -7,6 +7,12 @@ Every subject is timed once a round, in an order drawn anew, and each ratio is t
 else the machine does meets both alike. One thread throughout, and its CPU time, so that what others compute meanwhile
 does not count. Networks are untrained: the arithmetic is the same. `--limits` says what the students see; the teacher
 sees everything.
+
+A table is of one decision of one agent, the widest, or of the whole team, one agent after the other on one core. Rows:
+EPyMARL's controller with its teacher and with a network of the students' width, which decides for the team in one call;
+torch, our controller; numpy, onnx, int8 and ctypes (C -O3), `act` of the robot's runtime with its checks, and beside
+each its `_session`, the network alone; teacher_onnx, the teacher's network alone; c_o2 and c_o3, timed inside the C.
+"Alone" is EPyMARL's call in a team of one.
 """
 
 from __future__ import annotations
@@ -18,7 +24,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +32,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[1] / "src")]
 
 import latency_c  # noqa: E402
-import latency_page  # noqa: E402
-import latency_process  # noqa: E402
 import latency_teams  # noqa: E402
+import measured  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from latency_teams import HOST, SIZES, TEACHER_WIDTH, Size, Students, Timed  # noqa: E402
+from latency_teams import EPISODE, HOST, SIZES, TEACHER_WIDTH, Size, Students, Timed  # noqa: E402
+from measured import spread  # noqa: E402
 
 from envs.hetero_mask.presets import LIMITS  # noqa: E402
-from kd_core import files  # noqa: E402
 from kd_core.costs.flops import closed_formula  # noqa: E402
-from kd_core.errors import UserError  # noqa: E402
 from kd_marl.deploy import export as exporting  # noqa: E402
-from kd_marl.deploy import int8, latency, onnx_graph  # noqa: E402
+from kd_marl.deploy import int8, onnx_graph  # noqa: E402
 from kd_marl.deploy.weights import agent_weights  # noqa: E402
 from kd_onboard.agent import OnboardAgent  # noqa: E402
 from kd_onboard.backend import Backend  # noqa: E402
@@ -71,7 +75,7 @@ class Subject:
 
 
 def subjects(team: Students, width: int, bundle: Bundle, folder: Path) -> list[Subject]:
-    """All that is timed at one task's sizes; ``width`` is that of EPyMARL's narrow network."""
+    """Build all that is timed at one task's sizes; ``width`` is that of EPyMARL's narrow network."""
     size = team.size
     teacher = closed_formula(size.teacher_inputs, TEACHER_WIDTH, size.n_actions)
     narrow = closed_formula(size.teacher_inputs, width, size.n_actions)
@@ -102,14 +106,14 @@ def subjects(team: Students, width: int, bundle: Bundle, folder: Path) -> list[S
 
 
 def _teacher_board(size: Size, bundle: Bundle) -> Backend:
-    """The teacher in ONNX Runtime, exported as the students are."""
+    """Build the teacher in ONNX Runtime, exported as the students are."""
     wide = dataclasses.replace(bundle.agents[0], inputs=size.teacher_inputs, width=TEACHER_WIDTH)
     model = onnx_graph.policy_model(agent_weights(latency_teams.teacher_network(size))).SerializeToString()
     return OnnxBackend(model, wide, "the teacher")
 
 
 def _boards(bundle: Bundle, folder: Path) -> dict[str, list[Backend]]:
-    """Name -> a backend for each agent, as `kd_onboard` builds them."""
+    """Build for each name a backend of each agent, as `kd_onboard` does."""
     found: dict[str, list[Backend]] = {"numpy": [], "onnx": [], "int8": [], "ctypes": []}
     for agent in bundle.agents:
         assert agent.onnx is not None and agent.c is not None, "an export has both"
@@ -124,7 +128,7 @@ def _boards(bundle: Bundle, folder: Path) -> dict[str, list[Backend]]:
 def _acting(
     agents: Sequence[AgentProfile], backends: Sequence[Backend], features: Sequence[np.ndarray], available: np.ndarray
 ) -> Timed:
-    """`OnboardAgent.act` of each agent, checks included: what a robot's Python calls.
+    """Time `OnboardAgent.act` of each agent, checks included: what a robot's Python calls.
 
     Args:
         agents: who acts.
@@ -149,7 +153,7 @@ def _acting(
 
 
 def _deciding(backends: Sequence[Backend]) -> Timed:
-    """The backends alone, on what their buffers hold: no checks, and of ONNX Runtime nothing but its own call."""
+    """Time the backends alone, on what their buffers hold: no checks, and of ONNX Runtime nothing but its own call."""
     rng = np.random.default_rng(0)
     # With the backend, whose buffers the call reads and writes.
     calls: list[tuple[Callable[[], Any], Backend]] = []
@@ -188,17 +192,11 @@ def interleave(runs: Sequence[Timed], rounds: int, block_s: float = BLOCK_S, see
     return seconds
 
 
-def spread(values: np.ndarray) -> dict[str, float]:
-    """Median and quartiles."""
-    low, median, high = np.percentile(values, [25, 50, 75])
-    return {"median": float(median), "low": float(low), "high": float(high)}
-
-
-def measure(size: Size, limits: str, width: int, rounds: int, starts: int, folder: Path) -> dict[str, Any]:
-    """Everything at one task's sizes."""
+def measure_task(size: Size, limits: str, width: int, rounds: int, folder: Path) -> dict[str, Any]:
+    """Measure everything at one task's sizes."""
     team = latency_teams.students(size, limits, width)
     run = latency_teams.untrained_run(size.task, size.env, team.mask, team.widths, size.n_actions, limits=limits)
-    exporting.export(run, folder / "bundle", EPISODE_LIMIT, None, exporting.Options(int8=False, latency=False))
+    exporting.export(run, folder / "bundle", EPISODE, None, exporting.Options(int8=False, latency=False))
     bundle = read_bundle(folder / "bundle")
     timed = subjects(team, width, bundle, folder)
     with torch.enable_grad():
@@ -220,81 +218,50 @@ def measure(size: Size, limits: str, width: int, rounds: int, starts: int, folde
             "flops": subject.flops,
             "speedup_vs_epymarl": spread(seconds[:, joint] / seconds[:, i]),
             "flops_ratio": timed[joint].flops / subject.flops,
+            "speedup_vs_teacher_onnx": spread(seconds[:, place[subject.scope, TEACHER_ONNX]] / seconds[:, i]),
         }
         if subject.scope == "agent":
             entry["speedup_vs_epymarl_alone"] = spread(seconds[:, alone] / seconds[:, i])
             entry["flops_ratio_alone"] = timed[alone].flops / subject.flops
         found[subject.scope][subject.name] = entry
-    for scope in ("agent", "team"):
-        teacher, student = place[scope, TEACHER_ONNX], place[scope, "onnx_session"]
-        found[scope]["student_onnx_vs_teacher_onnx"] = {
-            **spread(seconds[:, teacher] / seconds[:, student]),
-            "flops_ratio": timed[teacher].flops / timed[student].flops,
-        }
-    found.update(latency_process.takes(team, width, bundle, folder, starts))
-    found["energy_uj"] = {
-        scope: {s.name: latency_process.energy_uj(s.run) for s in timed if s.scope == scope}
-        for scope in ("agent", "team")
-    }
     return found
 
 
-EPISODE_LIMIT = latency_teams.EPISODE
+def text(result: Mapping[str, Any]) -> str:
+    """Write for each task the tables of one agent's decision and of the team's."""
+    lines = [f"Medians of {result['rounds']} interleaved rounds, quartiles in brackets; ratios within a round."]
+    for name, task in result["tasks"].items():
+        students = task["students"]
+        lines.append(
+            f"### {name}, limits {task['limits']}: students of {students['inputs']} features and widths "
+            f"{students['widths']}, one agent is agent {students['one_agent']}"
+        )
+        for scope in ("agent", "team"):
+            lines.append(measured.table([{scope: subject, **entry} for subject, entry in task[scope].items()]))
+    return "\n\n".join(lines)
 
 
-def headline(tasks: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """The flat keys: for each ratio the smallest of the tasks', and the ratio of FLOPs there."""
-    found: dict[str, float] = {}
-    for scope in ("agent", "team"):
-        for name in next(iter(tasks.values()))[scope]:
-            if name in (BASE, "student_onnx_vs_teacher_onnx"):
-                continue
-            worst = min((task[scope][name] for task in tasks.values()), key=lambda e: e["speedup_vs_epymarl"]["median"])
-            found[f"{scope}_{name}_speedup_vs_epymarl"] = worst["speedup_vs_epymarl"]["median"]
-            found[f"{scope}_{name}_flops_ratio_vs_epymarl"] = worst["flops_ratio"]
-            if scope == "agent":
-                alone = [task[scope][name]["speedup_vs_epymarl_alone"]["median"] for task in tasks.values()]
-                found[f"{scope}_{name}_speedup_vs_epymarl_alone"] = min(alone)
-    pairs = [task["agent"]["student_onnx_vs_teacher_onnx"] for task in tasks.values()]
-    worst = min(pairs, key=lambda pair: pair["median"])
-    found["student_onnx_vs_teacher_onnx"] = worst["median"]
-    found["student_onnx_vs_teacher_onnx_flops_ratio"] = worst["flops_ratio"]
-    return found
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=__doc__.split("\n\n")[1])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
-    parser.add_argument("--width", type=int, default=32, help="of the students (the paper's widest: 32), but under lha")
-    parser.add_argument("--limits", choices=LIMITS, default="fo", help="what the students see; lha: their widths too")
-    parser.add_argument("--rounds", type=int, default=101, help="times that everything is timed")
-    parser.add_argument("--starts", type=int, default=5, help="cold starts of each program; 0 leaves them out")
-    parser.add_argument("--size", choices=[size.name for size in SIZES], action="append", help="only these sizes")
-    args = parser.parse_args(arguments)
+def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the host, then all tasks so far."""
     torch.set_num_threads(1)
-    tasks = {}
+    host, tasks = {"name": HOST.name, "commit": HOST.commit}, {}
+    yield {"host": host, "rounds": args.rounds, "limits": args.limits}
     for size in SIZES:
         if args.size is None or size.name in args.size:
             with tempfile.TemporaryDirectory() as folder:
-                tasks[size.name] = measure(size, args.limits, args.width, args.rounds, args.starts, Path(folder))
-    result = {
-        **headline(tasks),
-        "host": {"name": HOST.name, "commit": HOST.commit},
-        "machine": latency.machine(),
-        "rounds": args.rounds,
-        "limits": args.limits,
-        "tasks": tasks,
-    }
-    print(latency_page.text(result))
-    if args.json:
-        files.write_json(args.json, result)
-        print(f"written to {args.json}")
-    return 0
+                tasks[size.name] = measure_task(size, args.limits, args.width, args.rounds, Path(folder))
+            yield {"tasks": tasks}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    parser = measured.options(__doc__)
+    parser.add_argument("--width", type=int, default=32, help="of the students (the paper's widest: 32), but under lha")
+    parser.add_argument("--limits", choices=LIMITS, default="fo", help="what the students see; lha: their widths too")
+    parser.add_argument("--rounds", type=int, default=101, help="times that everything is timed")
+    parser.add_argument("--size", choices=[size.name for size in SIZES], action="append", help="only these sizes")
+    return measured.command(parser, words, measure, text)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(main())

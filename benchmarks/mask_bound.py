@@ -23,8 +23,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import measured
 import numpy as np
 
 from envs.hetero_mask import layout_for, mask_for
@@ -38,7 +43,7 @@ SETTINGS = (("fo", "paper"), ("lh", "paper"), ("lh", "random"))
 
 
 def reach(steps: int) -> np.ndarray:
-    """How far constant pushing along an axis has moved the listener: ``(steps,)``, after 1, 2, ... steps."""
+    """Compute how far constant pushing along an axis has moved the listener: ``(steps,)``, after 1, 2, ... steps."""
     position, velocity, reached = 0.0, 0.0, []
     for _ in range(steps):
         position += velocity * DT
@@ -48,7 +53,7 @@ def reach(steps: int) -> np.ndarray:
 
 
 def belief(offsets: np.ndarray, seen: np.ndarray, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What can be known of one coordinate of the way to the goal at the start.
+    """Compute what can be known of one coordinate of the way to the goal at the start.
 
     Args:
         offsets: ``(episodes, landmarks)``, each landmark's coordinate relative to the listener.
@@ -68,7 +73,7 @@ def belief(offsets: np.ndarray, seen: np.ndarray, goal: np.ndarray) -> tuple[np.
 
 
 def squared_way(ways: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Squared distance that is left after moving by at most a radius in the sum of both axes.
+    """Compute the squared distance that is left after moving by at most a radius in the sum of both axes.
 
     Args:
         ways: ``(episodes, 2)``.
@@ -85,7 +90,7 @@ def squared_way(ways: np.ndarray, radius: np.ndarray) -> np.ndarray:
 
 
 def bounds(ways: np.ndarray, seen: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """Largest expected return given what is seen: ``(episodes,)``.
+    """Compute the largest expected return given what is seen: ``(episodes,)``.
 
     Args:
         ways: ``(episodes, landmarks, 2)``, landmarks relative to the listener at the start.
@@ -99,7 +104,7 @@ def bounds(ways: np.ndarray, seen: np.ndarray, goal: np.ndarray) -> np.ndarray:
 
 
 def drawn_bounds(limits: str, preset: str, episodes: int, seed: int) -> np.ndarray:
-    """`bounds` of drawn episodes: starts, landmarks and goals as the task draws them, masks as the preset does."""
+    """Compute the `bounds` of episodes: starts and goals as the task draws them, masks as the preset does."""
     layout = layout_for(TASK, n_agents=2, obs_size=OBS_SIZE)
     mask = mask_for(layout, limits=limits, preset=preset)
     names = [str(name) for name in layout.feature_names[LISTENER]]
@@ -111,25 +116,37 @@ def drawn_bounds(limits: str, preset: str, episodes: int, seed: int) -> np.ndarr
     return bounds(ways, seen, rng.integers(LANDMARKS, size=episodes))
 
 
-def main(argv: Any = None) -> int:
-    """Print the bounds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--episodes", type=int, default=1_000_000, help="episodes to average over (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the draws (%(default)s)")
-    args = parser.parse_args(argv)
+def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the bound under each setting, with the half-width of its 95 % interval.
+
+    Raises:
+        UserError: fewer than two episodes, or a negative seed.
+    """
     if args.episodes < 2 or args.seed < 0:
         raise UserError("expected --episodes of at least 2 and --seed of at least 0")
-    print(f"simple_speaker_listener, {args.episodes} drawn episodes: no policy returns more than")
+    rows = []
     for limits, preset in SETTINGS:
         found = drawn_bounds(limits, preset, args.episodes, args.seed)
-        name = limits if limits == "fo" else f"{limits}, {preset} masks"
-        error = 1.96 * found.std(ddof=1) / np.sqrt(args.episodes)
-        print(f"{name:18} {found.mean():7.2f} ± {error:.2f} on average (95 %)")
-    return 0
+        half = 1.96 * found.std(ddof=1) / np.sqrt(args.episodes)
+        masks = "" if limits == "fo" else preset
+        rows.append({"limits": limits, "masks": masks, "bound": float(found.mean()), "half_95": float(half)})
+    yield {"task": TASK, "episodes": args.episodes, "bounds": rows}
+
+
+def text(result: Mapping[str, Any]) -> str:
+    """Write the bounds, each with the half-width of its 95 % interval."""
+    rows = [{**row, **{key: f"{row[key]:.2f}" for key in ("bound", "half_95")}} for row in result["bounds"]]
+    head = f"{result['task']}, {result['episodes']} drawn episodes: no policy returns more than"
+    return f"{head}\n\n{measured.table(rows)}"
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    parser = measured.options(__doc__)
+    parser.add_argument("--episodes", type=int, default=1_000_000, help="episodes to average over (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the draws (%(default)s)")
+    return measured.command(parser, words, measure, text)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(str(error))
+    sys.exit(main())

@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import latency_c
+import measured
 import numpy as np
 
 from kd_core.errors import UserError
@@ -30,13 +33,11 @@ from kd_core.host import get_host
 # The host comes first: on a checkout it decides what the package `envs` is.
 get_host()
 
-from kd_core import files  # noqa: E402
-from kd_marl.deploy import export, int8, latency, replay  # noqa: E402
+from kd_marl.deploy import export, int8, replay  # noqa: E402
 from kd_marl.runs.student_run import StudentRun, load_student  # noqa: E402
 from kd_onboard.bundle import read_bundle  # noqa: E402
-from kd_onboard.profile import CSource  # noqa: E402
 
-LEVELS = {"C -O2": ("-std=c99", "-O2"), "C -O3": ("-std=c99", "-O3", "-march=native")}
+LEVELS = {"C -O2": "o2", "C -O3": "o3"}
 
 
 @dataclass
@@ -133,7 +134,7 @@ def compare(run: StudentRun, steps: int, scratch: Path, buffer_folder: Path | No
 def _unroll(
     step: replay.Step, features: np.ndarray, available: np.ndarray, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits ``(episodes, time, actions)``, and the state before every step ``(episodes, time, width)``."""
+    """Find logits ``(episodes, time, actions)``, and the state before every step ``(episodes, time, width)``."""
     before = [np.zeros((len(features), width), np.float32)]
 
     def watched(*ports: np.ndarray) -> replay.StepOutcome:
@@ -148,54 +149,36 @@ def _unroll(
 def _program(name: str, made: Any, agent: Any, scratch: Path) -> replay.Step:
     if name == "ONNX":
         return int8.onnx_step(made.read(agent.onnx))
-    return CStep(_compile(made, agent.c, LEVELS[name], scratch), agent.c.prefix, agent.n_actions)
+    flags, sources = latency_c.LEVELS[LEVELS[name]], [str(made.folder / source) for source in agent.c.sources]
+    library = latency_c.compile_library(flags, scratch / f"{agent.c.prefix}_{LEVELS[name]}.so", sources)
+    return CStep(library, agent.c.prefix, agent.n_actions)
 
 
-def _compile(made: Any, program: CSource, flags: Sequence[str], scratch: Path) -> Path:
-    library = scratch / f"{program.prefix}{''.join(flags).replace('=', '-')}.so"
-    sources = [str(made.folder / source) for source in program.sources]
-    done = subprocess.run(
-        ["cc", *flags, "-shared", "-fPIC", "-o", str(library), *sources, "-lm"], capture_output=True, text=True
-    )
-    if done.returncode:
-        raise UserError(f"cc cannot compile {sources[0]}: {done.stderr.strip().splitlines()[0]}")
-    return library
+def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the rows of all students so far."""
+    rows: list[dict[str, Any]] = []
+    for path in args.runs:
+        with tempfile.TemporaryDirectory() as scratch:
+            found = [asdict(row) for row in compare(load_student(path), args.steps, Path(scratch), args.buffer)]
+        print(f"{path}: {sum(row['actions'] for row in found)} other actions", file=sys.stderr, flush=True)
+        rows += found
+        yield {"parity": rows}
 
 
-def table(rows: Sequence[Parity]) -> str:
-    """As Markdown."""
-    head = ("student", "program", "steps", "decisions", "logits, step", "logits, episode", "other actions")
-    lines = [" | ".join(head), " | ".join("---" for _ in head)]
-    for row in rows:
-        name = f"{row.task} {row.limits}, seed {row.seed}"
-        numbers = (str(row.steps), str(row.decisions), f"{row.logit_step:.1e}", f"{row.logit_episode:.1e}")
-        lines.append(" | ".join((name, row.program, *numbers, str(row.actions))))
-    return "\n".join(f"| {line} |" for line in lines)
+def text(result: Mapping[str, Any]) -> str:
+    """Write a row for each student and program; ``actions`` are those that differ."""
+    return measured.table(result["parity"])
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run the command line; return the exit status."""
+    parser = measured.options(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a student, as kd-marl export takes it")
     parser.add_argument("--steps", type=int, default=10_000, help="environment steps to compare, if recorded (10000)")
     parser.add_argument(
         "--buffer", type=Path, metavar="DIR", help="another expert buffer of the task, e.g. a larger one"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
-    args = parser.parse_args(words)
-    rows: list[Parity] = []
-    try:
-        for path in args.runs:
-            with tempfile.TemporaryDirectory() as scratch:
-                rows.extend(compare(load_student(path), args.steps, Path(scratch), args.buffer))
-            print(f"{path}: {sum(row.actions for row in rows[-3:])} other actions", file=sys.stderr, flush=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(table(rows))
-    if args.json is not None:
-        files.write_json(args.json, {"machine": latency.machine(), "parity": [asdict(row) for row in rows]})
-    return 0
+    return measured.command(parser, words, measure, text)
 
 
 if __name__ == "__main__":

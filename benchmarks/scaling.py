@@ -1,87 +1,65 @@
 """What grows when the work grows: more agents, more battles at a time, a larger expert buffer.
 
-    python benchmarks/scaling.py --json scaling.json                               # more than half an hour
-    python benchmarks/scaling.py --part buffer --buffer-steps 10000 100000         # one part, smaller
-    python benchmarks/scaling.py --part agents --teams 3m:32 8m:12 --seconds 2    # a quick look
+    python benchmarks/scaling.py --json scaling.json                              # more than half an hour
+    python benchmarks/scaling.py --part teams --teams 8m:8 8m:32 8m:128 8m:512    # more battles at a time
+    python benchmarks/scaling.py --part teams --teams 3m:512 8m:192 27m_vs_30m:57 # more agents, calls of one size
+    python benchmarks/scaling.py --part buffer --buffer-steps 10000 100000        # smaller
+    python benchmarks/scaling.py --part teams --teams 3m:32 8m:12 --seconds 2     # a quick look
 
-agents: `kd_teacher` on maps with 3, 8 and 27 agents, at the same number of battles at a time (--teams: a map and its
+teams: `kd_teacher` on maps with 3, 8 and 27 agents, at the same number of battles at a time (--teams: a map and its
 battles), as when nothing but the map is changed. Microseconds per agent-step (an agent's share of an environment step),
-of playing and of learning apart; the part of playing that the environment itself takes beside it.
-
-rows: the same at about the same number of agents in a block (--rows), so that every call has the same size and only
-what belongs to one agent differs: a longer observation, as every agent sees all the others.
-
-environments: the same on one map (--map) with 8 to 512 battles at a time.
+of playing and of learning apart; the part of playing that the environment itself takes beside it. Growth compares the
+most agents with the fewest.
 
 buffer: episodes of 3m's sizes with random contents, written through the exporter's own writer (--folder needs about
-10 GiB for a million steps; it is deleted afterwards). Time per step and peak memory of the writing program; of a
-program that gathers minibatches from all over the buffer; and of `kd_student` itself with `distill_on=expert`, from
-start to a few updates (--no-student leaves that out). Peak memory of the first two is the kernel's high-water mark
-of resident pages, mapped files included.
+10 GiB for a million steps; it is deleted afterwards). Time per step and peak memory of the writing program, and of a
+program that gathers minibatches from all over the buffer. Peak memory is the kernel's high-water mark of resident
+pages, mapped files included.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
-import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import speed_page
-from speed_buffer import BUFFER, TEACHER, disk_bytes
-from speed_process import BENCHMARKS, MIB, busy_warning, machine, watched
+import measured
+from speed_buffer import disk_bytes
+from speed_process import MIB, watched
 from throughput import OURS, WITHOUT_TESTS, Side, rates
 
 from kd_core.errors import UserError
 
-# Of the student that samples: enough updates for every allocation, in narrow networks that learn nothing useful.
-STUDENT = ("distill_on=expert", "hidden_dim=16", "limits=fo", "batch_size_run=2", "batch_size=2", "buffer_size=2")
-STUDENT_BLOCKS = 3
-
 
 def team(word: str) -> tuple[str, int]:
-    """``MAP:BATTLES`` of the command line."""
+    """Read ``MAP:BATTLES`` of the command line."""
     name, _, battles = word.rpartition(":")
     if not name or not battles.isdigit() or not int(battles):
         raise argparse.ArgumentTypeError(f"'{word}' is not MAP:BATTLES, for example 8m:192")
     return name, int(battles)
 
 
-def agents(args: argparse.Namespace) -> dict[str, Any]:
-    """More and more agents in the same number of battles."""
-    return _more_agents(args.teams, args)
-
-
-def rows(args: argparse.Namespace) -> dict[str, Any]:
-    """More and more agents in fewer and fewer battles."""
-    return _more_agents(args.rows, args)
-
-
-def _more_agents(teams: Sequence[tuple[str, int]], args: argparse.Namespace) -> dict[str, Any]:
-    """Maps with more and more agents, and how much more an agent-step costs with the most than with the fewest."""
-    rows = [_teacher(name, battles, args) for name, battles in teams]
+def teams(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure each team, and how much more an agent-step costs with the most agents than with the fewest."""
+    rows = [_teacher(name, battles, args) for name, battles in args.teams]
     few, many = min(rows, key=lambda row: row["agents"]), max(rows, key=lambda row: row["agents"])
     parts = {"rollout": "rollout", "environment in it": "environment", "learning": "learn", "all": "all"}
-    growth = {name: _ratio(many, few, f"{part}_us_per_agent_step") for name, part in parts.items()}
+    keys = {name: f"{part}_us_per_agent_step" for name, part in parts.items()}
+    growth = {name: many[key] / few[key] for name, key in keys.items()}
     # A simulated battle compares every unit with every other: that share of an agent's grows with their number.
     others = [row["all_us_per_agent_step"] - row["environment_us_per_agent_step"] for row in (many, few)]
     growth["all but the environment"] = others[0] / others[1]
     return {"rows": rows, "growth": growth}
 
 
-def environments(args: argparse.Namespace) -> dict[str, Any]:
-    """One map with more and more battles at a time."""
-    return {"rows": [_teacher(args.map, battles, args) for battles in args.battles]}
-
-
 def _teacher(name: str, battles: int, args: argparse.Namespace) -> dict[str, Any]:
-    """`kd_teacher` on one map with so many battles at a time."""
+    """Train `kd_teacher` on one map with so many battles at a time."""
     blocks = tuple(f"{key}={battles}" for key in ("batch_size_run", "batch_size", "buffer_size"))
     words = [f"env_args.map_name={name}", f"hidden_dim={args.hidden}", *WITHOUT_TESTS, "seed=1"]
     report = Side(OURS, OURS, None, blocks).measure(["--seconds", str(args.seconds)], words)
@@ -102,7 +80,7 @@ def _teacher(name: str, battles: int, args: argparse.Namespace) -> dict[str, Any
 
 
 def buffer(args: argparse.Namespace) -> dict[str, Any]:
-    """Larger and larger buffers, each written, sampled from, and deleted."""
+    """Write larger and larger buffers, sample from each, and delete it."""
     rows = []
     for steps in args.buffer_steps:
         _check_space(args.folder, steps)
@@ -110,12 +88,11 @@ def buffer(args: argparse.Namespace) -> dict[str, Any]:
             rows.append(_one_buffer(folder, steps, args))
         print(f"buffer of {rows[-1]['steps']} steps: done, and deleted", flush=True)
     keys = ["export_us_per_step", "export_peak_mib", "sample_ms_per_batch", "sample_peak_mib"]
-    keys += ["student_peak_mib"] if args.student else []
-    return {"rows": rows, "growth": {key: _ratio(rows[-1], rows[0], key) for key in keys}}
+    return {"rows": rows, "growth": {key: rows[-1][key] / rows[0][key] for key in keys}}
 
 
 def _one_buffer(folder: str, steps: int, args: argparse.Namespace) -> dict[str, Any]:
-    program = [sys.executable, str(BENCHMARKS / "speed_buffer.py")]
+    program = [sys.executable, str(measured.BENCHMARKS / "speed_buffer.py")]
     written = watched([*program, "write", "--steps", str(steps), folder])
     sampled = watched([*program, "sample", "--batches", str(args.batches), folder])
     return {
@@ -126,17 +103,9 @@ def _one_buffer(folder: str, steps: int, args: argparse.Namespace) -> dict[str, 
         "export_peak_mib": written["peak_mib"],
         "sample_ms_per_batch": 1e3 * sampled["sample_s"] / args.batches,
         "sample_peak_mib": sampled["peak_mib"],
-        "start_mib": {"export": written["start_mib"], "sample": sampled["start_mib"]},
-        "student_peak_mib": _student(folder, written["episodes"]) if args.student else None,
+        "export_start_mib": written["start_mib"],
+        "sample_start_mib": sampled["start_mib"],
     }
-
-
-def _student(folder: str, episodes: int) -> float:
-    """Peak memory, in MiB, of `kd_student` while it distils from the buffer in ``folder``."""
-    words = ["env_args.map_name=3m", f"teacher={folder}/{TEACHER}", f"expert_buffer={folder}/{BUFFER}"]
-    words += [*WITHOUT_TESTS, f"buffer_episodes={episodes}", "seed=1"]
-    student = Side("student", "kd_student", None, STUDENT)
-    return student.measure(["--warm", "1", "--blocks", str(STUDENT_BLOCKS)], words)["memory"]["peak_mib"]
 
 
 def _check_space(folder: Path | None, steps: int) -> None:
@@ -151,56 +120,44 @@ def _check_space(folder: Path | None, steps: int) -> None:
         )
 
 
-def _ratio(last: dict[str, Any], first: dict[str, Any], key: str) -> float:
-    return last[key] / first[key]
+PARTS = {"teams": teams, "buffer": buffer}
 
 
-PARTS = {"agents": agents, "rows": rows, "environments": environments, "buffer": buffer}
+def text(result: Mapping[str, Any]) -> str:
+    """Write a table and a line for each part that was measured."""
+    lines = []
+    for name, compared in (("teams", "most agents against fewest"), ("buffer", "largest against smallest")):
+        if name in result:
+            growth = ", ".join(f"{key} {value:.2f}" for key, value in result[name]["growth"].items())
+            lines += [measured.table(result[name]["rows"]), f"{name}, {compared}: {growth}."]
+    return "\n\n".join(lines)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
+    parser = measured.options(__doc__)
     parser.add_argument("--part", choices=tuple(PARTS), action="append", help="only this part; may be given again")
     parser.add_argument("--hidden", type=int, default=256, help="width of actor and critic")
     parser.add_argument("--seconds", type=float, default=30.0, help="to measure in each run, after two warm blocks")
-    teams, even = [("3m", 128), ("8m", 128), ("27m_vs_30m", 128)], [("3m", 512), ("8m", 192), ("27m_vs_30m", 57)]
-    parser.add_argument("--teams", nargs="+", type=team, default=teams, metavar="MAP:BATTLES", help="of `agents`")
-    parser.add_argument("--rows", nargs="+", type=team, default=even, metavar="MAP:BATTLES", help="of `rows`")
-    parser.add_argument("--map", default="8m", help="of `environments`")
-    parser.add_argument("--battles", nargs="+", type=int, default=[8, 32, 128, 512], help="of `environments`")
+    same = [("3m", 128), ("8m", 128), ("27m_vs_30m", 128)]
+    parser.add_argument("--teams", nargs="+", type=team, default=same, metavar="MAP:BATTLES", help="of `teams`")
     sizes = [10_000, 100_000, 1_000_000]
     parser.add_argument("--buffer-steps", nargs="+", type=int, default=sizes, metavar="STEPS", help="of `buffer`")
-    parser.add_argument(
-        "--batches", type=int, default=100, help="minibatches of 64 episodes to gather from each buffer"
-    )
+    parser.add_argument("--batches", type=int, default=100, help="minibatches of 64 episodes to gather")
     parser.add_argument("--folder", type=Path, help="where the buffers are written (default: the temporary folder)")
-    parser.add_argument("--no-student", dest="student", action="store_false", help="leave `kd_student` out of `buffer`")
     return parser
 
 
+def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield each part that is asked for."""
+    yield {"hidden": args.hidden}
+    for name, part in PARTS.items():
+        if name in (args.part or PARTS):
+            yield {name: part(args)}
+
+
 def main(words: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    args = _parser().parse_args(words)
-    # A terminal's Ctrl-C and a batch system's SIGTERM end what was started alike.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    facts = machine(sys.argv)
-    if warning := busy_warning(facts):
-        print(warning, file=sys.stderr)
-    result: dict[str, Any] = {"machine": facts, "hidden": args.hidden}
-    try:
-        for name in PARTS:
-            if name in (args.part or PARTS):
-                result[name] = PARTS[name](args)
-                speed_page.save(args.json, result)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    print(speed_page.scaling(result))
-    return 0
+    """Run the command line; return the exit status."""
+    return measured.command(_parser(), words, measure, text)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python benchmarks/speed_buffer.py write --steps 10000 FOLDER report.json
     python benchmarks/speed_buffer.py sample --batches 50 FOLDER report.json
 
-Episodes have 3m's sizes and random contents, and the teacher beside them an untrained network of those sizes:
-neither time nor memory depends on what was played, and a million steps need not be played for them.
+Episodes have 3m's sizes and random contents: neither time nor memory depends on what was played, and a million steps
+need not be played for them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent / "src")]
 SHORTEST, LONGEST = 20, 40
 # Episodes appended at a time.
 BLOCK = 20
-REWARDS = {"common_reward": True, "reward_scalarisation": "sum"}
-TEACHER, BUFFER = "teacher", "buffer"
+BUFFER = "buffer"
 
 
 @dataclass(frozen=True)
@@ -41,19 +40,19 @@ class Sizes:
 
     @property
     def episode_bytes(self) -> int:
-        """About what an episode takes on disk, padding included."""
+        """Estimate what an episode takes on disk, padding included."""
         floats = self.state_size + self.n_agents * (self.obs_size + self.n_actions + 1) + 1
         agent = 2 * self.hidden_dim + self.n_actions + 8
         return (self.episode_limit + 1) * (4 * floats + self.n_agents * agent + 2)
 
 
 def disk_bytes(steps: int, sizes: Sizes | None = None) -> int:
-    """At most what a buffer of so many steps takes on disk, with the whole block in which the last of them comes."""
+    """Bound what a buffer of so many steps takes on disk, with the whole block in which the last of them comes."""
     return (steps // SHORTEST + BLOCK) * (sizes or Sizes()).episode_bytes
 
 
 def episodes(count: int, sizes: Sizes, generator: Any) -> dict[str, Any]:
-    """Random episodes that a buffer accepts: name -> tensor, as `kd_core.artifacts.shard.AXES` has them."""
+    """Make random episodes that a buffer accepts: name -> tensor, as in `kd_core.artifacts.shard.AXES`."""
     import torch
 
     steps, agents, actions = sizes.episode_limit, sizes.n_agents, sizes.n_actions
@@ -83,7 +82,7 @@ def episodes(count: int, sizes: Sizes, generator: Any) -> dict[str, Any]:
 
 
 def write(folder: Path, steps: int, sizes: Sizes) -> dict[str, Any]:
-    """Write an untrained teacher and a buffer of at least so many steps.
+    """Write a buffer of at least so many steps.
 
     Returns:
         What it took: ``export_s`` is the writer's time alone, ``steps``, ``episodes``, ``disk_bytes``,
@@ -103,8 +102,8 @@ def write(folder: Path, steps: int, sizes: Sizes) -> dict[str, Any]:
         **vars(sizes),
         "task": "3m",
         "env_args": checkpoints.unseeded(config["env_args"]),
-        **REWARDS,
-        "teacher": {"path": str(folder / TEACHER), "sha256": _untrained_teacher(folder / TEACHER, sizes)},
+        **{"common_reward": True, "reward_scalarisation": "sum"},
+        "teacher": {"path": "none", "sha256": {"agent.th": "0" * 64}},
         "seed": 0,
         "host": "epymarl_lite",
         "command": "benchmarks/speed_buffer.py",
@@ -132,29 +131,6 @@ def write(folder: Path, steps: int, sizes: Sizes) -> dict[str, Any]:
     }
 
 
-def _untrained_teacher(folder: Path, sizes: Sizes) -> dict[str, str]:
-    """Write a teacher artifact; returns its hashes."""
-    from kd_controllers.teacher_mac import TeacherSizes
-    from kd_core.artifacts.teacher import save_teacher
-    from kd_learners.central_critic import CriticSizes
-
-    common = {key: value for key, value in vars(sizes).items() if key != "episode_limit"}
-    policy = {"use_rnn": True, "obs_agent_id": True, "obs_last_action": False, "teacher_input": "obs"}
-    critic = {"critic_type": "cv_critic", "obs_individual_obs": False, "obs_last_action": False}
-    one = {"mean": [0.0], "std": [1.0]}
-    facts = {
-        **common,
-        **policy,
-        **critic,
-        **{"task": "3m", "env": "smax", "layout": "3m", "agent": "rnn", "gamma": 0.99},
-        **{"shaping": 0.0, "masked": False, **REWARDS, "begun_with": None, "train_seconds": None, "tests": []},
-        **{"normalisers": {"reward": one, "value": one}, "host": "epymarl_lite", "host_commit": None},
-        **{"seed": 0, "steps": 0, "finished": True, "command": "benchmarks/speed_buffer.py", "test": {}},
-    }
-    networks = TeacherSizes(**common, **policy).build(), CriticSizes(**common, **critic).build()
-    return save_teacher(folder, networks[0].state_dict(), networks[1].state_dict(), facts)["sha256"]
-
-
 def sample(folder: Path, batches: int) -> dict[str, Any]:
     """Gather random minibatches of a student's size, all over the buffer and with all that is stored of an episode.
 
@@ -176,19 +152,16 @@ def sample(folder: Path, batches: int) -> dict[str, Any]:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("write", "sample"))
     parser.add_argument("--steps", type=int, default=10_000, help="environment steps to write")
     parser.add_argument("--batches", type=int, default=50, help="minibatches of 64 episodes to sample")
-    parser.add_argument("folder", type=Path, help="of the teacher and the buffer")
+    parser.add_argument("folder", type=Path, help="of the buffer")
     parser.add_argument("report", type=Path, help="JSON file to write")
     args = parser.parse_args(words)
-    from speed_process import die_with_benchmark
-
     from kd_core import files
 
-    die_with_benchmark()
     found = write(args.folder, args.steps, Sizes()) if args.action == "write" else sample(args.folder, args.batches)
     files.write_json(args.report, found)
     return 0

@@ -31,7 +31,7 @@ class Stopwatch:
     """
 
     def __init__(self, warm: int, seconds: float, limit: int) -> None:
-        """Sets when to stop.
+        """Set when to stop.
 
         Args:
             warm: blocks before anything counts: compilation, first allocations, the loop's first test.
@@ -59,7 +59,7 @@ class Stopwatch:
         self._parts.pop("environment", None)
 
     def end_block(self, t_env: int) -> bool:
-        """Note a finished block; returns whether enough is measured."""
+        """Note a finished block; return whether enough is measured."""
         parts = {f"{name}_s": self._parts.get(name, 0.0) for name in ("rollout", "environment", "learn")}
         elapsed = time.perf_counter() - self._started - self._tested
         self.blocks.append({"t_env": int(t_env), **parts, "elapsed_s": elapsed})
@@ -70,15 +70,14 @@ class Stopwatch:
         )
 
 
-def attach(host: Any, watch: Stopwatch, count_flops: bool, result: dict[str, Any]) -> None:
-    """Have the host's next run timed; ``result`` gets what it was and what it logged."""
+def attach(host: Any, watch: Stopwatch, result: dict[str, Any]) -> None:
+    """Time the host's next run; ``result`` gets its settings."""
     sequential = host.run.run_sequential
 
     def timed(args: Any, logger: Any) -> None:
         from kd_marl.plugin.registries import replaced
 
         result["settings"] = _settings(args)
-        needs: list[dict[str, int]] = []
 
         class TimedRunner(host.runners[args.runner]):  # type: ignore[misc]
             """The runner of the run; where it steps the environments itself, they are timed too."""
@@ -108,13 +107,6 @@ def attach(host: Any, watch: Stopwatch, count_flops: bool, result: dict[str, Any
                     super().train(batch, t_env, episode_num)
                 if watch.end_block(t_env):
                     self.done = True
-                if count_flops:
-                    from speed_flops import needed
-
-                    # Counted as a test is: outside of the block's time.
-                    with watch.part("test"):
-                        needs.append(needed(self, batch))
-                    watch.discard()
 
             def compared(self) -> None:
                 """Evaluate nothing: nobody reads it."""
@@ -124,12 +116,7 @@ def attach(host: Any, watch: Stopwatch, count_flops: bool, result: dict[str, Any
             replaced(host.learners, args.learner, TimedLearner),
         ):
             sequential(args, logger)
-        result["needs"] = needs
         result["settings"].update(n_agents=args.n_agents, n_actions=args.n_actions)
-        result["tests"] = {
-            name: [[int(step), float(value)] for step, value in logger.stats.get(f"test_{name}_mean", [])]
-            for name in ("battle_won", "return")
-        }
 
     host.run.run_sequential = timed
 
@@ -143,7 +130,7 @@ def _timed(call: Callable[..., Any], watch: Stopwatch) -> Callable[..., Any]:
 
 
 def _settings(args: Any) -> dict[str, Any]:
-    """The keys of a run on which its cost depends; None where the algorithm has no such key."""
+    """Collect the keys of a run on which its cost depends; None where the algorithm has no such key."""
     names = ("name", "runner", "batch_size_run", "batch_size", "hidden_dim", "use_rnn", "epochs", "minibatches")
     names += ("chunk_length", "autocast", "updates_per_train", "minibatch_episodes", "test_nepisode", "seed")
     return {name: getattr(args, name, None) for name in names}
@@ -154,20 +141,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--warm", type=int, default=2, help="blocks before anything counts, at least 1")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="to be measured, without tests")
     parser.add_argument("--blocks", type=int, default=1 << 40, help="to be measured at most")
-    parser.add_argument("--flops", action="store_true", help="count the teacher's FLOPs, and measure the machine's")
     return parser
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run, and write the report; returns the exit status of the run."""
+    """Run, and write the report; return the exit status of the run."""
     given = [*arguments, "--"]
     options, rest = _parser().parse_args(given[: given.index("--")]), given[given.index("--") + 1 : -1]
     if not rest:
         _parser().error("the run's command line and the report's path are missing after --")
     *words, report = rest
-    from speed_process import die_with_benchmark
-
-    die_with_benchmark()
     # Imported late, as in src/main.py: main sets the threads before torch starts.
     import main as program
     from kd_marl.plugin import lifecycle
@@ -178,7 +161,7 @@ def main(arguments: Sequence[str]) -> int:
     def install_and_attach(host: Any) -> None:
         install(host)
         result["host"] = {"name": host.name, "commit": host.commit}
-        attach(host, watch, options.flops, result)
+        attach(host, watch, result)
 
     lifecycle.install = install_and_attach
     if status := program.main(words):
@@ -188,10 +171,6 @@ def main(arguments: Sequence[str]) -> int:
     from kd_core import files
 
     result.update(blocks=watch.blocks, warm=watch.warm, threads=torch.get_num_threads())
-    if options.flops:
-        from speed_flops import matmul_peak
-
-        result["peak"] = {name: matmul_peak(getattr(torch, name)) for name in ("float32", "bfloat16")}
     files.write_json(report, result)
     return 0
 

@@ -1,8 +1,11 @@
-"""Installed versions of packages."""
+"""Versions of installed packages, and the commit of the source tree."""
 
 from __future__ import annotations
 
+import subprocess
 from importlib import metadata
+
+from kd_core.host import SOURCE_ROOT
 
 
 def installed_version(distribution: str) -> str | None:
@@ -16,3 +19,14 @@ def installed_version(distribution: str) -> str | None:
 def package_version(distribution: str) -> str:
     """Return the installed version of a distribution; ``unknown`` for a source tree that is not installed."""
     return installed_version(distribution) or "unknown"
+
+
+def source_commit() -> str | None:
+    """Find the source tree's commit, ``+`` where tracked files differ from it; None outside a checkout."""
+    git = ["git", "-C", str(SOURCE_ROOT)]
+    try:
+        head = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], text=True, stderr=subprocess.DEVNULL)
+        changed = subprocess.check_output([*git, "status", "--porcelain", "--untracked-files=no"], text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.strip() + ("+" if changed.strip() else "")

@@ -1,4 +1,4 @@
-"""The speed benchmarks: what counts as a step per second, ratios, FLOPs, memory, and that nothing is left running."""
+"""The speed benchmarks: what counts as a step per second, ratios, memory, and that nothing is left running."""
 
 from __future__ import annotations
 
@@ -8,26 +8,20 @@ import signal
 import statistics
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import measured
 import pytest
 import scaling
 import speed_buffer
-import speed_flops
-import speed_page
 import speed_process
 import speed_run
 import throughput
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from kd_controllers.teacher_mac import TeacherSizes
 from kd_core.artifacts.expert_buffer import ExpertBuffer, check_buffer
 from kd_core.errors import UserError
-from kd_learners import central_critic
 
 TINY = speed_buffer.Sizes(n_agents=2, n_actions=3, obs_size=4, state_size=5, episode_limit=30, hidden_dim=6)
 FACTS = {"name": "x", "batch_size_run": 4, "n_agents": 2}
@@ -41,11 +35,9 @@ def report(steps_per_s, peak_mib, warm=2):
         elapsed += took
         parts = {"rollout_s": 0.25 * took, "environment_s": 0.125 * took, "learn_s": 0.5 * took}
         blocks.append({"t_env": 100 * (index + 1), **parts, "elapsed_s": elapsed})
-    needs = [{"flops": 10_000, "decisions": 50, "steps": 100, "computed": 200}] * 4
     return {
-        **{"blocks": blocks, "warm": warm, "threads": 1, "settings": FACTS, "needs": needs},
+        **{"blocks": blocks, "warm": warm, "threads": 1, "settings": FACTS},
         **{"host": {"name": "h", "commit": None}, "memory": {"peak_mib": peak_mib}},
-        "peak": {"float32": 1e6, "bfloat16": 4e6},
     }
 
 
@@ -75,7 +67,7 @@ def test_the_headline_is_the_median_of_the_pairs_ratios_not_the_ratio_of_medians
     spread = found["speedup_vs_epymarl_spread"]
     assert spread["each"] == pytest.approx([1.0, 8.0, 3.0])
     assert (spread["min"], spread["max"]) == pytest.approx((1.0, 8.0))
-    assert spread["iqr"] == pytest.approx(5.5 - 2.0)
+    assert (spread["low"], spread["high"]) == pytest.approx((2.0, 5.5))
     assert found["sides"]["kd_teacher"]["steps_per_s"]["median"] == statistics.median(ours)
 
 
@@ -86,8 +78,7 @@ def test_without_epymarl_only_the_bundled_runtime_is_compared_and_the_page_says_
     found = throughput.compare([{"kd_teacher": report(30.0, 1.0), "epymarl_lite": report(10.0, 1.0)}])
     assert found["speedup_vs_epymarl"] is None
     assert found["speedup_vs_epymarl_lite"] == pytest.approx(3.0)
-    text = speed_page.throughput({**found, "machine": speed_process.machine(["x"]), "map": "3m", "hidden": 8})
-    assert "3 (3 to 3) x faster" in text
+    assert "| 3 (3 to 3) " in throughput.text(found)
 
 
 def test_epymarl_is_measured_in_its_own_turn_with_its_own_number_of_battles(monkeypatch):
@@ -98,76 +89,6 @@ def test_epymarl_is_measured_in_its_own_turn_with_its_own_number_of_battles(monk
     more = throughput.sides(throughput._parser().parse_args(["--host-environments", "4"]))
     assert not more[0].words
     assert "batch_size_run=4" in more[1].words
-
-
-def test_time_to_win_is_read_from_the_first_test_that_reaches_the_rate():
-    found = {**report(50.0, 1.0), "tests": {"battle_won": [[100, 0.0], [300, 0.6], [400, 0.4]]}}
-    found["tests"]["return"] = [[100, 0.5], [300, 1.5], [400, 1.0]]
-    ends = {block["t_env"]: block["elapsed_s"] for block in found["blocks"]}
-    learnt = throughput.learning(found, 0.5)
-    assert (learnt["steps_to_win"], learnt["seconds_to_win"]) == (300, ends[300])
-    assert learnt["final"] == [400, ends[400], 0.4, 1.0]
-    never = throughput.learning(found, 0.7)
-    assert never["steps_to_win"] is None
-    page = speed_page._time_to_win({"win_rate": 0.7, "sides": {"kd_teacher": never}})
-    assert "never" in page[-1]
-
-
-def test_efficiency_is_what_was_needed_over_the_time_of_learning():
-    found = throughput.efficiency(report(50.0, 1.0))  # two blocks of 2 s, half of it learning, 10 kFLOP each
-    assert found["learner_gflop_per_s"] == pytest.approx(1e-5)
-    assert found["share_of_float32_peak"] == pytest.approx(1e-2)
-    assert found["share_of_bfloat16_peak"] == pytest.approx(2.5e-3)
-    assert found["unpadded_share"] == 0.25
-
-
-def flops(function):
-    with FlopCounterMode(display=False) as counter:
-        function()
-    return counter.get_total_flops()
-
-
-@pytest.mark.parametrize("width", [8, 24])
-def test_flops_of_the_update_are_those_that_torch_counts(width):
-    agents, rows, length = 3, 4, 5
-    sizes = speed_flops.LearnerSizes(inputs=7, shared=11, width=width, actions=6, agents=agents)
-    common = {"n_agents": agents, "n_actions": 6, "hidden_dim": width, "obs_last_action": False}
-    policy = TeacherSizes(
-        **common, obs_size=4, state_size=11, use_rnn=True, obs_agent_id=True, teacher_input="obs"
-    ).build()
-    critic = central_critic.CriticSizes(
-        **common, critic_type="cv_critic", obs_size=4, state_size=11, obs_individual_obs=False
-    ).build()
-    inputs, states = torch.rand(rows, length, 7), torch.rand(rows, 1, 11)
-
-    def decide():
-        # One cell a step, because torch's counter does not see into the fused recurrence.
-        hidden, total = torch.zeros(rows, width), 0.0
-        for step in range(length):
-            features = torch.relu(policy.fc1(inputs[:, step]))
-            gates_in = torch.nn.functional.linear(features, policy.rnn.weight_ih)
-            gates_hidden = torch.nn.functional.linear(hidden.requires_grad_(), policy.rnn.weight_hh)
-            hidden = torch.tanh(gates_in + gates_hidden)[:, :width]
-            total = total + policy.fc2(hidden).sum()
-        return total
-
-    def value():
-        return central_critic.evaluate(critic, states).sum()
-
-    assert flops(decide) == rows * length * sizes.policy_forward
-    assert flops(lambda: decide().backward()) == rows * length * sizes.policy_trained
-    assert flops(value) == rows * sizes.critic_forward
-    assert flops(lambda: value().backward()) == rows * sizes.critic_trained
-    once = sizes.update(decisions=20, steps=8, epochs=1)
-    assert once == 20 * (sizes.policy_forward + sizes.policy_trained) + 8 * (
-        sizes.critic_forward + sizes.critic_trained
-    )
-
-
-def test_the_matmul_peak_is_that_of_the_fastest_product(monkeypatch):
-    ticks = iter([0.0, 1.0, 1.0, 5.0, 6.0, 6.0, 7.0, 20.0])  # start; look, before, after: 4 s, then 1 s; end
-    monkeypatch.setattr(speed_flops, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
-    assert speed_flops.matmul_peak(torch.float32, seconds=10.0, size=16) == 2 * 16**3 / 1.0
 
 
 def test_tests_between_two_blocks_are_no_part_of_either(monkeypatch):
@@ -242,22 +163,18 @@ def test_an_interrupt_leaves_no_process(tmp_path, monkeypatch):
     monkeypatch.setattr(speed_process, "LOOK_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         speed_process.watched(program(tmp_path, 60.0))
-    assert speed_process.session_members(sessions[0]) == []
+    # The kernel removes the killed ones at its leisure.
+    deadline = time.monotonic() + 30
+    while speed_process.session_members(sessions[0]):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_program_ends_with_the_benchmark_even_if_that_is_killed(tmp_path):
-    child = f"import sys; sys.path.insert(0, {str(speed_process.BENCHMARKS)!r})\n" + textwrap.dedent(
-        """
-        import time
-        from speed_process import die_with_benchmark
-        die_with_benchmark()
-        time.sleep(60)
-        """
-    )
     inner = tmp_path / "child.py"
-    inner.write_text(child)
+    inner.write_text("import time; time.sleep(60)")
     outer = (
-        f"import sys; sys.path.insert(0, {str(speed_process.BENCHMARKS)!r})\n"
+        f"import sys; sys.path.insert(0, {str(measured.BENCHMARKS)!r})\n"
         f"import speed_process; speed_process.watched([sys.executable, {str(inner)!r}])"
     )
     parent = subprocess.Popen([sys.executable, "-c", outer], env={**os.environ, "TMPDIR": str(tmp_path)})
@@ -292,7 +209,7 @@ def test_a_run_is_timed_on_the_host_as_it_is(tmp_path):
     words = ["--config=mappo", "--env-config=mpe", "with", "env_args.key=pz-mpe-simple-spread-v3", "hidden_dim=8"]
     words += [f"{key}=2" for key in ("batch_size_run", "batch_size", "buffer_size")]
     words += [*throughput.WITHOUT_TESTS, "use_cuda=False", "local_results_path=results"]
-    run = [sys.executable, str(speed_process.BENCHMARKS / "speed_run.py"), "--blocks", "3", "--", *words]
+    run = [sys.executable, str(measured.BENCHMARKS / "speed_run.py"), "--blocks", "3", "--", *words]
     found = speed_process.watched(run)
     # Two episodes of 25 steps in each block, two warm blocks and three that count.
     assert [block["t_env"] for block in found["blocks"]] == [50, 100, 150, 200, 250]
@@ -301,29 +218,11 @@ def test_a_run_is_timed_on_the_host_as_it_is(tmp_path):
         assert 0 < after["learn_s"] + after["rollout_s"] <= took
         assert after["environment_s"] <= after["rollout_s"]
     assert found["settings"]["hidden_dim"] == 8
-    assert [step for step, _ in found["tests"]["return"]] == [50]
     assert throughput.rates(found)["steps"] == 150
 
 
-def test_needs_of_an_update_count_decisions_and_steps_but_no_padding(monkeypatch):
-    filled = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).unsqueeze(-1)  # 2 and 4 steps
-    avail = torch.ones(2, 5, 2, 3)
-    avail[1, 1:, 1, 1:] = 0  # agent 1 of episode 1 is dead from step 1
-    batch = {
-        **{"filled": filled, "avail_actions": avail, "obs": torch.zeros(2, 5, 2, 4), "state": torch.zeros(2, 5, 5)},
-        **{"actions": torch.zeros(2, 5, 2, 1), "reward": torch.zeros(2, 5, 1), "terminated": torch.zeros(2, 5, 1)},
-    }
-    sizes = speed_flops.LearnerSizes(inputs=6, shared=5, width=8, actions=3, agents=2)
-    monkeypatch.setattr(speed_flops.LearnerSizes, "of", classmethod(lambda cls, learner: sizes))
-    found = speed_flops.needed(SimpleNamespace(settings=SimpleNamespace(chunk_length=2, epochs=3)), batch)
-    assert (found["decisions"], found["steps"]) == (4 + 4 + 1, 6)
-    # Sequences of two steps with a decision in them: one for each agent of episode 0, two and one in episode 1.
-    assert found["computed"] == 2 * (2 + 2 + 1)
-    assert found["flops"] == sizes.update(9, 6, 3)
-
-
 def test_a_synthetic_buffer_is_one_that_a_student_would_accept(tmp_path, monkeypatch):
-    monkeypatch.setattr("kd_core.config.assemble", lambda host, command: {"shard_episodes": 8})
+    monkeypatch.setattr("kd_core.config.assemble", lambda *_: {"shard_episodes": 8, "env_args": {"map_name": "3m"}})
     found = speed_buffer.write(tmp_path, 300, TINY)
     folder = tmp_path / speed_buffer.BUFFER
     assert check_buffer(folder) is None
@@ -353,22 +252,21 @@ def test_buffers_are_deleted_even_if_the_benchmark_is_stopped(tmp_path, monkeypa
     assert "stopped" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("part", "option"), [("agents", "--teams"), ("rows", "--rows")])
-def test_growth_compares_the_most_agents_with_the_fewest(part, option, tmp_path, monkeypatch, capsys):
+def test_growth_compares_the_most_agents_with_the_fewest(tmp_path, monkeypatch, capsys):
     counts = {"3m": 3, "27m_vs_30m": 27}
 
-    def measured(self, options, words):
+    def fake(self, options, words):
         name = words[0].partition("=")[2]
         found = report(100.0 if name == "3m" else 20.0, 10.0)
         return {**found, "settings": {"n_agents": counts[name]}}
 
-    monkeypatch.setattr(throughput.Side, "measure", measured)
+    monkeypatch.setattr(throughput.Side, "measure", fake)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     out = tmp_path / "out.json"
-    assert scaling.main(["--part", part, option, "27m_vs_30m:5", "3m:9", "--json", str(out)]) == 0
+    assert scaling.main(["--part", "teams", "--teams", "27m_vs_30m:5", "3m:9", "--json", str(out)]) == 0
     found = json.loads(out.read_text())
     # Five times the seconds for nine times the agents.
-    assert found[part]["growth"] == pytest.approx(dict.fromkeys(found[part]["growth"], 5 / 9))
+    assert found["teams"]["growth"] == pytest.approx(dict.fromkeys(found["teams"]["growth"], 5 / 9))
     assert "most agents against fewest: rollout 0.56, " in capsys.readouterr().out
     assert set(found["machine"]) >= {"processor", "cores", "torch", "jax", "commit", "command"}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -13,8 +12,7 @@ from pathlib import Path
 
 from kd_core import files
 from kd_core.errors import UserError
-from kd_core.host import SOURCE_ROOT
-from kd_core.versions import package_version
+from kd_core.versions import package_version, source_commit
 from kd_marl.report import groups, html, marl_eval, page, provenance, results
 from kd_marl.report.drawing import Picture
 from kd_marl.report.groups import Groups
@@ -121,21 +119,7 @@ def _facts(command: str, found: Sequence[Run]) -> list[tuple[str, str]]:
     return [
         ("page made by", f"`{command}`"),
         ("on", f"{datetime.now(timezone.utc):%Y-%m-%d}"),
-        ("with", f"kd-marl {package_version('kd-marl')}, commit {_commit()}"),
+        ("with", f"kd-marl {package_version('kd-marl')}, commit {source_commit() or 'unknown'}"),
         ("runs found", f"{len(found)} with a result"),
         *provenance.made_with(found),
     ]
-
-
-def _commit() -> str:
-    """Return the source tree's commit, ``+`` where it has local changes."""
-    try:
-        head = subprocess.check_output(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=SOURCE_ROOT, text=True, stderr=subprocess.DEVNULL
-        )
-        changed = subprocess.check_output(
-            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=SOURCE_ROOT, text=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head.strip() + ("+" if changed.strip() else "")

@@ -7,9 +7,9 @@ import math
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -18,6 +18,8 @@ from matplotlib.ticker import FuncFormatter
 
 from kd_marl.report.estimates import Estimate
 from kd_marl.report.markdown import short
+
+Item = TypeVar("Item")
 
 INK, GRID, FAINT = "#222222", "#d9d9d9", "#8a8a8a"
 MARKERS = {"fo": "o", "lh": "s", "lha": "D"}
@@ -81,6 +83,13 @@ class Sheet:
 
     def __exit__(self, *error: object) -> None:
         self._context.__exit__(None, None, None)
+
+    def panels(self, items: Collection[Item]) -> Iterator[tuple[Any, Item]]:
+        """Pair each item with a panel, row by row, and hide the panels that are left."""
+        flat = list(self.axes.flat)
+        for axes in flat[len(items) :]:
+            axes.set_visible(False)
+        return zip(flat, items, strict=False)
 
     def legend(self, handles: Sequence[Any], columns: int = 4, size: int = 9) -> None:
         """Draw one legend for all panels, below them, in as many columns as fit and at most ``columns``."""

@@ -45,8 +45,7 @@ def flops_per_episode(groups: Groups) -> Picture | None:
     name, title = "flops-per-episode", "FLOPs per episode of the whole team"
     tallest = 1 + max(len(found) for found in bars.values())
     with Sheet(name, rows, columns, (5.2, 0.9 + 0.27 * tallest)) as sheet:
-        flat = list(sheet.axes.flat)
-        for axes, (task, found) in zip(flat, bars.items(), strict=False):
+        for axes, (task, found) in sheet.panels(bars.items()):
             labels = [label for label, _, _ in found]
             values = [value.centre for _, value, _ in found]
             # Points, not bars: on a logarithmic axis a bar's length means nothing.
@@ -68,7 +67,6 @@ def flops_per_episode(groups: Groups) -> Picture | None:
             axes.set_title(task_title(task))
             short_ticks(axes.xaxis)
             tidy(axes, "x")
-        _hide(flat[len(bars) :])
         note = "The paper's crosses are at our teacher's FLOPs over its ratio; of the StarCraft maps it gives a range."
         return Picture(name, title, sheet.svg(title), note)
 
@@ -84,8 +82,7 @@ def retention_against_flops(groups: Groups) -> Picture | None:
     cells = [group.cell for points in by_task.values() for group, *_ in points]
     crosses = {task: _paper_points(groups, task) for task in by_task}
     with Sheet(name, rows, columns, (5.0, 3.5)) as sheet:
-        flat = list(sheet.axes.flat)
-        for axes, (task, points) in zip(flat, by_task.items(), strict=False):
+        for axes, (task, points) in sheet.panels(by_task.items()):
             found = TaskScores.of(groups, task)
             axes.axhline(100, color=INK, linestyle=":", linewidth=1)
             if (teacher := found.teacher_cost("flops_per_decision")) is not None:
@@ -115,7 +112,6 @@ def retention_against_flops(groups: Groups) -> Picture | None:
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             short_ticks(axes.xaxis)
             tidy(axes)
-        _hide(flat[len(by_task) :])
         sheet.legend(_legend(cells, any(crosses.values())), 4)
         note = (
             "Bars are 95 % intervals over seeds; an interval that leaves the panel is cut. Pale: a configuration "
@@ -267,8 +263,3 @@ def _legend(cells: Sequence[Cell], with_paper: bool) -> list[Line2D | Patch]:
     if any(cell.sight == "random" for cell in cells):
         handles.append(_hollow())
     return [*handles, *([Patch(color=INK, label="KD-MARL in the paper")] if with_paper else [])]
-
-
-def _hide(panels: Sequence) -> None:
-    for axes in panels:
-        axes.set_visible(False)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.lines import Line2D
 
-from kd_marl.report.drawing import DASHES, FAINT, INK, MARKERS, Picture, Sheet, short_ticks, tidy, whisker
+from kd_marl.report.drawing import DASHES, FAINT, INK, MARKERS, Picture, Sheet, grid_of, short_ticks, tidy, whisker
 from kd_marl.report.estimates import estimate
 from kd_marl.report.groups import Group, Groups, Task
 from kd_marl.report.methods import (
@@ -97,10 +97,8 @@ def teacher_curves(groups: Groups) -> Picture | None:
     if not found:
         return None
     name, title = "teacher-curves", "Learning curves of the teachers (greedy tests; one training each)"
-    columns = min(4, len(found))
-    with Sheet(name, -(-len(found) // columns), columns, (3.2, 2.6)) as sheet:
-        flat = list(sheet.axes.flat)
-        for axes, (task, teachers) in zip(flat, found.items(), strict=False):
+    with Sheet(name, *grid_of(len(found), 4), (3.2, 2.6)) as sheet:
+        for axes, (task, teachers) in sheet.panels(found.items()):
             wins = TaskScores.of(groups, task).wins
             for (teacher, facts), dashes in zip(teachers.items(), ("-", "--", ":", "-."), strict=False):
                 tests = facts.get("tests") or []
@@ -119,8 +117,6 @@ def teacher_curves(groups: Groups) -> Picture | None:
             axes.set_ylabel("win rate, per cent" if wins else "mean return")
             short_ticks(axes.xaxis)
             tidy(axes)
-        for axes in flat[len(found) :]:
-            axes.set_visible(False)
         return Picture(name, title, sheet.svg(title), "A ring marks the weights that the teacher has.")
 
 
@@ -135,10 +131,8 @@ def agreement_per_agent(groups: Groups) -> tuple[Picture | None, list[Group]]:
     name, title = "agreement", "How often each agent takes the action that the teacher would take in its place"
     settings = sorted({g.cell[2:] for g in able}, key=lambda key: (LIMITS.index(key[0]), key[1]))
     shades = dict(zip(settings, _SHADES, strict=False))
-    columns = min(3, len(tasks))
-    with Sheet(name, -(-len(tasks) // columns), columns, (4.0, 3.0), sharey=True) as sheet:
-        flat = list(sheet.axes.flat)
-        for axes, task in zip(flat, tasks, strict=False):
+    with Sheet(name, *grid_of(len(tasks)), (4.0, 3.0), sharey=True) as sheet:
+        for axes, task in sheet.panels(tasks):
             mine = [group for group in able if group.cell.task == task]
             for number, group in enumerate(mine):
                 each = zip(*(run.summary["agreement_per_agent"] for run in group.runs), strict=True)
@@ -158,8 +152,6 @@ def agreement_per_agent(groups: Groups) -> tuple[Picture | None, list[Group]]:
             tidy(axes)
         for row in sheet.axes:
             row[0].set_ylabel("agreement, per cent of decisions")
-        for axes in flat[len(tasks) :]:
-            axes.set_visible(False)
         handles = [
             Line2D([], [], color=shade, marker=MARKERS[key[0]], linestyle="", label=setting_title(*key))
             for key, shade in shades.items()

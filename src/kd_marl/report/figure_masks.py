@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from kd_marl.report.drawing import INK, Picture, Sheet
+from kd_marl.report.drawing import INK, Picture, Sheet, grid_of
 from kd_marl.report.groups import Group, Groups, Task
 from kd_marl.report.methods import LIMITS, STUDENT, file_name, short_task, task_title
 
@@ -63,11 +63,9 @@ def who_sees_what(groups: Groups, task: Task) -> Picture | None:
     agents = len(able[0].runs[0].summary["sees"])
     name = file_name("sight", short_task(task[1]), task[0])
     title = f"Who sees what: {task_title(task)}"
-    columns = min(2, len(able))
     used: dict[str, None] = {}
-    with Sheet(name, -(-len(able) // columns), columns, (5.6, 1.1 + 0.33 * agents)) as sheet:
-        flat = list(sheet.axes.flat)
-        for axes, group in zip(flat, able, strict=False):
+    with Sheet(name, *grid_of(len(able), 2), (5.6, 1.1 + 0.33 * agents)) as sheet:
+        for axes, group in sheet.panels(able):
             rows = group.runs[0].summary["sees"]
             widths = group.widths
             for row, sees in enumerate(rows):
@@ -79,26 +77,14 @@ def who_sees_what(groups: Groups, task: Task) -> Picture | None:
                         drawn = _DRAWN if sees["draw"] is not None else {}
                         axes.barh(row, seen, left=start, color=colour, edgecolor="white", height=0.72, **drawn)
                         if seen >= 0.06 * _most(rows):
-                            axes.text(
-                                start + seen / 2,
-                                row,
-                                block,
-                                ha="center",
-                                va="center",
-                                color=INK if drawn else "white",
-                                fontsize=8,
-                            )
+                            middle, ink = start + seen / 2, INK if drawn else "white"
+                            axes.text(middle, row, block, ha="center", va="center", color=ink, fontsize=8)
                     if of > seen:
                         hidden = {"color": _HIDDEN, "edgecolor": "#bbbbbb", "hatch": "///", "linewidth": 0.4}
                         axes.barh(row, of - seen, left=start + seen, height=0.72, **hidden)
                     start += of
-                axes.text(
-                    start + 0.01 * _most(rows),
-                    row,
-                    beside(sees, widths[row] if widths else None),
-                    va="center",
-                    fontsize=8.5,
-                )
+                note = beside(sees, widths[row] if widths else None)
+                axes.text(start + 0.01 * _most(rows), row, note, va="center", fontsize=8.5)
             axes.set_yticks(range(agents), [_agent(row, sees) for row, sees in enumerate(rows)], fontsize=9)
             axes.set_ylim(agents - 0.4, -0.6)
             axes.set_xlim(0, (1.9 if any(sees["draw"] for sees in rows) else 1.45) * _most(rows))
@@ -107,8 +93,6 @@ def who_sees_what(groups: Groups, task: Task) -> Picture | None:
             axes.set_xlabel("features of the observation")
             axes.set_title(group.inputs_title)
             axes.spines[["top", "right"]].set_visible(False)
-        for axes in flat[len(able) :]:
-            axes.set_visible(False)
         handles = [Patch(color=_COLOURS.get(block, "#999999"), label=_label(block)) for block in used]
         handles.append(Patch(facecolor=_HIDDEN, edgecolor="#bbbbbb", hatch="///", label="hidden"))
         if any(sees["draw"] is not None for group in able for sees in group.runs[0].summary["sees"]):

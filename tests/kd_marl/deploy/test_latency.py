@@ -16,9 +16,8 @@ import onboard_bundles  # puts benchmarks/ on the path
 # isort: split
 import latency
 import latency_c
-import latency_page
-import latency_process
 import latency_teams
+import measured
 
 from kd_core.costs.flops import closed_formula
 from kd_onboard.backend import make_backend
@@ -46,27 +45,9 @@ def test_every_subject_is_timed_once_a_round_in_blocks_of_its_own_length():
 
 
 def test_the_spread_is_median_and_quartiles():
-    assert latency.spread(np.array([4.0, 1.0, 2.0, 3.0, 5.0])) == {"median": 3.0, "low": 2.0, "high": 4.0}
-
-
-def test_the_headline_is_the_worst_task_with_its_ratio_of_flops():
-    def task(speed, ratio):
-        entry = {
-            "speedup_vs_epymarl": {"median": speed},
-            "speedup_vs_epymarl_alone": {"median": speed / 2},
-            "flops_ratio": ratio,
-        }
-        pair = {"median": speed / 100, "flops_ratio": ratio / 3}
-        return {
-            "agent": {"epymarl_teacher": {}, "c_o3": entry, "student_onnx_vs_teacher_onnx": pair},
-            "team": {"epymarl_teacher": {}, "c_o3": entry, "student_onnx_vs_teacher_onnx": pair},
-        }
-
-    found = latency.headline({"a": task(900.0, 30.0), "b": task(600.0, 60.0)})
-    assert found["agent_c_o3_speedup_vs_epymarl"] == found["team_c_o3_speedup_vs_epymarl"] == 600.0
-    assert found["team_c_o3_flops_ratio_vs_epymarl"] == 60.0
-    assert found["agent_c_o3_speedup_vs_epymarl_alone"] == 300.0
-    assert (found["student_onnx_vs_teacher_onnx"], found["student_onnx_vs_teacher_onnx_flops_ratio"]) == (6.0, 20.0)
+    found = measured.spread(np.array([4.0, 1.0, 2.0, 3.0, 5.0]))
+    assert found == {"min": 1.0, "low": 2.0, "median": 3.0, "high": 4.0, "max": 5.0}
+    assert measured.cell(found) == "3 (2 to 4)"
 
 
 def test_the_network_of_one_agent_alone_is_that_of_the_team(monkeypatch):
@@ -146,71 +127,13 @@ def test_the_c_harness_gives_each_agent_its_own_row(tmp_path, chosen):
     assert len(set(in_c)) > 1
 
 
-def test_energy_is_a_share_of_what_the_meter_says_or_absent(tmp_path, monkeypatch):
-    meter = tmp_path / "energy_uj"
-    assert latency_process.energy_uj(lambda decisions: 0.001 * decisions, meter) is None
-    meter.write_text("0\n")
-    monkeypatch.setattr(latency_process, "_ENERGY_S", 0.02)
-
-    def run(decisions):
-        # 3 microjoules a decision.
-        meter.write_text(str(int(meter.read_text()) + 3 * decisions))
-        return 0.001 * decisions
-
-    assert latency_process.energy_uj(run, meter) == pytest.approx(3.0)
-
-
-def test_the_programs_that_are_started_decide_for_the_widest_agent(tmp_path, monkeypatch):
-    bundle = read_bundle(onboard_bundles.write_bundle(tmp_path / "bundle"))
-    team = latency_teams.Students(SPREAD, "lha", onboard_bundles.student().mask, onboard_bundles.WIDTHS)
-    assert team.widest == 2
-    monkeypatch.setattr(latency_process, "process", lambda command, cache, starts: command)
-    monkeypatch.setattr(latency_c, "instructions", lambda bundle, agent, flags, folder: agent.index)
-    found = latency_process.takes(team, 32, bundle, tmp_path, starts=1)
-    assert found["instructions"] == {"o2": 2, "o3": 2}
-    assert [found["process"][name][-2:] for name in ("numpy", "onnx", "c")] == [
-        ["2", name] for name in ("numpy", "onnx", "c")
-    ]
-    paths = os.pathsep.join((str(latency_process.BENCHMARKS), str(latency_process.SOURCES)))
-    environment = {key: value for key, value in os.environ.items() if key != "EPYMARL_HOME"} | {"PYTHONPATH": paths}
-    for name in ("epymarl_teacher", "torch", "numpy"):
-        done = subprocess.run(found["process"][name], input="", capture_output=True, text=True, env=environment)
-        assert (done.returncode, done.stdout) == (0, "decided\n"), done.stderr
-
-
-def test_a_programs_start_and_peak_memory_are_its_own(tmp_path):
-    ballast = np.ones(20 << 20, np.uint8)
-    code = (
-        "import sys; x = bytearray(%d << 20); x[::4096] = b'1' * len(x[::4096]); print(1, flush=True); sys.stdin.read()"
-    )
-    small, large = (
-        latency_process.process([sys.executable, "-S", "-c", code % size], tmp_path, starts=2) for size in (1, 41)
-    )
-    assert ballast.all() and 35 < large["memory_mib"] - small["memory_mib"] < 45
-    assert small["memory_mib"] < 20 and 1 < small["start_ms"] < 10_000
-    with pytest.raises(SystemExit, match="ended with status 3"):
-        latency_process.process([sys.executable, "-c", "raise SystemExit(3)"], tmp_path, starts=1)
-
-
 @pytest.mark.parametrize(
     ("limits", "seen", "widths"), [("fo", [18, 18, 18], [24, 24, 24]), ("lha", [10, 2, 2], [32, 16, 16])]
 )
 def test_one_command_measures_everything(tmp_path, root, limits, seen, widths):
     file = tmp_path / "latency.json"
-    words = [
-        "--json",
-        str(file),
-        "--rounds",
-        "3",
-        "--starts",
-        "0",
-        "--width",
-        "24",
-        "--size",
-        "spread",
-        "--limits",
-        limits,
-    ]
+    words = ["--json", str(file), "--rounds", "3"]
+    words += ["--width", "24", "--size", "spread", "--limits", limits]
     environment = {key: value for key, value in os.environ.items() if key != "EPYMARL_HOME"}
     done = subprocess.run(
         [sys.executable, str(root / "benchmarks" / "latency.py"), *words],
@@ -224,19 +147,20 @@ def test_one_command_measures_everything(tmp_path, root, limits, seen, widths):
     task = found["tasks"]["spread"]
     flops = [closed_formula(inputs, width, 5) for inputs, width in zip(seen, widths, strict=True)]
     for scope, expected in (("agent", flops[0]), ("team", sum(flops))):
-        assert set(task[scope]) == {*latency_page.ROWS, "student_onnx_vs_teacher_onnx"}
+        assert {"epymarl_student_width", "numpy_session", "teacher_onnx"} < set(task[scope])
+        assert task[scope]["teacher_onnx"]["speedup_vs_teacher_onnx"]["median"] == 1.0
         for name in ("torch", "numpy", "onnx_session", "int8", "ctypes", "c_o2", "c_o3"):
             assert task[scope][name]["flops"] == expected
         for level in ("o2", "o3"):
             # A loose bound: that C is timed and not a function that does nothing, and not in another unit.
             assert 0.01 < task[scope][f"c_{level}"]["us"]["median"] < 20
-            assert found[f"{scope}_c_{level}_speedup_vs_epymarl"] > 20
+            assert task[scope][f"c_{level}"]["speedup_vs_epymarl"]["median"] > 20
     assert task["team"]["epymarl_teacher"]["flops"] == 3 * closed_formula(21, 256, 5)
     assert task["agent"]["c_o3"]["flops_ratio"] == pytest.approx(3 * closed_formula(21, 256, 5) / flops[0])
     assert task["team"]["c_o3"]["flops_ratio"] == pytest.approx(3 * closed_formula(21, 256, 5) / sum(flops))
     assert task["team"]["epymarl_student_width"]["flops"] == 3 * closed_formula(21, 24, 5)
     assert task["students"] == {"inputs": seen, "widths": widths, "one_agent": 0}
-    assert found["limits"] == limits and f"### spread, limits {limits}: " in done.stdout
-    assert f"One agent is agent 0: {seen[0]} features, width {widths[0]}" in done.stdout
-    assert found["host"]["name"] == "epymarl_lite" and "epymarl_lite, teacher of width 256" in done.stdout
+    assert found["limits"] == limits and f"### spread, limits {limits}: students of " in done.stdout
+    assert f"students of {tuple(seen)} features and widths {tuple(widths)}, one agent is agent 0" in done.stdout
+    assert found["host"]["name"] == "epymarl_lite" and "| epymarl_teacher " in done.stdout
     assert not (Path(tmp_path) / "results").exists()
