@@ -254,8 +254,6 @@ def untrained_run(
             "common_reward": True,
             "reward_scalarisation": "sum",
             "temperature": 1.0,
-            "common_reward": True,
-            "reward_scalarisation": "sum",
         },
         summary={
             **{name: scored for name in ("student", "teacher", "random")},
