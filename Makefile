@@ -65,11 +65,12 @@ demo: setup ## distil students from a bundled teacher and print the result table
 	    $$($(PY) -c 'import importlib.util as i; print("$(DEMO_SMAX)" if i.find_spec("jaxmarl") else "$(DEMO_MPE)")')
 
 # A bound measured on this machine (marker strict) is no test of the code: run those alone, with -m strict.
-test: setup ## all tests; part of them: make test TESTS="tests/kd_learners/test_losses.py -k kl"
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(TEST_JOBS) --dist worksteal --timeout 600 -m "not strict" $(TESTS)
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(TEST_JOBS) --dist worksteal --timeout 600
+test: setup ## every feature once at tiny sizes; part of it: make test TESTS="tests/kd_learners/test_losses.py -k kl"
+	$(PYTEST) -m "not slow and not strict" $(TESTS)
 
-test-slow: setup ## the tests alone that take more than about ten seconds each
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(TEST_JOBS) --dist worksteal --timeout 600 -m "slow and not strict" $(TESTS)
+test-slow: setup ## the rest: grids of runs, commands of the docs, long fuzzing, kill loops
+	$(PYTEST) -m "slow and not strict" $(TESTS)
 
 check: lint type docs ## what CI asks before the tests: lint, format, spelling, imports, types, docs
 

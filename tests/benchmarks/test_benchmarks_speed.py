@@ -205,6 +205,7 @@ def test_a_failed_program_is_one_line_with_its_own_last_words(tmp_path):
         speed_process.watched([sys.executable, str(path)])
 
 
+@pytest.mark.slow
 def test_a_run_is_timed_on_the_host_as_it_is(tmp_path):
     words = ["--config=mappo", "--env-config=mpe", "with", "env_args.key=pz-mpe-simple-spread-v3", "hidden_dim=8"]
     words += [f"{key}=2" for key in ("batch_size_run", "batch_size", "buffer_size")]

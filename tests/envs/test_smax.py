@@ -304,7 +304,7 @@ import os, sys
 sys.path.insert(0, {source!r})
 import main
 from kd_core import host
-from kd_core import config as launch, lifecycle, register
+from kd_marl.plugin import lifecycle, register
 register.register(host.get_host())
 lifecycle.install(host.get_host())
 assert "jax" not in sys.modules, "imported before anyone asked for a battle"

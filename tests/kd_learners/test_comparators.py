@@ -264,7 +264,11 @@ def check_result(run, name, n_actions):
 ALONE = ("runner=episode", "batch_size_run=1", "batch_size=1", "buffer_size=1", "t_max=100", "eval_episodes=2")
 
 
-@pytest.mark.parametrize("name", METHODS)
+# The methods with networks or data of their own; those without a term differ in a weight.
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name.startswith("kd_no_") else ()) for name in METHODS],
+)
 def test_a_method_runs_on_particles_to_its_result(mains, tiny_teacher, tiny_buffer, tmp_path, name):
     given = [f"teacher={tiny_teacher}", f"expert_buffer={tiny_buffer}", "seed=1", "limits=lha", *TINY["kd_student"]]
     run = mains.run(*words(name, tmp_path, *given, *ALONE)).check()

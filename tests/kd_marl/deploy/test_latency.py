@@ -127,6 +127,7 @@ def test_the_c_harness_gives_each_agent_its_own_row(tmp_path, chosen):
     assert len(set(in_c)) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limits", "seen", "widths"), [("fo", [18, 18, 18], [24, 24, 24]), ("lha", [10, 2, 2], [32, 16, 16])]
 )

@@ -217,6 +217,7 @@ def started(monkeypatch, mains, tmp_path):
     return widths
 
 
+@pytest.mark.slow
 def test_students_are_made_once_and_a_failure_keeps_the_others(tiny_teacher, tiny_buffer, tmp_path, capsys, started):
     tiny = [f"teacher={tiny_teacher}", f"expert_buffer={tiny_buffer}", f"env_args.key={TASK}", *TINY["kd_student"]]
     folder = tmp_path / "sweep"

@@ -159,8 +159,15 @@ def assert_is_a_baseline(run, name, limits, results):
     assert summary["flops_per_decision"] > 0
 
 
-@pytest.mark.parametrize("limits", LIMITS)
-@pytest.mark.parametrize("name", BASELINES)
+# Each algorithm and each limit once; test-slow has every pair.
+@pytest.mark.parametrize(
+    ("name", "limits"),
+    [
+        pytest.param(name, limits, marks=() if i % 3 == j else pytest.mark.slow)
+        for i, name in enumerate(BASELINES)
+        for j, limits in enumerate(LIMITS)
+    ],
+)
 def test_a_baseline_runs_on_particles_under_limits(mains, tmp_path, name, limits):
     run = mains.run(*words(name, tmp_path, *TINY, f"limits={limits}")).check()
     assert_is_a_baseline(run, name, limits, tmp_path)
@@ -203,6 +210,7 @@ def test_weights_of_another_network_are_refused_in_one_line(mains, tmp_path, nam
     assert "holds no weights of this configuration" in mains.run(*words(name, tmp_path, *other, *again)).error
 
 
+@pytest.mark.slow
 def test_own_networks_learn_what_their_sight_allows(mains, tmp_path):
     """Agents that see their number learn to name it; agents that see only noise cannot."""
     options = ["env_args.key=tiny_gym:Match-v0", "env_args.time_limit=5", "seed=1", "use_cuda=False", "limits=lha"]

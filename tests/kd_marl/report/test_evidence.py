@@ -29,6 +29,7 @@ def pages(folder):
     return {file.name: own.sub("", file.read_text()) for file in folder.iterdir() if file.is_file()}
 
 
+@pytest.mark.slow
 def test_the_same_page_can_be_made_from_the_evidence_alone(tmp_path):
     fill(tmp_path / "battles")
     kept = tmp_path / "evidence"
