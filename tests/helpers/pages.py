@@ -106,7 +106,8 @@ class Follower:
                 return
             tiny = [*tiny, "runner=vector"]
         seed = [] if any(word.startswith("seed=") for word in words) else ["seed=1"]
-        updates = [*tiny, *seed, f"local_results_path={self.folder / 'results'}"]
+        results = [] if "local_results_path=" in " ".join(words) else [f"local_results_path={self.folder / 'results'}"]
+        updates = [*tiny, *seed, *results]
         self.runs.append(self.mains.run(*words, *updates, env=self.env, before=self.here).check())
 
     def _side_command(self, words: list[str]) -> None:

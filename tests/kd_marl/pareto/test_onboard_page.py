@@ -36,7 +36,7 @@ def test_the_tutorial_leads_from_a_student_to_a_compiled_program(root, page, mai
     out = capsys.readouterr().out
     assert "within its own budget" in out and "genuine: signed by" in out and "25 steps of agent 0" in out
     assert "25 of 25 actions agree" in out
-    agents = json.loads((tmp_path / "bundle" / "profile.json").read_text())["agents"]
+    agents = json.loads((tmp_path / "board_bundle" / "profile.json").read_text())["agents"]
     assert [agent["budget"]["board"] for agent in agents] == ["crazyflie", "crazyflie", "nrf52840"]
     assert [agent["width"] for agent in agents] == follower.runs[0].summary["widths"]
     assert agents[2]["width"] < agents[0]["width"]
