@@ -161,6 +161,7 @@ def test_a_stock_algorithm_trains_under_limits(mains, tmp_path, place, algorithm
     assert saved == {"agent.th"}
 
 
+@pytest.mark.slow
 def test_limits_reach_a_stock_algorithms_observations(mains, tmp_path):
     """An agent that sees only its noise cannot learn what one that sees its number learns."""
     options = ["env_args.key=tiny_gym:Match-v0", "env_args.time_limit=5", "t_max=6000", "hidden_dim=32", "lr=0.005"]

@@ -63,6 +63,7 @@ def test_a_failed_training_is_said_in_one_line(tmp_path, capfd):
     assert "no_such_key" in said
 
 
+@pytest.mark.slow
 def test_a_teacher_that_began_with_another_is_made_by_one_command_once(mains, tiny_teacher, tmp_path, capfd):
     mains.run(*words("kd_teacher", tmp_path / "old", "seed=2", f"begin_with={tiny_teacher}")).check()
     old = max((tmp_path / "old").glob("models/*/*/teacher.json"), key=lambda file: int(file.parent.name)).parent

@@ -167,6 +167,7 @@ def distil(mains, tiny_teacher, tiny_buffer, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["mixed", "expert"])
+@pytest.mark.slow
 def test_a_student_that_is_killed_at_random_moments_ends_as_an_uninterrupted_one(distil, tmp_path, mode):
     moments = random.Random(5)
     sizes = ["t_max=3000", f"distill_on={mode}", "seed=1"]
@@ -242,6 +243,7 @@ def test_a_run_goes_on_from_its_own_checkpoints_only(distil):
     assert "finished already" in found.err
 
 
+@pytest.mark.slow
 def test_the_same_command_is_another_run_once_its_teacher_is_another(mains, tiny_teacher, tmp_path):
     teacher = tmp_path / "teacher"
     shutil.copytree(tiny_teacher, teacher)
@@ -269,6 +271,7 @@ def test_the_same_command_is_another_run_once_its_teacher_is_another(mains, tiny
         assert load_student(found.checkpoint).record == found.record
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_of_the_seed_that_is_asked_for_or_says_whose_it_is(distil):
     for seed in (1, 2):
         distil(f"seed={seed}").check()
@@ -311,6 +314,7 @@ def test_a_result_that_somebody_removed_is_made_again(distil):
     assert "finished already" in distil("seed=1", "resume=True").check().err
 
 
+@pytest.mark.slow
 def test_each_number_of_episodes_has_a_result_of_its_own(distil):
     distil("seed=1").check()
     more = distil("seed=1", "resume=True", "eval_episodes=6").check()

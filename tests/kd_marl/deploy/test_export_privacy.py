@@ -122,6 +122,8 @@ def toy_run(tmp_path, sharing, visible, widths):
         config={
             "env": "toy",
             "env_args": {},
+            "common_reward": True,
+            "reward_scalarisation": "sum",
             "sharing": sharing,
             "runner": "episode",
             "batch_size_run": 1,
