@@ -10,7 +10,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 # Each start would compile every module again: torch and JAX alone take seconds.
 export PYTHONDONTWRITEBYTECODE :=
-.PHONY: help setup demo test test-slow check format lint type docs results pages clean
+.PHONY: help setup demo test test-slow check format lint type docs results pages browsers clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -104,6 +104,10 @@ results: setup ## make the runs behind docs/results.md that are missing (hours),
 
 pages: setup ## write report/, docs/results.md, its figures and the README's block from the evidence
 	$(REPORT) --site .
+
+# Tests that look at pages skip themselves where no Chromium is.
+browsers: ## install the Chromium of Debian or Ubuntu, in which tests open pages (asks for root)
+	@command -v chromium >/dev/null || { sudo=$$(command -v sudo || true); $$sudo apt-get update -q && $$sudo apt-get install -qy chromium; }
 
 clean: ## remove .venv and caches; results/ stays
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -66,17 +66,23 @@ setup(
         "suite": ["ray>=2.10"],
         # figures of `kd-marl report` and `kd-marl stress`
         "report": ["jsonschema>=4.20", "markdown-it-py>=3", "matplotlib>=3.8"],
-        # use_tensorboard=True and use_wandb=True
-        "track": ["tensorboard>=2.15", "wandb>=0.17"],
+        # tracking=mongo, use_tensorboard=True and use_wandb=True
+        "track": ["pymongo>=4.6", "tensorboard>=2.15", "wandb>=0.17"],
+        # the local page of `kd-marl dashboard`
+        "dashboard": ["plotly>=6", "starlette>=0.40", "uvicorn>=0.30"],
+        # films of `kd-marl watch`; its pages need nothing
+        "watch": ["imageio-ffmpeg>=0.5", "matplotlib>=3.8"],
         "dev": [
             "codespell>=2.3",
             "hypothesis>=6.100",
             "import-linter>=2.15",
             "latex2mathml>=3.77; python_version >= '3.11'",
+            "mongomock>=4.3; python_version >= '3.11'",
             "mkdocs>=1.6,<2; python_version >= '3.11'",
             "mkdocs-material>=9.6; python_version >= '3.11'",
             "mkdocstrings-python>=1.16; python_version >= '3.11'",
             "mypy>=1.11",
+            "playwright>=1.50; python_version >= '3.11'",
             "pytest>=8",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",

@@ -1,0 +1,1 @@
+"""A local page of all runs, without a database."""

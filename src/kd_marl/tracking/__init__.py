@@ -1,0 +1,1 @@
+"""Runs in databases: MongoDB beside the files, which stay the record."""

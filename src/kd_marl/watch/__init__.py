@@ -1,0 +1,1 @@
+"""Episodes that can be watched: teacher and student side by side."""
