@@ -15,6 +15,8 @@ from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from kd_core.keys import table
+
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "src" / "config"
 # The YAML files of the keys' page, in its order.
@@ -56,8 +58,8 @@ def keys_page() -> str:
         lines = [f"## {path.stem}", "", kind + _linked(intro), ""]
         for title, keys in rows:
             lines += [f"### {path.stem}: {title}", ""] if title else []
-            lines += ["| key | default | meaning |", "|---|---|---|"]
-            lines += [f"| {key} | {value} | {_linked(meaning)} |" for key, value, meaning in keys]
+            lines += ["| key | default | takes | meaning |", "|---|---|---|---|"]
+            lines += [f"| {key} | {value} | {_takes(key)} | {_linked(meaning)} |" for key, value, meaning in keys]
             lines.append("")
         parts.append("\n".join(lines))
     parts.append("Next: [Command line](command-line.md).")
@@ -107,6 +109,13 @@ def read_keys(text: str) -> tuple[str, list[tuple[str, list[list[str]]]]]:
     return " ".join(line.lstrip("# ") for line in intro.splitlines()), [part for part in sections if part[1]]
 
 
+def _takes(keys: str) -> str:
+    """Say what the keys of a row take, each different kind once."""
+    names = (re.sub(r"^per_env\.\w+\.", "", key.strip("` ")) for key in keys.split(","))
+    kinds = (str(table().get(name, "")) for name in names)
+    return ", ".join(dict.fromkeys(kind for kind in kinds if kind))
+
+
 def _path(folders: list[tuple[int, str]]) -> str:
     return ".".join(name for _, name in folders)
 
@@ -117,7 +126,8 @@ def _default(value: str) -> str:
 
 
 def _linked(text: str) -> str:
-    return re.sub(r"docs/([\w/-]+)\.md", r"[\1](../\1.md)", text.replace("|", r"\|"))
+    meaning = re.sub(r" *\[[^\]]+\]$", "", text).replace("|", r"\|")
+    return re.sub(r"docs/([\w/-]+)\.md", r"[\1](../\1.md)", meaning)
 
 
 def command_line_page() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from kd_core import threads
+from kd_core import terminal, threads
 from kd_core.config import USAGE, parse_command
 from kd_core.errors import UserError
 from kd_core.host import get_host
@@ -18,6 +18,7 @@ _LAUNCH = Work("kd_marl.plugin.launch:launch", host=True)
 
 def main(arguments: list[str]) -> int:
     """Run one stage or one stock algorithm; returns the exit status."""
+    terminal.adapt()
     if not arguments or "--help" in arguments or "-h" in arguments:
         print(USAGE)
         return 0

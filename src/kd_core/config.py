@@ -12,14 +12,15 @@ below it, its ``per_env`` included, so what a variant states holds in every envi
 
 from __future__ import annotations
 
+import copy
 import os
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from kd_core import keys, yaml_text
 from kd_core.errors import UserError, nearest
 from kd_core.host import SOURCE_ROOT, Host
 
@@ -27,6 +28,36 @@ PLUGIN_CONFIG = SOURCE_ROOT / "config"
 # The controller with a network of its own for each agent, and those of the hosts that it can stand in for.
 OWN_NETWORKS, REPLACEABLE = "hetero_mac", ("basic_mac", "non_shared_mac")
 _NAMING = "add 'with env_args.key=...' (for example env_args.key=pz-mpe-simple-spread-v3) or env_args.map_name=..."
+
+# Sacred's flags whose value is the next word.
+VALUED_FLAGS = frozenset(
+    [
+        "-b",
+        "--beat-interval",
+        "-C",
+        "--capture",
+        "-c",
+        "--comment",
+        "-F",
+        "--file_storage",
+        "-i",
+        "--id",
+        "-l",
+        "--loglevel",
+        "-m",
+        "--mongo_db",
+        "-n",
+        "--name",
+        "-P",
+        "--priority",
+        "-S",
+        "--s3",
+        "-s",
+        "--sql",
+        "-t",
+        "--tiny_db",
+    ]
+)
 
 USAGE = """usage: python src/main.py --config=ALG --env-config=ENV [with key=value env_args.key=value ...]
 
@@ -68,9 +99,6 @@ def parse_command(arguments: list[str]) -> Command:
         name, equals, value = argument.partition("=")
         if name in flags:
             flags[name] = value if equals else next(pending, "")
-        elif name == "masks" and value.startswith("{"):
-            # As text: Sacred would take a dictionary for nested keys, of which masks has none.
-            rest.append(f"masks={value!r}")
         elif name == "local_results_path":
             # Shells differ in whether they expand it here, and not everything that reads it does.
             rest.append(f"{name}={Path(value).expanduser() if value.startswith('~') else value}")
@@ -79,9 +107,30 @@ def parse_command(arguments: list[str]) -> Command:
     for name, value in flags.items():
         if not value:
             raise UserError(f"{name} is missing: give {name}=NAME (python src/main.py --help shows an example)")
-    words = rest[rest.index("with") + 1 :] if "with" in rest else []
-    updates = dict(word.split("=", 1) for word in words if "=" in word and not word.startswith("-"))
-    return Command(flags["--config"], flags["--env-config"], tuple(rest), updates)
+    return Command(flags["--config"], flags["--env-config"], tuple(rest), _updates(rest))
+
+
+def _updates(words: list[str]) -> dict[str, str]:
+    """Read the ``key=value`` words after ``with``, among which Sacred's flags may stand.
+
+    Raises:
+        UserError: a word has no value, and is no file of values either.
+    """
+    updates = {}
+    pending = iter(words[words.index("with") + 1 :] if "with" in words else [])
+    for word in pending:
+        key, equals, value = word.partition("=")
+        if word.startswith("-"):
+            if word in VALUED_FLAGS:
+                next(pending, "")
+            continue
+        if not key:
+            raise UserError(f"'{word}' in 'with' has no key: write key=value without spaces, such as t_max=50")
+        if equals:
+            updates[key] = value
+        elif not Path(word).is_file():
+            raise UserError(f"'{word}' in 'with' has no value: write key=value without spaces, such as t_max=50")
+    return updates
 
 
 def assemble(host: Host, command: Command, naming: str = _NAMING) -> dict[str, Any]:
@@ -97,27 +146,80 @@ def assemble(host: Host, command: Command, naming: str = _NAMING) -> dict[str, A
             base does not have, a ``with`` key that no YAML file has, or ``limits=lha`` where it cannot be.
     """
     merge = host.main.recursive_dict_update
-    config = _read_yaml(host.config_path / "default.yaml")
-    config = merge(config, _read_yaml(PLUGIN_CONFIG / "kd_marl.yaml"))
-    config = merge(config, _read_yaml(_find_config(host, "envs", command.environment)))
+    config = yaml_text.read_mapping(host.config_path / "default.yaml")
+    config = merge(config, yaml_text.read_mapping(PLUGIN_CONFIG / "kd_marl.yaml"))
+    path = _find_config(host, "envs", command.environment)
+    config = merge(config, keys.conform(yaml_text.read_mapping(path), config, str(path)))
     for path, layer in _algorithm_layers(host, command.algorithm):
-        by_environment = layer.pop("per_env", {}).get(config["env"], {})
+        by_environment = _section(layer.pop("per_env", {}), config["env"], str(path))
+        layer = keys.conform(layer, config, str(path))
+        by_environment = keys.conform(by_environment, config, f"{path}, per_env")
         if "base" in layer:
             _check_variant(path, layer, by_environment, config)
         config = merge(merge(config, layer), by_environment)
     config.pop("base", None)
     if not config.get("learner", "").startswith("kd_"):
         config = _own_networks(host, config, command)
-    for key in command.updates:
-        _check_key(config, key)
+    updates = typed_updates(config, command)
     environment = config["env_args"]
     name = environment.get("map_name") or environment.get("key") or ""
-    name = command.updates.get("env_args.map_name") or command.updates.get("env_args.key") or name
+    name = updates.get("env_args.map_name") or updates.get("env_args.key") or name
     if not name:
         raise UserError(f"--env-config={command.environment} needs the task: {naming}")
     config["map_name"] = name
     config["command"] = command.line
     return config
+
+
+def typed_updates(config: dict[str, Any], command: Command) -> dict[str, Any]:
+    """Read a command's ``key=value`` words as their keys take them.
+
+    Args:
+        config: the merged configuration below them.
+        command: what was typed.
+
+    Returns:
+        Dotted key -> value.
+
+    Raises:
+        UserError: an unknown key, or a value that its key does not take.
+    """
+    defaults = dict(keys.flatten(config))
+    for key in command.updates:
+        _check_key(config, key)
+    return {key: keys.kind_of(key, defaults.get(key)).read(key, value) for key, value in command.updates.items()}
+
+
+def updated(host: Host, config: dict[str, Any], command: Command) -> dict[str, Any]:
+    """Merge a command's ``key=value`` words into a copy of its configuration, as its run will do.
+
+    Raises:
+        UserError: an unknown key, or a value that its key does not take.
+    """
+    layer: dict[str, Any] = {}
+    for key, value in typed_updates(config, command).items():
+        level, (*path, last) = layer, key.split(".")
+        for part in path:
+            level = level.setdefault(part, {})
+        level[last] = value
+    merged: dict[str, Any] = host.main.recursive_dict_update(copy.deepcopy(config), layer)
+    return merged
+
+
+def sacred_words(command: Command, updates: Mapping[str, Any]) -> list[str]:
+    """Return the arguments for Sacred.
+
+    Args:
+        command: what was typed.
+        updates: of :func:`typed_updates`; each is written so that Sacred reads the same value.
+    """
+    words = list(command.sacred_arguments)
+    start = words.index("with") + 1 if "with" in words else len(words)
+    for index in range(start, len(words)):
+        key, equals, _ = words[index].partition("=")
+        if equals and key in updates and words[index - 1] not in VALUED_FLAGS:
+            words[index] = f"{key}={updates[key]!r}"
+    return words
 
 
 def task_key(host: Host, environment: str) -> str:
@@ -130,13 +232,25 @@ def task_key(host: Host, environment: str) -> str:
     Raises:
         UserError: there is no such configuration.
     """
-    env_args = _read_yaml(_find_config(host, "envs", environment)).get("env_args") or {}
+    env_args = yaml_text.read_mapping(_find_config(host, "envs", environment)).get("env_args") or {}
     return f"env_args.{'map_name' if 'map_name' in env_args else 'key'}"
 
 
 def plugin_keys() -> frozenset[str]:
     """Return the keys that the plug-in adds to every run."""
-    return frozenset(_read_yaml(PLUGIN_CONFIG / "kd_marl.yaml"))
+    return frozenset(yaml_text.read_mapping(PLUGIN_CONFIG / "kd_marl.yaml"))
+
+
+def _section(sections: Any, environment: str, where: str) -> dict[str, Any]:
+    """Return what a file has under ``per_env`` for an environment.
+
+    Raises:
+        UserError: that is no mapping of keys to values.
+    """
+    section = sections.get(environment, {}) if isinstance(sections, dict) else None
+    if not isinstance(section, dict):
+        raise UserError(f"{where}: per_env names environments, each with lines of the form 'key: value'")
+    return section
 
 
 def _algorithm_layers(host: Host, name: str) -> list[tuple[Path, dict[str, Any]]]:
@@ -148,7 +262,7 @@ def _algorithm_layers(host: Host, name: str) -> list[tuple[Path, dict[str, Any]]
         if any(path == known for known, _ in layers):
             chain = " -> ".join(known.stem for known, _ in layers)
             raise UserError(f"{layers[-1][0]} has base: {wanted}, which is a circle ({chain}): give it another base")
-        layer = _read_yaml(path)
+        layer = yaml_text.read_mapping(path)
         layers.append((path, layer))
         wanted, asked_by = layer.get("base", ""), str(path)
         if not isinstance(wanted, str):
@@ -188,7 +302,7 @@ def _own_networks(host: Host, config: dict[str, Any], command: Command) -> dict[
             f"--config={command.algorithm} has a controller of its own ({config['mac']}), so limits=lha cannot give "
             f"every agent a width: use limits=lh, or an algorithm with {' or '.join(REPLACEABLE)}"
         )
-    merge, layer = host.main.recursive_dict_update, _read_yaml(PLUGIN_CONFIG / "lha.yaml")
+    merge, layer = host.main.recursive_dict_update, yaml_text.read_mapping(PLUGIN_CONFIG / "lha.yaml")
     # A YAML of the user's that names the controller itself may say more of what belongs to it.
     merged: dict[str, Any] = merge(layer, config) if config["mac"] == OWN_NETWORKS else merge(config, layer)
     return merged
@@ -208,14 +322,6 @@ def _find_config(host: Host, kind: str, name: str, asked_by: str = "") -> Path:
     flag = "--config" if kind == "algs" else "--env-config"
     asked = f"{asked_by} has base: {name}" if asked_by else f"{flag}={name}"
     raise UserError(f"{asked}: no such configuration; {nearest(name, known)}")
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        return yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is no valid YAML ({reason}): correct the file") from None
 
 
 def _check_key(config: dict[str, Any], key: str) -> None:

@@ -161,7 +161,7 @@ def _collect(name: str, commit: str | None, config_path: Path, main: ModuleType,
         OneHot=module("components.transforms").OneHot,
         MultiAgentEnv=module("envs").MultiAgentEnv,
         Logger=module("utils.logging").Logger,
-        plain_errors=(errors.ConfigError, errors.WorkerDiedError) if errors else (),
+        plain_errors=(errors.ConfigError, errors.WorkerDiedError, errors.EnvironmentFaultError) if errors else (),
     )
 
 

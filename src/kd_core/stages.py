@@ -11,13 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sacred.arg_parser import get_config_updates
-
 from kd_core import checkpoints
 from kd_core.artifacts import teacher as artifacts
 from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.artifacts.teacher import TeacherArtifact
-from kd_core.config import assemble, parse_command, plugin_keys
+from kd_core.config import assemble, parse_command, plugin_keys, updated
 from kd_core.errors import UserError
 from kd_core.host import SOURCE_ROOT, Host, get_host
 from kd_core.task import Task
@@ -163,9 +161,8 @@ def made_by(host: Host, words: Sequence[str], seed: int) -> checkpoints.Checkpoi
         words: the command line after ``python src/main.py``, with ``local_results_path``.
         seed: the run's.
     """
-    config = assemble(host, parse_command(list(words)))
-    updates, _ = get_config_updates(list(words[words.index("with") + 1 :]))
-    config = host.main.recursive_dict_update(config, updates)
+    command = parse_command(list(words))
+    config = updated(host, assemble(host, command), command)
     run = SimpleNamespace(**{**config, "fingerprint": checkpoints.fingerprint(config)})
     return checkpoints.newest(run, seed, teacher_weights(run))
 

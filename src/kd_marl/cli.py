@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from kd_core import terminal
 from kd_core.errors import UserError
 from kd_marl.commands import buffer, bundle, doctor, export, masks, pareto, report, run, stress, suite, teachers
 
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 1 if a check found a fault; 2 after a user's mistake, which is said in one line on stderr; 141 where what
         reads the output has closed it.
     """
+    terminal.adapt()
     args = build_parser().parse_args(arguments)
     # Sacred's, at every start; the lock files pin a setuptools that still has the module.
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")

@@ -22,6 +22,7 @@ from kd_core import checkpoints
 from kd_core.errors import UserError, nearest
 from kd_core.host import Host
 from kd_core.task import Task
+from kd_runners.checked_env import CheckedEnv
 
 # Environment -> the package it needs, and how to install it.
 _NEEDS = {
@@ -171,6 +172,7 @@ class Factory:
     def __init__(self, host: Host, args: Any, mask: ObservationMask | None) -> None:
         self._build = host.envs[args.env]
         self._name = args.env
+        self._task = args.map_name
         self._flag_limits = not host.is_bundled and not args.treat_truncation_as_terminal
         self._mask = mask
 
@@ -180,6 +182,7 @@ class Factory:
         env = self._build(**env_args)
         if self._flag_limits:
             env = FlagTimeLimits(env)
+        env = CheckedEnv(env, self._task, env_args["common_reward"])
         if self._mask is not None:
             env = MaskedEnv(env, self._mask, seed=env_args["seed"])
         return env

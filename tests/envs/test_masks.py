@@ -201,7 +201,7 @@ def test_masks_are_read_from_text_and_files(tmp_path):
         (SPREAD, {1: None}, r"the mask hides everything from agent 'agent_1'"),
         (SPREAD, "0: [V", r"masks '0: \[V' cannot be read: write it as 0: \[L, A\(P\)\], 1: \[V\]"),
         (SPREAD, "[V]", r"masks '\[V\]' cannot be read: write it as 0:"),
-        (SPREAD, "no/such/file.yaml", r"masks names the file no/such/file.yaml, which cannot be read: No such file"),
+        (SPREAD, "no/such/file.yaml", r"masks: cannot read no/such/file.yaml: No such file"),
     ],
 )
 def test_bad_masks_are_refused_in_one_line(layout, masks, message):

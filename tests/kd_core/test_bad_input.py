@@ -167,19 +167,20 @@ def test_a_wrong_mask_is_refused_whatever_the_algorithm(mains, tiny_teacher, tmp
         ("widths=wide", "widths is 'wide': expected a list"),
         ("sharing=some", "sharing is 'some'; did you mean|sharing is 'some'; valid: all, group, none"),
         ("distill_on=teacher", "distill_on is 'teacher': choose one of expert, student, mixed"),
-        ("student_share=1.5", "student_share is 1.5: it must lie between 0 and 1"),
-        ("lr=fast", "lr is 'fast': expected a value of type float"),
+        ("student_share=1.5", "student_share is 1.5: expected a number from 0 to 1"),
+        ("lr=fast", "lr is 'fast': expected a number above 0"),
         ("batch_size=8", "set batch_size, buffer_size and batch_size_run to the same number"),
         ("mac=basic_mac", "kd_mappo_student needs mac=hetero_mac"),
         ("learner=kd_mappo", "learner 'kd_mappo' is not registered; did you mean 'kd_mappo_"),
         ("runner=paralel", "runner 'paralel' is not registered; did you mean 'parallel'"),
-        ("eval_episodes=0", "eval_episodes is 0: expected a number of episodes of at least 1"),
+        ("eval_episodes=0", "eval_episodes is 0: expected a whole number of at least 1"),
     ],
 )
 def test_a_wrong_key_of_stage_2_is_refused_before_anything_is_made(mains, tiny_teacher, tmp_path, update, message):
     run = mains.run(*words("kd_student", tmp_path, f"teacher={tiny_teacher}", update))
     assert re.search(message, run.error)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["sacred"], "it was found before the buffer was exported"
+    # A value of the wrong type is found even before there is a run.
+    assert {path.name for path in tmp_path.iterdir()} <= {"sacred"}, "it was found before the buffer was exported"
 
 
 # --- the expert buffer ---------------------------------------------------------------------------------------------
@@ -288,7 +289,7 @@ def test_starcraft_that_is_not_installed_is_found_before_any_worker_starts(mains
         ),
         (["env_args.key=NoSuch-v0"], "Gymnasium has no environment 'NoSuch-v0'"),
         (["env_args.key=CartPole-v1", "env_args.max_cycles=26"], "env 'gymma' cannot be built for CartPole-v1: "),
-        (["env_args.time_limit=0"], r"env_args\.time_limit is at least 1 step, not 0"),
+        (["env_args.time_limit=0"], r"env_args\.time_limit is 0: expected a whole number of at least 1"),
     ],
 )
 def test_an_environment_that_cannot_be_built_says_why(mains, tmp_path, updates, message):

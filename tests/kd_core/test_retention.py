@@ -66,6 +66,9 @@ def test_a_teacher_at_zero_has_no_retention(win_rate):
 
 def test_a_teacher_no_better_than_random_has_no_normalised_retention():
     assert retention_normalised(-10.0, -20.0, -20.0) is None
+    # It would be 112.9 % for a student worse than its teacher, and -300 % for the best possible one.
+    assert retention_normalised(-358.0, -319.0, -17.0) is None
+    assert retention_normalised(5.0, 0.0, 1.25) is None
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

@@ -17,6 +17,7 @@ import yaml
 
 from envs.hetero_mask.layouts import KNOWN_LAYOUTS, FeatureLayout
 from envs.hetero_mask.mask import ObservationMask
+from kd_core import yaml_text
 from kd_core.errors import UserError, nearest
 
 LIMITS = ("fo", "lh", "lha")
@@ -102,15 +103,19 @@ def read_masks(value: Mapping[Any, Any] | str | None) -> dict[Any, Any]:
         text = value.strip()
         if text.endswith((".yaml", ".yml", ".json")):
             try:
-                text = Path(text).expanduser().read_text(encoding="utf-8")
-            except OSError as error:
-                raise UserError(f"masks names the file {value}, which cannot be read: {error.strerror}") from error
-        elif text and not text.startswith("{") and "\n" not in text:
+                return _mapping(yaml_text.read(Path(text).expanduser()), given)
+            except UserError as error:
+                raise UserError(f"masks: {error}") from None
+        if text and not text.startswith("{") and "\n" not in text:
             text = "{" + text + "}"
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise UserError(f"masks {given!r} cannot be read: {HOW_TO_WRITE}") from error
+    return _mapping(value, given)
+
+
+def _mapping(value: Any, given: Any) -> dict[Any, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):

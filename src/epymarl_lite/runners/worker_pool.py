@@ -19,7 +19,7 @@ import torch as th
 
 from epymarl_lite.runners.env_group import EnvFactory, EnvGroup, Outcome, Views
 from epymarl_lite.runners.shared_arrays import Layout, SharedArrays
-from epymarl_lite.utils.errors import ConfigError, WorkerDiedError
+from epymarl_lite.utils.errors import ConfigError, EnvironmentFaultError, WorkerDiedError
 
 _CLOSE_SECONDS = 5.0
 _WATCH_SECONDS = 1.0
@@ -42,6 +42,7 @@ class WorkerPool:
     Raises:
         ConfigError: ``n_processes`` is negative.
         WorkerError: an environment cannot be built.
+        EnvironmentFaultError: a checked environment does what no learner can use.
         WorkerDiedError: a worker process died.
     """
 
@@ -134,6 +135,8 @@ class WorkerPool:
             ok, result = self._connections[worker].recv()
         except (EOFError, ConnectionResetError):
             self._died(worker)
+        if isinstance(result, EnvironmentFaultError):
+            raise result
         if not ok:
             last_line, text = result
             raise WorkerError(f"{self._name(worker)} failed: {last_line}") from RuntimeError(f"in the worker:\n{text}")
@@ -173,6 +176,8 @@ def _work(connection: Connection, factories: list[EnvFactory]) -> None:
         _serve(group, connection, shared)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone
+    except EnvironmentFaultError as error:
+        connection.send((False, EnvironmentFaultError(str(error))))
     except Exception as error:
         last_line = traceback.format_exception_only(error)[-1].strip()
         connection.send((False, (last_line, traceback.format_exc())))

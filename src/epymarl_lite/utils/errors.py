@@ -17,3 +17,7 @@ class MissingFolderError(ConfigError, FileNotFoundError):
 
 class WorkerDiedError(RuntimeError):
     """A worker process was ended from outside, or ran out of memory."""
+
+
+class EnvironmentFaultError(RuntimeError):
+    """An environment does what no learner can use."""

@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from kd_core import yaml_text
 from kd_core.costs.budget import LARGEST_WIDTH, WIDTH_STEP, Budget
 from kd_core.errors import UserError, nearest
 
@@ -103,15 +104,11 @@ def read_budget(given: Any, names: Sequence[str]) -> TeamBudget:
 
 
 def _load(path: Path) -> Mapping[Any, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+    if not path.is_file():
         raise UserError(
-            f"cannot read the budget {path} ({getattr(error, 'strerror', None) or error}): give a YAML file or a "
-            f"board; {nearest(str(path), board_names())}"
-        ) from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is no valid YAML ({' '.join(str(error).split())}): correct the file") from None
+            f"cannot read the budget {path}: give a YAML file or a board; {nearest(str(path), board_names())}"
+        )
+    content = yaml_text.read(path)
     if not isinstance(content, Mapping):
         raise UserError(f"{path} is no budget: write 'all: pico2', or 'agents:' with a board for each")
     return content

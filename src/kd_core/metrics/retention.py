@@ -53,9 +53,10 @@ def retention_normalised(student: float, teacher: float, random: float) -> float
         random: that of a team that picks uniformly among its available actions.
 
     Returns:
-        The share, or None where it is not defined: a teacher no different from random, or a number that is not finite.
+        The share, or None where it is not defined: a teacher no better than random play, where a larger share would not
+        mean a better student, or a number that is not finite.
     """
-    if teacher == random or not _finite(student, teacher, random):
+    if teacher <= random or not _finite(student, teacher, random):
         return None
     return (student - random) / (teacher - random)
 

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from sacred.arg_parser import get_config_updates
-
-from kd_core.config import assemble, parse_command
+from kd_core.config import assemble, parse_command, updated
 from kd_core.host import Host
 from kd_onboard.profile import Profile
 
@@ -40,9 +38,8 @@ def play_settings(host: Host, environment: str, words: Sequence[str], profile: P
         for key, value in _stated_arguments(profile).items()
         if key in config["env_args"] and isinstance(value, bool | int | float)
     }
-    updates, _ = get_config_updates(list(words))
-    for given in ({"seed": 0, **known, "env_args": env_args}, updates):
-        config = host.main.recursive_dict_update(config, given)
+    config = host.main.recursive_dict_update(config, {"seed": 0, **known, "env_args": env_args})
+    config = updated(host, config, command)
     config["env_args"]["seed"] = config["seed"]
     return SimpleNamespace(**{**config, "device": "cpu", "use_cuda": False})
 

@@ -140,7 +140,10 @@ def _quantity(number: float | None) -> str:
 
 
 def _caption(summary: Summary) -> str:
-    return (
-        "mean ± standard deviation over episodes; teacher and student act greedily\n"
-        f"the student chooses the teacher's action in {_percent(summary['agreement'])} of decisions"
-    )
+    lines = [
+        "mean ± standard deviation over episodes; teacher and student act greedily",
+        f"the student chooses the teacher's action in {_percent(summary['agreement'])} of decisions",
+    ]
+    if summary["retention_normalised"] is None:
+        lines.append("no retention over random: the teacher is no better than random play")
+    return "\n".join(lines)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kd_core import progress
-from kd_core.config import Command, assemble
+from kd_core.config import Command, assemble, sacred_words, typed_updates
 from kd_core.errors import UserError
 from kd_core.host import Host
 from kd_marl.plugin import lifecycle, register
@@ -39,9 +39,10 @@ def execute(host: Host, command: Command, config: dict[str, Any]) -> None:
     """Hand the configuration to the host's Sacred experiment and run it (exits with status 1 when the run fails)."""
     experiment = host.main.ex
     _set_up_logging(experiment.logger)
+    updates = typed_updates(config, command)
     experiment.add_config(copy.deepcopy(config))
-    local = command.updates.get("local_results_path")
-    results = Path(local).expanduser().absolute() if local else host.results_path
+    # Where the models and buffers of this run go too.
+    results = Path(updates.get("local_results_path", config["local_results_path"])).expanduser().absolute()
     folder = results / "sacred" / config["name"] / config["map_name"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +51,7 @@ def execute(host: Host, command: Command, config: dict[str, Any]) -> None:
             f"cannot write results to {folder} ({error.strerror or error}): give another local_results_path"
         ) from None
     experiment.observers.append(RunRecord(str(folder)))
-    experiment.run_commandline(["src/main.py", *command.sacred_arguments])
+    experiment.run_commandline(["src/main.py", *sacred_words(command, updates)])
 
 
 def _set_up_logging(console: logging.Logger) -> None:

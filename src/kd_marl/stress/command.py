@@ -14,9 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sacred.arg_parser import get_config_updates
-
-from kd_core import files, progress
+from kd_core import files, keys, progress
 from kd_core.errors import UserError, how_to_install, nearest
 from kd_core.host import get_host
 from kd_marl.plugin import register
@@ -96,15 +94,17 @@ def _updated(run: StudentRun, words: Sequence[str]) -> tuple[int, StudentRun]:
         UserError: a key that cannot be changed.
     """
     known = [f"env_args.{key}" for key in run.config["env_args"] if key not in _FIXED]
+    batch, env_args = max(LEAST_BATCH, run.config["batch_size_run"]), dict(run.config["env_args"])
     for word in words:
-        key = word.split("=", 1)[0]
+        key, _, text = word.partition("=")
         if key not in ("batch_size_run", *known):
             raise UserError(f"'with {key}' does not fit a trained student; {nearest(key, ['batch_size_run', *known])}")
-    updates, _ = get_config_updates(list(words))
-    batch = updates.get("batch_size_run", max(LEAST_BATCH, run.config["batch_size_run"]))
-    if type(batch) is not int or batch < 1:
-        raise UserError(f"batch_size_run is {batch!r}: expected a number of environments of at least 1")
-    env_args = {**run.config["env_args"], **updates.get("env_args", {})}
+        name = key.removeprefix("env_args.")
+        value = keys.kind_of(key, env_args.get(name)).read(key, text)
+        if name == key:
+            batch = value
+        else:
+            env_args[name] = value
     return batch, replace(run, config={**run.config, "env_args": env_args})
 
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from kd_core import yaml_text
 from kd_core.errors import UserError, nearest
 
 LIMITS = ("fo", "lh", "lha")
@@ -135,20 +134,6 @@ def _among(one: Any, only: tuple[Any, ...] | None) -> bool:
     return only is None or one in only
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is written twice, of which YAML would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping, if each of its keys is there once."""
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.value != "<<":
-                raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' is there twice", key.start_mark)
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
-        return super().construct_mapping(node, deep=True)
-
-
 def load(path: Path, updates: Iterable[str] = (), part: Part | None = None) -> Suite:
     """Read a suite.
 
@@ -160,16 +145,7 @@ def load(path: Path, updates: Iterable[str] = (), part: Part | None = None) -> S
     Raises:
         UserError: it cannot be read, or the first thing that is wrong in it or in what is asked of it.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text'}") from None
-    # What has the form of a date or a number and is none.
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        reason = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise UserError(f"{path} is no valid YAML{where} ({reason}): correct the file") from None
+    content = yaml_text.read(path)
     try:
         return _suite(path, content, updates, part or Part())
     except UserError as error:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sacred.arg_parser import get_config_updates
-
 from kd_core import stages
-from kd_core.config import assemble, parse_command
+from kd_core.config import assemble, parse_command, updated
 from kd_core.errors import UserError, nearest
 from kd_core.host import Host
 from kd_marl.suite.document import Cell, Method, Overrides, Suite, Task
@@ -119,9 +116,7 @@ class Lines:
             "with",
             *(_word(key, value) for key, value in added.items()),
         )
-        given = parse_command(list(words)).sacred_arguments
-        updates, _ = get_config_updates(list(given[1:]))
-        return words, self._host.main.recursive_dict_update(copy.deepcopy(dict(base)), updates)
+        return words, updated(self._host, dict(base), parse_command(list(words)))
 
 
 def _word(key: str, value: Any) -> str:

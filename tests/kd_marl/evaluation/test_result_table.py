@@ -72,9 +72,10 @@ def test_sampled_returns_win_rates_and_times_appear_when_measured(summary):
     assert cells(text, "microseconds, joint decision") == ["187.2", "24", "-"]
 
 
-def test_an_undefined_retention_is_a_dash_or_no_row(summary):
+def test_an_undefined_retention_has_no_row_and_a_reason(summary):
     summary["retention"] = summary["retention_normalised"] = None
-    assert "retention" not in result_text(summary)
+    (line,) = (line for line in result_text(summary).splitlines() if "retention" in line)
+    assert line == "no retention over random: the teacher is no better than random play"
 
 
 def test_the_table_survives_json(summary):

@@ -189,7 +189,7 @@ def test_a_baseline_runs_on_battles_under_limits(mains, tmp_path, name, limits):
     [
         (["batch_size=32"], "batch_size is 32 and buffer_size 10, so nothing would ever be learnt"),
         (["batch_size_run=16"], "batch_size_run is 16 and buffer_size 10, so episodes would be lost"),
-        (["batch_size_run=0"], "batch_size_run is 0: expected at least 1 environment"),
+        (["batch_size_run=0"], "batch_size_run is 0: expected a whole number of at least 1"),
         (["env_args.time_limit=50"], "env_args.max_cycles=26 would end an episode of env_args.time_limit=50 steps"),
     ],
 )
