@@ -5,18 +5,23 @@ in the journal before it is acknowledged, so it survives ``kill -9``::
 
     python tests/helpers/wire_mongo.py --port 0 --store FILE
 
-prints the port it listens on, on this machine alone. The server's own test command ``configureFailPoint`` makes it
-slow, full or forgetful: see `Engine.do_configurefailpoint`.
+prints the port it listens on, on this machine alone. WIRE_MONGO_ACCOUNT=user:password makes it ask for them.
+The server's own test command ``configureFailPoint`` makes it slow, full or forgetful: see
+`Engine.do_configurefailpoint`.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import datetime
+import hashlib
+import hmac
 import itertools
 import os
 import random
+import secrets
 import socketserver
 import struct
 import subprocess
@@ -50,6 +55,11 @@ HELLO = {
     "readOnly": False,
 }
 VERSION = "7.0.0"
+# What a client may ask before it has said its password.
+OPEN_TO_ALL = {"hello", "ismaster", "saslstart", "saslcontinue", "buildinfo", "ping"}
+ITERATIONS = 4096
+# The variable that holds user:password, which must not show in the list of processes.
+ACCOUNT = "WIRE_MONGO_ACCOUNT"
 
 Document = dict[str, Any]
 
@@ -64,6 +74,37 @@ class RefusedError(Exception):
 
 class ForgottenError(Exception):
     """The command was done, and its answer is lost on the way."""
+
+
+class Login:
+    """One connection's way through SCRAM-SHA-256 (RFC 7677): who it is, once it has proved it."""
+
+    def __init__(self, user: str, password: str) -> None:
+        self.user, self.password = user, password
+        self.done = not user
+        self.messages: list[str] = []
+
+    def start(self, payload: bytes) -> Document:
+        first = payload.decode().removeprefix("n,,")
+        said = dict(part.split("=", 1) for part in first.split(","))
+        self.named = said["n"]
+        self.salt = secrets.token_bytes(16)
+        answer = f"r={said['r']}{secrets.token_hex(12)},s={base64.b64encode(self.salt).decode()},i={ITERATIONS}"
+        self.messages = [first, answer]
+        return {"conversationId": 1, "done": False, "payload": answer.encode()}
+
+    def go_on(self, payload: bytes) -> Document:
+        final, _, proof = payload.decode().rpartition(",p=")
+        message = ",".join([*self.messages, final]).encode()
+        salted = hashlib.pbkdf2_hmac("sha256", self.password.encode(), self.salt, ITERATIONS)
+        client, own = (hmac.digest(salted, name, "sha256") for name in (b"Client Key", b"Server Key"))
+        signature = hmac.digest(hashlib.sha256(client).digest(), message, "sha256")
+        expected = bytes(a ^ b for a, b in zip(client, signature, strict=True))
+        if self.named != self.user or not hmac.compare_digest(expected, base64.b64decode(proof)):
+            raise RefusedError(18, "Authentication failed.", codeName="AuthenticationFailed")
+        self.done = True
+        verifier = base64.b64encode(hmac.digest(own, message, "sha256")).decode()
+        return {"conversationId": 1, "done": True, "payload": f"v={verifier}".encode()}
 
 
 class Engine:
@@ -93,7 +134,7 @@ class Engine:
         if start < len(data):
             os.truncate(store, start)
 
-    def run(self, database: str, command: Document) -> Document:
+    def run(self, login: Login, database: str, command: Document) -> Document:
         """The answer to a command."""
         name = next(iter(command))
         do: Callable[[str, Document], Document] | None = getattr(self, f"do_{name.lower()}", None)
@@ -107,8 +148,10 @@ class Engine:
                 raise RefusedError(59, f"no such command: '{name}'")
             if failing.get("closeConnection") and not failing.get("afterwards"):
                 raise ForgottenError
+            if not login.done and name.lower() not in OPEN_TO_ALL:
+                raise RefusedError(13, f"Command {name} requires authentication", codeName="Unauthorized")
             with self.lock, translated():
-                answer = do(database, command)
+                answer = do(login if name.startswith("sasl") else database, command)
             if failing.get("closeConnection"):
                 raise ForgottenError
             return {**answer, "ok": 1.0}
@@ -118,7 +161,12 @@ class Engine:
     # -- what a server is asked before anything else ----------------------------------------------------------------
 
     def do_hello(self, database: str, command: Document) -> Document:
-        return {**HELLO, "localTime": datetime.datetime.now(datetime.timezone.utc)}
+        now = {"localTime": datetime.datetime.now(datetime.timezone.utc)}
+        return {
+            **HELLO,
+            **now,
+            **({"saslSupportedMechs": ["SCRAM-SHA-256"]} if "saslSupportedMechs" in command else {}),
+        }
 
     do_ismaster = do_hello
 
@@ -126,6 +174,12 @@ class Engine:
         return {}
 
     do_endsessions = do_ping
+
+    def do_saslstart(self, login: Login, command: Document) -> Document:
+        return login.start(command["payload"])
+
+    def do_saslcontinue(self, login: Login, command: Document) -> Document:
+        return login.go_on(command["payload"])
 
     def do_buildinfo(self, database: str, command: Document) -> Document:
         return {"version": VERSION, "versionArray": [7, 0, 0, 0], "bits": 64, "maxBsonObjectSize": MAX_DOCUMENT}
@@ -454,6 +508,7 @@ class Connection(socketserver.BaseRequestHandler):
     server: Server
 
     def handle(self) -> None:
+        self.login = Login(self.server.user, self.server.password)
         with contextlib.suppress(ConnectionError, ForgottenError):
             while head := self.receive(16):
                 length, request, _, kind = struct.unpack("<iiii", head)
@@ -482,7 +537,7 @@ class Connection(socketserver.BaseRequestHandler):
                 name, _, documents = section[4:].partition(b"\0")
                 lists[name.decode()] = bson.decode_all(documents)
             at += 1 + size
-        answer = self.server.engine.run(command["$db"], {**command, **lists})
+        answer = self.server.engine.run(self.login, command["$db"], {**command, **lists})
         if not flags & MORE_TO_COME:
             self.answer(request, OP_MSG, struct.pack("<iB", 0, 0) + bson.encode(answer))
 
@@ -491,7 +546,7 @@ class Connection(socketserver.BaseRequestHandler):
         name, _, rest = body[4:].partition(b"\0")
         size = int.from_bytes(rest[8:12], "little")
         query = bson.decode(rest[8 : 8 + size])
-        answer = self.server.engine.run(name.decode().partition(".")[0], query.get("$query", query))
+        answer = self.server.engine.run(self.login, name.decode().partition(".")[0], query.get("$query", query))
         self.answer(request, OP_REPLY, struct.pack("<iqii", 8, 0, 0, 1) + bson.encode(answer))
 
     def answer(self, request: int, kind: int, body: bytes) -> None:
@@ -515,27 +570,37 @@ class Server(socketserver.ThreadingTCPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, port: int, store: Path | None) -> None:
+    def __init__(self, port: int, store: Path | None, account: str = "") -> None:
         self.engine = Engine(store)
+        self.user, _, self.password = account.partition(":")
         super().__init__(("127.0.0.1", port), Connection)
 
 
 class WireMongo:
-    """A server as a process of its own, which a test may kill and start again on the same port."""
+    """A server as a process of its own, which a test may kill and start again on the same port.
 
-    def __init__(self, store: Path) -> None:
-        self.store = store
+    Args:
+        store: its journal.
+        account: ``user:password``; without it everyone is let in.
+    """
+
+    def __init__(self, store: Path, account: str = "") -> None:
+        self.store, self.account = store, account
         self.port = 0
         self.process: subprocess.Popen[str] | None = None
 
     @property
     def url(self) -> str:
-        return f"mongodb://127.0.0.1:{self.port}"
+        """Its address, with the account that it asks for."""
+        return f"mongodb://{self.account}{'@' if self.account else ''}127.0.0.1:{self.port}"
 
     def start(self) -> WireMongo:
         """Start it; it answers when this returns."""
         words = [sys.executable, __file__, "--port", str(self.port), "--store", str(self.store), "--until-input-ends"]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        environment = {**os.environ, ACCOUNT: self.account}
+        self.process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())
         return self
@@ -563,7 +628,7 @@ def main() -> None:
         "--until-input-ends", action="store_true", help="end with the process that holds our input open"
     )
     arguments = parser.parse_args()
-    with Server(arguments.port, arguments.store) as server:
+    with Server(arguments.port, arguments.store, os.environ.get(ACCOUNT, "")) as server:
         print(server.server_address[1], flush=True)
         if arguments.until_input_ends:
             threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -194,3 +194,16 @@ def test_it_can_be_told_to_be_full_slow_and_forgetful(server):
                 hasty.kd.runs.insert_one({"_id": 3})
         fail("off")
         assert client.kd.runs.find_one() == {"_id": 2}
+
+
+def test_without_the_password_nothing_is_told(tmp_path):
+    with WireMongo(tmp_path / "journal", account="kd:secret") as server:
+        with client_of(server) as client:
+            client.kd.runs.insert_one({"_id": 1})
+            assert client.kd.runs.count_documents({}) == 1
+        for url, said in (
+            (server.url.replace("secret", "guess"), "Authentication failed"),
+            (f"127.0.0.1:{server.port}", "requires auth"),
+        ):
+            with pymongo.MongoClient(url) as client, pytest.raises(OperationFailure, match=said):
+                client.kd.runs.find_one()
