@@ -34,7 +34,7 @@ from typing import Any
 
 import bson
 import mongomock
-from mongomock.aggregate import process_pipeline
+from mongomock import aggregate
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 OP_REPLY, OP_QUERY, OP_MSG = 1, 2004, 2013
@@ -62,6 +62,32 @@ ITERATIONS = 4096
 ACCOUNT = "WIRE_MONGO_ACCOUNT"
 
 Document = dict[str, Any]
+
+
+class Expressions(aggregate._Parser):
+    """mongomock's expressions, with what it lacks and Omniboard's metric columns need."""
+
+    def parse(self, expression: Any) -> Any:
+        match expression:
+            case {"$toObjectId": given}:
+                value = self._parse_or_nothing(given)
+                return bson.ObjectId(value) if isinstance(value, (str, bson.ObjectId)) else None
+            case {"$arrayElemAt": _}:
+                try:
+                    return super().parse(expression)
+                except KeyError:
+                    return None
+            case {"$reduce": {"input": given, "initialValue": first, "in": step}}:
+                items, total = self._parse_or_nothing(given), self.parse(first)
+                if not isinstance(items, list):
+                    return None
+                for this in items:
+                    total = Expressions(self._doc_dict, {**self._user_vars, "value": total, "this": this}).parse(step)
+                return total
+        return super().parse(expression)
+
+
+aggregate._Parser = Expressions
 
 
 class RefusedError(Exception):
@@ -240,11 +266,12 @@ class Engine:
             documents = self.pipeline(database, documents, stages[:at])
             foreign = list(self.client[database][lookup["from"]].find())
             for document in documents:
-                names = {f"$${name}": value_at(document, path) for name, path in lookup.get("let", {}).items()}
+                [values] = self.pipeline(database, [document], [{"$project": {"_id": 0, **lookup.get("let", {})}}])
+                names = {f"$${name}": values.get(name) for name in lookup.get("let", {})}
                 own = replaced(lookup["pipeline"], names)
                 document[lookup["as"]] = self.pipeline(database, foreign, own)
             return self.pipeline(database, documents, stages[at + 1 :])
-        return list(process_pipeline(documents, self.client[database], stages, None))
+        return list(aggregate.process_pipeline(documents, self.client[database], stages, None))
 
     def batches(
         self, database: str, name: str, found: Iterable[Document], options: Document, single: bool = False
@@ -469,15 +496,15 @@ def duplicate(collection: Any, index: str, key: Document) -> RefusedError:
 def broken_index(collection: Any, document: Document) -> tuple[str, Document]:
     """The unique index that a document would break, and its values."""
     for index in collection.list_indexes():
-        key = {name: value_at(document, f"${name}") for name in index["key"]}
+        key = {name: value_at(document, name) for name in index["key"]}
         if index.get("unique") and collection.find_one(key) is not None:
             return index["name"], key
     return "_id_", {"_id": document.get("_id")}
 
 
-def value_at(document: Any, path: Any) -> Any:
-    """The value that an expression like "$config.seed" names; None where there is none."""
-    for step in path.removeprefix("$").split("."):
+def value_at(document: Any, path: str) -> Any:
+    """The value at a path like "config.seed"; None where there is none."""
+    for step in path.split("."):
         document = document.get(step) if isinstance(document, dict) else None
     return document
 

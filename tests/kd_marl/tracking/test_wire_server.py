@@ -118,18 +118,31 @@ def test_files_come_back_whole(database):
     assert files.find_one({"filename": "artifact://runs/1/agent.th"})._id == file
 
 
-def test_pipelines_count_group_and_look_up(database):
-    database.runs.insert_many([{"_id": 1, "status": "COMPLETED"}, {"_id": 2, "status": "FAILED"}])
-    database.metrics.insert_many([{"run_id": 1, "name": "loss", "values": [3, 1]}, {"run_id": 1, "name": "kl"}])
+def test_pipelines_count_and_look_up_as_dashboards_ask(database):
+    loss = database.metrics.insert_one({"run_id": 1, "name": "train.loss", "values": [3, 1]}).inserted_id
+    database.runs.insert_many([{"_id": 1, "info": {"metrics": [{"id": str(loss)}]}}, {"_id": 2, "info": {}}])
     assert database.runs.aggregate([{"$collStats": {"count": {}}}]).next()["count"] == 2
+    its_metric = {"$match": {"$expr": {"$and": [{"$eq": ["$_id", "$$metric"]}, {"$in": ["$name", ["train.loss"]]}]}}}
     looked_up = {
         "from": "metrics",
-        "let": {"run": "$_id"},
-        "pipeline": [{"$match": {"$expr": {"$and": [{"$eq": ["$run_id", "$$run"]}, {"$eq": ["$name", "loss"]}]}}}],
+        "let": {"metric": {"$toObjectId": "$info.metrics.id"}},
+        "pipeline": [its_metric],
         "as": "metric",
     }
-    found = list(database.runs.aggregate([{"$match": {"status": "COMPLETED"}}, {"$lookup": looked_up}]))
-    assert [metric["values"] for run in found for metric in run["metric"]] == [[3, 1]]
+    join = {"$concat": ["$$value", {"$cond": [{"$eq": ["$$value", ""]}, "", "_"]}, "$$this"]}
+    joined = {"$reduce": {"input": {"$split": ["$metric.name", "."]}, "initialValue": "", "in": join}}
+    found = database.runs.aggregate(
+        [
+            {"$unwind": {"path": "$info.metrics", "preserveNullAndEmptyArrays": True}},
+            {"$lookup": looked_up},
+            {"$addFields": {"metric": {"$arrayElemAt": ["$metric", 0]}}},
+            {"$project": {"values": "$metric.values", "name": joined}},
+            {"$sort": {"_id": 1}},
+        ]
+    )
+    one, two = found
+    assert one == {"_id": 1, "values": [3, 1], "name": "train_loss"}
+    assert (two["_id"], two.get("values"), two["name"]) == (2, None, None)
 
 
 def test_what_does_not_exist_is_said(database):
