@@ -10,7 +10,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 # Each start would compile every module again: torch and JAX alone take seconds.
 export PYTHONDONTWRITEBYTECODE :=
-.PHONY: help setup demo test test-slow check format lint type docs results pages browsers clean
+.PHONY: help setup demo test test-slow check format lint type docs results pages browsers node omniboard clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -23,7 +23,7 @@ TEST_JOBS ?= 2
 # Trainings at the same time.
 RESULTS_JOBS ?= 2
 REPORT = $(VENV)/bin/kd-marl report evidence/*.json.xz --to report
-CODE := src tests setup.py docs/generate.py $(wildcard benchmarks examples)
+CODE := src tests setup.py docs/generate.py $(wildcard benchmarks examples tools)
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -108,6 +108,26 @@ pages: setup ## write report/, docs/results.md, its figures and the README's blo
 # Tests that look at pages skip themselves where no Chromium is.
 browsers: ## install the Chromium of Debian or Ubuntu, in which tests open pages (asks for root)
 	@command -v chromium >/dev/null || { sudo=$$(command -v sudo || true); $$sudo apt-get update -q && $$sudo apt-get install -qy chromium; }
+
+node: ## install the Node.js and npm of Debian or Ubuntu, which Omniboard needs (asks for root)
+	@command -v npm >/dev/null || { sudo=$$(command -v sudo || true); $$sudo apt-get update -q && $$sudo apt-get install -qy nodejs npm; }
+
+# The database that KD_MARL_MONGO_URL names; without it the tests' stand-in for MongoDB, filled with what is in RESULTS.
+OMNIBOARD := build/omniboard
+RESULTS ?= results
+omniboard: setup $(OMNIBOARD)/.installed ## open Omniboard on the runs in MongoDB, at http://127.0.0.1:9000; Ctrl-C ends it
+	@$(PY) tools/omniboard/start.py $(RESULTS)
+
+# What Omniboard's page was built from comes with it, two thirds of the whole, and is not needed.
+$(OMNIBOARD)/.installed: $(addprefix tools/omniboard/,package.json package-lock.json .npmrc first-visit.js)
+	@command -v npm >/dev/null || { echo "error: Omniboard needs Node.js 18 or newer and npm: make node" >&2; exit 1; }
+	@mkdir -p $(OMNIBOARD)
+	cp tools/omniboard/package.json tools/omniboard/package-lock.json tools/omniboard/.npmrc $(OMNIBOARD)
+	npm ci --prefix $(OMNIBOARD) --loglevel error
+	rm -rf $(OMNIBOARD)/node_modules/omniboard/web/node_modules
+	cp tools/omniboard/first-visit.js $(OMNIBOARD)/node_modules/omniboard/web/build
+	sed -i 's|</head>|<script src="/first-visit.js"></script></head>|' $(OMNIBOARD)/node_modules/omniboard/web/build/index.html
+	@touch $@
 
 clean: ## remove .venv and caches; results/ stays
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -27,6 +27,7 @@ REPORTING = frozenset(
         *("local_results_path", "label", "repeat_id", "hypergroup", "runner_processes", "save_replay", "render"),
         *("log_interval", "runner_log_interval", "learner_log_interval", "save_model", "save_model_interval"),
         *("use_tensorboard", "use_wandb", "wandb_mode", "wandb_project", "wandb_save_model", "wandb_team"),
+        *("tracking", "tracking_db", "tracking_url"),
     }
 )
 # What else may differ between a run and its continuation or evaluation.

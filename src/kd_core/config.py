@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -90,15 +91,18 @@ def parse_command(arguments: list[str]) -> Command:
     """Split the plug-in's flags from Sacred's; ``--config X`` and ``--config=X`` are the same.
 
     Raises:
-        UserError: a flag is missing or has no value.
+        UserError: a flag is missing, or has no value or an impossible one.
     """
     rest: list[str] = []
+    tracking: list[str] = []
     flags = {"--config": "", "--env-config": ""}
     pending = iter(arguments)
     for argument in pending:
         name, equals, value = argument.partition("=")
         if name in flags:
             flags[name] = value if equals else next(pending, "")
+        elif name in ("-m", "--mongo_db"):
+            tracking = _tracking_keys(value if equals else next(pending, ""))
         elif name == "local_results_path":
             # Shells differ in whether they expand it here, and not everything that reads it does.
             rest.append(f"{name}={Path(value).expanduser() if value.startswith('~') else value}")
@@ -107,6 +111,10 @@ def parse_command(arguments: list[str]) -> Command:
     for name, value in flags.items():
         if not value:
             raise UserError(f"{name} is missing: give {name}=NAME (python src/main.py --help shows an example)")
+    if tracking:
+        # As keys: what a run records of itself repeats it, and the stages that it needs first are tracked alike.
+        place = rest.index("with") + 1 if "with" in rest else len(rest)
+        rest[place:place] = tracking if "with" in rest else ["with", *tracking]
     return Command(flags["--config"], flags["--env-config"], tuple(rest), _updates(rest))
 
 
@@ -131,6 +139,22 @@ def _updates(words: list[str]) -> dict[str, str]:
         elif not Path(word).is_file():
             raise UserError(f"'{word}' in 'with' has no value: write key=value without spaces, such as t_max=50")
     return updates
+
+
+def _tracking_keys(specification: str) -> list[str]:
+    """Write Sacred's ``[HOST:PORT:]DB`` as keys.
+
+    Raises:
+        UserError: it is nothing of the kind, or names a collection or a priority of Sacred's own observer.
+    """
+    found = re.fullmatch(r"(?:(?P<server>[\w.-]+:\d+)(?::|$))?(?P<database>[^:!.]*)", specification)
+    if not found or not specification:
+        # Not shown: it may hold a password.
+        raise UserError("-m (--mongo_db) takes HOST:PORT:DB or DB, such as localhost:27017:kd_marl")
+    # Without a server Sacred means its own machine's.
+    server = found["server"] or ("" if "KD_MARL_MONGO_URL" in os.environ else "localhost:27017")
+    keys = {"tracking": "mongo", "tracking_url": server, "tracking_db": found["database"]}
+    return [f"{key}={value}" for key, value in keys.items() if value]
 
 
 def assemble(host: Host, command: Command, naming: str = _NAMING) -> dict[str, Any]:

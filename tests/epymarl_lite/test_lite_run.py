@@ -189,8 +189,8 @@ def test_recent_stats_are_means_of_the_last_five(caplog):
 @pytest.mark.parametrize(
     ("module", "call", "message"),
     [
-        ("torch.utils.tensorboard", lambda log: log.setup_tb("x"), "pip install tensorboard"),
-        ("wandb", lambda log: log.setup_wandb({}, "team", "project", "offline"), "pip install wandb"),
+        ("torch.utils.tensorboard", lambda log: log.setup_tb("x"), r"pip install -e .*\[track\]"),
+        ("wandb", lambda log: log.setup_wandb({}, "team", "project", "offline"), r"pip install -e .*\[track\]"),
     ],
 )
 def test_missing_trackers_say_what_to_install(module, call, message, monkeypatch):

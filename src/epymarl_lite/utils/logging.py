@@ -9,6 +9,8 @@ from typing import Any
 
 from epymarl_lite.utils.errors import ConfigError, MissingPackageError
 
+_INSTALL = "pip install -e '.[track]' in kd-marl's checkout"
+
 
 class Logger:
     """Logger that stores every number and passes it on to the chosen back ends.
@@ -34,7 +36,7 @@ class Logger:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise MissingPackageError("use_tensorboard=True needs TensorBoard: pip install tensorboard") from error
+            raise MissingPackageError(f"use_tensorboard=True needs TensorBoard: {_INSTALL}") from error
         self._tensorboard = SummaryWriter(directory)
 
     def setup_wandb(
@@ -49,12 +51,12 @@ class Logger:
         try:
             import wandb
         except ImportError as error:
-            raise MissingPackageError("use_wandb=True needs Weights & Biases: pip install wandb") from error
+            raise MissingPackageError(f"use_wandb=True needs Weights & Biases: {_INSTALL}") from error
         if not team or not project:
             raise ConfigError("use_wandb=True needs wandb_team and wandb_project")
         if mode not in ("offline", "online"):
             raise ConfigError(f"wandb_mode is 'offline' or 'online', not '{mode}'")
-        self._wandb = wandb.init(entity=team, project=project, config=config, mode=mode, group=group)
+        self._wandb = wandb.init(entity=team, project=project, config=config, mode=mode, group=group)  # type: ignore[arg-type]
 
     def setup_sacred(self, sacred_run: Any) -> None:
         """Add the Sacred run as a back end: its ``info`` lists and its metrics."""

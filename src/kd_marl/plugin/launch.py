@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from kd_core.errors import UserError
 from kd_core.host import Host
 from kd_marl.plugin import lifecycle, register
 from kd_marl.plugin.observer import RunRecord
+from kd_marl.tracking import destination
+from kd_marl.tracking.destination import Destination
 
 # The packages of the plug-in that say something while a run lasts.
 _OURS = ("kd_core", "kd_learners", "kd_marl", "kd_runners")
@@ -31,15 +34,26 @@ def launch(host: Host, command: Command) -> None:
     progress.remember_terminal()
     register.register(host)
     config = assemble(host, command)
+    updates = typed_updates(config, command)
+    tracked = destination.of_run(config, updates)
     lifecycle.install(host)
-    execute(host, command, config)
+    execute(host, command, config, updates, tracked)
 
 
-def execute(host: Host, command: Command, config: dict[str, Any]) -> None:
-    """Hand the configuration to the host's Sacred experiment and run it (exits with status 1 when the run fails)."""
+def execute(
+    host: Host, command: Command, config: dict[str, Any], updates: Mapping[str, Any], tracked: Destination | None
+) -> None:
+    """Hand the configuration to the host's Sacred experiment and run it (exits with status 1 when the run fails).
+
+    Args:
+        host: whose experiment it is.
+        command: the command line.
+        config: the configuration before the command line's updates.
+        updates: those, as their keys take them.
+        tracked: the database that the run is sent to beside its files, if any.
+    """
     experiment = host.main.ex
     _set_up_logging(experiment.logger)
-    updates = typed_updates(config, command)
     experiment.add_config(copy.deepcopy(config))
     # Where the models and buffers of this run go too.
     results = Path(updates.get("local_results_path", config["local_results_path"])).expanduser().absolute()
@@ -50,7 +64,11 @@ def execute(host: Host, command: Command, config: dict[str, Any]) -> None:
         raise UserError(
             f"cannot write results to {folder} ({error.strerror or error}): give another local_results_path"
         ) from None
-    experiment.observers.append(RunRecord(str(folder)))
+    experiment.observers.append(record := RunRecord(str(folder)))
+    if tracked is not None:
+        from kd_marl.tracking.follower import Follower  # its pymongo is of the extra `track`
+
+        experiment.observers.append(Follower(tracked, record))
     experiment.run_commandline(["src/main.py", *sacred_words(command, updates)])
 
 
@@ -60,7 +78,7 @@ def _set_up_logging(console: logging.Logger) -> None:
     Args:
         console: the host's logger; where ``KD_MARL_LOG`` names a file, its lines and ours go there instead.
     """
-    for noisy in ("git", "matplotlib"):
+    for noisy in ("git", "matplotlib", "pymongo"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     file = os.environ.get(progress.LOG_FILE)
     handler = logging.FileHandler(file, encoding="utf-8") if file else logging.StreamHandler()

@@ -25,6 +25,7 @@ from kd_marl.evaluation import evaluator, result
 from kd_marl.plugin import resuming
 from kd_marl.plugin.registries import captured, replaced
 from kd_marl.processes.workers import workers_watched
+from kd_marl.runs import lineage
 from kd_runners import environments
 
 
@@ -93,12 +94,14 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
     if args.evaluate and stage_class.evaluates:
         resuming.choose_checkpoint(args, teacher)
     context = stage_class.prepare(args, context)
+    _note_lineage(args, context)
     learner, runner = _loop(host, original, args, logger, context)
     if args.save_replay and args.checkpoint_path and not args.evaluate:
         # The host's loop has only played what it loaded.
         return
     stage = learner if isinstance(learner, Stage) else StockAlgorithm(learner, args, runner.t_env)
     folder = _finish(host, stage, learner, args, runner.t_env)
+    _note_lineage(args, context, None if args.evaluate else folder)
     if (compared := stage.compared()) is not None:
         summary, counts = evaluator.evaluate(host, args, context, compared)
         stage.take_result(summary, folder)
@@ -122,6 +125,14 @@ def _describe(host: Host, args: Any) -> RunContext:
     mask = environments.task_mask(args, task.facts)
     folder = Path(args.run_folder or args.local_results_path)
     return RunContext(task, mask, environments.is_limited(args), folder)
+
+
+def _note_lineage(args: Any, context: RunContext, model: Path | None = None) -> None:
+    """Write into the run's folder what it learns from and, at its end, the checkpoint that it has made."""
+    if args.run_folder:
+        teacher = context.teacher
+        facts = {"path": str(teacher.folder), "sha256": teacher.sha256["agent.th"]} if teacher else None
+        lineage.write(context.run_folder, lineage.stage(vars(args)), facts, context.buffer_folder, model)
 
 
 def _stage_class(host: Host, args: Any) -> type[Stage]:

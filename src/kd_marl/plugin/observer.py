@@ -1,16 +1,33 @@
-"""Sacred's record of a run, on a disk that may fill up."""
+"""Sacred's record of a run, on a disk that may fill up, in files that are never half written."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+from pathlib import Path
 from typing import Any
 
 from sacred.observers import FileStorageObserver
+from sacred.serializer import flatten
 from sacred.utils import ObserverError
+
+from kd_core import files
 
 
 class RunRecord(FileStorageObserver):
     """A file storage observer whose own files, if they cannot be written, neither end a run nor hide why it ended."""
+
+    def save_json(self, obj: Any, filename: str) -> None:
+        """Write a file as Sacred does, but whole or not at all: it may be read, or the run killed, at any moment."""
+        path = Path(str(self.dir), filename)
+        temporary = files.temporary_name(path)
+        try:
+            temporary.write_text(json.dumps(flatten(obj), sort_keys=True, indent=2), encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def heartbeat_event(self, *positional: Any, **named: Any) -> None:
         """Write what has been logged so far; one warning if that fails."""

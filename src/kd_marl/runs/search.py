@@ -29,18 +29,13 @@ def find(sources: Iterable[Path]) -> Found:
     Raises:
         UserError: a folder does not exist, a file is no evidence, or there is no run in any of them.
     """
-    found, seen = Found([], []), set()
+    found, seen = Found([], []), set[Path]()
     sources = list(sources)
     for source in sources:
         if evidence.is_evidence(source):
             found.runs += evidence.read(source)
             continue
-        if not source.is_dir():
-            raise UserError(f"{source} is no folder: give a results folder, for example results")
-        for folder in sorted(_folders(source), key=_in_order):
-            if folder.resolve() in seen:
-                continue
-            seen.add(folder.resolve())
+        for folder in _folders(source, seen):
             try:
                 run = finished.read(source, folder)
             except UserError as error:
@@ -52,8 +47,7 @@ def find(sources: Iterable[Path]) -> Found:
             elif run:
                 found.passed_over.append(f"{folder}: {run}")
     if not (seen or found.runs):
-        named = ", ".join(map(str, sources))
-        raise UserError(f"no run in {named}: expected Sacred folders such as results/sacred/kd_student/3m/1")
+        raise _no_run(sources)
     unique: dict[tuple[object, ...], Run] = {}
     for run in found.runs:
         unique.setdefault(_which(run), run)
@@ -61,17 +55,44 @@ def find(sources: Iterable[Path]) -> Found:
     return found
 
 
+def run_folders(sources: Iterable[Path]) -> list[Path]:
+    """List the Sacred folders of all runs in some results folders, finished or not, each once.
+
+    Raises:
+        UserError: a folder does not exist, or there is no run in any of them.
+    """
+    seen: set[Path] = set()
+    sources = list(sources)
+    found = [folder for source in sources for folder in _folders(source, seen)]
+    if not found:
+        raise _no_run(sources)
+    return found
+
+
+def _no_run(sources: list[Path]) -> UserError:
+    named = ", ".join(map(str, sources))
+    return UserError(f"no run in {named}: expected Sacred folders such as results/sacred/kd_student/3m/1")
+
+
 def _which(run: Run) -> tuple[object, ...]:
     """Tell whether two runs are copies: same method, task, seed and moment of the start."""
     return (run.method, run.task, run.seed, run.started or run.folder, run.commit)
 
 
-def _folders(results: Path) -> Iterable[Path]:
-    for path, inside, names in os.walk(results):
+def _folders(source: Path, seen: set[Path]) -> Iterable[Path]:
+    """Walk through the run folders of a results folder that are not among ``seen``, and add them to it."""
+    if not source.is_dir():
+        raise UserError(f"{source} is no folder: give a results folder, for example results")
+    found = []
+    for path, inside, names in os.walk(source):
         inside[:] = [name for name in inside if name not in _NO_RUNS]
         if "config.json" in names and "run.json" in names:
             inside.clear()
-            yield Path(path)
+            found.append(Path(path))
+    for folder in sorted(found, key=_in_order):
+        if folder.resolve() not in seen:
+            seen.add(folder.resolve())
+            yield folder
 
 
 def _in_order(folder: Path) -> tuple[str, int, str]:
