@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kd_core import keys, yaml_text
+from kd_core import keys, sacred_flags, yaml_text
 from kd_core.errors import UserError, nearest
 from kd_core.host import SOURCE_ROOT, Host
 
@@ -29,36 +29,6 @@ PLUGIN_CONFIG = SOURCE_ROOT / "config"
 # The controller with a network of its own for each agent, and those of the hosts that it can stand in for.
 OWN_NETWORKS, REPLACEABLE = "hetero_mac", ("basic_mac", "non_shared_mac")
 _NAMING = "add 'with env_args.key=...' (for example env_args.key=pz-mpe-simple-spread-v3) or env_args.map_name=..."
-
-# Sacred's flags whose value is the next word.
-VALUED_FLAGS = frozenset(
-    [
-        "-b",
-        "--beat-interval",
-        "-C",
-        "--capture",
-        "-c",
-        "--comment",
-        "-F",
-        "--file_storage",
-        "-i",
-        "--id",
-        "-l",
-        "--loglevel",
-        "-m",
-        "--mongo_db",
-        "-n",
-        "--name",
-        "-P",
-        "--priority",
-        "-S",
-        "--s3",
-        "-s",
-        "--sql",
-        "-t",
-        "--tiny_db",
-    ]
-)
 
 USAGE = """usage: python src/main.py --config=ALG --env-config=ENV [with key=value env_args.key=value ...]
 
@@ -115,6 +85,7 @@ def parse_command(arguments: list[str]) -> Command:
         # As keys: what a run records of itself repeats it, and the stages that it needs first are tracked alike.
         place = rest.index("with") + 1 if "with" in rest else len(rest)
         rest[place:place] = tracking if "with" in rest else ["with", *tracking]
+    sacred_flags.check(rest)
     return Command(flags["--config"], flags["--env-config"], tuple(rest), _updates(rest))
 
 
@@ -129,7 +100,7 @@ def _updates(words: list[str]) -> dict[str, str]:
     for word in pending:
         key, equals, value = word.partition("=")
         if word.startswith("-"):
-            if word in VALUED_FLAGS:
+            if word in sacred_flags.VALUED:
                 next(pending, "")
             continue
         if not key:
@@ -241,7 +212,7 @@ def sacred_words(command: Command, updates: Mapping[str, Any]) -> list[str]:
     start = words.index("with") + 1 if "with" in words else len(words)
     for index in range(start, len(words)):
         key, equals, _ = words[index].partition("=")
-        if equals and key in updates and words[index - 1] not in VALUED_FLAGS:
+        if equals and key in updates and words[index - 1] not in sacred_flags.VALUED:
             words[index] = f"{key}={updates[key]!r}"
     return words
 

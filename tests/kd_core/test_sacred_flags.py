@@ -1,0 +1,59 @@
+"""Sacred's flags work as Sacred documents them, or are one line."""
+
+import pytest
+from sacred.experiment import gather_command_line_options
+
+from kd_core import sacred_flags
+from kd_core.config import parse_command
+from kd_core.errors import UserError
+
+
+def parse(*words):
+    return parse_command(["--config=iql", "--env-config=mpe", *words])
+
+
+def test_the_flags_are_sacreds():
+    valued = {flag for option in gather_command_line_options() if option.arg for flag in option.get_flags()}
+    assert valued == sacred_flags.VALUED
+    every = {option.get_flags() for option in gather_command_line_options()}
+    assert {(short, long) for short, (long, _, _) in sacred_flags._FLAGS.items()} == every
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-q"], r"-q \(--queue\) puts a run into a queue that nothing here works on: leave it out"),
+        (["--queue"], "puts a run into a queue"),
+        (["--wrong"], "--wrong: no such flag; valid: --beat-interval"),
+        (["--beat-intervall=3"], "no such flag; did you mean '--beat-interval'"),
+        (["-x"], "-x: no such flag; valid: -C, -D"),
+        (["-dx"], "-dx: no such flag"),
+        (["--force=1"], "--force takes no value: leave =1 out"),
+        (["-l", "NOPE"], r"-l \(--loglevel\) is 'NOPE': expected CRITICAL, ERROR, WARNING, INFO, DEBUG or a whole num"),
+        (["-b", "abc"], "is 'abc': expected seconds above 0"),
+        (["-b0"], "is '0': expected seconds above 0"),
+        (["--beat-interval=-1"], "is '-1': expected seconds above 0"),
+        (["-P", "high"], "is 'high': expected a whole number"),
+        (["-C", "all"], "is 'all': expected no, sys or fd"),
+        (["with", "t_max=5", "-c"], r"-c \(--comment\) is '': expected a comment"),
+        (["-s", "sqlite:///x.db"], r"-s \(--sql\) needs what is not installed: pip install sqlalchemy"),
+        (["-t", "x"], "needs what is not installed: pip install tinydb hashfs|pip install hashfs"),
+        (["-S", "s3://b/x"], "needs what is not installed: pip install boto3"),
+    ],
+)
+def test_a_flag_that_cannot_work_is_one_line(words, message):
+    with pytest.raises(UserError, match=message) as caught:
+        parse(*words)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-d", "-l", "DEBUG", "-b0.5", "-c", "seed=x"],
+        ["-duf", "--beat=2", "--priority=-3", "-P", "-3"],
+        ["-pC", "sys", "with", "t_max=5", "--name", "x"],
+    ],
+)
+def test_every_way_to_write_a_flag_that_sacred_takes_is_taken(words):
+    assert parse(*words).sacred_arguments[: len(words)] == tuple(words)
