@@ -6,6 +6,7 @@ What stands in a key or on a command line is recorded with the run. So a passwor
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import stat
@@ -14,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kd_core.config import MONGO_URL
 from kd_core.errors import UserError, how_to_install, nearest
 
-URL_VARIABLE = "KD_MARL_MONGO_URL"
+URL_VARIABLE = MONGO_URL
 WAYS = ("files", "mongo")
 # Options of a URL that hold what must not be recorded.
 _SECRET_OPTIONS = re.compile(r"[?&](authmechanismproperties|\w*password)=", re.IGNORECASE)
@@ -55,6 +57,8 @@ class Destination:
             from pymongo.errors import PyMongoError
         except ModuleNotFoundError as error:
             raise UserError(f"MongoDB needs {error.name}, which is not installed: {how_to_install('track')}") from error
+        # A checkout's loggers say all that they can.
+        logging.getLogger("pymongo").setLevel(logging.WARNING)
         ms = round(patience_s * 1000)
         try:
             return pymongo.MongoClient(

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from kd_core import stages
 from kd_core.config import parse_command
 from kd_core.errors import UserError
 from kd_marl.tracking import destination
@@ -114,6 +115,10 @@ def test_sacreds_own_flag_means_the_keys(words, expected):
     assert command.sacred_arguments.count("with") == 1 and "-m" not in command.sacred_arguments
     # What the run records of itself repeats it.
     assert f"tracking_url={expected[0]}" in command.line
+
+
+def test_the_runs_that_a_run_needs_first_are_tracked_alike():
+    assert all(stages.is_shared(key) for key in ("tracking", "tracking_url", "tracking_db"))
 
 
 def test_with_a_url_in_the_environment_the_flag_names_the_database_alone(monkeypatch):

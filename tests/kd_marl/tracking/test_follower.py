@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import tracked_runs
+from kd_marl.plugin.observer import RunRecord
 from kd_marl.tracking import follower
 from kd_marl.tracking.destination import Destination
 from tracked_runs import bring_up, content, curves, log
@@ -141,6 +142,21 @@ def test_a_server_that_dies_and_comes_back_has_every_number_once(tmp_path, caplo
         folder = tracked_runs.run(tmp_path, work, destination)
         assert sent("loss")["steps"] == list(range(60)) and status(folder) == "COMPLETED"
         assert len(warnings(caplog)) == 1
+
+
+def test_a_heartbeat_that_outlasts_the_run_is_sent_too(tmp_path, server, destination):
+    record = RunRecord(str(tmp_path))
+    sending = follower.Follower(destination, record)
+    folder = tracked_runs.run(tmp_path, tracked_runs.logging())
+    record.dir = str(folder)
+    sending.completed_event()
+    whole = json.loads((folder / "metrics.json").read_text())
+    for curve in whole.values():
+        for points in curve.values():
+            points.append(points[-1])
+    (folder / "metrics.json").write_text(json.dumps(whole))
+    sending.heartbeat_event()
+    assert curves(server.client[destination.database])["loss"][0] == [0, 1, 2, 3, 4, 4]
 
 
 @pytest.mark.parametrize(
