@@ -28,6 +28,8 @@ from kd_core.host import SOURCE_ROOT, Host
 PLUGIN_CONFIG = SOURCE_ROOT / "config"
 # The controller with a network of its own for each agent, and those of the hosts that it can stand in for.
 OWN_NETWORKS, REPLACEABLE = "hetero_mac", ("basic_mac", "non_shared_mac")
+# The environment's variable for the URL of a MongoDB server, password and all.
+MONGO_URL = "KD_MARL_MONGO_URL"
 _NAMING = "add 'with env_args.key=...' (for example env_args.key=pz-mpe-simple-spread-v3) or env_args.map_name=..."
 
 USAGE = """usage: python src/main.py --config=ALG --env-config=ENV [with key=value env_args.key=value ...]
@@ -123,7 +125,7 @@ def _tracking_keys(specification: str) -> list[str]:
         # Not shown: it may hold a password.
         raise UserError("-m (--mongo_db) takes HOST:PORT:DB or DB, such as localhost:27017:kd_marl")
     # Without a server Sacred means its own machine's.
-    server = found["server"] or ("" if "KD_MARL_MONGO_URL" in os.environ else "localhost:27017")
+    server = found["server"] or ("" if MONGO_URL in os.environ else "localhost:27017")
     keys = {"tracking": "mongo", "tracking_url": server, "tracking_db": found["database"]}
     return [f"{key}={value}" for key, value in keys.items() if value]
 

@@ -26,6 +26,8 @@ COMMANDS = [
     ["teachers", "show"],
     ["teachers", "train"],
     ["masks"],
+    ["track"],
+    ["track", "push"],
     ["doctor"],
 ]
 

@@ -78,7 +78,7 @@ def _set_up_logging(console: logging.Logger) -> None:
     Args:
         console: the host's logger; where ``KD_MARL_LOG`` names a file, its lines and ours go there instead.
     """
-    for noisy in ("git", "matplotlib", "pymongo"):
+    for noisy in ("git", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     file = os.environ.get(progress.LOG_FILE)
     handler = logging.FileHandler(file, encoding="utf-8") if file else logging.StreamHandler()

@@ -22,7 +22,7 @@ from kd_core.errors import UserError, nearest
 from kd_core.host import Host
 from kd_learners.stage import RunContext, Stage, StockAlgorithm
 from kd_marl.evaluation import evaluator, result
-from kd_marl.plugin import resuming
+from kd_marl.plugin import resuming, trackers
 from kd_marl.plugin.registries import captured, replaced
 from kd_marl.processes.workers import workers_watched
 from kd_marl.runs import lineage
@@ -50,6 +50,7 @@ def install(host: Host) -> None:
     host.run.run_sequential = lambda args, logger: run_sequential(host, sequential, args, logger)
     # A checkout's main module holds its own reference to run.
     owner = host.main if callable(getattr(host.main, "run", None)) else host.run
+    trackers.install(host)
     owner.run = _in_one_line(owner.run, (UserError, *host.plain_errors))
 
 
@@ -60,6 +61,7 @@ def _in_one_line(run: Callable[..., None], mistakes: tuple[type[Exception], ...]
         folders = [observer.dir for observer in _run.observers if getattr(observer, "dir", None)]
         _config["run_folder"] = folders[0] if folders else ""
         try:
+            trackers.check(_config)
             run(_run, _config, _log)
         except mistakes as error:
             raise OneLineError(error) from None

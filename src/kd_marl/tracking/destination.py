@@ -6,6 +6,7 @@ What stands in a key or on a command line is recorded with the run. So a passwor
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import stat
@@ -14,12 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kd_core.config import MONGO_URL
 from kd_core.errors import UserError, how_to_install, nearest
 
-URL_VARIABLE = "KD_MARL_MONGO_URL"
+URL_VARIABLE = MONGO_URL
 WAYS = ("files", "mongo")
 # Options of a URL that hold what must not be recorded.
-_SECRET_OPTIONS = ("authmechanismproperties", "password")
+_SECRET_OPTIONS = re.compile(r"[?&](authmechanismproperties|\w*password)=", re.IGNORECASE)
 _LONGEST_NAME = 63
 _ITS_OWN = ("admin", "config", "local")
 
@@ -55,15 +57,18 @@ class Destination:
             from pymongo.errors import PyMongoError
         except ModuleNotFoundError as error:
             raise UserError(f"MongoDB needs {error.name}, which is not installed: {how_to_install('track')}") from error
+        # A checkout's loggers say all that they can.
+        logging.getLogger("pymongo").setLevel(logging.WARNING)
         ms = round(patience_s * 1000)
         try:
             return pymongo.MongoClient(
                 self.url, connect=False, serverSelectionTimeoutMS=ms, connectTimeoutMS=ms, socketTimeoutMS=ms
             )
         except (PyMongoError, ValueError, TypeError):
-            # pymongo's own message may quote the password.
+            # pymongo's own message may quote the password, and of such a URL nobody knows where that stands.
+            shown = "the MongoDB URL" if "@" in self.url else f"the MongoDB URL {self.url}"
             raise UserError(
-                f"the MongoDB URL of {self.server} cannot be read: expected mongodb://HOST:PORT, or "
+                f"{shown} cannot be read: expected mongodb://HOST:PORT, or "
                 f"mongodb://USER:PASSWORD@HOST:PORT in {URL_VARIABLE}, special characters as %XX"
             ) from None
 
@@ -128,8 +133,8 @@ def refuse_password(url: str, name: str) -> None:
     Raises:
         UserError: it has one; the message does not show it.
     """
-    before, _, options = url.rpartition("://")[2].partition("?")
-    if ":" in before.rpartition("@")[0] or any(secret in options.lower() for secret in _SECRET_OPTIONS):
+    account = url.partition("://")[2 if "://" in url else 0].rpartition("@")[0]
+    if ":" in account or _SECRET_OPTIONS.search(url):
         raise UserError(
             f"{name} holds a password, which would be recorded: put the URL into the environment as {URL_VARIABLE}, or "
             f"into a file of mode 0600 and give {name} that file"

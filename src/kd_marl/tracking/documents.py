@@ -152,7 +152,7 @@ class RunFiles:
                     key: points[start : min(start + POINTS, size)]
                     for key, points in (("steps", steps), ("values", values), ("timestamps", times))
                 }
-                label = name if part == 0 else f"{name} ({part + 1})"
+                label = encodable(name if part == 0 else f"{name} ({part + 1})")
                 found.append(Curve(_object_id(self.key, "metric", label), label, points))
         return found
 
@@ -167,7 +167,8 @@ class RunFiles:
         found = []
         for name, place in self.account.get("experiment", {}).get("sources") or []:
             path = self.folder.parent / place
-            if path.is_file():
+            # A folder from elsewhere does not decide which of this machine's files are sent.
+            if path.is_file() and path.resolve().is_relative_to(self.folder.parent.resolve()):
                 found.append(Attachment(_object_id("source", name, files.file_sha256(path)), name, path))
         return found
 
@@ -175,12 +176,10 @@ class RunFiles:
         """Return the fields of the run's document, without ids of other documents, and the files to attach."""
         output, cut = _captured(self.folder / "cout.txt")
         left_out = {"cout.txt"} if cut else set()
-        info = {**self._info(), "stage": self.lineage["stage"], "lineage": self.lineage, "result": self._result()}
-        info["metrics"] = [{"name": curve.name, "id": str(curve.identity)} for curve in self.curves]
         experiment = {**self.account.get("experiment", {}), "sources": []}
         parts = {
             "config": (self.config, "config.json"),
-            "info": (info, "info.json"),
+            "info": (self._info(), "info.json"),
             "experiment": (experiment, "run.json"),
             "host": (self.account.get("host", {}), "run.json"),
             "meta": (self.account.get("meta", {}), "run.json"),
@@ -194,6 +193,8 @@ class RunFiles:
                 note = f"{size} bytes are too many for a document: the artifact {file} has them"
                 fields[name] = [note] if isinstance(part, list) else {"left out": note}
                 left_out.add(file)
+        fields["info"] |= encodable({"stage": self.lineage["stage"], "lineage": self.lineage, "result": self._result()})
+        fields["info"]["metrics"] = [{"name": curve.name, "id": str(curve.identity)} for curve in self.curves]
         if not fields["fail_trace"]:
             del fields["fail_trace"]
         times = {name: _moment(self.account.get(name)) for name in ("heartbeat", "stop_time")}
@@ -250,7 +251,7 @@ def number(value: Any) -> float | int | None:
         try:
             return float(value)
         except OverflowError:
-            return math.copysign(math.inf, value)
+            return math.inf if value > 0 else -math.inf
     return value if isinstance(value, (int, float)) else None
 
 

@@ -36,7 +36,7 @@ class Follower(RunObserver):
         self.priority = record.priority - 1
         self._destination, self._record = destination, record
         self._thread: threading.Thread | None = None
-        self._behind, self._warned = True, False
+        self._behind, self._warned, self._ended = True, False, False
 
     @property
     def _folder(self) -> Path:
@@ -48,7 +48,10 @@ class Follower(RunObserver):
 
     def heartbeat_event(self, *_: Any, **__: Any) -> None:
         """Send what is new, unless the last heartbeat's is still under way."""
-        if self._thread is None or not self._thread.is_alive():
+        if self._ended:
+            # Sacred ends a run two seconds after its last heartbeat began, in whose thread this is.
+            self._bring_up()
+        elif self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._bring_up, name="tracking", daemon=True)
             self._thread.start()
 
@@ -60,6 +63,7 @@ class Follower(RunObserver):
         self.heartbeat_event()
         assert self._thread is not None, "a heartbeat has a thread"
         self._thread.join(max(0.0, until - time.monotonic()))
+        self._ended = True
         if self._thread.is_alive():
             self._warn("it takes too long")
         if self._thread.is_alive() or self._behind:

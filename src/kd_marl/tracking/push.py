@@ -44,9 +44,11 @@ def push(args: argparse.Namespace) -> int:
                     sent += 1
                 else:
                     there += 1
-            except UserError as error:
+            except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
                 faults += 1
-                tqdm.write(f"error: {error}", file=sys.stderr)
+                known = isinstance(error, UserError)
+                text = str(error) if known else f"{folder} is damaged ({type(error).__name__}: {error})"
+                tqdm.write(f"error: {text}", file=sys.stderr)
             except PyMongoError as error:
                 raise UserError(
                     f"{destination.server}: {reason(error)}; {sent + there} of {len(folders)} runs are in "

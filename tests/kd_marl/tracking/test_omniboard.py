@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
-import omniboard_page
-from stage_fixtures import TASK, words
-from wire_mongo import WireMongo
-
+pytest.importorskip("mongomock")
 expect = pytest.importorskip("playwright.sync_api").expect
 psutil = pytest.importorskip("psutil")
+
+import omniboard_page  # noqa: E402
+from stage_fixtures import TASK, words  # noqa: E402
+from wire_mongo import WireMongo  # noqa: E402
+
 pytestmark = pytest.mark.slow
 
 OFTEN = ("test_interval=100", "log_interval=100", "runner_log_interval=100", "learner_log_interval=100")
