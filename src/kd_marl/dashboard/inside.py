@@ -36,14 +36,18 @@ def folder(root: Path, parts: Sequence[str]) -> Iterator[int]:
     descriptor = os.open(root, _FOLDER)
     try:
         for part in parts:
-            if part in ("", ".", "..") or "/" in part or "\0" in part:
-                raise Unreadable(f"{part!r} is no name of a folder")
-            below = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = below
+            before, descriptor = descriptor, open_below(descriptor, part)
+            os.close(before)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def open_below(descriptor: int, name: str) -> int:
+    """Open a folder in the open folder, for the caller to close; raises as `folder` does."""
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise Unreadable(f"{name!r} is no name of a folder")
+    return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
 
 
 def stamp(descriptor: int, name: str) -> Stamp | None:
@@ -114,6 +118,9 @@ def _bytes(file: int, most: int) -> bytes:
     while left and (piece := os.read(file, min(left, 1 << 20))):
         pieces.append(piece)
         left -= len(piece)
+        if len(piece) < 1 << 16:
+            # A regular file gives all it has: so short a piece was the last.
+            break
     return b"".join(pieces)
 
 

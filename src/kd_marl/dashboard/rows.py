@@ -17,7 +17,12 @@ TEACHER, BUFFER, STUDENT, STOCK = "teacher", "buffer", "student", "stock"
 # The words of `kd-marl suite status`.
 RUNNING, FINISHED, INTERRUPTED, BROKEN = "running", "finished", "interrupted", "broken"
 _STAGES = {"kd_mappo_teacher": TEACHER, "kd_buffer_export": BUFFER, "kd_mappo_student": STUDENT}
-_STATES = {"COMPLETED": FINISHED, "INTERRUPTED": INTERRUPTED, "TIMEOUT": INTERRUPTED, "QUEUED": INTERRUPTED}
+_ENDS = {
+    "COMPLETED": (FINISHED, ""),
+    "INTERRUPTED": (INTERRUPTED, "it was stopped: resume=True goes on from its last checkpoint"),
+    "TIMEOUT": (INTERRUPTED, "it was stopped by a time limit"),
+    "QUEUED": (INTERRUPTED, "it is queued and has not started"),
+}
 # Longest text of a cell: the names in a configuration may be anything.
 _LONGEST = 200
 # What a run scored last, best first.
@@ -135,7 +140,7 @@ def row(key: str, place: Sequence[str], facts: Facts, progress: Progress, livene
 
 def progress(last: Mapping[str, tuple[Any, Any]]) -> Progress:
     """Read how far a run is from the last step and value of each of its metrics."""
-    steps = [step for step, _ in last.values() if (step := number(step)) is not None]
+    steps = [step for at, _ in last.values() if (step := number(at)) is not None]
     found = {name: number(value) for name, (_, value) in last.items()}
 
     def first(names: Sequence[str]) -> float | None:
@@ -204,11 +209,9 @@ def _state(
         if liveness.alive(beat, started, host, command(facts), now):
             return RUNNING, ""
         return INTERRUPTED, "its process is gone: resume=True goes on from its last checkpoint"
-    if status in _STATES:
-        state = _STATES[status]
-        return state, "" if state == FINISHED else f"ended by {'a signal' if status == 'INTERRUPTED' else status}"
+    if status in _ENDS:
+        return _ENDS[status]
     trace = facts.account.get("fail_trace")
-    lines = [line for part in trace if isinstance(part, str) for line in part.split("\n") if line.strip()] if (
-        isinstance(trace, list)
-    ) else []
-    return BROKEN, lines[-1].strip()[:_LONGEST] if lines else f"it ended as {status or 'nothing that is known'}"
+    pieces = [part for part in trace if isinstance(part, str)] if isinstance(trace, list) else []
+    lines = [line.strip() for line in "\n".join(pieces).split("\n") if line.strip()]
+    return BROKEN, lines[-1][:_LONGEST] if lines else f"it ended with the status {status or '(none)'}"
