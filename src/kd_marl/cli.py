@@ -10,7 +10,20 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from kd_core.errors import UserError
-from kd_marl.commands import buffer, bundle, dashboard, doctor, export, masks, pareto, report, run, stress, suite, teachers
+from kd_marl.commands import (
+    buffer,
+    bundle,
+    dashboard,
+    doctor,
+    export,
+    masks,
+    pareto,
+    report,
+    run,
+    stress,
+    suite,
+    teachers,
+)
 
 # Each has `add(subparsers)`, which registers its parser and, as the parser's `run`, its `Work`.
 _COMMANDS = (buffer, teachers, masks, export, bundle, run, pareto, stress, suite, report, dashboard, doctor)

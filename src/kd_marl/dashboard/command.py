@@ -59,6 +59,10 @@ def _source(args: argparse.Namespace) -> Source:
         return FolderSource(args.results)
     if args.mongo is None or args.db is None:
         raise UserError(f"a database needs both: --mongo URL (or --mongo alone, with {MONGO_URL} set) and --db NAME")
+    if "@" in args.mongo:
+        raise UserError(
+            f"a URL with a user or password on the command line can be read by others: put it into {MONGO_URL}"
+        )
     url = args.mongo or os.environ.get(MONGO_URL, "")
     if not url:
         raise UserError(f"--mongo has no URL and {MONGO_URL} is not set: give --mongo mongodb://127.0.0.1:27017")

@@ -55,10 +55,9 @@ def grouped(runs: Sequence[Chosen], metric: str) -> list[dict[str, Any]]:
         if not curves:
             continue
         steps, mean, low, high = mean_curve(curves)
-        keep = _kept(len(steps))
-        line = {"keys": [run.row.key for run in members], "steps": steps[keep].tolist(), "seeds": len(curves)}
+        line = {"keys": [run.row.key for run in members], "steps": steps.tolist(), "seeds": len(curves)}
         for name, values in (("values", mean), ("low", low), ("high", high)):
-            line[name] = [float(value) if np.isfinite(value) else None for value in values[keep]]
+            line[name] = [float(value) if np.isfinite(value) else None for value in values]
         lines.append(line)
     return lines
 
@@ -94,13 +93,12 @@ def mean_curve(
     # The first points of seeds may be a few steps apart: nothing is left out for that.
     slack = float(np.diff(grid).max(initial=0.0)) / 2
     grid = grid[(grid >= begin - slack) & (grid <= end + slack)]
+    grid = grid[_kept(len(grid))]
     values = np.stack([np.interp(grid, *curve) for curve in curves])
     mean, std = values.mean(0), values.std(0)
-    if len(curves) < 2:
-        return grid, mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    ends = [mean_interval(float(m), float(s), len(curves)) for m, s in zip(mean, std, strict=True)]
-    low, high = np.array(ends).reshape(-1, 2).T
-    return grid, mean, low, high
+    # Of a sample with mean 0 and deviation 1: the interval of any other is as many deviations wide.
+    width = mean_interval(0.0, 1.0, len(curves))[1] if len(curves) > 1 else np.nan
+    return grid, mean, mean - width * std, mean + width * std
 
 
 def _joined(parts: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from kd_core.errors import UserError
 from kd_marl.dashboard import inside
-from kd_marl.dashboard.inside import Stamp, Unreadable
+from kd_marl.dashboard.inside import Stamp, UnreadableError
 from kd_marl.dashboard.liveness import Liveness
 from kd_marl.dashboard.rows import RUNNING, Facts, Progress, number, progress, row
 from kd_marl.dashboard.source import Curve, Details, SourceError, Store
@@ -54,7 +54,7 @@ class _Known:
     """
 
     stamps: dict[str, Stamp | None] = field(default_factory=dict)
-    progress: Progress = Progress()
+    progress: Progress = field(default_factory=Progress)
     changed: float = 0.0
     facts: Facts | None = None
 
@@ -106,7 +106,7 @@ class FolderSource:
             with inside.folder(self.root, parts) as folder:
                 facts, _ = _facts(folder)
                 output = _output(folder)
-        except (OSError, Unreadable) as error:
+        except (OSError, UnreadableError) as error:
             raise KeyError(key) from error
         return Details(facts, str(self.root.joinpath(*parts)), output)
 
@@ -125,7 +125,7 @@ class FolderSource:
             with inside.folder(self.root, parts) as folder:
                 content, stamp = inside.read(folder, METRICS, _MOST_METRICS)
             curves = curves_of(inside.parse(content, METRICS))
-        except (OSError, Unreadable):
+        except (OSError, UnreadableError):
             return known[1] if known is not None else {}
         with self._metrics_lock:
             self._metrics[parts] = (stamp, curves)
@@ -143,7 +143,7 @@ class FolderSource:
         try:
             with inside.folder(self.root, parts) as folder:
                 return inside.stamp(folder, name)
-        except (OSError, Unreadable):
+        except (OSError, UnreadableError):
             return None
 
     # ---- what is there -----------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ class FolderSource:
                     continue
                 with inside.folder(self.root, parts) as folder:
                     self._list(folder, parts, now)
-            except (OSError, Unreadable):
+            except (OSError, UnreadableError):
                 if parts:
                     self._listed.pop(parts, None)
 
@@ -177,7 +177,7 @@ class FolderSource:
             below = (*parts, name)
             unknown = is_folder and below not in self._known and below not in self._listed
             if unknown and name not in NO_RUNS and name.isprintable() and len(below) <= _DEEPEST:
-                with contextlib.suppress(OSError, Unreadable):
+                with contextlib.suppress(OSError, UnreadableError):
                     descriptor = inside.open_below(folder, name)
                     try:
                         self._list(descriptor, below, now)
@@ -204,7 +204,7 @@ class FolderSource:
                 elif (facts := self._known[parts].facts) is not None:
                     # Nobody may have ended it.
                     self._put(parts, facts, now)
-        except (OSError, Unreadable):
+        except (OSError, UnreadableError):
             del self._known[parts]
             self._unread.pop(parts, None)
             self.store.drop("/".join(parts))
@@ -245,7 +245,7 @@ class FolderSource:
             try:
                 with inside.folder(self.root, parts) as folder:
                     self._put(parts, _facts(folder)[0], now)
-            except (OSError, Unreadable):
+            except (OSError, UnreadableError):
                 continue
 
 
@@ -266,8 +266,9 @@ def curves_of(metrics: Mapping[str, Any]) -> dict[str, Curve]:
         steps, values = (entry.get("steps"), entry.get("values")) if isinstance(entry, dict) else (None, None)
         if not isinstance(steps, list) or not isinstance(values, list):
             continue
-        pairs = [(step, number(value)) for at, value in zip(steps, values, strict=False) if (
-            step := number(at)) is not None]
+        pairs = [
+            (step, number(value)) for at, value in zip(steps, values, strict=False) if (step := number(at)) is not None
+        ]
         if pairs:
             curves[name] = ([step for step, _ in pairs], [value for _, value in pairs])
     return curves
@@ -285,7 +286,7 @@ def _facts(folder: int) -> tuple[Facts, dict[str, Stamp | None]]:
         except FileNotFoundError:
             if name != SUMMARY:
                 faults.append(f"{name} is missing")
-        except Unreadable as fault:
+        except UnreadableError as fault:
             faults.append(str(fault))
             stamps[name] = stamps[name] or inside.stamp(folder, name)
     return Facts(found[CONFIG], found[ACCOUNT], found[SUMMARY], tuple(faults)), stamps
@@ -294,7 +295,7 @@ def _facts(folder: int) -> tuple[Facts, dict[str, Stamp | None]]:
 def _output(folder: int) -> str:
     try:
         return inside.tail(folder, OUTPUT, _MOST_OUTPUT).decode("utf-8", "replace")
-    except (OSError, Unreadable):
+    except (OSError, UnreadableError):
         return ""
 
 

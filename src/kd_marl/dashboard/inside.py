@@ -21,7 +21,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     """A file is not what it should be: a few words for a reader, without the path."""
 
 
@@ -31,7 +31,7 @@ def folder(root: Path, parts: Sequence[str]) -> Iterator[int]:
 
     Raises:
         OSError: it is not there, or a part of the path is a link.
-        Unreadable: a part is no name.
+        UnreadableError: a part is no name.
     """
     descriptor = os.open(root, _FOLDER)
     try:
@@ -46,7 +46,7 @@ def folder(root: Path, parts: Sequence[str]) -> Iterator[int]:
 def open_below(descriptor: int, name: str) -> int:
     """Open a folder in the open folder, for the caller to close; raises as `folder` does."""
     if name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise Unreadable(f"{name!r} is no name of a folder")
+        raise UnreadableError(f"{name!r} is no name of a folder")
     return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
 
 
@@ -69,11 +69,11 @@ def read(descriptor: int, name: str, most: int) -> tuple[bytes, Stamp]:
 
     Raises:
         FileNotFoundError: there is none.
-        Unreadable: it is a link, no regular file, larger than that, or the system refuses it.
+        UnreadableError: it is a link, no regular file, larger than that, or the system refuses it.
     """
     with _opened(descriptor, name) as (file, found):
         if found.st_size > most:
-            raise Unreadable(f"{name} is {found.st_size >> 20} MB, and only {most >> 20} MB are read")
+            raise UnreadableError(f"{name} is {found.st_size >> 20} MB, and only {most >> 20} MB are read")
         return _bytes(file, most), _stamp(found)
 
 
@@ -85,13 +85,13 @@ def tail(descriptor: int, name: str, most: int) -> bytes:
 
 
 def parse(content: bytes, name: str) -> dict[str, Any]:
-    """Read a JSON object; a text cut short, no text at all or another value is `Unreadable`."""
+    """Read a JSON object; a text cut short, no text at all or another value is `UnreadableError`."""
     try:
         value = json.loads(content)
     except (ValueError, RecursionError):
-        raise Unreadable(f"{name} is damaged or half written") from None
+        raise UnreadableError(f"{name} is damaged or half written") from None
     if not isinstance(value, dict):
-        raise Unreadable(f"{name} is damaged: it holds no JSON object")
+        raise UnreadableError(f"{name} is damaged: it holds no JSON object")
     return value
 
 
@@ -103,11 +103,11 @@ def _opened(descriptor: int, name: str) -> Iterator[tuple[int, os.stat_result]]:
         raise
     except OSError as error:
         # ELOOP: a link, which may point anywhere.
-        raise Unreadable(f"{name} cannot be read ({error.strerror})") from None
+        raise UnreadableError(f"{name} cannot be read ({error.strerror})") from None
     try:
         found = os.fstat(file)
         if not stat.S_ISREG(found.st_mode):
-            raise Unreadable(f"{name} is no regular file")
+            raise UnreadableError(f"{name} is no regular file")
         yield file, found
     finally:
         os.close(file)

@@ -197,9 +197,7 @@ def moment(value: Any) -> float | None:
         return None
 
 
-def _state(
-    facts: Facts, started: float | None, beat: float | None, liveness: Liveness, now: float
-) -> tuple[str, str]:
+def _state(facts: Facts, started: float | None, beat: float | None, liveness: Liveness, now: float) -> tuple[str, str]:
     """Return a run's state, and why."""
     if facts.faults:
         return BROKEN, facts.faults[0]

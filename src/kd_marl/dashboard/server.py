@@ -37,8 +37,9 @@ _LOOK_S, _SUITES_S = 1.0, 10.0
 
 _HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; style-src-attr 'unsafe-inline'; img-src 'self' data: "
-        "blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        # Plotly's own styles for maps are refused too; no map is drawn.
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -154,6 +155,9 @@ def application(watcher: Watcher) -> Callable[[Scope, Receive, Send], Awaitable[
         drawn = DRAWN.load()
         return _json(drawn(source, [row for row, _ in rows], metrics, request.query_params.get("mean") == "1"), version)
 
+    def unanswered(request: Request, error: Exception) -> Response:
+        return _json({"error": str(error)}, status=503)
+
     async def page(request: Request) -> Response:
         return FileResponse(PAGE_FOLDER / "index.html", headers={"Content-Type": "text/html; charset=utf-8"})
 
@@ -174,7 +178,8 @@ def application(watcher: Watcher) -> Callable[[Scope, Receive, Send], Awaitable[
                 Route("/api/runs", runs, methods=["GET"]),
                 Route("/api/run", run, methods=["GET"]),
                 Route("/api/curves", curves, methods=["GET"]),
-            ]
+            ],
+            exception_handlers={SourceError: unanswered},
         )
     )
 

@@ -39,10 +39,9 @@ def sight(summary: Mapping[str, Any]) -> dict[str, Any] | None:
                 cells[str(block)[:40]] = counts
                 blocks[str(block)[:40]] = None
         drawn = agent.get("draw")
-        low, high = drawn if isinstance(drawn, list) and len(drawn) == 2 else (None, None)
-        seen = sum(count[0] for count in cells.values())
-        ranged = number(low) is not None and number(high) is not None
-        share = f"{low:g} to {high:g}" if ranged else f"{seen:g}"  # type: ignore[str-format]
+        ends = [number(end) for end in drawn] if isinstance(drawn, list) else []
+        known = [end for end in ends if end is not None]
+        share = " to ".join(f"{end:g}" for end in known) or f"{sum(counts[0] for counts in cells.values()):g}"
         rows.append(
             {"agent": text(agent.get("agent")), "blocks": cells, "seen": share, "of": number(agent.get("observed"))}
         )
@@ -68,7 +67,9 @@ def machine(account: Mapping[str, Any]) -> list[tuple[str, str]]:
     """List where and from which source a run was made."""
     host, experiment = mapping(account.get("host")), mapping(account.get("experiment"))
     packages = experiment.get("dependencies")
-    torch = [package for package in packages if text(package).startswith("torch=")] if isinstance(packages, list) else []
+    torch = (
+        [package for package in packages if text(package).startswith("torch=")] if isinstance(packages, list) else []
+    )
     repositories = experiment.get("repositories")
     first = mapping(repositories[0]) if isinstance(repositories, list) and repositories else {}
     commit = text(first.get("commit"))[:12] + (" with local changes" if first.get("dirty") else "")
@@ -84,8 +85,10 @@ def machine(account: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def times(account: Mapping[str, Any]) -> dict[str, float | None]:
     """Return when a run started, was last heard of, and ended."""
-    return {name: moment(account.get(f"{name}_time" if name != "heartbeat" else name)) for name in (
-        "start", "heartbeat", "stop")}
+    return {
+        name: moment(account.get(f"{name}_time" if name != "heartbeat" else name))
+        for name in ("start", "heartbeat", "stop")
+    }
 
 
 def settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -30,17 +30,13 @@ class Details:
 
 
 class Source(Protocol):
-    """A source of runs. `refresh` is called by one thread; everything else by any."""
+    """A source of runs. `refresh` is called by one thread, everything else by any; all may raise `SourceError`."""
 
     title: str
     store: Store
 
     def refresh(self) -> None:
-        """Look for what has changed since the last call, and put it into the store.
-
-        Raises:
-            SourceError: the whole source cannot be read at the moment.
-        """
+        """Look for what has changed since the last call, and put it into the store."""
 
     def details(self, key: str) -> Details:
         """Read one run; `KeyError` where there is none."""

@@ -15,9 +15,14 @@ const TITLES = {
   kl: "KL to the teacher", retention: "Retention",
 };
 const USUAL = ["test_battle_won_mean", "test_return_mean", "agreement", "return_mean", "loss"];
+// As docs/concepts/limits.md names them.
+const BLOCKS = {
+  E: "enemies", A: "allies", O: "itself", V: "own velocity", P: "own position", L: "landmarks", "A(P)": "other agents",
+  "D(A-A)": "distances", M: "messages", G: "goal",
+};
 const COLUMNS = [
   { key: "state", title: "State" },
-  { key: "method", title: "Run" },
+  { key: "method", title: "Method" },
   { key: "task", title: "Task" },
   { key: "limits", title: "Limits" },
   { key: "seed", title: "Seed", number: true },
@@ -270,7 +275,7 @@ function steps(row) {
   const done = row.state === "finished";
   const share = done ? 1 : row.steps && row.t_max ? Math.min(1, row.steps / row.t_max) : 0;
   const bar = make("progress", { max: 1, value: share, class: done ? "done" : "", "aria-label": "Progress" });
-  const of = row.t_max === null ? "" : done && row.steps === null ? short(row.t_max) : `${short(row.steps ?? 0)} of ${short(row.t_max)}`;
+  const of = row.t_max === null ? "" : done ? short(row.steps ?? row.t_max) : `${short(row.steps ?? 0)} of ${short(row.t_max)}`;
   return [bar, make("span", { class: "faint" }, of)];
 }
 
@@ -322,15 +327,14 @@ function showCurves(answer) {
   const figures = new Map([...$("charts").children].map((figure) => [figure.dataset.metric, figure]));
   for (const [metric, figure] of figures) if (!metrics.includes(metric)) { Plotly.purge(figure.lastChild); figure.remove(); }
   for (const metric of metrics) {
-    let figure = figures.get(metric);
-    if (!figure) {
-      const title = TITLES[metric];
-      const caption = make("figcaption", {}, title ?? metric, title ? make("code", {}, metric) : null);
-      figure = make("figure", { "data-metric": metric }, caption, make("div", { class: "plot" }));
-      $("charts").append(figure);
-    }
-    drawChart(figure.lastChild, metric, answer.curves[metric] ?? [], looks);
+    if (figures.has(metric)) continue;
+    const title = TITLES[metric];
+    const caption = make("figcaption", {}, title ?? metric, title ? make("code", {}, metric) : null);
+    figures.set(metric, make("figure", { "data-metric": metric }, caption, make("div", { class: "plot" })));
+    $("charts").append(figures.get(metric));
   }
+  // All have their place before the first is drawn: its width depends on the others.
+  for (const metric of metrics) drawChart(figures.get(metric).lastChild, metric, answer.curves[metric] ?? [], looks);
   showLegend(answer, looks, metrics);
   $("note").hidden = !chosen.mean || chosen.runs.size === 0;
 }
@@ -379,7 +383,7 @@ function drawChart(plot, metric, lines, looks) {
     margin: { l: 48, r: 12, t: 8, b: 40 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: colour("--ink"), family: "system-ui, sans-serif" }, uirevision: metric, hovermode: "closest",
     xaxis: { ...axis, title: { text: "environment steps", font: { size: 11, color: colour("--faint") } }, rangemode: "tozero" },
-    yaxis: { ...axis, tickformat: metric.includes("battle_won") ? ".0%" : "" },
+    yaxis: { ...axis, ...(metric.includes("battle_won") ? { tickformat: ".0%", minallowed: -0.02, maxallowed: 1.02 } : {}) },
     hoverlabel: { namelength: 60, align: "left" },
     annotations: traces.length ? [] : [{ text: "none of the selected runs has logged this yet", showarrow: false, font: { color: colour("--faint") } }],
   }, { responsive: true, displayModeBar: false, displaylogo: false, scrollZoom: false });
@@ -438,6 +442,7 @@ function showRun(run) {
   if (run.error) {
     $("run-title").textContent = chosen.open;
     $("run-body").replaceChildren(make("p", {}, run.error));
+    chosen.open = "";
     return;
   }
   const row = run.row;
@@ -445,7 +450,7 @@ function showRun(run) {
   const facts = [
     ["started", clock(run.times.start)],
     [row.state === "running" ? "running for" : "took", span(row.seconds)],
-    ["steps", row.t_max === null ? short(row.steps) : `${short(row.steps)} of ${short(row.t_max)}`],
+    ["steps", row.t_max === null || row.state === "finished" ? short(row.steps ?? row.t_max) : `${short(row.steps ?? 0)} of ${short(row.t_max)}`],
     ...run.machine,
     ["place", run.place],
   ];
@@ -504,7 +509,7 @@ function sightTable(run) {
   };
   const { blocks, agents } = run.sight;
   return make("div", { class: "scroll" }, make("table", { class: "sight", id: "sight" },
-    make("thead", {}, make("tr", {}, make("th", {}, "agent"), ...blocks.map((block) => make("th", {}, block)), make("th", {}, "features"))),
+    make("thead", {}, make("tr", {}, make("th", {}, "agent"), ...blocks.map((block) => make("th", {}, block, make("small", {}, BLOCKS[block] ?? ""))), make("th", {}, "features"))),
     make("tbody", {}, ...agents.map((agent) => make("tr", {}, make("td", {}, agent.agent), ...blocks.map((block) => cell(agent.blocks[block])),
       make("td", {}, agent.of === null ? agent.seen : `${agent.seen} of ${agent.of}`))))));
 }
