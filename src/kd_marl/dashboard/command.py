@@ -98,6 +98,8 @@ def _listening(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
+        # From now on a browser waits for its answer, however long the server takes to begin.
+        listener.listen()
     except OSError as error:
         listener.close()
         raise UserError(
