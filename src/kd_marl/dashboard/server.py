@@ -66,7 +66,7 @@ class Watcher:
         """Take a source, and what makes a `kd_marl.dashboard.suites.Suites` once somebody needs it."""
         self.source, self.suites = source, None
         self._make_suites, self._stop = suites, threading.Event()
-        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._look, DRAWN.load)]
+        self._threads = [threading.Thread(target=self._look, daemon=True)]
         if suites is not None:
             self._threads.append(threading.Thread(target=self._look_at_suites, daemon=True))
 

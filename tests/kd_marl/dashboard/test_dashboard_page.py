@@ -63,27 +63,26 @@ def test_runs_are_filtered_sorted_selected_and_drawn(results):
         assert page.locator("#live").inner_text() == "live"
         # Filters.
         page.fill("#text", "mappo seed=2")
-        page.wait_for_function("document.querySelectorAll('#runs tbody tr').length === 1")
+        wait_until(lambda: rows(page).count() == 1)
         assert page.locator("#count").inner_text() == "1 of 8 runs"
         page.click("#reset")
-        page.wait_for_function("document.querySelectorAll('#runs tbody tr').length === 8")
+        wait_until(lambda: rows(page).count() == 8)
         page.select_option("#stage", "student")
         page.click("#states button:has-text('finished')")
-        page.wait_for_function("document.querySelectorAll('#runs tbody tr').length === 3")
+        wait_until(lambda: rows(page).count() == 3)
         assert set(shown(page, 3)) == {"kd_student"}
         # Sorts.
         page.click("th button:has-text('Win rate')")
-        page.wait_for_function("document.querySelector('#runs tbody td:nth-child(9)').innerText.startsWith('80')")
-        assert shown(page, 9) == ["80.0 %", "70.0 %", "60.0 %"]
+        wait_until(lambda: shown(page, 9) == ["80.0 %", "70.0 %", "60.0 %"])
         page.click("th button:has-text('Win rate')")
-        page.wait_for_function("document.querySelector('#runs tbody td:nth-child(9)').innerText.startsWith('60')")
+        wait_until(lambda: shown(page, 9) == ["60.0 %", "70.0 %", "80.0 %"])
         assert page.locator("th[aria-sort=ascending]").inner_text() == "Win rate"
         # Selects, each run by itself: what is plotted is what the runs have logged.
         page.click("#clear")
         page.click("#by-run")
         for number in (1, 2, 3):
             page.locator(f"tr[data-key='sacred/kd_student/3m/{number}'] input").check()
-        page.wait_for_function("document.querySelectorAll('#legend li').length === 3")
+        wait_until(lambda: page.locator("#legend li").count() == 3)
         wait_until(lambda: len(lines(page)) == 3)
         for number in (1, 2, 3):
             logged = json.loads((results / f"sacred/kd_student/3m/{number}/metrics.json").read_text())
@@ -184,7 +183,7 @@ SCRIPTS = [
 def test_no_script_of_a_run_is_executed(tmp_path):
     for number, script in enumerate(SCRIPTS, start=1):
         points = ([0, 1, 2], [1.0, 2.0, 3.0])
-        name = script.replace("/", "∕")
+        name = script.replace("/", "|")
         own = {"name": script, "map_name": script, "limits": script, "lr": script, "command": script, script: script}
         folder = put(
             tmp_path / name, number, method=name, task=name, settings=own, curves={script: points, "loss": points}
@@ -207,8 +206,10 @@ def test_no_script_of_a_run_is_executed(tmp_path):
             page.locator("#metrics label", has_text=SCRIPTS[number]).first.locator("input").check()
             page.wait_for_timeout(100)
         wait_until(lambda: page.locator("#charts figure").count() > len(SCRIPTS) / 2)
-        page.locator(".plot .nsewdrag").first.hover()
-        page.keyboard.press("Escape")
+        page.click("#curves-title")
+        point = page.locator(".plot .points path").nth(1).bounding_box()
+        page.mouse.move(point["x"] + 2, point["y"] + 2)
+        page.wait_for_selector(".hoverlayer .hovertext")
         for at in range(len(SCRIPTS)):
             rows(page).nth(at).locator("td.name button").first.click()
             page.wait_for_selector("#output")
@@ -241,31 +242,46 @@ def test_even_a_page_with_markup_in_it_would_run_no_script(results):
 # ---- many runs, and a real one ---------------------------------------------------------------------------------------
 
 
-def test_ten_thousand_runs_open_in_seconds(tmp_path):
-    folder = put(tmp_path, 1)
+@pytest.fixture(scope="module")
+def ten_thousand(tmp_path_factory):
+    results = tmp_path_factory.mktemp("many")
+    folder = put(results, 1)
     texts = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".json"}
     for number in range(2, 10_001):
-        other = tmp_path / "sacred" / "kd_student" / f"task{number % 50}" / str(number)
+        other = results / "sacred" / "kd_student" / f"task{number % 50}" / str(number)
         other.mkdir(parents=True)
         for name, text in texts.items():
             (other / name).write_bytes(text)
-    with served(FolderSource(tmp_path)) as address, browser_page(ignore=MAPS) as opened:
+    return results
+
+
+def test_ten_thousand_runs_are_paged_and_searched(ten_thousand):
+    with served(FolderSource(ten_thousand)) as address, browser_page(address, ignore=MAPS) as opened:
         page = opened.page
-        begun = time.perf_counter()
-        page.goto(address)
-        page.wait_for_function("document.querySelectorAll('#runs tbody tr').length === 100")
-        opening = time.perf_counter() - begun
+        wait_until(lambda: rows(page).count() == 100)
         assert page.locator("#count").inner_text() == "10,000 runs"
-        begun = time.perf_counter()
         page.click("#next")
-        page.wait_for_function("document.getElementById('range').innerText.startsWith('101 to 200')")
-        turning = time.perf_counter() - begun
-        begun = time.perf_counter()
+        wait_until(lambda: page.locator("#range").inner_text() == "101 to 200 of 10,000")
         page.fill("#text", "task7/7")
-        page.wait_for_function("document.getElementById('count').innerText.includes(' of 10,000')")
-        print(f"open {opening:.2f} s, next page {turning:.2f} s, filter {time.perf_counter() - begun:.2f} s")
-        # With room for a machine that is shared: a quiet one needs a quarter.
-        assert opening < 6
+        expected = sum(number % 50 == 7 and str(number).startswith("7") for number in range(2, 10_001))
+        wait_until(lambda: page.locator("#count").inner_text() == f"{expected} of 10,000 runs")
+        assert rows(page).count() == min(100, expected)
+
+
+@pytest.mark.strict
+def test_ten_thousand_runs_open_in_under_two_seconds(ten_thousand):
+    """From the moment that nothing is read yet until the browser shows the first rows and the count of all."""
+    with browser_page(ignore=MAPS) as opened:
+        page = opened.page
+        page.goto("about:blank")
+        source = FolderSource(ten_thousand)
+        begun = time.perf_counter()
+        with served(source) as address:
+            page.goto(address)
+            wait_until(lambda: page.locator("#count").inner_text() == "10,000 runs" and rows(page).count() == 100)
+            opening = time.perf_counter() - begun
+    print(f"10,000 runs are open after {opening:.2f} s")
+    assert opening < 2
 
 
 def test_a_training_is_watched_and_killed(tmp_path, source_root, monkeypatch):
@@ -284,7 +300,7 @@ def test_a_training_is_watched_and_killed(tmp_path, source_root, monkeypatch):
         with open(tmp_path / "said", "wb") as said:
             run = subprocess.Popen(
                 [sys.executable, "src/main.py", *words], cwd=source_root.parent, stdout=said, stderr=said,
-                env={**os.environ, "EPYMARL_HOME": ""} if "EPYMARL_HOME" in os.environ else None, start_new_session=True,
+                start_new_session=True,
             )  # fmt: skip
         try:
             wait_until(lambda: page.locator(".state[data-state=running]").count() == 1, patience=120)

@@ -304,20 +304,35 @@ function showSelection() {
 async function loadCurves() {
   if (chosen.runs.size === 0) {
     answers.curves = undefined;
-    showCurves({ names: {}, groups: [], metrics: [], curves: {} });
+    if (drawn) showCurves({ names: {}, groups: [], metrics: [], curves: {} });
     return;
   }
   const query = new URLSearchParams({ mean: chosen.mean ? "1" : "0" });
   chosen.runs.forEach((run) => query.append("run", run));
+  $("waiting").hidden = drawn !== null;
   (chosen.metrics.length ? chosen.metrics : USUAL).forEach((metric) => query.append("metric", metric));
   const answer = await ask("curves", `/api/curves?${query}`);
-  if (answer !== null) showCurves(answer);
+  if (answer === null) return;
+  await plotly();
+  showCurves(answer);
+}
+
+// Plotly is large: the table does not wait for it.
+let arriving = null;
+
+function plotly() {
+  arriving ??= new Promise((arrived, failed) => {
+    document.head.append(make("script", { src: "/plotly.js", on: { load: arrived, error: () => { arriving = null; failed(new TypeError("no Plotly")); } } }));
+  });
+  return arriving;
 }
 
 let drawn = null;
+const sizes = new ResizeObserver((entries) => entries.forEach(({ target }) => { if (target.data) Plotly.Plots.resize(target); }));
 
 function showCurves(answer) {
   drawn = answer;
+  $("waiting").hidden = true;
   const known = new Set(answer.metrics);
   const metrics = chosen.metrics.length ? chosen.metrics : USUAL.filter((metric) => known.has(metric)).slice(0, 2);
   $("by-run").setAttribute("aria-pressed", String(!chosen.mean));
@@ -325,13 +340,14 @@ function showCurves(answer) {
   showMetrics(answer.metrics, metrics);
   const looks = lineLooks(answer);
   const figures = new Map([...$("charts").children].map((figure) => [figure.dataset.metric, figure]));
-  for (const [metric, figure] of figures) if (!metrics.includes(metric)) { Plotly.purge(figure.lastChild); figure.remove(); }
+  for (const [metric, figure] of figures) if (!metrics.includes(metric)) { sizes.unobserve(figure.lastChild); Plotly.purge(figure.lastChild); figure.remove(); }
   for (const metric of metrics) {
     if (figures.has(metric)) continue;
     const title = TITLES[metric];
     const caption = make("figcaption", {}, title ?? metric, title ? make("code", {}, metric) : null);
     figures.set(metric, make("figure", { "data-metric": metric }, caption, make("div", { class: "plot" })));
     $("charts").append(figures.get(metric));
+    sizes.observe(figures.get(metric).lastChild);
   }
   // All have their place before the first is drawn: its width depends on the others.
   for (const metric of metrics) drawChart(figures.get(metric).lastChild, metric, answer.curves[metric] ?? [], looks);
@@ -386,7 +402,7 @@ function drawChart(plot, metric, lines, looks) {
     yaxis: { ...axis, ...(metric.includes("battle_won") ? { tickformat: ".0%", minallowed: -0.02, maxallowed: 1.02 } : {}) },
     hoverlabel: { namelength: 60, align: "left" },
     annotations: traces.length ? [] : [{ text: "none of the selected runs has logged this yet", showarrow: false, font: { color: colour("--faint") } }],
-  }, { responsive: true, displayModeBar: false, displaylogo: false, scrollZoom: false });
+  }, { displayModeBar: false, displaylogo: false, scrollZoom: false });
 }
 
 function showLegend(answer, looks, metrics) {
