@@ -11,10 +11,24 @@ from typing import Any, NoReturn
 
 from kd_core import terminal
 from kd_core.errors import UserError
-from kd_marl.commands import buffer, bundle, doctor, export, masks, pareto, report, run, stress, suite, teachers, track
+from kd_marl.commands import (
+    buffer,
+    bundle,
+    dashboard,
+    doctor,
+    export,
+    masks,
+    pareto,
+    report,
+    run,
+    stress,
+    suite,
+    teachers,
+    track,
+)
 
 # Each has `add(subparsers)`, which registers its parser and, as the parser's `run`, its `Work`.
-_COMMANDS = (buffer, teachers, masks, export, bundle, run, pareto, stress, suite, report, track, doctor)
+_COMMANDS = (buffer, teachers, masks, export, bundle, run, pareto, stress, suite, report, dashboard, track, doctor)
 
 _DESCRIPTION = """Looks after what runs leave behind and shows what they would do.
 Runs themselves: python src/main.py --help"""

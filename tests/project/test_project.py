@@ -98,7 +98,7 @@ def test_a_wheel_carries_every_package_and_data_file(root, tmp_path):
     # main.py is for a clone: a top-level module of that name has no place among a user's packages.
     sources = {
         path.relative_to(tree / "src").as_posix()
-        for pattern in ("**/*.py", "**/*.yaml", "**/py.typed", "zoo/**/*.json", "zoo/**/*.th")
+        for pattern in ("**/*.py", "**/*.yaml", "**/py.typed", "zoo/**/*.json", "zoo/**/*.th", "**/page/*.*")
         for path in (tree / "src").glob(pattern)
     } - {"main.py"}
     assert sources - packed == set()

@@ -1,1 +1,1 @@
-"""A local page of all runs, without a database."""
+"""A local page of all runs, without a database: `kd-marl dashboard` (docs/guides/dashboard.md)."""

@@ -60,8 +60,7 @@ def result_table(summary: Summary) -> Table:
         summary: the content of a run's ``summary.json``; what it lacks or has as null is shown as ``-``.
 
     Returns:
-        A rich table with the columns teacher, student and random, and one row for each measure. A row that no policy
-        has (win rates where nothing is won, sampled returns that were not measured) is left out.
+        A rich table with the columns teacher, student and random, and the rows of `result_rows`.
     """
     episodes = "1 episode" if summary["episodes"] == 1 else f"{summary['episodes']} episodes"
     title = f"{summary['task']}   limits {summary['limits']}   seed {summary['seed']}   {episodes} each"
@@ -71,28 +70,22 @@ def result_table(summary: Summary) -> Table:
     table.add_column("", no_wrap=True)
     for column in ("teacher", "student", "random"):
         table.add_column(column, justify="right", no_wrap=True)
-    for label, cells in _rows(summary):
-        if any(cell != ABSENT for cell in cells):
-            table.add_row(label, *cells)
+    for label, cells in result_rows(summary):
+        table.add_row(label, *cells)
     return table
 
 
-def result_text(summary: Summary) -> str:
-    """Write the same table as plain text without colours, for logs and files.
+def result_rows(summary: Summary) -> list[tuple[str, tuple[str, str, str]]]:
+    """List what a run has measured: a label, and the cells of teacher, student and random.
+
+    A row that no policy has (win rates where nothing is won, sampled returns that were not measured) is left out.
 
     Args:
         summary: as for `result_table`.
     """
-    console = Console(file=io.StringIO(), width=TEXT_WIDTH, color_system=None, force_terminal=False)
-    with console.capture() as capture:
-        console.print(result_table(summary))
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
-
-
-def _rows(summary: Summary) -> list[tuple[str, tuple[str, str, str]]]:
     policies = (summary["teacher"], summary["student"], summary["random"])
     sampled = [policy.get("sampled") for policy in policies]
-    return [
+    rows = [
         ("return", _each(policies, _return)),
         ("return, actions sampled", _each(sampled, _return)),
         ("win rate", _each(policies, _win_rate)),
@@ -108,6 +101,19 @@ def _rows(summary: Summary) -> list[tuple[str, tuple[str, str, str]]]:
         ("FLOPs, times fewer", (ABSENT, f"{summary['flops_ratio']:.1f}x", ABSENT)),
         ("microseconds, joint decision", _pair(summary.get("decision_us_teacher"), summary.get("decision_us_student"))),
     ]
+    return [(label, cells) for label, cells in rows if any(cell != ABSENT for cell in cells)]
+
+
+def result_text(summary: Summary) -> str:
+    """Write the same table as plain text without colours, for logs and files.
+
+    Args:
+        summary: as for `result_table`.
+    """
+    console = Console(file=io.StringIO(), width=TEXT_WIDTH, color_system=None, force_terminal=False)
+    with console.capture() as capture:
+        console.print(result_table(summary))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
 
 
 def _each(

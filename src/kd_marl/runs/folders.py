@@ -7,6 +7,9 @@ from pathlib import Path
 
 from kd_core.host import SOURCE_ROOT
 
+# Folders below a results folder that hold no Sacred runs, and much else.
+NO_RUNS = frozenset({"_sources", "buffers", "models", "logs", "bundles"})
+
 
 def results_folders() -> list[Path]:
     """Return the `results` folders of the current directory, of this project and of the EPyMARL checkout in use."""

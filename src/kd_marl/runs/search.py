@@ -10,9 +10,7 @@ from pathlib import Path
 from kd_core.errors import UserError
 from kd_marl.runs import evidence, finished
 from kd_marl.runs.finished import Run
-
-# Folders below a results folder that hold no Sacred runs, and much else.
-_NO_RUNS = frozenset({"_sources", "buffers", "models", "logs", "bundles"})
+from kd_marl.runs.folders import NO_RUNS
 
 
 @dataclass
@@ -85,7 +83,7 @@ def _folders(source: Path, seen: set[Path]) -> Iterable[Path]:
         raise UserError(f"{source} is no folder: give a results folder, for example results")
     found = []
     for path, inside, names in os.walk(source):
-        inside[:] = [name for name in inside if name not in _NO_RUNS]
+        inside[:] = [name for name in inside if name not in NO_RUNS]
         if "config.json" in names and "run.json" in names:
             inside.clear()
             found.append(Path(path))
