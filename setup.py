@@ -35,7 +35,7 @@ setup(
         ],
         exclude=["*.__pycache__", "*.egg-info"],
     ),
-    package_data={"": ["*.yaml", "*.json", "*.th", "*.safetensors", "py.typed"], "kd_marl.deploy": ["templates/*.in"]},
+    package_data={"": ["*.yaml", "*.json", "*.th", "*.safetensors", "py.typed"], "kd_marl.deploy": ["templates/*.in"], "kd_marl.watch": ["page.*"]},
     install_requires=[
         "gymnasium>=1.0",
         "mpe2>=1.0",

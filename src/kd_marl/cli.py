@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from kd_core.errors import UserError
-from kd_marl.commands import buffer, bundle, doctor, export, masks, pareto, report, run, stress, suite, teachers
+from kd_marl.commands import buffer, bundle, doctor, export, masks, pareto, report, run, stress, suite, teachers, watch
 
 # Each has `add(subparsers)`, which registers its parser and, as the parser's `run`, its `Work`.
-_COMMANDS = (buffer, teachers, masks, export, bundle, run, pareto, stress, suite, report, doctor)
+_COMMANDS = (buffer, teachers, masks, export, bundle, run, pareto, stress, watch, suite, report, doctor)
 
 _DESCRIPTION = """Looks after what runs leave behind and shows what they would do.
 Runs themselves: python src/main.py --help"""
