@@ -38,6 +38,11 @@ def add(subparsers: Subparsers) -> None:
         help="shown first, and in a film: median (the default), best or worst by the student's return, disagreement, "
         "or a number from 1",
     )
+    parser.add_argument(
+        "--eyes",
+        metavar="AGENT",
+        help="through whose eyes to look first, by index or name (default: the first agent's; in a film nobody's)",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="of the episodes (default: the run's, so its own)")
     parser.add_argument(
         "--fail-sensor",

@@ -6,10 +6,12 @@ import argparse
 import signal
 import sys
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from kd_core import files, progress
-from kd_core.errors import UserError
+from kd_core.errors import UserError, how_to_install
 from kd_core.host import Host, get_host
 from kd_learners.settings import check_episodes
 from kd_marl.plugin import register
@@ -18,7 +20,7 @@ from kd_marl.watch import takes
 from kd_marl.watch.cast import Cast, Wish, gathered
 from kd_marl.watch.film import Film, check_pick
 from kd_marl.watch.page import page
-from kd_marl.watch.sensors import failed_sensors
+from kd_marl.watch.sensors import agent_index, failed_sensors
 
 PAGE = "watch.html"
 # Episodes at a time: row i of a block is seeded alike for all, so that one block begins alike for all.
@@ -39,25 +41,23 @@ def run(args: argparse.Namespace) -> int:
             if file.expanduser().is_dir():
                 raise UserError(f"cannot write {file}: it is a folder; give the name of a file")
     if moving:
-        # Before an episode is played: drawing may need packages that are missing.
-        from kd_marl.watch import picture
-
-        picture.check_installed([suffix for _, suffix in moving])
+        picture = _drawing([suffix for _, suffix in moving])
     register.register(host)
     progress.remember_terminal()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     wish = Wish(args.runs, args.teacher, args.seed, args.env_config, args.updates)
     try:
         with gathered(host, wish, min(args.episodes, LARGEST_BLOCK)) as cast:
+            eyes = None if args.eyes is None else agent_index(args.eyes, cast.mask.layout.agent_names, "--eyes")
             film = _played(host, cast, args)
         episode = film.pick(args.pick)
         written = []
         if args.to or not moving:
             target = args.to or _usual_place(cast)
-            files.write_bytes(target, page(film, episode).encode())
+            files.write_bytes(target, page(film, episode, eyes).encode())
             written.append(target)
         for file, suffix in moving:
-            picture.write(film, episode, file, suffix)
+            picture.write(film, episode, eyes, file, suffix)
             written.append(file)
     except KeyboardInterrupt:
         print("stopped: nothing was written", file=sys.stderr)
@@ -70,6 +70,21 @@ def run(args: argparse.Namespace) -> int:
     if args.open:
         webbrowser.open(written[0].expanduser().absolute().as_uri())
     return 0
+
+
+def _drawing(kinds: Sequence[str]) -> Any:
+    """Import what draws films, before an episode is played.
+
+    Raises:
+        UserError: a package of the extra is not installed.
+    """
+    try:
+        # matplotlib takes a second to import, and pages do without.
+        from kd_marl.watch import picture
+    except ModuleNotFoundError as error:
+        raise UserError(f"this needs {error.name}, which is not installed: {how_to_install('watch')}") from error
+    picture.check_installed(kinds)
+    return picture
 
 
 def _played(host: Host, cast: Cast, args: argparse.Namespace) -> Film:

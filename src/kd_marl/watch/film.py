@@ -13,6 +13,7 @@ from envs.hetero_mask.layouts import FeatureLayout
 from envs.hetero_mask.naming import NO_BLOCK, action_names
 from kd_core.errors import UserError, nearest
 from kd_marl.watch.sensors import FailedSensors
+from kd_marl.watch.sight import stem
 from kd_marl.watch.takes import Player, Take
 
 FORMAT, VERSION = "kd-marl/film", 1
@@ -246,8 +247,3 @@ def groups_of(layout: FeatureLayout, agent: int) -> list[dict[str, Any]]:
         }
         for letter, members in blocks.items()
     ]
-
-
-def stem(feature: str) -> str:
-    """Return the part of a feature's name that says what it is about: ``E2`` of ``E2.health``."""
-    return feature.partition(".")[0]

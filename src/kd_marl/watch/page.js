@@ -37,7 +37,7 @@
     });
   }
 
-  const state = { episode: film.first, step: 0, agent: 0, playing: false, speed: 4 };
+  const state = { episode: film.first, step: 0, agent: 0, playing: false, speed: 4, numbers: null };
   let takes = [], longest = 0, drawn = [];
 
   const differs = (take, t, agent) =>
@@ -327,9 +327,9 @@
     const plot = (title, high, lines) => {
       const values = lines.flatMap((line) => line.values).filter(Number.isFinite);
       const low = Math.min(0, ...values), top = Math.max(0, ...values), span = top - low || 1;
-      const at = (value) => y + 18 + high - high * (value - low) / span;
+      const base = y + 22, at = (value) => base + high - high * (value - low) / span;
       svg.append(draw("text", { x: 0, y: y + 12, class: "name" }, title));
-      svg.append(draw("text", { x: curveLeft - 6, y: at(top) + 4, "text-anchor": "end" }, short(top)));
+      svg.append(draw("text", { x: curveLeft - 6, y: at(top) + 8, "text-anchor": "end" }, short(top)));
       svg.append(draw("text", { x: curveLeft - 6, y: at(low) + 4, "text-anchor": "end" }, short(low)));
       svg.append(draw("line", { x1: curveLeft, x2: x(longest), y1: at(0), y2: at(0), stroke: "var(--line)" }));
       for (const line of lines) {
@@ -338,7 +338,7 @@
           "stroke-dasharray": line.dashed ? "6 3" : "none" }));
         svg.append(draw("circle", { cx: x(line.values.length - 1), cy: at(line.values[line.values.length - 1]), r: 3.5, fill: line.colour }));
       }
-      y += high + 30;
+      y += high + 36;
     };
     const dashed = (k) => panels[k].kind === "teacher";
     plot("return so far", 70, takes.map((take, k) => ({ values: take.returns, colour: `var(--panel${k})`, dashed: dashed(k) })));
@@ -445,7 +445,8 @@
       const values = make("div", { class: "values" });
       for (const [row, line] of rows) values.append(make("span", {}, row), line);
       const details = make("details", {}, make("summary", {}, `its ${cells.length} features, number by number`), values);
-      details.open = cells.length <= 40 && innerWidth > 700;
+      details.open = state.numbers === null ? cells.length <= 40 && innerWidth > 700 : state.numbers;
+      details.addEventListener("toggle", () => { state.numbers = details.open; });
       box.append(details);
     }
     return { box, doing, bars, chips, cells, k };
@@ -530,7 +531,7 @@
   function play() {
     if (state.step >= longest) go(0);
     state.playing = true; last = performance.now();
-    $("play").textContent = "⏸ Pause"; $("play").setAttribute("aria-label", "Pause");
+    $("play").textContent = "❚❚ Pause"; $("play").setAttribute("aria-label", "Pause");
     requestAnimationFrame(tick);
   }
   function pause() {
@@ -567,7 +568,12 @@
 
   const WORDS = { median: "the median", best: "the best", worst: "the worst", disagreement: "the most disagreement" };
   function build() {
-    $("title").textContent = `${film.task}: ${panels.map((panel) => panel.name.toLowerCase()).join(", ")}`;
+    const names = panels.map((panel) => panel.name.toLowerCase());
+    $("title").textContent = `${film.task}: ${names.join(names.length > 2 ? ", " : " and ")}` + (names.length > 1 ? ", side by side" : "");
+    const kinds = new Set(panels.map((panel) => panel.kind));
+    $("lead").textContent = kinds.size > 1
+      ? "A teacher that sees everything, and what was distilled from it: small agents, each with its own sensors. All play the same episodes."
+      : kinds.has("teacher") ? "A teacher that sees everything plays." : "A bundle of small agents plays, each with its own sensors.";
     const scores = panels.map((panel, k) => {
       const all = film.episodes.map((episode) => episode.takes[k]), wins = all.map((take) => take.won);
       return `${panel.name} ${short(mean(all.map((take) => take.returned)))}` +
@@ -669,7 +675,7 @@
 
   build();
   choose(film.first);
-  select(0);
+  select(film.eyes);
   // For tests and for whoever opens a console: the film, what was drawn last, and the controls.
   window.watch = { film, state, go, play, pause, choose, select, takes: () => takes, drawn: (panel) => drawn[panel] };
 })();

@@ -14,14 +14,15 @@ _PARTS = Path(__file__).parent
 _ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
 
 
-def page(film: Film, episode: int) -> str:
+def page(film: Film, episode: int, eyes: int | None = None) -> str:
     """Write the page, which opens at an episode.
 
     Args:
         film: what is shown.
         episode: from 0.
+        eyes: the agent through whose eyes it is seen at first; None: the first.
     """
-    data = json.dumps({**film_data(film), "first": episode}, allow_nan=False, separators=(",", ":"))
+    data = json.dumps({**film_data(film), "first": episode, "eyes": eyes or 0}, allow_nan=False, separators=(",", ":"))
     title = f"{film.task}: {', '.join(player.name.lower() for player in film.players)}"
     parts = {
         "TITLE": html.escape(title),

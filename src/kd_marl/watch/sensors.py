@@ -52,7 +52,7 @@ def failed_sensors(words: Sequence[str], layout: FeatureLayout) -> FailedSensors
             raise UserError(
                 f"--fail-sensor {word}: expected AGENT:GROUP or AGENT:GROUP@STEP, for example 1:{_example(layout)}@10"
             )
-        agent = _agent(who, layout.agent_names)
+        agent = agent_index(who, layout.agent_names, "--fail-sensor")
         try:
             found = layout.find(agent, group)
         except UserError as error:
@@ -65,12 +65,17 @@ def failed_sensors(words: Sequence[str], layout: FeatureLayout) -> FailedSensors
     return FailedSensors(since)
 
 
-def _agent(word: str, names: Sequence[str]) -> int:
+def agent_index(word: str, names: Sequence[str], option: str) -> int:
+    """Return the index of an agent that a word names, by name or index.
+
+    Raises:
+        UserError: there is no such agent.
+    """
     if word in names:
         return names.index(word)
     if word.isdecimal() and int(word) < len(names):
         return int(word)
-    raise UserError(f"--fail-sensor: '{word}' is no agent; {nearest(word, [*names, *map(str, range(len(names)))])}")
+    raise UserError(f"{option} {word} is no agent; {nearest(word, [*names, *map(str, range(len(names)))])}")
 
 
 def _example(layout: FeatureLayout) -> str:
