@@ -113,7 +113,7 @@
     }
     const margin = 0.06 * Math.max(right - left, top - bottom);
     left -= margin; right += margin; bottom -= margin; top += margin;
-    const squat = (right - left) * 0.5 - (top - bottom);
+    const squat = (right - left) * 0.45 - (top - bottom);
     if (squat > 0) { bottom -= squat / 2; top += squat / 2; }
     const slim = (top - bottom) - (right - left);
     if (slim > 0) { left -= slim / 2; right += slim / 2; }

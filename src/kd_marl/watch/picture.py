@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,8 +102,12 @@ def _gif(pictures: Iterator[np.ndarray]) -> bytes:
 def _mp4(pictures: Iterator[np.ndarray]) -> bytes:
     import imageio_ffmpeg
 
-    with tempfile.TemporaryDirectory(prefix="kd-marl-") as folder:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="kd-marl-"))
         path, writer, picture = Path(folder) / "film.mp4", None, None
+        # JAX warns of every process that starts beside it; this one is another program at once.
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
         for picture in pictures:
             if writer is None:
                 size = (picture.shape[1], picture.shape[0])
@@ -124,9 +130,19 @@ def _pictures(film: Film, episode: int, eyes: int | None) -> Iterator[np.ndarray
     bounds = frame_of(takes)
     left, bottom, right, top = bounds
     high = _PANEL_INCHES * (top - bottom) / (right - left)
-    figure = Figure((_PANEL_INCHES * len(takes), high + 1.5), dpi=_DPI, facecolor="white")
+    figure = Figure((_PANEL_INCHES * len(takes), high + 1.35), dpi=_DPI, facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2, len(takes), height_ratios=[high, 0.75], left=0.02, right=0.98, top=0.9, bottom=0.09)
+    grid = figure.add_gridspec(
+        2,
+        len(takes),
+        height_ratios=[high, 0.75],
+        left=0.012,
+        right=0.988,
+        top=0.915,
+        bottom=0.075,
+        wspace=0.025,
+        hspace=0.06,
+    )
     worlds = [figure.add_subplot(grid[0, k]) for k in range(len(takes))]
     curves = figure.add_subplot(grid[1, :])
     with progress.bar("film", longest * _BETWEEN + 1, "picture", leave=False) as bar:
@@ -156,7 +172,7 @@ def frame_of(takes: Sequence[Take]) -> Bounds:
     margin = 0.06 * max(right - left, top - bottom)
     left, bottom, right, top = left - margin, bottom - margin, right + margin, top + margin
     # Neither a slit nor a tower.
-    more = max(0.0, 0.5 * (right - left) - (top - bottom)) / 2
+    more = max(0.0, 0.45 * (right - left) - (top - bottom)) / 2
     bottom, top = bottom - more, top + more
     more = max(0.0, (top - bottom) - (right - left)) / 2
     return left - more, bottom, right + more, top
@@ -267,10 +283,9 @@ def _draw_returns(ax: Axes, film: Film, takes: Sequence[Take], longest: int, tim
         ax.plot(until - 1, returns[until - 1], "o", color=_PANELS[k], markersize=4)
     room = 0.08 * (max(ends) - min(ends) or 1)
     ax.set(xlim=(-0.2, longest + 0.2), ylim=(min(ends) - room, max(ends) + room))
-    ax.set_ylabel("return", color=_SOFT, fontsize=9, labelpad=-18)
-    ax.set_xlabel(f"step {min(int(time), longest)} of {longest}", color=_SOFT, fontsize=9, labelpad=2)
+    ax.set_xlabel(f"return so far, step {min(int(time), longest)} of {longest}", color=_SOFT, fontsize=9, labelpad=2)
     ax.set_yticks([])
     ax.set_xticks([])
     for spine in ax.spines.values():
         spine.set_color(_LINE)
-    ax.legend(loc="best", fontsize=8, frameon=False, ncols=len(takes))
+    ax.legend(loc="upper left", fontsize=8, frameon=False, ncols=len(takes))
