@@ -139,7 +139,8 @@ def _join(cast: Cast, player: Player, sources: Sequence[str], number: int) -> No
                 "one environment"
             )
         # One start for all.
-        player = replace(player, args=SimpleNamespace(**{**vars(player.args), "seed": first.args.seed}))
+        start = {"seed": first.args.seed, "runner": first.args.runner}
+        player = replace(player, args=SimpleNamespace(**{**vars(player.args), **start}))
         if player.kind == "teacher" and any(_same_teacher(player, other) for other in cast.players):
             return
     if len(cast.players) == MOST_PANELS:
@@ -222,7 +223,9 @@ def _teacher_folder(word: str) -> Path | None:
             )
         return None
     steps = [folder, *(child for child in folder.iterdir() if child.name.isdigit())]
-    if any((step / checkpoints.FACTS_FILE).is_file() for step in steps):
+    # A teacher's training leaves checkpoints too.
+    told = any((step / artifacts.FACTS_FILE).is_file() for step in steps)
+    if not told and any((step / checkpoints.FACTS_FILE).is_file() for step in steps):
         return None
     return folder if any((step / artifacts.WEIGHT_FILES[0]).is_file() for step in steps) else None
 

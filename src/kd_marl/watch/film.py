@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -172,7 +173,7 @@ def take_data(take: Take, with_observations: bool) -> dict[str, Any]:
     expert = take.teacher_actions
     return {
         "steps": take.steps,
-        "returned": take.returned,
+        "returned": take.returned if math.isfinite(take.returned) else None,
         "won": take.won,
         "disagreement": None if expert is None else take.disagreement,
         "rewards": packed(take.rewards, "f4"),

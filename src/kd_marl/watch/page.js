@@ -55,6 +55,7 @@
     return since !== null && since !== undefined && since >= 0 && t >= since;
   };
   const short = (value) => {
+    if (value === null || !Number.isFinite(value)) return "no number";
     const size = Math.abs(value);
     if (size >= 10000 || (size > 0 && size < 0.005)) return value.toExponential(0);
     return value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : 2).replace("-0.00", "0.00");
@@ -120,6 +121,8 @@
     return { left, bottom, right, top };
   }
   let frame = null;
+  // No picture is taller, in pixels, so that the controls stay in sight.
+  const TALLEST = 440;
 
   // How much of a shape the chosen agent is shown: "all", "some", "none", "far" (out of its sight now) or "self".
   function sightOf(take, t, shape, place) {
@@ -145,8 +148,9 @@
 
   function drawWorld(k) {
     const take = takes[k], canvas = panels[k].canvas, { shapes, moments, attacks } = take.world;
-    const wide = canvas.clientWidth || 560, scale = wide / (frame.right - frame.left);
-    const high = Math.round(scale * (frame.top - frame.bottom)), ratio = window.devicePixelRatio || 1;
+    const across = frame.right - frame.left, up = frame.top - frame.bottom, ratio = window.devicePixelRatio || 1;
+    canvas.style.maxWidth = `${Math.round(TALLEST * across / up)}px`;
+    const wide = canvas.clientWidth || 560, scale = wide / across, high = Math.round(scale * up);
     if (canvas.width !== Math.round(wide * ratio) || canvas.height !== Math.round(high * ratio)) {
       canvas.width = Math.round(wide * ratio); canvas.height = Math.round(high * ratio);
       canvas.style.height = high + "px";
@@ -326,12 +330,13 @@
     let y = 4;
     const plot = (title, high, lines) => {
       const values = lines.flatMap((line) => line.values).filter(Number.isFinite);
-      const low = Math.min(0, ...values), top = Math.max(0, ...values), span = top - low || 1;
+      const low = Math.min(...values), top = Math.max(...values), span = top - low || 1;
       const base = y + 22, at = (value) => base + high - high * (value - low) / span;
       svg.append(draw("text", { x: 0, y: y + 12, class: "name" }, title));
       svg.append(draw("text", { x: curveLeft - 6, y: at(top) + 8, "text-anchor": "end" }, short(top)));
       svg.append(draw("text", { x: curveLeft - 6, y: at(low) + 4, "text-anchor": "end" }, short(low)));
-      svg.append(draw("line", { x1: curveLeft, x2: x(longest), y1: at(0), y2: at(0), stroke: "var(--line)" }));
+      const ground = at(Math.min(top, Math.max(low, 0)));
+      svg.append(draw("line", { x1: curveLeft, x2: x(longest), y1: ground, y2: ground, stroke: "var(--line)" }));
       for (const line of lines) {
         const points = line.values.map((value, t) => `${x(t).toFixed(1)},${at(value).toFixed(1)}`).join(" ");
         svg.append(draw("polyline", { points, fill: "none", stroke: line.colour, "stroke-width": 2.2,

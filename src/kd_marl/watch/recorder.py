@@ -70,20 +70,23 @@ class RecordingRunner(RolloutRunner):
         disturbed: the same as the agents meet them.
     """
 
-    def __init__(self, host: Host, args: Any, logger: Any, trouble: Trouble) -> None:
+    def __init__(self, host: Host, args: Any, logger: Any, trouble: Trouble, together: bool) -> None:
         self.batch_class = host.EpisodeBatch
-        self.recorded = RecordedEnvs(batched_envs(host, args) or EnvGroup(env_factories(args, host.envs)))
+        envs = batched_envs(host, args) if together else None
+        self.recorded = RecordedEnvs(envs or EnvGroup(env_factories(args, host.envs)))
         self.disturbed = DisturbedEnvs(self.recorded, trouble, args.env_args["seed"])
         super().__init__(args, logger, self.disturbed)
 
 
 @contextmanager
-def recording(host: Host, trouble: Trouble) -> Iterator[list[RecordingRunner]]:
+def recording(host: Host, trouble: Trouble, together: bool) -> Iterator[list[RecordingRunner]]:
     """Within the block the host has a runner `RUNNER` that notes worlds.
 
     Args:
         host: whose registry gets it.
         trouble: what goes wrong in the episodes.
+        together: step the environments in one call where that is possible; their episodes begin otherwise than those of
+            single ones.
 
     Yields:
         The runners that were built, the latest last.
@@ -91,7 +94,7 @@ def recording(host: Host, trouble: Trouble) -> Iterator[list[RecordingRunner]]:
     made: list[RecordingRunner] = []
 
     def build(args: Any, logger: Any) -> RecordingRunner:
-        made.append(RecordingRunner(host, args, logger, trouble))
+        made.append(RecordingRunner(host, args, logger, trouble, together))
         return made[-1]
 
     host.runners[RUNNER] = build

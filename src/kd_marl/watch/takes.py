@@ -125,7 +125,9 @@ def play(host: Host, player: Player, trouble: Trouble, episodes: int, block: int
     args = SimpleNamespace(**{**vars(player.args), "runner": RUNNER, "batch_size_run": block})
     paired = PairedEpisodes(host, args, None, episodes)
     takes: list[Take] = []
-    with recording(host, trouble) as runners, workers_watched():
+    # As the run's own evaluation steps them; battles are alike either way, and fast in one call.
+    together = player.args.runner == "vector" or player.args.env == "smax"
+    with recording(host, trouble, together) as runners, workers_watched():
         for batch, mac, _ in paired.blocks(player.make, masked=False, label=player.name):
             runner = runners[-1]
             takes += _takes(player, batches.from_host(batch), mac, runner.recorded.worlds, runner.disturbed.won)
