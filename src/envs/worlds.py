@@ -106,6 +106,12 @@ def read_world(env: Any) -> World | None:
     )
 
 
+def _label(name: str) -> str:
+    """Shorten an agent's name to what fits into its body: ``agent_2`` to 2, ``listener_0`` to L."""
+    kind, _, number = name.partition("_")
+    return number if kind == "agent" else kind[:1].upper() + number.replace("0", "")
+
+
 def _attribute(agent: Any, name: str) -> Any:
     try:
         return getattr(agent, name, None)
@@ -136,7 +142,7 @@ def particle_world(
         if landmark < 0:
             kind = "opponent" if agents[k].startswith("adversary") else "agent"
             about = (f"A(P){k}", f"D(A-A){k}", f"M{k}")
-            shapes.append(Shape(agents[k], kind, x, y, radius, agent=k, features=about, label=str(k)))
+            shapes.append(Shape(agents[k], kind, x, y, radius, agent=k, features=about, label=_label(agents[k])))
             continue
         is_goal, colour = landmark == goal, colours[landmark]
         shapes.append(

@@ -100,7 +100,9 @@ def gathered(host: Host, wish: Wish, block: int) -> Iterator[Cast]:
         UserError: a source is no run, bundle or teacher, is damaged or unfinished, lacks its teacher, or plays another
             task than the first.
     """
-    cast, students = Cast([], [], []), 0
+    if wish.updates and not wish.environment:
+        raise UserError(f"'with {wish.updates[0]}' needs --env-config=NAME too; a student's run takes neither")
+    cast, knowing = Cast([], [], []), 0
     with contextlib.ExitStack() as stack:
         for word in wish.sources:
             folder = Path(word).expanduser()
@@ -109,17 +111,19 @@ def gathered(host: Host, wish: Wish, block: int) -> Iterator[Cast]:
             elif teacher := _teacher_folder(word):
                 folder, players = teacher, [_teacher_alone(host, wish, teacher)]
             else:
+                knowing += 1
+                if wish.environment and knowing == len(wish.sources):
+                    raise UserError(f"{word} is a student's run and knows its environment: leave --env-config out")
                 run = load_student(folder)
                 folder, players = run.folder, _student(host, wish, run)
             cast.folders.append(folder)
             for player in players:
-                students += player.kind != "teacher"
-                _join(cast, player, wish.sources, students)
+                _join(cast, player, len(wish.sources))
         _name(cast.players)
         yield cast
 
 
-def _join(cast: Cast, player: Player, sources: Sequence[str], number: int) -> None:
+def _join(cast: Cast, player: Player, runs: int) -> None:
     """Add a player unless it is a teacher who plays already.
 
     Raises:
@@ -144,7 +148,7 @@ def _join(cast: Cast, player: Player, sources: Sequence[str], number: int) -> No
         if player.kind == "teacher" and any(_same_teacher(player, other) for other in cast.players):
             return
     if len(cast.players) == MOST_PANELS:
-        raise UserError(f"{len(sources)} runs and their teachers are more than {MOST_PANELS} panels: give fewer")
+        raise UserError(f"{runs} runs and their teachers are more than {MOST_PANELS} panels: give fewer")
     teachers = sum(other.kind == "teacher" for other in cast.players)
     cast.players.insert(teachers if player.kind == "teacher" else len(cast.players), player)
 

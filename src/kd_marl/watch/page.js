@@ -324,7 +324,7 @@
   let playhead = null, curveLeft = 64, curveWidth = 100;
   function buildCurves() {
     const box = $("curves"), wide = Math.max(280, box.clientWidth), right = 12;
-    curveLeft = 78; curveWidth = wide - curveLeft - right;
+    curveLeft = 92; curveWidth = wide - curveLeft - right;
     const x = (t) => curveLeft + curveWidth * t / Math.max(1, longest);
     const svg = draw("svg", { role: "img", "aria-label": "Return, value and decisions over time" });
     let y = 4;
@@ -361,7 +361,7 @@
       y += 18;
       film.agents.forEach((agent, a) => {
         if (row > 8) svg.append(draw("text", { x: curveLeft - 6, y: y + row - 3, "text-anchor": "end" },
-          agent.name.length > 11 ? agent.name.slice(0, 10) + "…" : agent.name));
+          agent.name.length > 13 ? agent.name.slice(0, 12) + "…" : agent.name));
         for (let t = 0; t < take.steps; t++) {
           const odd = differs(take, t, a), choice = take.deciding.at(t, a);
           if (!choice) continue;

@@ -134,6 +134,8 @@ def one_line(capsys, *words):
         (["--teacher", "nowhere"], "no teacher at nowhere"),
         (["--to", "no/folder/a.html"], "there is no folder no/folder"),
         (["--gif", "."], "cannot write .: it is a folder"),
+        (["--env-config", "mpe"], "is a student's run and knows its environment: leave --env-config out"),
+        (["with", "env_args.time_limit=3"], "'with env_args.time_limit=3' needs --env-config=NAME too"),
     ],
 )
 def test_bad_input_is_one_line(tiny_student, words, message, capsys):
