@@ -39,6 +39,7 @@ setup(
         "": ["*.yaml", "*.json", "*.th", "*.safetensors", "py.typed"],
         "kd_marl.dashboard": ["page/*"],
         "kd_marl.deploy": ["templates/*.in"],
+        "kd_marl.watch": ["page.*"],
     },
     install_requires=[
         "gymnasium>=1.0",

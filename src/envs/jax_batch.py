@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from envs.jax_support import load
+from envs.worlds import World
 from epymarl_lite.runners.env_group import Outcome, Views
 from kd_core.errors import UserError
 
@@ -120,6 +121,14 @@ class JaxBatch(ABC):
     @abstractmethod
     def share(self, rewards: np.ndarray) -> np.ndarray:
         """Convert the agents' rewards ``(k, agents)`` to those of the learner: as many columns, or one."""
+
+    @abstractmethod
+    def worlds(self, rows: Sequence[int]) -> list[World]:
+        """Return the world of each of the environments ``rows``, as the last call of reset or step left it."""
+
+    def _places(self, rows: Sequence[int]) -> np.ndarray:
+        """Find environments that are still stepped in what the simulator holds."""
+        return np.searchsorted(self._held, rows)
 
     def reseed(self, seed: int) -> None:
         """Restart the random streams: row i from ``seed + i``."""

@@ -25,10 +25,26 @@ from kd_marl.commands import (
     suite,
     teachers,
     track,
+    watch,
 )
 
 # Each has `add(subparsers)`, which registers its parser and, as the parser's `run`, its `Work`.
-_COMMANDS = (buffer, teachers, masks, export, bundle, run, pareto, stress, suite, report, dashboard, track, doctor)
+_COMMANDS = (
+    buffer,
+    teachers,
+    masks,
+    export,
+    bundle,
+    run,
+    pareto,
+    stress,
+    watch,
+    suite,
+    report,
+    dashboard,
+    track,
+    doctor,
+)
 
 _DESCRIPTION = """Looks after what runs leave behind and shows what they would do.
 Runs themselves: python src/main.py --help"""

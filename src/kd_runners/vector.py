@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from epymarl_lite.runners.env_group import env_factories
+from epymarl_lite.runners.env_group import VectorEnv, env_factories
 from epymarl_lite.runners.rollout import RolloutRunner
 from epymarl_lite.runners.worker_pool import WorkerPool
-from kd_core.host import get_host
+from kd_core.host import Host, get_host
 
 
 class VectorRunner(RolloutRunner):
@@ -21,9 +21,14 @@ class VectorRunner(RolloutRunner):
     def __init__(self, args: Any, logger: Any) -> None:
         host = get_host()
         self.batch_class = host.EpisodeBatch
-        entry = host.envs[args.env]
-        rewards = {"common_reward": args.common_reward, "reward_scalarisation": args.reward_scalarisation}
-        envs = entry.batched(args.batch_size_run, **args.env_args, **rewards) if hasattr(entry, "batched") else None
+        envs = batched_envs(host, args)
         if envs is None:
             envs = WorkerPool(env_factories(args, host.envs), getattr(args, "runner_processes", 0))
         super().__init__(args, logger, envs)
+
+
+def batched_envs(host: Host, args: Any) -> VectorEnv | None:
+    """Build the environments of a run that are stepped in one call; None where there is no such back end."""
+    entry = host.envs[args.env]
+    rewards = {"common_reward": args.common_reward, "reward_scalarisation": args.reward_scalarisation}
+    return entry.batched(args.batch_size_run, **args.env_args, **rewards) if hasattr(entry, "batched") else None

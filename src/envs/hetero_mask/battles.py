@@ -52,10 +52,10 @@ def battle_facts(env: Any) -> dict[str, Any]:
     Raises:
         UserError: with one of its settings the environment gives other observations than it declares.
     """
-    smac = _unwrap(env, "get_obs_enemy_feats_size")
+    smac = find_inside(env, "get_obs_enemy_feats_size")
     if smac is not None:
         return {"n_enemies": int(smac.n_enemies), "observation": _smac_parts(smac)}
-    lite = _unwrap(env, "enemy_feat_size")
+    lite = find_inside(env, "enemy_feat_size")
     if lite is not None:
         return {"n_enemies": int(lite.n_enemies), "observation": _smaclite_parts(lite)}
     return {}
@@ -181,7 +181,7 @@ def _health(observed: bool, shield: Any) -> tuple[str, ...]:
     return ("health", *(["shield"] if shield else [])) if observed else ()
 
 
-def _unwrap(env: Any, attribute: str) -> Any:
+def find_inside(env: Any, attribute: str) -> Any:
     """Find the environment inside the hosts' wrappers that has an attribute; None if no environment has it."""
     seen: list[Any] = []
     waiting = [env]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from envs import jax_support
 from envs.jax_batch import JaxBatch, Simulator, compile_simulator
+from envs.worlds import World, particle_world
 
 # Tasks of which JaxMARL has the same worlds, observations and rewards: key -> module and class.
 TASKS = {
@@ -73,6 +75,18 @@ class MpeBatch(JaxBatch):
         if not self._common_reward:
             return rewards
         return (np.mean if self._mean else np.sum)(rewards, axis=1, keepdims=True)
+
+    def worlds(self, rows: Sequence[int]) -> list[World]:
+        """Return where the agents and landmarks of these worlds are, and which landmark is the goal."""
+        env, places = environment(self._key), self._places(rows)
+        positions = np.asarray(self._world.p_pos)[places]
+        goals = [None] * len(positions) if self._world.goal is None else np.asarray(self._world.goal)[places].tolist()
+        radii = np.asarray(env.rad).tolist()
+        colours = [tuple(int(part) for part in colour) for colour in env.colour[len(env.agents) :]]
+        return [
+            particle_world(list(env.agents), where.tolist(), radii, colours, goal)
+            for where, goal in zip(positions, goals, strict=True)
+        ]
 
 
 def batched_mpe(

@@ -121,7 +121,7 @@ def load_student(run: Path | str) -> StudentRun:
     if config["agent"] != EXPORTED_AGENT:
         raise UserError(
             f"{record} is a run of {config['name']} with agent={config['agent']}, and only recurrent students are "
-            f"exported: train with agent={EXPORTED_AGENT}, as kd_student does"
+            f"loaded again: train with agent={EXPORTED_AGENT}, as kd_student does"
         )
     mask = ObservationMask.from_dict(facts["mask"])
     visible = [mask.indices(agent) for agent in range(mask.n_agents)]
@@ -154,7 +154,7 @@ def run_arguments(host: Host, run: StudentRun) -> tuple[SimpleNamespace, Task]:
 def _checkpoint_in(folder: Path) -> Path:
     """Return the furthest whole checkpoint in a models folder, or the folder itself if it is one."""
     if (folder / "teacher.json").is_file() or any(folder.glob("*/teacher.json")):
-        raise UserError(f"{folder} is a teacher, and only students are exported: distil it first with kd_student")
+        raise UserError(f"{folder} is a teacher, and a student was expected: distil it first with kd_student")
     if (folder / checkpoints.FACTS_FILE).is_file():
         return folder
     steps = [path.parent for path in folder.glob(f"*/{checkpoints.FACTS_FILE}") if path.parent.name.isdigit()]
@@ -172,7 +172,7 @@ def _checkpoint_of(record: Path) -> Path:
         raise _no_result(record)
     config = files.read_json(record / CONFIG_FILE)
     if config.get("learner") != "kd_mappo_student":
-        raise UserError(f"{record} is a run of {config.get('name')}, and only students of kd_student are exported")
+        raise UserError(f"{record} is a run of {config.get('name')}, and only students of kd_student are loaded again")
     results, summary = _above(record, "sacred"), files.read_json(record / SUMMARY_FILE)
     models = results / "models"
     found: dict[Path, Any] = {}
@@ -229,7 +229,7 @@ def _belong_together(facts: dict[str, Any], config: dict[str, Any], summary: dic
 def _no_result(folder: Path) -> UserError:
     return UserError(
         f"the result ({SUMMARY_FILE}) of {folder} is missing: let the run finish, or repeat its command with "
-        "evaluate=True, so that the bundle can say what the student scores"
+        "evaluate=True"
     )
 
 

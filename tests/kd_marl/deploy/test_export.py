@@ -77,7 +77,7 @@ def test_any_of_its_folders_names_the_student(tiny_student, tiny_bundle, tmp_pat
 
 
 REFUSED = {
-    "is a teacher, and only students": lambda student: student.teacher,
+    "is a teacher, and a student was expected": lambda student: student.teacher,
     "is a run of kd_teacher": lambda student: next(student.results.glob("sacred/kd_teacher/*/1")),
     "there is no folder": lambda student: student.results / "nothing",
     "holds no student": lambda student: student.buffer,
