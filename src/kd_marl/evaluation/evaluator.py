@@ -181,8 +181,8 @@ def _agreement(
         played = batches.from_host(batch)
         steps = {"obs": played.obs[:, :-1], "state": played.state[:, :-1], "actions": played.actions}
         expert, _ = teacher.label(steps, played.length)
-        logits, _ = mac.unroll(played.obs[:, :-1], mac.visible, before(played.actions))
         avail = played.avail_actions[:, :-1]
+        logits, _ = mac.unroll(played.obs[:, :-1], mac.visible, before(played.actions), mac.radio(avail))
         acting = acting_mask(played.filled.squeeze(-1), avail)
         shares = [
             float(objective.agreement(logits[:, :, i], expert[:, :, i], avail[:, :, i], acting[:, :, i]))
