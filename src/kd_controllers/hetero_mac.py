@@ -171,6 +171,8 @@ def student_widths(args: Any, mask: ObservationMask) -> tuple[tuple[int, ...], t
         raise UserError(
             f"budget sizes recurrent students, and agent={args.agent} is none: leave budget out, or set agent=rnn"
         )
+    if args.budget and getattr(args, "message_bits", 0):
+        raise UserError("budget does not count what messages cost: leave budget out and give widths, or message_bits=0")
     if not args.budget:
         return read_widths(args.widths, mask, args.limits, args.hidden_dim), None
     names = mask.layout.agent_names

@@ -101,7 +101,7 @@ def read_messages(args: Any, names: Sequence[str]) -> Messages | None:
     """Read a run's radio from its keys ``message_*``.
 
     Args:
-        args: the run's namespace; a stock algorithm's has no such keys.
+        args: the run's namespace; a stock algorithm's has no such keys, nor has a run of before there were messages.
         names: of the agents.
 
     Returns:
@@ -110,18 +110,21 @@ def read_messages(args: Any, names: Sequence[str]) -> Messages | None:
     Raises:
         UserError: the first key with an impossible value.
     """
-    bits = getattr(args, "message_bits", 0)
+    if not hasattr(args, "message_bits"):
+        return None
+    bits, loss = args.message_bits, args.message_loss
     if type(bits) is not int or bits < 0:
         raise UserError(f"message_bits is {bits!r}: expected a whole number of bits of at least 0")
-    if bits == 0:
-        return None
     for key in ("message_latency", "message_every"):
         if type(getattr(args, key)) is not int or getattr(args, key) < 1:
             raise UserError(f"{key} is {getattr(args, key)!r}: expected a whole number of steps of at least 1")
-    loss = args.message_loss
     if type(loss) not in (int, float) or not 0.0 <= loss < 1.0:
         raise UserError(f"message_loss is {loss!r}: expected a probability of at least 0 and below 1")
     links = _links(args.message_to, names)
+    if not bits:
+        return None
+    if not links:
+        raise UserError("message_bits needs two agents with a link between them: add one to message_to, or set it to 0")
     return Messages(bits, links, args.message_latency, float(loss), args.message_every)
 
 
@@ -162,7 +165,7 @@ def _links(given: Any, names: Sequence[str]) -> tuple[Link, ...]:
     """Read ``message_to``; agents are indices or names.
 
     Raises:
-        UserError: it is no list of pairs, names an unknown agent or one twice, or leaves nobody to talk to.
+        UserError: it is no list of pairs, names an unknown agent, or names a link twice or to the agent itself.
     """
     if given == "all":
         links = [(speaker, hearer) for speaker in range(len(names)) for hearer in range(len(names))]
@@ -178,8 +181,6 @@ def _links(given: Any, names: Sequence[str]) -> tuple[Link, ...]:
             raise UserError(f"message_to links agent {speaker} ('{names[speaker]}') to itself: leave that link out")
     if len(set(found)) < len(found):
         raise UserError(f"message_to is {given!r}: a link is named twice, leave one out")
-    if not found:
-        raise UserError("message_bits needs two agents with a link between them: add one to message_to, or set it to 0")
     return tuple(sorted(found))
 
 

@@ -41,9 +41,7 @@ def check_agent(args: Any) -> None:
         raise UserError(f"only agent=rnn talks, and agent is {args.agent}: set message_bits=0, or agent=rnn")
 
 
-def make_student(
-    args: Any, widths: Sequence[int], visible: Sights, messages: Messages | None = None
-) -> HeteroStudent:
+def make_student(args: Any, widths: Sequence[int], visible: Sights, messages: Messages | None = None) -> HeteroStudent:
     """Build the students of a run.
 
     Args:

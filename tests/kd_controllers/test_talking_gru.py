@@ -89,7 +89,9 @@ def test_its_gradients_are_finite_differences_of_the_network_whose_bits_move_lik
                 flat[index] = moved
                 ends.append(float((plain(learnt, radio, offsets)[0] * weights).sum()))
             flat[index] = value
-            assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(gradient.view(-1)[index].item(), rel=1e-5, abs=1e-6)
+            assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(
+                gradient.view(-1)[index].item(), rel=1e-5, abs=1e-6
+            )
 
 
 def test_a_team_that_hears_nothing_is_a_grouped_gru():
