@@ -191,5 +191,6 @@ def _agent(given: Any, names: Sequence[str]) -> int:
     if type(given) is int and 0 <= given < len(names):
         return given
     raise UserError(
-        f"message_to names an agent {given!r} that is not there: agents are 0 to {len(names) - 1}, or {', '.join(names)}"
+        f"message_to names an agent {given!r} that is not there: agents are 0 to {len(names) - 1}, or "
+        + ", ".join(names)
     )

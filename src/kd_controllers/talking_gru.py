@@ -7,25 +7,30 @@ batched product, and the gradient of every weight is one product after the loop.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
+class Weights(NamedTuple):
+    """Weights of n agents: ``hear`` is R, with the rows of a hearer sorted by speaker, ``speak`` is S.
+
+    Gates are in the order r, z, n. Shapes: ``hear`` ``(n, n * bits, width)``; ``weight_ih`` and ``weight_hh``
+    ``(n, width, 3 width)``; ``bias_ih`` and ``bias_hh`` ``(n, 1, 3 width)``; ``speak`` ``(n, width, bits)``.
+    """
+
+    hear: Tensor
+    weight_ih: Tensor
+    bias_ih: Tensor
+    weight_hh: Tensor
+    bias_hh: Tensor
+    speak: Tensor
+
+
 def talking_gru(
-    aligned: Tensor,
-    hear: Tensor,
-    weight_ih: Tensor,
-    bias_ih: Tensor,
-    weight_hh: Tensor,
-    bias_hh: Tensor,
-    speak: Tensor,
-    start: Tensor,
-    sent: Tensor,
-    speaks: Tensor,
-    heard: Tensor,
+    aligned: Tensor, weights: Weights, start: Tensor, sent: Tensor, speaks: Tensor, heard: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Run n agents along a sequence, each with its own weights (gates as in ``torch.nn.GRUCell``).
 
@@ -36,12 +41,7 @@ def talking_gru(
 
     Args:
         aligned: a, ``(time, n, batch, width)`` float.
-        hear: R, ``(n, n * bits, width)``, the rows of a hearer sorted by speaker.
-        weight_ih: ``(n, width, 3 width)`` in the order r, z, n.
-        bias_ih: ``(n, 1, 3 width)``.
-        weight_hh: ``(n, width, 3 width)``.
-        bias_hh: ``(n, 1, 3 width)``.
-        speak: S, ``(n, width, bits)``.
+        weights: R, the GRU's and S.
         start: h before the first step, ``(n, batch, width)``.
         sent: messages on their way at the first step, the oldest first, ``(latency, batch, n, bits)``; no gradient.
         speaks: ``(time, batch, n)``, 0 where an agent sends nothing.
@@ -50,9 +50,7 @@ def talking_gru(
     Returns:
         h after every step, ``(time, n, batch, width)``, and m of every step, ``(time, batch, n, bits)``: -1, 0 or 1.
     """
-    states, said = _TalkingGRU.apply(
-        aligned, hear, weight_ih, bias_ih, weight_hh, bias_hh, speak, start, sent, speaks, heard
-    )
+    states, said = _TalkingGRU.apply(aligned, *weights, start, sent, speaks, heard)
     return states, said
 
 
@@ -113,8 +111,8 @@ class _TalkingGRU(torch.autograd.Function):
         latency, bits = len(messages) - time, speak.shape[-1]
         reset, update = gates[..., :width], gates[..., width:]
         before = torch.cat([start.unsqueeze(0), states[:-1]])
-        # Local derivatives for all steps: of h' by the arguments of tanh and of z, of tanh's argument by that of r, of x
-        # by relu's argument, and of m by that of the sign.
+        # Local derivatives for all steps: of h' by the arguments of tanh and of z, of tanh's argument by that of r, of
+        # x by relu's argument, and of m by that of the sign.
         to_candidate = (1 - update) * (1 - candidates.square())
         to_update = (before - candidates) * update * (1 - update)
         to_reset = past_candidates * reset * (1 - reset)

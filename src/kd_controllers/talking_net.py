@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kd_controllers.messages import Messages, Radio
 from kd_controllers.student_net import HeteroStudent, WidthGroup, places, widened
-from kd_controllers.talking_gru import talking_gru
+from kd_controllers.talking_gru import Weights, talking_gru
 from kd_core.costs.flops import AgentStep
 
 
@@ -142,6 +142,11 @@ class TalkingStudent(HeteroStudent):
         """Build the networks of the agents of one width; arguments as for `HeteroStudent.make_group`."""
         return TalkingGroup(width, members, visible, sets, self.n_actions, self.messages, len(self.visible))
 
+    def cut_off(self, agent: int) -> None:
+        """Remove every link from and to an agent, whose radio fails."""
+        self.links[agent] = 0.0
+        self.links[:, agent] = 0.0
+
     def unroll(self, obs: Tensor, radio: Radio | None = None) -> tuple[Tensor, Tensor]:
         """Run every agent along whole episodes, from their start; see `HeteroStudent.unroll`."""
         batch, time = obs.shape[:2]
@@ -166,7 +171,7 @@ class TalkingStudent(HeteroStudent):
         sent = aligned.new_zeros(self.messages.latency, batch, self.n_agents, self.messages.bits)
         delivered = None if radio.delivered is None else padded(radio.delivered.to(aligned.dtype))
         speaks = padded(radio.speaks.to(aligned.dtype))
-        states, _ = talking_gru(aligned, *self._weights(), start, sent, speaks, self._heard(delivered, speaks))
+        states, _ = talking_gru(aligned, self._weights(), start, sent, speaks, self._heard(delivered, speaks))
         embedding = states.transpose(1, 2).flatten(0, 1).index_select(0, place)
         return self._decided(embedding), embedding
 
@@ -180,7 +185,7 @@ class TalkingStudent(HeteroStudent):
         delivered = None if radio.delivered is None else radio.delivered.to(start.dtype).unsqueeze(0)
         heard = self._heard(delivered, speaks)
         aligned = self._aligned(rows).unsqueeze(0)
-        states, said = talking_gru(aligned, *self._weights(), start, sent, speaks, heard)
+        states, said = talking_gru(aligned, self._weights(), start, sent, speaks, heard)
         embedding = states[0].transpose(0, 1)
         underway = torch.cat([sent, said])[1:].permute(1, 2, 0, 3).flatten(2)
         return self._decided(embedding), torch.cat([embedding, underway], dim=-1)
@@ -208,8 +213,8 @@ class TalkingStudent(HeteroStudent):
             logits.append(group.decide(own.transpose(0, 1)))
         return self._by_agent(logits).transpose(0, 1)
 
-    def _weights(self) -> tuple[Tensor, ...]:
-        """Stack the weights that `talking_gru` takes, from ``hear`` to ``speak``, in the order of the agents."""
+    def _weights(self) -> Weights:
+        """Stack the weights of all agents, in their order."""
         parts = []
         for group in self.groups:
             assert isinstance(group, TalkingGroup), "made by make_group"
@@ -218,7 +223,7 @@ class TalkingStudent(HeteroStudent):
             speak = nn.functional.pad(group.speak_weight[sets], (0, 0, 0, more))
             body = (group.weight_ih, group.bias_ih, group.weight_hh, group.bias_hh)
             parts.append((hear, *(_wider_gates(x[sets], more) for x in body), speak))
-        return tuple(self._by_agent(same) for same in zip(*parts, strict=True))
+        return Weights(*(self._by_agent(same) for same in zip(*parts, strict=True)))
 
 
 def _wider_gates(x: Tensor, more: int) -> Tensor:

@@ -96,7 +96,7 @@ def test_students_of_another_radio_are_not_loaded():
     messages = read_messages(keys(), NAMES)
     check_same_radio("here", {"messages": {**messages.to_dict(), "loss": 0.2}}, messages)
     check_same_radio("here", {}, None)
-    with pytest.raises(UserError, match="here was trained with message_bits=4, .*, not with message_bits=0: give the"):
+    with pytest.raises(UserError, match=r"here was trained with message_bits=4, .*, not with message_bits=0: give the"):
         check_same_radio("here", {"messages": messages.to_dict()}, None)
     with pytest.raises(UserError, match="trained with message_bits=0, not with message_bits=4, message_latency=1"):
         check_same_radio("here", {"messages": None}, messages)

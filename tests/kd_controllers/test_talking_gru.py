@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kd_controllers.grouped_gru import grouped_gru
-from kd_controllers.talking_gru import talking_gru
+from kd_controllers.talking_gru import Weights, talking_gru
 
 
 def arguments(time=5, n=3, batch=2, width=4, bits=3, latency=1, dtype=torch.float64):
@@ -26,6 +26,11 @@ def arguments(time=5, n=3, batch=2, width=4, bits=3, latency=1, dtype=torch.floa
     heard = (torch.rand(time, n, batch, n, generator=generator) > 0.3).to(dtype)
     heard *= (1 - torch.eye(n, dtype=dtype)).unsqueeze(1)
     return learnt, [sent, speaks, heard]
+
+
+def run(learnt, radio):
+    aligned, *weights, start = learnt
+    return talking_gru(aligned, Weights(*weights), start, *radio)
 
 
 def plain(learnt, radio, offsets=None):
@@ -62,7 +67,7 @@ SIZES = [{}, {"latency": 2}, {"latency": 7}, {"time": 1}, {"n": 1}, {"bits": 1, 
 @pytest.mark.parametrize("sizes", SIZES)
 def test_it_is_the_plain_network_forward_and_backward(sizes):
     learnt, radio = arguments(**sizes)
-    states, said = talking_gru(*learnt, *radio)
+    states, said = run(learnt, radio)
     expected, messages, _ = plain(learnt, radio)
     torch.testing.assert_close(states, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(said, messages.detach(), rtol=0, atol=0)
@@ -77,7 +82,7 @@ def test_it_is_the_plain_network_forward_and_backward(sizes):
 def test_its_gradients_are_finite_differences_of_the_network_whose_bits_move_like_tanh(sizes):
     learnt, radio = arguments(**sizes)
     offsets = plain(learnt, radio)[2]
-    states, _ = talking_gru(*learnt, *radio)
+    states, _ = run(learnt, radio)
     weights = torch.randn(states.shape, dtype=states.dtype)
     found = torch.autograd.grad((states * weights).sum(), learnt)
     step = 1e-6
@@ -97,7 +102,7 @@ def test_its_gradients_are_finite_differences_of_the_network_whose_bits_move_lik
 def test_a_team_that_hears_nothing_is_a_grouped_gru():
     learnt, (sent, speaks, heard) = arguments()
     aligned, _, weight_ih, bias_ih, weight_hh, bias_hh, _, start = learnt
-    states, _ = talking_gru(*learnt, sent, speaks, torch.zeros_like(heard))
+    states, _ = run(learnt, [sent, speaks, torch.zeros_like(heard)])
     from_input = torch.relu(aligned) @ weight_ih + bias_ih
     torch.testing.assert_close(states, grouped_gru(from_input, weight_hh, bias_hh, start))
 
@@ -105,10 +110,10 @@ def test_a_team_that_hears_nothing_is_a_grouped_gru():
 @pytest.mark.parametrize("latency", [1, 3])
 def test_a_sequence_in_two_halves_is_the_whole(latency):
     learnt, (sent, speaks, heard) = arguments(time=6, latency=latency)
-    whole, said = talking_gru(*learnt, sent, speaks, heard)
+    whole, said = run(learnt, [sent, speaks, heard])
     aligned, *weights, start = learnt
-    first, early = talking_gru(aligned[:2], *weights, start, sent, speaks[:2], heard[:2])
+    first, early = run([aligned[:2], *weights, start], [sent, speaks[:2], heard[:2]])
     underway = torch.cat([sent, early])[2:]
-    second, late = talking_gru(aligned[2:], *weights, first[-1], underway, speaks[2:], heard[2:])
+    second, late = run([aligned[2:], *weights, first[-1]], [underway, speaks[2:], heard[2:]])
     torch.testing.assert_close(torch.cat([first, second]), whole)
     assert torch.equal(torch.cat([early, late]), said)
