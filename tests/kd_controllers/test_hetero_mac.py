@@ -68,6 +68,10 @@ CASES = {
         ADVERSARY,
         {"limits": "lha", "masks_preset": "random", "message_bits": 3, "message_latency": 2, "message_every": 3},
     ),
+    "spread, lh random, messages and sensor status": (
+        SPREAD,
+        {"limits": "lh", "masks_preset": "random", "message_bits": 4, "sensor_status": True, "own_action": True},
+    ),
     "spread, one agent's mask and the rest random": (
         SPREAD,
         {"limits": "lh", "masks_preset": "random", "masks": "2: [V, P]"},

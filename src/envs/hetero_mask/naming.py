@@ -37,7 +37,8 @@ def features(mask: ObservationMask, agent: int) -> list[dict[str, Any]]:
     Returns:
         For each: ``index`` in the extended observation, ``name``, and ``unit`` and ``block``, None where the layout
         does not know them. ``derived_from`` is None or the observation's elements whose Euclidean norm it is. The
-        inputs of an own last action also have ``own_action``, the action's number.
+        inputs of an own last action also have ``own_action``, the action's number; those of a sensor's status
+        ``status_of``, the feature's index.
     """
     layout = mask.layout.agents[agent]
     blocks = {name: letter for letter, names in layout.blocks.items() for name in names}
@@ -53,8 +54,11 @@ def features(mask: ObservationMask, agent: int) -> list[dict[str, Any]]:
             "block": block,
             "derived_from": None if source is None else list(source),
         }
-        own_action = index - mask.sensed_size
-        rows.append(row if own_action < 0 else {**row, "unit": _NUMBER, "own_action": own_action})
+        if index >= mask.own_start:
+            row |= {"unit": _NUMBER, "own_action": index - mask.own_start}
+        elif index >= mask.sensed_size:
+            row |= {"unit": _NUMBER, "status_of": index - mask.sensed_size}
+        rows.append(row)
     return rows
 
 

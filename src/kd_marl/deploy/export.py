@@ -142,11 +142,16 @@ def check_fault_action(run: StudentRun, on_fault: str) -> None:
 
 
 def check_silent(run: StudentRun) -> None:
-    """Refuse students that talk.
+    """Refuse students that talk, or that are told which sensors deliver.
 
     Raises:
-        UserError: the team sends messages.
+        UserError: they are such students.
     """
+    if run.mask.sensor_status:
+        raise UserError(
+            f"{run.record} is told which of its sensors deliver, and bundles of such students are not supported yet: "
+            "export a student with sensor_status=False"
+        )
     if isinstance(run.network, TalkingStudent):
         bits = run.network.messages.bits
         raise UserError(
