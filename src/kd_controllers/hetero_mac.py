@@ -11,6 +11,7 @@ from torch import Tensor
 
 from envs.hetero_mask.mask import ObservationMask, before
 from envs.hetero_mask.presets import default_widths, scaled_widths
+from kd_controllers.messages import Radio, draw_delivered, read_messages
 from kd_controllers.policy_mac import PolicyMAC, check_hidden_dim
 from kd_controllers.student_net import HeteroStudent
 from kd_controllers.student_registry import make_student
@@ -30,6 +31,8 @@ class HeteroMAC(PolicyMAC):
         visible: the masks of the episodes being played, float32 ``(batch, agents, features)``, 1 where visible. None
             where the mask is the same in every episode or the environment draws it.
         budgets: each agent's budget on its board, or None where the run has no ``budget``.
+        messages: what the agents tell each other, or None where they are silent.
+        test_loss: probability that a message is lost on a link in test mode, where training's does not count.
     """
 
     agent: HeteroStudent
@@ -43,7 +46,10 @@ class HeteroMAC(PolicyMAC):
         assert size == expected, f"the mask is for observations of {expected} features, the scheme has {size}"
         widths, self.budgets = student_widths(args, mask)
         visible = [self.mask.indices(i) for i in range(self.n_agents)]
-        self.agent = make_student(args, widths, visible)
+        self.messages = read_messages(args, mask.layout.agent_names)
+        self.agent = make_student(args, widths, visible, self.messages)
+        self.test_loss = 0.0
+        self._delivered: list[Tensor] = []
         self.visible: Tensor | None = None
         self._episode = -1
 
@@ -58,11 +64,19 @@ class HeteroMAC(PolicyMAC):
         ``MaskedEnv`` draws there.
         """
         super().init_hidden(batch_size)
+        self._delivered = []
         if self.masks_here and self.mask.draw_per_episode:
             self._episode += 1
             seed = self.args.env_args["seed"]
             drawn = np.stack([self.mask.draw(seed + row, self._episode) for row in range(batch_size)])
             self.visible = torch.from_numpy(drawn.astype(np.float32)).to(self._device)
+
+    def forward(self, ep_batch: Any, t: int, test_mode: bool = False, bs: Any = slice(None)) -> Tensor:
+        """Compute probabilities at time ``t``; see :class:`PolicyMAC`. Messages may be lost on the way."""
+        loss = 0.0 if self.messages is None else self.test_loss if test_mode else self.messages.loss
+        if loss:
+            self._delivered.append(draw_delivered(loss, [len(self.hidden_states)], self.n_agents))
+        return super().forward(ep_batch, t, test_mode, bs)
 
     def step(self, ep_batch: Any, t: int, hidden: Tensor, bs: Any) -> tuple[Tensor, Tensor]:
         """Run one step of the episodes ``bs``; see :class:`PolicyMAC`."""
@@ -72,7 +86,11 @@ class HeteroMAC(PolicyMAC):
         if self.mask.own_actions and self.masks_here:
             taken = ep_batch["actions"][:, max(t - 1, 0)][bs].squeeze(-1).unsqueeze(1)
             last_actions = taken if t else torch.full_like(taken, -1)
-        return self.agent.advance(self._seen(obs, visible, last_actions), hidden)
+        radio = None
+        if self.messages is not None:
+            speaks = self.messages.speaks(ep_batch["avail_actions"][:, t : t + 1][bs], first=t)
+            radio = Radio(speaks[:, 0], self._delivered[-1][bs] if self._delivered else None)
+        return self.agent.advance(self._seen(obs, visible, last_actions), hidden, radio)
 
     def forward_episodes(self, ep_batch: Any, steps: int) -> Tensor:
         """Compute the outputs of :meth:`forward` at times ``0..steps-1`` from the episodes' start, in one call.
@@ -83,21 +101,36 @@ class HeteroMAC(PolicyMAC):
             ``(batch, steps, agents, actions)`` float32.
         """
         last_actions = before(ep_batch["actions"][:, :steps].squeeze(-1))
-        logits, _ = self.unroll(ep_batch["obs"][:, :steps], self.visible, last_actions)
-        return self.outputs(logits, ep_batch["avail_actions"][:, :steps])
+        available = ep_batch["avail_actions"][:, :steps]
+        logits, _ = self.unroll(ep_batch["obs"][:, :steps], self.visible, last_actions, self.radio(available))
+        return self.outputs(logits, available)
 
-    def unroll(self, obs: Tensor, visible: Tensor | None, last_actions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def radio(self, avail: Tensor) -> Radio | None:
+        """Return which messages of the block of episodes just played were sent and arrived; None of a silent team.
+
+        Args:
+            avail: ``(batch, time, agents, actions)``, 1 where available.
+        """
+        if self.messages is None:
+            return None
+        delivered = torch.stack(self._delivered, dim=1)[:, : avail.shape[1]] if self._delivered else None
+        return Radio(self.messages.speaks(avail), delivered)
+
+    def unroll(
+        self, obs: Tensor, visible: Tensor | None, last_actions: Tensor | None = None, radio: Radio | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Run the students along whole episodes from their start.
 
         Args:
             obs: ``(batch, time, agents, obs_size)`` float32, as the run's environments give it.
             visible: ``(batch, agents, features)``, the masks of the episodes, or None for the mask's own.
             last_actions: ``(batch, time, agents)`` int64, -1 before the first; read where this controller adds them.
+            radio: of these steps, as `radio` returns it.
 
         Returns:
             Logits ``(batch, time, agents, actions)`` and embeddings ``(batch, time, agents, max_width)``.
         """
-        return self.agent.unroll(self._seen(obs, visible, last_actions))
+        return self.agent.unroll(self._seen(obs, visible, last_actions), radio)
 
     def _seen(self, obs: Tensor, visible: Tensor | None, last_actions: Tensor | None) -> Tensor:
         """Compute the inputs of the students' networks from observations ``(batch, time, agents, obs_size)``."""
@@ -138,6 +171,8 @@ def student_widths(args: Any, mask: ObservationMask) -> tuple[tuple[int, ...], t
         raise UserError(
             f"budget sizes recurrent students, and agent={args.agent} is none: leave budget out, or set agent=rnn"
         )
+    if args.budget and getattr(args, "message_bits", 0):
+        raise UserError("budget does not count what messages cost: leave budget out and give widths, or message_bits=0")
     if not args.budget:
         return read_widths(args.widths, mask, args.limits, args.hidden_dim), None
     names = mask.layout.agent_names

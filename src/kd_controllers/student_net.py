@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_controllers.grouped_gru import grouped_gru
+from kd_controllers.messages import Radio
 from kd_core.costs.flops import AgentStep
 from kd_core.errors import UserError, nearest
 
@@ -150,12 +151,16 @@ class WidthGroup(nn.Module):
 
     def align(self, obs: Tensor) -> Tensor:
         """Compute relu(g_i(o_i)) ``(members, rows, width)`` from observations ``(rows, agents, features)``, float32."""
+        return torch.relu(self.project(obs))
+
+    def project(self, obs: Tensor) -> Tensor:
+        """Compute g_i(o_i) ``(members, rows, width)`` from observations ``(rows, agents, features)``, float32."""
         mine = obs if self.members == list(range(obs.shape[1])) else obs[:, self.members]
         seen = mine.gather(-1, self.inputs.expand(len(obs), -1, -1))
         if self.has_padding:
             # Not a product: the padding reads some feature, and a hidden NaN would remain NaN.
             seen = seen.masked_fill_(self.absent, 0.0)
-        return torch.relu(torch.baddbmm(self.aligner_bias, seen.transpose(0, 1), self.aligner_weight))
+        return torch.baddbmm(self.aligner_bias, seen.transpose(0, 1), self.aligner_weight)
 
     def context(self, aligned: Tensor, time: int) -> Tensor:
         """Return the GRU's inputs for an episode's aligned observations, in their shape: here unchanged."""
@@ -254,59 +259,64 @@ class HeteroStudent(nn.Module):
         """Build the networks of the agents of one width; arguments as for `WidthGroup`."""
         return WidthGroup(width, members, visible, sets, self.n_actions)
 
-    def unroll(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+    def unroll(self, obs: Tensor, radio: Radio | None = None) -> tuple[Tensor, Tensor]:
         """Run every agent along whole episodes, from their start.
 
         Args:
             obs: ``(batch, time, agents, features)``, hidden features zero; float32.
+            radio: of these steps, ``(batch, time, ...)``; read by students that talk. None: everything arrives.
 
         Returns:
             Logits ``(batch, time, agents, actions)`` and embeddings ``(batch, time, agents, max_width)``.
         """
+        del radio
         logits, embeddings = [], []
         for group in self.groups:
             group_logits, states = group(obs, None)
             logits.append(group_logits)
-            embeddings.append(_widened(states, self.max_width))
+            embeddings.append(widened(states, self.max_width))
         return self._by_agent(logits).permute(1, 2, 0, 3), self._by_agent(embeddings).permute(1, 2, 0, 3)
 
-    def unroll_packed(self, obs: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    def unroll_packed(self, obs: Tensor, length: Tensor, radio: Radio | None = None) -> tuple[Tensor, Tensor]:
         """Run every agent along whole episodes of different lengths, from their start.
 
         Args:
             obs: ``(steps, agents, features)`` float32, one episode after the other. Features hidden by a fixed mask are
                 not read; features hidden by a drawn mask are zero.
             length: steps of each episode, int64 ``(episodes,)``.
+            radio: of these steps, ``(steps, ...)``, as for `unroll`.
 
         Returns:
             Logits ``(steps, agents, actions)`` and embeddings ``(steps, agents, max_width)``.
         """
+        del radio
         batch, time = len(length), int(length.max())
-        step = torch.arange(len(obs)) - (length.cumsum(0) - length).repeat_interleave(length)
-        place = step * batch + torch.arange(batch).repeat_interleave(length)
+        place = places(length)
         logits, embeddings = [], []
         for group in self.groups:
             group_logits, states = group.forward_packed(obs, place, batch, time)
             logits.append(group_logits)
-            embeddings.append(_widened(states, self.max_width))
+            embeddings.append(widened(states, self.max_width))
         return self._by_agent(logits).transpose(0, 1), self._by_agent(embeddings).transpose(0, 1)
 
-    def advance(self, obs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def advance(self, obs: Tensor, state: Tensor, radio: Radio | None = None) -> tuple[Tensor, Tensor]:
         """Run every agent for one step, as it plays.
 
         Args:
             obs: ``(batch, 1, agents, features)``, hidden features zero; float32.
             state: ``(batch, agents, state_size)`` float32, zeros at the start of an episode.
+            radio: of this step, ``(batch, ...)``, as for `unroll`.
 
         Returns:
             Logits ``(batch, agents, actions)`` and the next state.
         """
+        del radio
         logits, states = [], []
         for group in self.groups:
             own = state[:, group.members, : group.state_size].transpose(0, 1).contiguous()
             group_logits, following = group.step(obs, own)
             logits.append(group_logits)
-            states.append(_widened(following, self.state_size))
+            states.append(widened(following, self.state_size))
         return self._by_agent(logits).transpose(0, 1), self._by_agent(states).transpose(0, 1)
 
     def _by_agent(self, parts: Sequence[Tensor]) -> Tensor:
@@ -325,7 +335,18 @@ class HeteroStudent(nn.Module):
         raise IndexError(f"there is no agent {agent}: agents are 0 to {self.n_agents - 1}")
 
 
-def _widened(values: Tensor, size: int) -> Tensor:
+def places(length: Tensor) -> Tensor:
+    """Compute where the steps of packed episodes lie in ``time * batch`` padded ones, time first; int64 ``(steps,)``.
+
+    Args:
+        length: steps of each episode, int64 ``(episodes,)``.
+    """
+    batch = len(length)
+    step = torch.arange(int(length.sum())) - (length.cumsum(0) - length).repeat_interleave(length)
+    return step * batch + torch.arange(batch).repeat_interleave(length)
+
+
+def widened(values: Tensor, size: int) -> Tensor:
     """Pad the last axis with zeros up to ``size``."""
     missing = size - values.shape[-1]
     return nn.functional.pad(values, (0, missing)) if missing else values

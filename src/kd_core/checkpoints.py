@@ -68,8 +68,15 @@ def hides(config: Mapping[str, Any]) -> bool:
 
 
 def telling(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out of a configuration what has no effect: who sees everything is given nothing else."""
+    """Leave out of a configuration what has no effect.
+
+    An agent that sees everything is given nothing else, and a silent team has no radio.
+    """
     silent = set() if hides(config) else {"own_action"}
+    if not config.get("sensor_status"):
+        silent |= {"sensor_status"}
+    if not config.get("message_bits"):
+        silent |= {key for key in config if key.startswith("message_")}
     return {key: value for key, value in config.items() if key not in silent}
 
 

@@ -23,7 +23,7 @@ from kd_core.task import Task
 ZOO = SOURCE_ROOT / "zoo"
 # Keys of ours that mean something to one stage only.
 _OWN_TO_A_STAGE = frozenset(
-    {"resume", "teacher", "expert_buffer", "limits", "masks", "masks_preset", "own_action", "mask_at"}
+    {"resume", "teacher", "expert_buffer", "limits", "masks", "masks_preset", "own_action", "sensor_status", "mask_at"}
 )
 
 _log = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from envs.hetero_mask.mask import ObservationMask, before
+from kd_controllers.messages import Messages, Radio
 from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_learners.batches import Episodes
 from kd_learners.frozen_teacher import FrozenTeacher
@@ -64,8 +65,10 @@ def sample_embeddings(buffer: ExpertBuffer, count: int, generator: np.random.Gen
 class ExpertData:
     """Labelled episodes sampled from an expert buffer; memory holds only what was computed from it."""
 
-    def __init__(self, buffer: ExpertBuffer, labeller: Labeller, mask: ObservationMask) -> None:
-        self.buffer, self.labeller, self.mask = buffer, labeller, mask
+    def __init__(
+        self, buffer: ExpertBuffer, labeller: Labeller, mask: ObservationMask, messages: Messages | None = None
+    ) -> None:
+        self.buffer, self.labeller, self.mask, self.messages = buffer, labeller, mask, messages
 
     @functools.cached_property
     def _labels(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,7 +84,7 @@ class ExpertData:
     def sample(self, count: int, generator: np.random.Generator) -> LabelledSteps:
         """Sample ``count`` different episodes, or all if there are fewer.
 
-        If masks are drawn, each episode has its own mask.
+        If masks are drawn, each episode has its own mask. Where students talk, messages are lost anew in each sample.
         """
         chosen = generator.choice(self.buffer.episodes, size=min(count, self.buffer.episodes), replace=False)
         wanted = self.labeller.wanted
@@ -92,6 +95,7 @@ class ExpertData:
         visible = None
         if self.mask.draw_per_episode:
             visible = torch.from_numpy(self.mask.sample(generator, len(chosen)).astype(np.float32))
+        radio = None if self.messages is None else self._radio(self.messages, avail, generator)
         return LabelledSteps.of(
             acting_mask(filled_steps(part), avail),
             obs=self.mask.apply(part["obs"][:, :-1], before(part["actions"]), visible),
@@ -104,4 +108,14 @@ class ExpertData:
             advantage=advantage,
             teacher_embedding=part["embedding"].float() if "embedding" in extra else None,
             state=part["state"][:, :-1] if "state" in extra else None,
+            speaks=None if radio is None else radio.speaks,
+            delivered=None if radio is None else radio.delivered,
         )
+
+    def _radio(self, messages: Messages, avail: Tensor, generator: np.random.Generator) -> Radio:
+        """Draw the messages that students would lose in episodes ``(batch, time, agents, actions)``."""
+        speaks = messages.speaks(avail)
+        if not messages.loss:
+            return Radio(speaks)
+        kept = generator.random((*speaks.shape, speaks.shape[-1])) >= messages.loss
+        return Radio(speaks, torch.from_numpy(kept.astype(np.uint8)))

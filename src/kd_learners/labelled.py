@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from kd_controllers.messages import Radio
 from kd_learners.batches import Episodes
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.losses import acting_mask, pair_mask, pairwise_cosines, role_log_distribution
@@ -32,6 +33,8 @@ class LabelledSteps:
         acting: ``(steps, agents)``, 1 where a step was taken and the agent had a choice.
         teacher_embedding: ``(steps, agents, hidden_dim)``, or None where no term reads it.
         state: ``(steps, state_size)``, or None where no term reads it.
+        speaks: ``(steps, agents)``, 1 where an agent sent a message; None where the students are silent.
+        delivered: ``(steps, hearers, speakers)``, 0 where a message was lost; None where none was.
     """
 
     length: Tensor
@@ -46,6 +49,8 @@ class LabelledSteps:
     acting: Tensor
     teacher_embedding: Tensor | None = None
     state: Tensor | None = None
+    speaks: Tensor | None = None
+    delivered: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.length)
@@ -54,6 +59,11 @@ class LabelledSteps:
     def acting_pairs(self) -> Tensor:
         """Pairs of agents that both act, ``(steps, pairs)``."""
         return pair_mask(self.acting)
+
+    @property
+    def radio(self) -> Radio | None:
+        """The messages of these steps; None where the students are silent."""
+        return None if self.speaks is None else Radio(self.speaks, self.delivered)
 
     @staticmethod
     def of(acting: Tensor, **padded: Tensor | None) -> LabelledSteps:
@@ -128,13 +138,16 @@ class Labeller:
         return pairwise_cosines(embedding), role_log_distribution(embedding, self.teacher_roles, self.temperature)
 
     @torch.no_grad()
-    def __call__(self, episodes: Episodes, behaviour_log_prob: Tensor, seen: Tensor) -> LabelledSteps:
+    def __call__(
+        self, episodes: Episodes, behaviour_log_prob: Tensor, seen: Tensor, radio: Radio | None = None
+    ) -> LabelledSteps:
         """Label episodes.
 
         Args:
             episodes: as played, unmasked.
             behaviour_log_prob: ``(batch, time, agents)`` float32, of the policy that played.
             seen: ``(batch, time, agents, features)`` float32, the inputs of the students' networks.
+            radio: the messages as they were sent and lost, ``(batch, time, ...)``; None where the students are silent.
         """
         every = vars(episodes)
         steps = {name: every[name][:, :-1] for name in ("obs", "state")} | {"actions": episodes.actions}
@@ -153,6 +166,8 @@ class Labeller:
             advantage=self.teacher.advantages(episodes, self.gamma, self.gae_lambda),
             teacher_embedding=embedding if "teacher_embedding" in self.wanted else None,
             state=steps["state"] if "state" in self.wanted else None,
+            speaks=None if radio is None else radio.speaks,
+            delivered=None if radio is None else radio.delivered,
         )
 
 

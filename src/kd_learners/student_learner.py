@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from envs.hetero_mask.mask import before
 from kd_controllers.hetero_mac import HeteroMAC, student_widths
+from kd_controllers.messages import check_same_radio, read_messages
 from kd_controllers.student_net import check_sharing
 from kd_controllers.student_registry import check_agent
 from kd_core import checkpoints, files, progress, stages
@@ -165,6 +166,7 @@ class StudentLearner(Stage):
         read_settings(ExportSettings, args)
         student_widths(args, context.mask)
         check_agent(args)
+        read_messages(args, context.mask.layout.agent_names)
         if asks_for_personal(terms) and args.agent != "personal_rnn":
             raise UserError(PERSONAL_ONLY)
         check_sharing(args.sharing)
@@ -200,7 +202,7 @@ class StudentLearner(Stage):
         labeller = Labeller(
             self.teacher, projection, gamma, settings.gae_lambda, self.objective.temperature, self.comparators.wanted
         )
-        return labeller, expert_data.ExpertData(buffer, labeller, self.mac.mask)
+        return labeller, expert_data.ExpertData(buffer, labeller, self.mac.mask, self.mac.messages)
 
     def train(self, batch: Any, t_env: int, episode_num: int) -> None:
         """Label the episodes just played if they are used, then take the gradient steps."""
@@ -226,10 +228,11 @@ class StudentLearner(Stage):
     @torch.no_grad()
     def _add_recent(self, episodes: batches.Episodes) -> None:
         seen = self.mac.mask.apply(episodes.obs[:, :-1], before(episodes.actions), self.mac.visible)
-        logits, _ = self.mac.agent.unroll(seen)
+        radio = self.mac.radio(episodes.avail_actions[:, :-1])
+        logits, _ = self.mac.agent.unroll(seen, radio)
         log_probs = masked_log_softmax(logits, episodes.avail_actions[:, :-1])
         log_prob = action_log_prob(log_probs, episodes.actions)
-        self.recent.add(self.labeller(episodes, log_prob, seen))
+        self.recent.add(self.labeller(episodes, log_prob, seen, radio))
 
     def _minibatch(self) -> LabelledSteps:
         from_student = self.settings.student_episodes_of_a_minibatch
@@ -242,7 +245,7 @@ class StudentLearner(Stage):
 
     def _update(self, batch: LabelledSteps, with_diagnostics: bool) -> dict[str, Tensor]:
         """Take one gradient step, and return what is logged."""
-        logits, embedding = self.mac.agent.unroll_packed(batch.obs, batch.length)
+        logits, embedding = self.mac.agent.unroll_packed(batch.obs, batch.length, batch.radio)
         parts = objective.terms(batch, logits, embedding, self.student_roles, self.weights)
         parts |= self.comparators(batch, embedding, self.mac.agent, self.weights.temperature)
         loss = objective.total(parts, self.weights)
@@ -299,6 +302,7 @@ class StudentLearner(Stage):
             teacher=self.teacher.facts(),
             mask=self.mac.mask.to_dict(),
             widths=list(self.mac.agent.widths),
+            messages=None if self.mac.messages is None else self.mac.messages.to_dict(),
             budget=None if self.mac.budgets is None else [budget.to_dict() for budget in self.mac.budgets],
         )
 
@@ -306,7 +310,8 @@ class StudentLearner(Stage):
         """Continue from :meth:`save_models`; an evaluation reads only the policy.
 
         Raises:
-            UserError: the checkpoint holds no student, or its student sees other features than this run's.
+            UserError: the checkpoint holds no student, or its student sees other features than this run's, or has
+                another radio.
         """
         facts = checkpoints.read_checkpoint(path)
         if "mask" not in facts:
@@ -317,6 +322,7 @@ class StudentLearner(Stage):
                 f"the student in {path} was trained to see other features than limits, masks_preset and masks give it "
                 "now: restore them, or train anew with resume=False"
             )
+        check_same_radio(path, facts, self.mac.messages)
         self.mac.load_models(path)
         self.updates, self.t_env = facts["updates"], facts["t_env"]
         if self.args.evaluate:

@@ -149,7 +149,9 @@ def describe(env: Any) -> dict[str, Any]:
 
 
 def task_mask(args: Any, info: Mapping[str, Any]) -> ObservationMask:
-    """Build the mask of a run from its keys ``limits``, ``masks_preset``, ``masks`` and ``own_action``.
+    """Build the mask that a run's keys ask for.
+
+    They are ``limits``, ``masks_preset``, ``masks``, ``own_action`` and ``sensor_status``.
 
     Args:
         args: the run's namespace.
@@ -157,7 +159,11 @@ def task_mask(args: Any, info: Mapping[str, Any]) -> ObservationMask:
     """
     layout = layout_for(args.map_name, info["n_agents"], info["obs_shape"], info)
     own_actions = info["n_actions"] if args.own_action and is_limited(args) else 0
-    return mask_for(layout, args.limits, args.masks_preset, args.masks, own_actions)
+    # A run of before there was the key has none.
+    sensor_status = getattr(args, "sensor_status", False)
+    if type(sensor_status) is not bool:
+        raise UserError(f"sensor_status is {sensor_status!r}: expected True or False")
+    return mask_for(layout, args.limits, args.masks_preset, args.masks, own_actions, sensor_status)
 
 
 class Factory:

@@ -63,6 +63,15 @@ CASES = {
     ),
     "spread, lha paper, own action": (SPREAD, {"limits": "lha", "own_action": True}),
     "speaker and listener, user's masks": (SPEAKER, {"limits": "fo", "masks": "1: [V, 3, 9]", "widths": [8, 16]}),
+    "spread, lh paper, messages": (SPREAD, {"limits": "lh", "message_bits": 6}),
+    "adversary, lha random, late messages in turns": (
+        ADVERSARY,
+        {"limits": "lha", "masks_preset": "random", "message_bits": 3, "message_latency": 2, "message_every": 3},
+    ),
+    "spread, lh random, messages and sensor status": (
+        SPREAD,
+        {"limits": "lh", "masks_preset": "random", "message_bits": 4, "sensor_status": True, "own_action": True},
+    ),
     "spread, one agent's mask and the rest random": (
         SPREAD,
         {"limits": "lh", "masks_preset": "random", "masks": "2: [V, P]"},

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from kd_controllers.talking_net import TalkingStep
 from kd_core.costs.flops import (
     AgentStep,
     agent_flops,
@@ -89,3 +90,12 @@ def test_a_network_that_does_not_take_the_inputs_is_named(capsys):
 def test_unequal_agents_are_averaged_per_decision_and_summed_per_episode():
     assert flops_per_decision([100, 200, 600]) == 300
     assert flops_per_episode([100, 200, 600], mean_episode_length=24.5) == 900 * 24.5
+
+
+@pytest.mark.parametrize(("inbox", "outbox"), [(0, 0), (6, 0), (0, 3), (32, 16)])
+def test_speaking_and_hearing_count(inbox, outbox):
+    network = TalkingStep(5, 8, 4, inbox, outbox)
+    assert agent_flops(network, 5) == closed_formula(5, 8, 4, inbox=inbox, outbox=outbox)
+    # A row of 8 weights for each bit heard, with the addition to what is seen, and a column of 8 for each bit said.
+    talk = 8 * inbox + (8 if inbox else 0) + 8 * outbox
+    assert closed_formula(5, 8, 4, inbox=inbox, outbox=outbox) - closed_formula(5, 8, 4) == 2 * talk

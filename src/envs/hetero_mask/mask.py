@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 FORMAT = "kd-marl/mask"
 VERSION = 1
-# Prefix of the name of an own last action; its index follows.
+# Prefixes of the names of an own last action, whose index follows, and of a sensor's status, whose feature follows.
 OWN_ACTION = "own_action."
+SENSOR_STATUS = "delivers."
 
 
 class ObservationMask:
@@ -29,12 +30,16 @@ class ObservationMask:
     extension is dropped. Then `obs_size`, the width of `visible` and the result of `extend` are those of the padded
     observation. Derived features come last, so an index means the same either way.
 
-    With ``own_actions`` the extension stays. The agent's own last action follows it, one-hot, all zeros before its
+    With ``own_actions`` the extension stays. The agent's own last action comes last, one-hot, all zeros before its
     first. An agent knows its action without a sensor, so no mask hides it and none is drawn for it.
+
+    With ``sensor_status`` an agent is told which of its drawn features an episode shows: one number for each, 1 where
+    the feature is shown, between the features and the own last action.
 
     Attributes:
         layout: the features' names and blocks.
         own_actions: number of actions, the length of the one-hot own last action; 0 where agents do not see it.
+        sensor_status: whether agents are told which of their drawn features an episode shows.
         visible: ``(agents, obs_size)`` bool: the features an agent may ever see.
         draw_sizes: per agent the fewest and the most features drawn in an episode; None for a fixed mask.
         origin: source of the mask: "fo", a preset's name, or "user".
@@ -47,6 +52,7 @@ class ObservationMask:
         draw_sizes: Sequence[tuple[int, int]] | None = None,
         origin: str = "user",
         own_actions: int = 0,
+        sensor_status: bool = False,
     ) -> None:
         """Check and freeze a mask.
 
@@ -56,9 +62,11 @@ class ObservationMask:
             draw_sizes: per agent (low, high): each episode shows between low and high of its visible features.
             origin: "fo", a preset's name, or "user".
             own_actions: number of actions, for agents that see their own last one; else 0.
+            sensor_status: whether agents are told which of their drawn features an episode shows.
 
         Raises:
-            UserError: everything is hidden from an agent, or something visible does not exist.
+            UserError: everything is hidden from an agent, something visible does not exist, or there is no draw to
+                tell of.
         """
         full = np.zeros((layout.n_agents, layout.n_features), bool)
         given = np.asarray(visible, bool)
@@ -72,9 +80,19 @@ class ObservationMask:
         extended = own_actions > 0 or bool(full[:, layout.obs_size :].any())
         sensed = full if extended else full[:, : layout.obs_size]
         self.own_actions, self.sensed_size = own_actions, sensed.shape[1]
-        self.visible = np.concatenate([sensed, np.ones((layout.n_agents, own_actions), bool)], axis=1)
-        self.visible.setflags(write=False)
         self.draw_sizes = None if draw_sizes is None else tuple((int(low), int(high)) for low, high in draw_sizes)
+        if sensor_status and self.draw_sizes is None:
+            raise UserError(
+                "sensor_status tells which features an episode shows, and this mask shows the same in every episode: "
+                "leave sensor_status out, or set masks_preset=random under limits lh or lha"
+            )
+        self.sensor_status = sensor_status
+        # Agents of whose features an episode may hide some.
+        lows = sensed.sum(1) if self.draw_sizes is None else [low for low, _ in self.draw_sizes]
+        self._drawn = np.array(lows) < sensed.sum(1)
+        own = np.ones((layout.n_agents, own_actions), bool)
+        self.visible = np.concatenate([sensed, *self._told(sensed), own], axis=1)
+        self.visible.setflags(write=False)
         if self.draw_sizes is not None:
             counts = self._sensed.sum(1)
             assert len(self.draw_sizes) == layout.n_agents, "one range of draw sizes an agent"
@@ -96,6 +114,18 @@ class ObservationMask:
     def _sensed(self) -> np.ndarray:
         """The columns of `visible` without the own last action."""
         return self.visible[:, : self.sensed_size]
+
+    @property
+    def own_start(self) -> int:
+        """Index at which the own last action begins."""
+        return self.obs_size - self.own_actions
+
+    def _told(self, shown: np.ndarray) -> list[np.ndarray]:
+        """Return the columns of the status, given the shown features ``(..., agents, sensed_size)``; none without it.
+
+        An agent whose features are always shown is told nothing.
+        """
+        return [shown & self._drawn[:, None]] if self.sensor_status else []
 
     @property
     def draw_per_episode(self) -> bool:
@@ -120,7 +150,8 @@ class ObservationMask:
         """Return the names of the features at `indices`."""
         names = self.layout.feature_names[agent]
         observed = tuple(str(names[i]) for i in self.indices(agent) if i < self.sensed_size)
-        return observed + own_action_names(self.own_actions)
+        told = (i - self.sensed_size for i in self.indices(agent) if self.sensed_size <= i < self.own_start)
+        return observed + tuple(f"{SENSOR_STATUS}{names[i]}" for i in told) + own_action_names(self.own_actions)
 
     def extend(self, obs: Rows, last_actions: Rows | None = None) -> Rows:
         """Extend observations to the features that the mask refers to.
@@ -135,6 +166,9 @@ class ObservationMask:
         """
         if self.sensed_size > self.layout.obs_size:
             obs = self.layout.extend(obs)
+        if self.sensor_status:
+            # Where the mask hides a feature it hides this number too, and then it is 0.
+            obs = _with_ones(obs, self.own_start - self.sensed_size)
         if not self.own_actions:
             return obs
         assert last_actions is not None, "this mask gives agents their own last actions"
@@ -173,12 +207,11 @@ class ObservationMask:
         if seed < 0 or episode < 0:
             raise UserError(f"masks are drawn from a seed and an episode of at least 0, not {seed} and {episode}")
         rng = np.random.default_rng([seed, episode])
-        drawn = np.zeros_like(self.visible)
-        drawn[:, self.sensed_size :] = True
+        drawn = np.zeros_like(self._sensed)
         for agent, (low, high) in enumerate(self.draw_sizes):
             size = rng.integers(low, high, endpoint=True)
             drawn[agent, rng.choice(np.flatnonzero(self._sensed[agent]), size, replace=False)] = True
-        return drawn
+        return np.concatenate([drawn, *self._told(drawn), self.visible[:, self.own_start :]], axis=1)
 
     def sample(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """Draw masks of ``count`` episodes that no environment played, by the rule of `draw`.
@@ -195,7 +228,8 @@ class ObservationMask:
         keys = np.where(sensed, rng.random((count, *sensed.shape)), 2.0)
         ranks = keys.argsort(-1).argsort(-1)
         always = np.ones((count, self.n_agents, self.own_actions), bool)
-        return np.concatenate([ranks < sizes[..., None], always], axis=-1)
+        shown = ranks < sizes[..., None]
+        return np.concatenate([shown, *self._told(shown), always], axis=-1)
 
     def signature(self) -> str:
         """Compute the sha256 of everything that decides the visible features; `origin` does not count."""
@@ -211,8 +245,9 @@ class ObservationMask:
             "visible": [np.flatnonzero(row).tolist() for row in self._sensed],
             "draw_sizes": None if self.draw_sizes is None else [list(size) for size in self.draw_sizes],
             "origin": self.origin,
-            # Left out where it is 0: the key is optional in the format.
+            # Left out where they are 0 and false: the keys are optional in the format.
             **({"own_actions": self.own_actions} if self.own_actions else {}),
+            **({"sensor_status": True} if self.sensor_status else {}),
         }
 
     @classmethod
@@ -233,7 +268,8 @@ class ObservationMask:
             visible[agent, indices] = True
         sizes = data["draw_sizes"]
         drawn = None if sizes is None else [(low, high) for low, high in sizes]
-        return cls(layout, visible, drawn, data["origin"], data.get("own_actions", 0))
+        told = data.get("own_actions", 0), data.get("sensor_status", False)
+        return cls(layout, visible, drawn, data["origin"], *told)
 
 
 def own_action_names(n_actions: int) -> tuple[str, ...]:
@@ -246,6 +282,16 @@ def before(actions: torch.Tensor) -> torch.Tensor:
     shifted = actions.roll(1, dims=1)
     shifted[:, 0] = -1
     return shifted
+
+
+def _with_ones(obs: Rows, count: int) -> Rows:
+    """Append ``count`` ones to observations ``(..., features)``."""
+    shape = (*obs.shape[:-1], count)
+    if isinstance(obs, np.ndarray):
+        return np.concatenate([obs, np.ones(shape, obs.dtype)], axis=-1)
+    import torch
+
+    return torch.cat([obs, obs.new_ones(shape)], dim=-1)
 
 
 def _joined(obs: Rows, last_actions: Rows, n_actions: int) -> Rows:

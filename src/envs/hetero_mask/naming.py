@@ -23,6 +23,8 @@ _MOVES = {
     "sc2v2": _STARCRAFT_MOVES,
     "smaclite": _STARCRAFT_MOVES,
 }
+# Steps in a second of the simulated world, by the environments' own time step: MPE 0.1 s, SMAX 8 times 1/16 s.
+_MPE_RATE, _SMAX_RATE = 10.0, 2.0
 # Heading for features in no block, such as SMAC's move bits.
 NO_BLOCK = "other"
 # Actions that do nothing, best first. SMAC's no-op is missing: only the dead may take it.
@@ -35,7 +37,8 @@ def features(mask: ObservationMask, agent: int) -> list[dict[str, Any]]:
     Returns:
         For each: ``index`` in the extended observation, ``name``, and ``unit`` and ``block``, None where the layout
         does not know them. ``derived_from`` is None or the observation's elements whose Euclidean norm it is. The
-        inputs of an own last action also have ``own_action``, the action's number.
+        inputs of an own last action also have ``own_action``, the action's number; those of a sensor's status
+        ``status_of``, the feature's index.
     """
     layout = mask.layout.agents[agent]
     blocks = {name: letter for letter, names in layout.blocks.items() for name in names}
@@ -51,9 +54,24 @@ def features(mask: ObservationMask, agent: int) -> list[dict[str, Any]]:
             "block": block,
             "derived_from": None if source is None else list(source),
         }
-        own_action = index - mask.sensed_size
-        rows.append(row if own_action < 0 else {**row, "unit": _NUMBER, "own_action": own_action})
+        if index >= mask.own_start:
+            row |= {"unit": _NUMBER, "own_action": index - mask.own_start}
+        elif index >= mask.sensed_size:
+            row |= {"unit": _NUMBER, "status_of": index - mask.sensed_size}
+        rows.append(row)
     return rows
+
+
+def steps_per_second(env: str, layout_task: str) -> float | None:
+    """Return how many steps a task takes in a second of its world; None where it does not say.
+
+    Args:
+        env: the environment's name in EPyMARL's registry.
+        layout_task: task of the layout.
+    """
+    if env == "smax":
+        return _SMAX_RATE
+    return _MPE_RATE if layout_task in _UNITS else None
 
 
 def action_names(env: str, layout_task: str, agent_name: str, n_actions: int) -> list[str | None]:

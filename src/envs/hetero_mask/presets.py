@@ -40,6 +40,7 @@ def mask_for(
     preset: str = "paper",
     masks: Mapping[Any, Any] | str | None = None,
     own_actions: int = 0,
+    sensor_status: bool = False,
 ) -> ObservationMask:
     """Build the mask that a run's keys ask for.
 
@@ -50,12 +51,14 @@ def mask_for(
         masks: agent index or name -> features, in place of those of limits and preset. Agents that are not named have
             the preset's. A mapping, or text or the path of a file for `read_masks`.
         own_actions: number of actions, for agents that see their own last one; else 0.
+        sensor_status: whether agents are told which of their drawn features an episode shows.
 
     Returns:
         The mask.
 
     Raises:
-        UserError: an unknown name, a preset that this task lacks, or a mask that hides everything from an agent.
+        UserError: an unknown name, a preset that this task lacks, a mask that hides everything from an agent, or a
+            status of sensors that never change.
     """
     if limits not in LIMITS:
         raise UserError(f"unknown limits {limits!r}; {nearest(limits, LIMITS)}")
@@ -82,7 +85,7 @@ def mask_for(
     # A mask written for every agent draws nothing, whatever the preset.
     drawn = sizes if len(rows) < layout.n_agents else None
     origin = "user" if rows else "fo" if limits == "fo" else preset
-    return ObservationMask(layout, visible, drawn, origin, own_actions)
+    return ObservationMask(layout, visible, drawn, origin, own_actions, sensor_status)
 
 
 def read_masks(value: Mapping[Any, Any] | str | None) -> dict[Any, Any]:

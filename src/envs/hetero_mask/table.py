@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from envs.hetero_mask.layouts import ranges
-from envs.hetero_mask.mask import OWN_ACTION, ObservationMask
+from envs.hetero_mask.mask import OWN_ACTION, SENSOR_STATUS, ObservationMask
 
 # Most features of one unit that are listed; if more and all are visible, the unit's name stands for them.
 _LONGEST_LISTED = 3
@@ -76,14 +76,19 @@ def _features(mask: ObservationMask, agent: int) -> str:
     layout = mask.layout.agents[agent]
     if not layout.blocks:
         sensed = ranges(tuple(index for index in mask.indices(agent) if index < mask.sensed_size))
-        return f"{sensed}, {OWN_ACTION.rstrip('.')}" if mask.own_actions else sensed
+        told = [prefix.rstrip(".") for prefix in (SENSOR_STATUS, OWN_ACTION) if _has(mask, agent, prefix)]
+        return ", ".join([sensed, *told])
     names = mask.names(agent)
-    own_actions = names[len(names) - mask.own_actions :]
-    whole = Counter(name.partition(".")[0] for name in (*layout.features, *own_actions) if name is not None)
+    told = [name for name in names if name.startswith((SENSOR_STATUS, OWN_ACTION))]
+    whole = Counter(name.partition(".")[0] for name in (*layout.features, *told) if name is not None)
     seen = Counter(name.partition(".")[0] for name in names)
     units = {stem for stem, count in seen.items() if _LONGEST_LISTED < count == whole[stem]}
     stems = [name.partition(".")[0] if name.partition(".")[0] in units else name for name in names]
     return ", ".join(_in_a_row(dict.fromkeys(stems)))
+
+
+def _has(mask: ObservationMask, agent: int, prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in mask.names(agent))
 
 
 def _in_a_row(names: Iterable[str]) -> list[str]:
@@ -101,7 +106,7 @@ def _in_a_row(names: Iterable[str]) -> list[str]:
 def _count(mask: ObservationMask, agent: int) -> str:
     """Format the number of features an agent sees and of those it has."""
     total = len(mask.layout.real(agent))
-    seen = str(len(mask.indices(agent)) - mask.own_actions)
+    seen = str(sum(index < mask.sensed_size for index in mask.indices(agent)))
     if mask.draw_sizes is not None:
         low, high = mask.draw_sizes[agent]
         seen = str(low) if low == high else f"{low}-{high}"

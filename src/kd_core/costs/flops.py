@@ -114,20 +114,26 @@ def agent_flops(agent: nn.Module, d_in: int) -> int:
     return OPERATIONS_PER_COUNT * int(count)
 
 
-def closed_formula(d_in: int, width: int, n_actions: int, use_rnn: bool = True) -> int:
+def closed_formula(d_in: int, width: int, n_actions: int, use_rnn: bool = True, inbox: int = 0, outbox: int = 0) -> int:
     """Compute the FLOPs of one decision of an `AgentStep` without running it: equal to `agent_flops`, term by term.
+
+    Hearing is counted like a linear layer without biases, though a bit needs no product: an addition a weight would do.
 
     Args:
         d_in: number of inputs.
         width: hidden width.
         n_actions: number of actions.
         use_rnn: a GRU cell in the middle, else a linear layer with a ReLU.
+        inbox: bits that it hears (`kd_controllers.talking_net`); 0: none.
+        outbox: bits that it sends; 0: none.
 
     Returns:
         FLOPs, multiply-adds counted as two.
     """
     middle = _gru(width) if use_rnn else _linear(width, width) + width
-    return OPERATIONS_PER_COUNT * (_linear(d_in, width) + width + middle + _linear(width, n_actions))
+    heard = inbox * width + width if inbox else 0
+    talk = heard + width * outbox
+    return OPERATIONS_PER_COUNT * (_linear(d_in, width) + width + middle + _linear(width, n_actions) + talk)
 
 
 def attention_formula(d_in: int, width: int, n_actions: int, window: int, feed_forward: int) -> int:

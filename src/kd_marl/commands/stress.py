@@ -15,8 +15,9 @@ def add(subparsers: Subparsers) -> None:
     parser = add_parser(
         subparsers,
         "stress",
-        "Play teacher and student side by side under sensor dropout and noise, late observations, a dead agent, and on "
-        "unseen maps; stress.json, stress.md and stress.svg go into the run's Sacred folder.",
+        "Play teacher and student side by side under sensor dropout and noise, late observations, a dead agent, on "
+        "unseen maps, and, where students talk, with lost, late and jammed messages; stress.json, stress.md and "
+        "stress.svg go into the run's Sacred folder.",
         "kd-marl stress results/sacred/kd_student/3m/1\n"
         "  kd-marl stress results/sacred/kd_student/3m/1 --episodes 1000 --dropout 0.1 0.3 --noise --delay 1 --dead\n\n"
         "An option of levels that is given without any leaves its kind out. Interrupted, the same command goes on.",
@@ -41,6 +42,18 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--delay", nargs="*", type=int, metavar="STEPS", help="of the observation (default: 1 2 3)")
     parser.add_argument("--dead", nargs="*", metavar="AGENT", help="by index or name (default: each in turn)")
     parser.add_argument("--maps", nargs="*", metavar="MAP", help="unseen ones (default: all of the same sizes)")
+    parser.add_argument(
+        "--message-loss", nargs="*", type=float, metavar="P", help="of students that talk (default: 0.1 0.2 0.5)"
+    )
+    parser.add_argument(
+        "--message-delay", nargs="*", type=int, metavar="STEPS", help="beyond the trained latency (default: 1 2)"
+    )
+    parser.add_argument(
+        "--jam",
+        nargs="*",
+        metavar="AGENT",
+        help="who neither sends nor hears, by index or name (default: each in turn)",
+    )
     parser.add_argument("--teacher", type=Path, metavar="DIR", help="the teacher, if it is no longer where it was")
     # What follows `with` is taken out before argparse looks, see cli.py.
     parser.usage = f"{parser.prog} RUN [options] [with batch_size_run=N env_args.NAME=VALUE ...]"

@@ -13,7 +13,7 @@ from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.errors import UserError
 from kd_core.host import Host, get_host
 from kd_marl.deploy import sensors
-from kd_marl.deploy.export import Options, check_fault_action, check_target, export
+from kd_marl.deploy.export import Options, check_fault_action, check_silent, check_target, export
 from kd_marl.plugin import register
 from kd_marl.runs.student_run import StudentRun, load_student, run_arguments
 
@@ -23,6 +23,7 @@ def run(args: argparse.Namespace) -> int:
     target = Path(os.path.abspath(args.to.expanduser()))
     check_target(target, args.force)
     student = load_student(args.student)
+    check_silent(student)
     buffer = student.find_buffer(args.buffer)
     options = Options(args.int8, args.latency, args.on_fault)
     profile = export_student(student, target, buffer, options, args.measure_sensors, args.force)
@@ -57,6 +58,7 @@ def export_student(
     host = get_host()
     register.register(host)
     check_target(folder, force)
+    check_silent(student)
     check_fault_action(student, options.on_fault)
     if measure_sensors is not None:
         options = replace(options, sensors=sensors.measure(host, student, measure_sensors))

@@ -18,6 +18,7 @@ import safetensors.numpy
 import torch
 
 from envs.hetero_mask import naming
+from kd_controllers.talking_net import TalkingStudent
 from kd_core import files
 from kd_core.artifacts.expert_buffer import FACTS_FILE, ExpertBuffer
 from kd_core.errors import UserError
@@ -103,6 +104,7 @@ def export(
         UserError: the folder is taken, an agent lacks what ``on_fault`` needs, or the disk is full.
     """
     check_target(folder, force)
+    check_silent(run)
     check_fault_action(run, options.on_fault)
     replayed = None if buffer is None else replay.from_buffer(buffer, run.mask, REPLAYED_EPISODES, run.facts["seed"])
     source = None
@@ -137,6 +139,25 @@ def check_fault_action(run: StudentRun, on_fault: str) -> None:
                 f"on_fault noop needs an action that does nothing, and agent '{facts['name']}' of {run.task} has none: "
                 "use --on-fault hold or raise"
             )
+
+
+def check_silent(run: StudentRun) -> None:
+    """Refuse students that talk, or that are told which sensors deliver.
+
+    Raises:
+        UserError: they are such students.
+    """
+    if run.mask.sensor_status:
+        raise UserError(
+            f"{run.record} is told which of its sensors deliver, and bundles of such students are not supported yet: "
+            "export a student with sensor_status=False"
+        )
+    if isinstance(run.network, TalkingStudent):
+        bits = run.network.messages.bits
+        raise UserError(
+            f"{run.record} sends {bits}-bit messages, and bundles of talking students are not supported yet: export a "
+            "student with message_bits=0"
+        )
 
 
 def _agents(draft: _Draft, replayed: replay.Replay | None, options: Options) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from envs.hetero_mask.mask import ObservationMask, before
-from envs.hetero_mask.naming import action_names, sight
+from envs.hetero_mask.naming import action_names, sight, steps_per_second
 from kd_controllers.hetero_mac import HeteroMAC
 from kd_controllers.host_policy import HostPolicyMAC
 from kd_controllers.policy_mac import PolicyMAC
@@ -90,6 +90,7 @@ def _evaluate_pair(
         **costs.pair_costs(teacher, student, *(float(played[name].lengths.mean()) for name in ("teacher", "student"))),
         "agreement": agreement,
         "agreement_per_agent": per_agent,
+        **_bandwidth(args, student),
         "widths": list(student.agent.widths),
         "inputs": [len(student.mask.indices(i)) for i in range(student.n_agents)],
         "sees": sight(student.mask),
@@ -107,6 +108,18 @@ def _identity(args: Any, context: RunContext) -> Summary:
         "seed": args.seed,
         "episodes": args.eval_episodes,
         "command": args.command,
+    }
+
+
+def _bandwidth(args: Any, student: HeteroMAC) -> Summary:
+    """Return the bits of a message, and what an agent sends a step and a second; None where the task has no rate."""
+    bits = 0 if student.messages is None else student.messages.bits
+    per_step = 0.0 if student.messages is None else student.messages.bits_per_step()
+    rate = steps_per_second(args.env, student.mask.layout.task)
+    return {
+        "message_bits": bits,
+        "bits_per_step": per_step,
+        "bits_per_second": None if rate is None else per_step * rate,
     }
 
 
@@ -181,8 +194,8 @@ def _agreement(
         played = batches.from_host(batch)
         steps = {"obs": played.obs[:, :-1], "state": played.state[:, :-1], "actions": played.actions}
         expert, _ = teacher.label(steps, played.length)
-        logits, _ = mac.unroll(played.obs[:, :-1], mac.visible, before(played.actions))
         avail = played.avail_actions[:, :-1]
+        logits, _ = mac.unroll(played.obs[:, :-1], mac.visible, before(played.actions), mac.radio(avail))
         acting = acting_mask(played.filled.squeeze(-1), avail)
         shares = [
             float(objective.agreement(logits[:, :, i], expert[:, :, i], avail[:, :, i], acting[:, :, i]))

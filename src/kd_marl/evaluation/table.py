@@ -51,6 +51,9 @@ class Summary(_Summary, total=False):
 
     decision_us_teacher: float
     decision_us_student: float
+    message_bits: int
+    bits_per_step: float
+    bits_per_second: float | None
 
 
 def result_table(summary: Summary) -> Table:
@@ -99,6 +102,8 @@ def result_rows(summary: Summary) -> list[tuple[str, tuple[str, str, str]]]:
         ),
         ("FLOPs per episode", _pair(summary["flops_per_episode_teacher"], summary["flops_per_episode_student"])),
         ("FLOPs, times fewer", (ABSENT, f"{summary['flops_ratio']:.1f}x", ABSENT)),
+        ("bits an agent sends, per step", _sent(summary.get("bits_per_step"))),
+        ("bits an agent sends, per second", _sent(summary.get("bits_per_second"))),
         ("microseconds, joint decision", _pair(summary.get("decision_us_teacher"), summary.get("decision_us_student"))),
     ]
     return [(label, cells) for label, cells in rows if any(cell != ABSENT for cell in cells)]
@@ -137,6 +142,11 @@ def _percent(share: float | None) -> str:
 
 def _pair(teacher: float | None, student: float | None) -> tuple[str, str, str]:
     return _quantity(teacher), _quantity(student), ABSENT
+
+
+def _sent(bits: float | None) -> tuple[str, str, str]:
+    """Write what a talking student sends; nothing for a silent one."""
+    return ABSENT, _quantity(bits) if bits else ABSENT, ABSENT
 
 
 def _quantity(number: float | None) -> str:

@@ -81,6 +81,8 @@ class Sweep:
                 raise UserError("one teacher serves all students: train it first with --config=kd_teacher")
             if word in ("save_model=False", "save_model=false"):
                 raise UserError("pareto measures the students that its runs save: leave save_model=False out")
+            if key == "message_bits" and word != "message_bits=0":
+                raise UserError(f"pareto exports its students, which must be silent for that: leave {word} out")
             if key == "agent" and word != f"agent={EXPORTED_AGENT}":
                 raise UserError(f"pareto exports its students, which must be agent={EXPORTED_AGENT}: leave {word} out")
         self._host, self._environment, self._updates = host, environment, list(updates)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from kd_marl.report import (
     captions,
     figure_actions,
+    figure_bits,
     figure_costs,
     figure_curves,
     figure_masks,
@@ -183,6 +184,10 @@ def _costs(page: Page, groups: Groups) -> None:
     page.say(_lack(lacking, "did not count their FLOPs"))
     page.say("## Retention against FLOPs")
     page.show(figure_costs.retention_against_flops(groups), "Not run: no student has been evaluated.")
+    if (picture := figure_bits.retention_against_bits(groups)) is not None:
+        page.say("## Retention against bits", "What students gain that tell each other what they see.")
+        page.show(picture, "")
+        page.say(table(*figure_bits.bits_table(groups)))
 
 
 def _curves(page: Page, groups: Groups) -> None:

@@ -16,7 +16,9 @@ from typing import Any
 import torch
 
 from envs.hetero_mask.mask import ObservationMask
+from kd_controllers.messages import Messages
 from kd_controllers.student_net import HeteroStudent
+from kd_controllers.talking_net import TalkingStudent
 from kd_core import checkpoints, files
 from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.errors import UserError
@@ -132,7 +134,7 @@ def load_student(run: Path | str) -> StudentRun:
         summary=files.read_json(record / SUMMARY_FILE),
         commit=_commit(record),
         record="/".join(record.relative_to(_above(record, "sacred") / "sacred").parts),
-        network=_network(checkpoint / "agent.th", facts["widths"], visible, config["sharing"]),
+        network=_network(checkpoint / "agent.th", facts, visible, config["sharing"]),
         mask=mask,
         roles=_read_th(checkpoint / "training.th")["student_roles"],
     )
@@ -233,11 +235,17 @@ def _no_result(folder: Path) -> UserError:
     )
 
 
-def _network(path: Path, widths: Sequence[int], visible: Sequence[Sequence[int]], sharing: str) -> HeteroStudent:
+def _network(path: Path, facts: dict[str, Any], visible: Sequence[Sequence[int]], sharing: str) -> HeteroStudent:
     state = _read_th(path)
     actions = {value.shape[-1] for name, value in state.items() if name.endswith("head_weight")}
     try:
-        network = HeteroStudent(widths, visible, actions.pop(), sharing)
+        network: HeteroStudent
+        # Students of before there were messages say nothing of them.
+        if radio := facts.get("messages"):
+            messages = Messages.from_dict(radio)
+            network = TalkingStudent(facts["widths"], visible, actions.pop(), sharing, messages)
+        else:
+            network = HeteroStudent(facts["widths"], visible, actions.pop(), sharing)
         network.load_state_dict(state)
     except (RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())

@@ -27,6 +27,7 @@ from kd_marl.stress.plan import Wanted, plan
 
 # Fewer at a time would be slow, whatever the run trained with.
 LEAST_BATCH = 100
+_KINDS = ("dropout", "noise", "delay", "dead", "maps", "message_loss", "message_delay", "jam")
 # What says which task it is, and so which networks fit.
 _FIXED = ("map_name", "key", "seed")
 
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     teacher = measure.find_teacher(student, args.teacher, results)
     settings, task = run_arguments(host, student)
     match = measure.Match(host, student, settings, task, teacher, args.episodes, batch)
-    wanted = Wanted(args.dropout, args.noise, args.delay, args.dead, args.maps)
+    wanted = Wanted(**{kind: getattr(args, kind) for kind in _KINDS})
     trials, notes = plan(wanted, match.args, match.layout)
     if "state" in match.teacher.sizes.teacher_input:
         notes.append("the teacher also reads the state, which no disturbance touches")
@@ -111,9 +112,12 @@ def _updated(run: StudentRun, words: Sequence[str]) -> tuple[int, StudentRun]:
 def _line(args: argparse.Namespace) -> str:
     """Return the command line that makes this again."""
     words = ["kd-marl", "stress", str(args.student), "--episodes", str(args.episodes)]
-    for name in ("dropout", "noise", "delay", "dead", "maps"):
+    for name in _KINDS:
         if (given := getattr(args, name)) is not None:
-            words += [f"--{name}", *(f"{value:g}" if isinstance(value, float) else str(value) for value in given)]
+            words += [
+                f"--{name.replace('_', '-')}",
+                *(f"{value:g}" if isinstance(value, float) else str(value) for value in given),
+            ]
     words += ["--teacher", str(args.teacher)] if args.teacher else []
     return shlex.join([*words, *(["with", *args.updates] if args.updates else [])])
 

@@ -26,11 +26,17 @@ class Trouble:
         disturbance: of what agents observe.
         dead: an agent that does nothing; None: all act.
         idle: the action of that agent that does nothing; None where there is none.
+        message_loss: probability that a message is lost, for each link and step.
+        message_delay: steps by which messages come later than in training.
+        jammed: an agent that neither sends nor hears; None: the radio of all works.
     """
 
     disturbance: Disturbance = field(default_factory=Chain)
     dead: int | None = None
     idle: int | None = None
+    message_loss: float = 0.0
+    message_delay: int = 0
+    jammed: int | None = None
 
 
 class DisturbedEnvs:

@@ -21,6 +21,9 @@ _TITLES = {
     "delay": ("Delayed observation", "steps"),
     "dead": ("A dead agent", "which"),
     "map": ("An unseen map", "which"),
+    "message loss": ("Lost messages", "probability per link and step"),
+    "message delay": ("Late messages", "steps beyond the trained latency"),
+    "jam": ("A jammed radio", "whose"),
 }
 # Name, in _RETENTIONS also the row's key, colour, marker, and how far beside its place: no interval hides another.
 _SCORES = (("teacher", INK, "s", -0.08), ("student", OURS, "o", 0.08))
@@ -93,8 +96,8 @@ def _labels(kind: str, panel: Sequence[Mapping[str, Any]], task: str) -> list[st
     """Return the labels under the axis; first the undisturbed level."""
     if kind == "map":
         return [task, *(row["task"] for row in panel[1:])]
-    if kind == "dead":
-        return ["none", *(row["name"].removeprefix("dead ") for row in panel[1:])]
+    if kind in ("dead", "jam"):
+        return ["none", *(row["name"].removeprefix(f"{kind} ") for row in panel[1:])]
     return ["0", *(f"{row['level']:g}" for row in panel[1:])] if kind != "none" else ["none"]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from kd_controllers.hetero_mac import HeteroMAC
 from kd_controllers.policy_mac import PolicyMAC
 from kd_controllers.random_mac import RandomMAC
+from kd_controllers.talking_net import TalkingStudent
 from kd_core import checkpoints, files, progress
 from kd_core.artifacts import teacher as artifacts
 from kd_core.artifacts.teacher import TeacherArtifact
@@ -88,12 +89,28 @@ class Match:
         """Return the greedy teacher."""
         return self.teacher.mac
 
-    def student_mac(self, scheme: dict[str, Any], options: Any) -> PolicyMAC:
+    def student_mac(self, scheme: dict[str, Any], options: Any) -> HeteroMAC:
         """Return the greedy student: the environment is whole, this controller hides what its mask hides."""
         mac = HeteroMAC(scheme, None, options, self.run.mask)
         mac.agent.load_state_dict(self.run.network.state_dict())
         mac.greedy = True
         return mac
+
+    def student_under(self, trouble: Trouble) -> Maker:
+        """Return what makes the greedy student with the radio that a disturbance leaves it."""
+
+        def make(scheme: dict[str, Any], options: Any) -> PolicyMAC:
+            if not isinstance(self.run.network, TalkingStudent):
+                return self.student_mac(scheme, options)
+            late = options.message_latency + trouble.message_delay
+            mac = self.student_mac(scheme, SimpleNamespace(**{**vars(options), "message_latency": late}))
+            mac.test_loss = trouble.message_loss
+            if trouble.jammed is not None:
+                assert isinstance(mac.agent, TalkingStudent), "the student's own kind"
+                mac.agent.cut_off(trouble.jammed)
+            return mac
+
+        return make
 
     def play(
         self,
@@ -270,8 +287,10 @@ def measure(match: Match, trials: Sequence[Trial], notes: Sequence[str], command
         scale = spread.std()
         for trial in missing:
             trouble = plan.trouble(trial, match.args, match.layout, scale)
-            teacher = match.play(match.teacher_mac, trouble, f"teacher, {trial.name}", trial.task)
-            student = match.play(match.student_mac, trouble, f"student, {trial.name}", trial.task)
+            teacher = whole
+            if trial.kind not in plan.RADIO_KINDS:
+                teacher = match.play(match.teacher_mac, trouble, f"teacher, {trial.name}", trial.task)
+            student = match.play(match.student_under(trouble), trouble, f"student, {trial.name}", trial.task)
             rows.append(row(trial, teacher, student, whole))
             rows.sort(key=lambda entry: order.get(entry["name"], _order(entry)))
             files.write_json(file, result)

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from kd_marl.runs.stress_file import made_by
+from kd_marl.stress.plan import RADIO_KINDS
 
+# How to read the rows of `RADIO_KINDS`.
+_ON_RADIO = (
+    " Message loss: each message is lost with that probability on each of its links. Message delay: steps by which "
+    "messages come later than in training. Jam: that agent neither sends nor hears. The teacher has no radio: it plays "
+    "undisturbed."
+)
 _RETENTION = {
     "return": "1 - |S-T|/|T| of the mean returns, in which a student better than its teacher has less than 100 %",
     "win rate": "S/T of the win rates",
@@ -36,7 +43,8 @@ def page(facts: Mapping[str, Any], figure: str | None) -> str:
         "undisturbed teacher, and of the teacher that meets the same disturbance in the same episodes. Dropout: each "
         "feature group of each agent reads zero with that probability at every step. Noise: Gaussian, in standard "
         "deviations of each feature over undisturbed play. Delay: steps by which observations are late. Dead: that "
-        "agent does nothing. Map: another map of the same sizes, never seen in training.",
+        "agent does nothing. Map: another map of the same sizes, never seen in training."
+        + (_ON_RADIO if any(row["kind"] in RADIO_KINDS for row in facts["rows"]) else ""),
         *(f"\n{note[0].upper()}{note[1:]}." for note in facts["notes"]),
     ]
     return "\n".join(lines) + "\n"

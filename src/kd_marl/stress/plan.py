@@ -17,8 +17,11 @@ from kd_core.errors import UserError, nearest
 from kd_marl.stress.disturbances import Delay, Dropout, Noise, feature_groups
 from kd_marl.stress.envs import Trouble
 
-KINDS = ("none", "dropout", "noise", "delay", "dead", "map")
+# Kinds that the teacher, which has no radio, does not meet.
+RADIO_KINDS = ("message loss", "message delay", "jam")
+KINDS = ("none", "dropout", "noise", "delay", "dead", "map", *RADIO_KINDS)
 DROPOUT, NOISE, DELAY = (0.1, 0.2, 0.5), (0.1, 0.2, 0.5, 1.0), (1, 2, 3)
+MESSAGE_LOSS, MESSAGE_DELAY = (0.1, 0.2, 0.5), (1, 2)
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Trial:
     Attributes:
         kind: one of `KINDS`.
         name: for people; no two trials share one.
-        level: probability, standard deviations, steps, or the dead agent's index; None where there is none.
+        level: probability, standard deviations, steps, or the index of the dead or jammed agent; None where there is
+            none.
         task: whose episodes are played.
     """
 
@@ -53,6 +57,9 @@ class Wanted:
         delay: steps, at least 0.
         dead: agents by index or name; by default each.
         maps: other maps; by default all of equal sizes.
+        message_loss: probabilities, 0 to 1; nothing by default where the students are silent.
+        message_delay: steps beyond the trained latency, at least 0; the same.
+        jam: agents by index or name; by default each in turn where they talk.
     """
 
     dropout: Sequence[float] | None = None
@@ -60,6 +67,9 @@ class Wanted:
     delay: Sequence[int] | None = None
     dead: Sequence[str] | None = None
     maps: Sequence[str] | None = None
+    message_loss: Sequence[float] | None = None
+    message_delay: Sequence[int] | None = None
+    jam: Sequence[str] | None = None
 
 
 def undisturbed(task: str) -> Trial:
@@ -83,24 +93,62 @@ def plan(wanted: Wanted, args: Any, layout: FeatureLayout) -> tuple[list[Trial],
     """
     task, trials = args.map_name, []
     for p in _given(wanted.dropout, DROPOUT):
-        if not 0 <= p <= 1:
-            raise UserError(f"--dropout {p:g} is no probability: give numbers from 0 to 1")
+        _check_probability("--dropout", p)
         trials.append(Trial("dropout", f"dropout {_short(p)}", float(p), task))
     for sigma in _given(wanted.noise, NOISE):
         if not (math.isfinite(sigma) and sigma >= 0):
             raise UserError(f"--noise {sigma:g} is no standard deviation: give numbers of at least 0")
         trials.append(Trial("noise", f"noise {_short(sigma)}", float(sigma), task))
     for steps in _given(wanted.delay, DELAY):
-        if steps < 0:
-            raise UserError(f"--delay {steps} is no number of steps: give whole numbers of at least 0")
+        _check_steps("--delay", steps)
         trials.append(Trial("delay", f"delay {steps}", float(steps), task))
     names = layout.agent_names
-    for agent in [_agent(word, names) for word in _given(wanted.dead, names)]:
+    for agent in [_agent("--dead", word, names) for word in _given(wanted.dead, names)]:
         trials.append(Trial("dead", f"dead {names[agent]}", float(agent), task))
     maps, remark = _maps(wanted.maps, args, layout)
     trials += [Trial("map", f"map {name}", None, name) for name in maps]
+    trials += _radio_trials(wanted, args, names)
     notes = _without_idle(trials, args, layout) + ([remark] if remark else [])
     return list(dict.fromkeys(trials)), notes
+
+
+def _radio_trials(wanted: Wanted, args: Any, names: Sequence[str]) -> list[Trial]:
+    """Return what the team's radio is put through.
+
+    Raises:
+        UserError: a silent team's radio shall fail, or a level that is none.
+    """
+    talks = bool(getattr(args, "message_bits", 0))
+    asked = {
+        "--message-loss": wanted.message_loss,
+        "--message-delay": wanted.message_delay,
+        "--jam": wanted.jam,
+    }
+    for option, levels in asked.items():
+        if levels and not talks:
+            raise UserError(f"{option} is for students that talk, and these are silent (message_bits=0): leave it out")
+    if not talks:
+        return []
+    task, trials = args.map_name, []
+    for p in _given(wanted.message_loss, MESSAGE_LOSS):
+        _check_probability("--message-loss", p)
+        trials.append(Trial("message loss", f"message loss {_short(p)}", float(p), task))
+    for steps in _given(wanted.message_delay, MESSAGE_DELAY):
+        _check_steps("--message-delay", steps)
+        trials.append(Trial("message delay", f"message delay {steps}", float(steps), task))
+    for agent in [_agent("--jam", word, names) for word in _given(wanted.jam, names)]:
+        trials.append(Trial("jam", f"jam {names[agent]}", float(agent), task))
+    return trials
+
+
+def _check_probability(option: str, p: float) -> None:
+    if not 0 <= p <= 1:
+        raise UserError(f"{option} {p:g} is no probability: give numbers from 0 to 1")
+
+
+def _check_steps(option: str, steps: int) -> None:
+    if steps < 0:
+        raise UserError(f"{option} {steps} is no number of steps: give whole numbers of at least 0")
 
 
 def _short(level: float) -> str:
@@ -126,6 +174,12 @@ def trouble(trial: Trial, args: Any, layout: FeatureLayout, scale: np.ndarray) -
         return Trouble(Delay(int(level)))
     if trial.kind == "dead":
         return Trouble(dead=int(level), idle=_idle(int(level), args, layout))
+    if trial.kind == "message loss":
+        return Trouble(message_loss=level)
+    if trial.kind == "message delay":
+        return Trouble(message_delay=int(level))
+    if trial.kind == "jam":
+        return Trouble(jammed=int(level))
     return Trouble()
 
 
@@ -144,12 +198,12 @@ def _given(wanted: Sequence[Any] | None, default: Sequence[Any]) -> list[Any]:
     return list(default if wanted is None else wanted)
 
 
-def _agent(word: str, names: Sequence[str]) -> int:
+def _agent(option: str, word: str, names: Sequence[str]) -> int:
     if word in names:
         return names.index(word)
     if word.isdecimal() and int(word) < len(names):
         return int(word)
-    raise UserError(f"--dead {word} is no agent; {nearest(word, [*names, *map(str, range(len(names)))])}")
+    raise UserError(f"{option} {word} is no agent; {nearest(word, [*names, *map(str, range(len(names)))])}")
 
 
 def _idle(agent: int, args: Any, layout: FeatureLayout) -> int | None:

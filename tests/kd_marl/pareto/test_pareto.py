@@ -170,6 +170,7 @@ REFUSED = {
     "pareto sets seed itself": ["seed=3"],
     "pareto measures the students that its runs save": ["save_model=False"],
     "which must be agent=rnn: leave agent=attention_rnn out": ["agent=attention_rnn"],
+    "which must be silent for that: leave message_bits=4 out": ["message_bits=4"],
     "one teacher serves all students": ["teacher=train"],
     "unknown key 'limit'": ["limit=lh"],
 }

@@ -18,9 +18,17 @@ pytest.importorskip("matplotlib", reason="the figures need the extra report")
 from matplotlib.lines import Line2D
 
 from kd_marl import cli
-from kd_marl.report import figure_actions, figure_costs, figure_curves, figure_masks, provenance, robustness
+from kd_marl.report import (
+    figure_actions,
+    figure_bits,
+    figure_costs,
+    figure_curves,
+    figure_masks,
+    provenance,
+    robustness,
+)
 from kd_marl.report.drawing import Sheet
-from report_runs import ACTIONS, AGENTS, NAMES, SHA, fill, grouped, put
+from report_runs import ACTIONS, AGENTS, NAMES, SHA, SPREAD, fill, grouped, put
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -163,6 +171,30 @@ def test_the_other_figures_have_titles_axes_and_units(report):
     }.items():
         words = texts((report / f"{name}.svg").read_text())
         assert set(wanted) <= {*words}, (name, words)
+
+
+def test_students_that_talk_are_drawn_and_listed_beside_the_silent_ones(tmp_path):
+    number = 0
+    for bits, score in ((0, -56.0), (8, -46.0), (16, -42.0)):
+        for seed in (1, 2):
+            number += 1
+            sent = {"message_bits": bits, "bits_per_step": bits / 2, "bits_per_second": 5.0 * bits}
+            given = {"settings": {"message_bits": bits}, "summary": sent, "score": score + seed / 10}
+            put(tmp_path, number, method=f"talk_{bits}", task=SPREAD, env="gymma", seed=seed, **given)
+    put(tmp_path, 90)  # a map where nobody talks
+    groups = grouped(tmp_path)
+    head, rows = figure_bits.bits_table(groups)
+    assert head[2:4] == ["bits a step", "bits a second"]
+    assert [row[1:4] for row in rows] == [["LH, paper", b, s] for b, s in (("0", "0"), ("4", "40"), ("8", "80"))]
+    assert [row[4].split()[0] for row in rows] == ["60.4", "85.4", "95.4"]
+    picture = figure_bits.retention_against_bits(groups)
+    said = texts(picture.svg)
+    assert {"simple_spread (MPE)", "bits a step (logarithmic)", "0", "4", "8", "LH, paper"} <= set(said)
+    assert "3m (SMAX)" not in said
+
+
+def test_a_report_without_talking_students_says_nothing_of_bits(report):
+    assert "Retention against bits" not in (report / "report.md").read_text()
 
 
 def test_agents_that_are_told_what_they_did_last_are_marked(tmp_path):

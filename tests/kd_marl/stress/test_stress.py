@@ -197,9 +197,9 @@ def test_late_observations_are_the_episodes_own(steps):
 # ---- the plan -------------------------------------------------------------------------------------------------------
 
 
-def planned(task="pz-mpe-simple-speaker-listener-v4", env="gymma", agents=2, size=11, **wanted):
+def planned(task="pz-mpe-simple-speaker-listener-v4", env="gymma", agents=2, size=11, bits=0, **wanted):
     layout = layout_for(task, agents, size)
-    args = SimpleNamespace(map_name=task, env=env, n_actions=5)
+    args = SimpleNamespace(map_name=task, env=env, n_actions=5, message_bits=bits)
     return (*plan.plan(Wanted(**wanted), args, layout), args, layout)
 
 
@@ -222,6 +222,17 @@ def test_by_default_every_kind_is_tried_and_what_cannot_be_is_said():
     assert plan.trouble(trials[-2], args, layout, np.ones((2, 11))).idle is None
 
 
+def test_the_radio_of_a_talking_team_is_tried_too():
+    trials, _, args, layout = planned(bits=4, dropout=[], noise=[], delay=[], dead=[], maps=[])
+    names = [f"message loss {p}" for p in (0.1, 0.2, 0.5)] + ["message delay 1", "message delay 2"]
+    assert [trial.name for trial in trials] == [*names, "jam speaker_0", "jam listener_0"]
+    assert sorted(trials, key=lambda trial: trial.order) == trials
+    found = [plan.trouble(trial, args, layout, np.ones((2, 11))) for trial in trials]
+    assert [trouble.message_loss for trouble in found[:3]] == [0.1, 0.2, 0.5]
+    assert [trouble.message_delay for trouble in found[3:5]] == [1, 2]
+    assert [trouble.jammed for trouble in found[5:]] == [0, 1]
+
+
 def test_a_kind_given_without_levels_is_left_out():
     trials, notes, *_ = planned(dropout=[0.3, 0.3], noise=[], delay=[], dead=["listener_0"], maps=[])
     assert [trial.name for trial in trials] == ["dropout 0.3", "dead listener_0"]
@@ -239,6 +250,12 @@ def test_a_kind_given_without_levels_is_left_out():
         ({"dead": ["listener"]}, "did you mean 'listener_0'"),
         ({"dead": ["2"]}, "--dead 2 is no agent"),
         ({"maps": ["8m"]}, "--maps 8m: another number of landmarks"),
+        ({"message_loss": [0.1]}, "--message-loss is for students that talk, and these are silent"),
+        ({"message_delay": [1]}, "--message-delay is for students that talk"),
+        ({"jam": ["0"]}, "--jam is for students that talk"),
+        ({"bits": 2, "message_loss": [1.1]}, "--message-loss 1.1 is no probability"),
+        ({"bits": 2, "message_delay": [-1]}, "--message-delay -1 is no number of steps"),
+        ({"bits": 2, "jam": ["listener"]}, "--jam listener is no agent; did you mean 'listener_0'"),
     ],
 )
 def test_an_impossible_level_is_one_line(wanted, message):

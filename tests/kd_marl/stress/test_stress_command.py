@@ -31,6 +31,7 @@ from kd_marl.stress.envs import Trouble  # noqa: E402
 from kd_marl.stress.plan import Trial  # noqa: E402
 from kd_marl.stress.scores import Scores, retention_of  # noqa: E402
 from kd_runners import environments  # noqa: E402
+from tiny_students import make_learner  # noqa: E402
 
 # ---- what is measured -----------------------------------------------------------------------------------------------
 
@@ -130,6 +131,32 @@ def test_a_dead_agent_only_ever_does_nothing(match):
             taken = episodes.actions[:, :, dead][episodes.filled.squeeze(-1) > 0]
             assert (taken == (idle or 0)).all()
         actions.clear()
+
+
+def test_a_failing_radio_leaves_a_talker_what_arrives(results, tmp_path):
+    learner = make_learner(results, tmp_path, message_bits=4)
+    with torch.no_grad():  # Outputs that the messages decide.
+        for parameter in learner.mac.parameters():
+            parameter.mul_(4.0)
+    match = match_of(learner, results, episodes=40, batch=20)
+
+    def actions(make):
+        played = []
+        match.play(make, Trouble(), "", watch=lambda episodes: played.append(episodes.actions))
+        return torch.cat(played)
+
+    whole = actions(match.student_mac)
+    assert torch.equal(actions(match.student_under(Trouble())), whole)
+    # Two agents: with either jammed, or all messages lost, nobody hears anything.
+    deaf = actions(match.student_under(Trouble(message_loss=1.0)))
+    assert torch.equal(actions(match.student_under(Trouble(jammed=0))), deaf)
+    assert torch.equal(actions(match.student_under(Trouble(jammed=1))), deaf)
+    assert torch.equal(deaf[:, 0], whole[:, 0]) and not torch.equal(deaf, whole)
+    some = actions(match.student_under(Trouble(message_loss=0.5)))
+    assert not torch.equal(some, whole) and not torch.equal(some, deaf)
+    # Three steps later than after one step is never, in episodes of four.
+    late = actions(match.student_under(Trouble(message_delay=3)))
+    assert torch.equal(late, deaf) and not torch.equal(actions(match.student_under(Trouble(message_delay=1))), deaf)
 
 
 def test_the_spread_is_the_standard_deviation_over_the_steps_of_living_agents(match):
