@@ -36,10 +36,12 @@ class Bundle:
     Attributes:
         folder: its folder.
         profile: its description of the team.
+        sealed: the bytes of `profile.json` that were read and checked.
     """
 
     folder: Path
     profile: Profile
+    sealed: bytes
 
     @property
     def task(self) -> Task:
@@ -144,7 +146,7 @@ def read_bundle(folder: str | os.PathLike[str]) -> Bundle:
         raise BundleError(f"{folder} lacks {missing[0]}: copy the bundle again")
     if surplus := sorted(found - expected - {SIGNATURE}):
         raise BundleError(f"{folder} has a file that its profile does not list: {surplus[0]}")
-    bundle = Bundle(folder, profile)
+    bundle = Bundle(folder, profile, data)
     weights = {path for agent in profile.agents for path in agent.weights}
     for path in profile.files:
         if path not in weights:

@@ -26,6 +26,8 @@ from kd_onboard.profile import AgentProfile
 def check_bundle(folder: Path) -> Bundle:
     """Verify a whole bundle: hashes, schema, sizes and costs, and that ONNX and C hold the weights and nothing else.
 
+    Every program is written again from the weights and compared. One that other packages wrote otherwise is refused.
+
     Returns:
         The bundle.
 
@@ -117,9 +119,9 @@ def _check_onnx(bundle: Bundle, agent: AgentProfile, weights: Weights) -> None:
         scope = bundle.profile.raw["agents"][agent.index]["int8_scope"]
         if scope not in int8.EXCLUDED:
             raise BundleError(f"{bundle.folder}: {agent.label} has the int8_scope {quoted(scope)}, which is not one")
-        if not other_versions(bundle) and int8.quantise(weights, int8.EXCLUDED[scope]) != bundle.read(agent.onnx_int8):
+        if int8.quantise(weights, int8.EXCLUDED[scope]) != bundle.read(agent.onnx_int8):
             raise BundleError(
-                f"{bundle.folder}: {agent.onnx_int8} is not the network of {agent.label}: export it again"
+                f"{bundle.folder}: {agent.onnx_int8} is not the network of {agent.label}: {_other_packages(bundle)}"
             )
 
 
@@ -153,8 +155,6 @@ def _check_c(bundle: Bundle, agent: AgentProfile, weights: Weights) -> None:
         found = np.array([float.fromhex(number) if "x" in number else float(number) for number in numbers], np.float32)
         if not np.array_equal(found, values.astype(np.float32).ravel()):
             raise BundleError(f"{bundle.folder}: {path} does not hold the weights of {agent.label}: export it again")
-    if other_versions(bundle):
-        return
     # Agents with equal programs share one, which bears the name of the first.
     named = next(other for other in bundle.agents if other.c is not None and other.c.folder == agent.c.folder)
     features = bundle.profile.raw["agents"][agent.index]["features"]
@@ -162,13 +162,15 @@ def _check_c(bundle: Bundle, agent: AgentProfile, weights: Weights) -> None:
     for file, text in files.items():
         if bundle.read(f"{agent.c.folder}/{file}") != text.encode():
             raise BundleError(
-                f"{bundle.folder}: {agent.c.folder}/{file} is not what this version writes for {agent.label}: it was "
-                "changed, or written by an earlier state of the source; export it again"
+                f"{bundle.folder}: {agent.c.folder}/{file} is not what this version writes for {agent.label}: "
+                f"{_other_packages(bundle)}"
             )
 
 
-def other_versions(bundle: Bundle) -> str:
-    """Name the packages that have another version here than where the bundle was written; empty if none has."""
+def _other_packages(bundle: Bundle) -> str:
+    """Say why a program may differ, and what to do; the profile's own word decides nothing but this text."""
     made = bundle.profile.provenance["versions"]
-    here = {name: package_version(name) for name in made}
-    return ", ".join(f"{name} {made[name]} (here {here[name]})" for name in made if here[name] != made[name])
+    here = {name: package_version(name) for name in profile.PACKAGES}
+    others = [f"{name} {quoted(made.get(name))} (here {here[name]})" for name in here if made.get(name) != here[name]]
+    by = f", or written with {', '.join(others)}" if others else ", or written by an earlier state of the source"
+    return f"it was changed{by}; export it again, or check it where it was exported"

@@ -20,12 +20,7 @@ def keygen(args: argparse.Namespace) -> int:
 
 def verify(args: argparse.Namespace) -> int:
     """Print whether the bundle is whole and signed by the key; returns the exit status."""
-
-    def verdict() -> str:
-        read_bundle(args.bundle)
-        return f"genuine: signed by {signing.verify(args.bundle, args.key)}"
-
-    return print_verdict(verdict)
+    return print_verdict(lambda: f"genuine: signed by {signing.verify(read_bundle(args.bundle), args.key)}")
 
 
 def print_verdict(verdict: Callable[[], str]) -> int:

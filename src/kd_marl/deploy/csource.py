@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from emx_onnx_cgen.compiler import Compiler, CompilerOptions
 
-from kd_core.versions import package_version
 from kd_marl.deploy.c_products import turn_products
 from kd_marl.deploy.onnx_graph import step_model
 from kd_marl.deploy.weights import Weights, sizes
@@ -49,7 +48,6 @@ def c_files(
         "UPPER": prefix.upper(),
         "NAME": comment(name),
         "TASK": comment(task),
-        "VERSION": package_version("kd-marl"),
         "FORMAT_VERSION": str(FORMAT_VERSION),
         "INPUTS": str(inputs),
         "WIDTH": str(width),

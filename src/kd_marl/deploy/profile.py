@@ -17,6 +17,8 @@ from kd_marl.runs.student_run import StudentRun
 from kd_onboard.profile import FORMAT, VERSION
 
 SCHEMA_FILE = Path(__file__).parent / "profile.schema.json"
+# What the programs of a bundle are made with.
+PACKAGES = ("kd-marl", "onnx", "onnxruntime", "emx-onnx-cgen")
 # Scores of summary.json that a bundle repeats, so that its measure is at hand where it runs.
 _SCORED = ("student", "teacher", "random")
 
@@ -101,6 +103,6 @@ def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mappi
             "buffer": buffer,
             "commit": run.commit,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "versions": {name: package_version(name) for name in ("kd-marl", "onnx", "onnxruntime", "emx-onnx-cgen")},
+            "versions": {name: package_version(name) for name in PACKAGES},
         },
     }

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from kd_core import files
 from kd_core.errors import UserError
-from kd_onboard.bundle import PROFILE, SIGNATURE
+from kd_onboard.bundle import PROFILE, SIGNATURE, Bundle
 from kd_onboard.errors import BundleError
 
 FORMAT, VERSION, ALGORITHM = "kd-marl/bundle-signature", 1, "ed25519"
@@ -48,8 +48,8 @@ def generate(stem: Path) -> tuple[Path, Path]:
     return private, public
 
 
-def sign(bundle: Path, private: Path) -> str:
-    """Sign a bundle, in place of an earlier signature.
+def sign(bundle: Bundle, private: Path) -> str:
+    """Sign a bundle that has been checked, in place of an earlier signature.
 
     Returns:
         The key's fingerprint.
@@ -64,17 +64,17 @@ def sign(bundle: Path, private: Path) -> str:
         "version": VERSION,
         "algorithm": ALGORITHM,
         "public_key": _text(public.public_bytes_raw()),
-        "signature": _text(key.sign((bundle / PROFILE).read_bytes())),
+        "signature": _text(key.sign(bundle.sealed)),
     }
-    files.write_json(bundle / SIGNATURE, signature)
+    files.write_json(bundle.folder / SIGNATURE, signature)
     return fingerprint(public)
 
 
-def verify(bundle: Path, public: Path | None = None) -> str:
+def verify(bundle: Bundle, public: Path | None = None) -> str:
     """Check a bundle's signature.
 
     Args:
-        bundle: the bundle; that its files are what the profile says is for `read_bundle` to check.
+        bundle: the bundle, as `read_bundle` found it.
         public: the key that must have signed it; None: whichever the signature names, which proves no origin.
 
     Returns:
@@ -85,9 +85,9 @@ def verify(bundle: Path, public: Path | None = None) -> str:
         UserError: ``public`` cannot be read.
     """
     wanted = None if public is None else _load_public(public)
-    path = bundle / SIGNATURE
+    path = bundle.folder / SIGNATURE
     if not path.is_file():
-        raise BundleError(f"{bundle} is not signed: it has no {SIGNATURE}")
+        raise BundleError(f"{bundle.folder} is not signed: it has no {SIGNATURE}")
     try:
         values = files.read_json(path)
     except (UserError, RecursionError) as error:
@@ -100,12 +100,14 @@ def verify(bundle: Path, public: Path | None = None) -> str:
     key = Ed25519PublicKey.from_public_bytes(_bytes(path, values["public_key"], 32))
     if wanted is not None and wanted.public_bytes_raw() != key.public_bytes_raw():
         raise BundleError(
-            f"{bundle} is signed by the key {fingerprint(key)}, not by {fingerprint(wanted)}: do not trust it"
+            f"{bundle.folder} is signed by the key {fingerprint(key)}, not by {fingerprint(wanted)}: do not trust it"
         )
     try:
-        key.verify(_bytes(path, values["signature"], 64), (bundle / PROFILE).read_bytes())
+        key.verify(_bytes(path, values["signature"], 64), bundle.sealed)
     except InvalidSignature:
-        raise BundleError(f"the signature of {bundle} is wrong: {PROFILE} is not the one that was signed") from None
+        raise BundleError(
+            f"the signature of {bundle.folder} is wrong: {PROFILE} is not the one that was signed"
+        ) from None
     return fingerprint(key)
 
 
