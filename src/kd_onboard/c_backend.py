@@ -17,6 +17,7 @@ import numpy as np
 
 from kd_onboard.bundle import Bundle
 from kd_onboard.errors import BackendError
+from kd_onboard.folders import check_own_file, own_folder
 from kd_onboard.numpy_backend import NumpyBackend
 from kd_onboard.profile import AgentProfile, CSource
 
@@ -144,7 +145,8 @@ def compile_agent(bundle: Bundle, program: CSource) -> Path:
         program: the agent's program.
 
     Raises:
-        BackendError: there is no compiler, it fails, or the cache cannot be written.
+        BackendError: there is no compiler, or it fails.
+        TrustError: others can write to the cache, or it cannot be made.
         BundleError: a source is damaged.
     """
     compiler = _words(COMPILER_VARIABLE) or ["cc"]
@@ -159,9 +161,10 @@ def compile_agent(bundle: Bundle, program: CSource) -> Path:
     digest = hashlib.sha256(repr((compiler, flags, platform.machine(), platform.system())).encode())
     for path, data in files.items():
         digest.update(f"{path} {len(data)}\n".encode() + data)
-    cache = _cache_folder()
+    cache = own_folder(CACHE_VARIABLE, "XDG_CACHE_HOME", "~/.cache")
     library = cache / f"{program.prefix[:60]}-{digest.hexdigest()[:32]}.so"
-    if library.is_file():
+    if os.path.lexists(library):
+        check_own_file(library)
         return library
     with tempfile.TemporaryDirectory(dir=cache, prefix="compile-") as scratch:
         for path, data in files.items():
@@ -176,32 +179,7 @@ def compile_agent(bundle: Bundle, program: CSource) -> Path:
         if done.returncode or not made.is_file():
             first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
             raise BackendError(f"'{compiler[0]}' cannot compile {program.sources[0]}: {' '.join(first.split())}")
+        made.chmod(0o700)
         # Atomic, so that two processes can compile the same program at once.
         os.replace(made, library)
     return library
-
-
-def _cache_folder() -> Path:
-    """Create a folder that only this user can write to, since programs in it are run.
-
-    Raises:
-        BackendError: it cannot be created, or others can write to it.
-    """
-    base = os.environ.get(CACHE_VARIABLE)
-    if base is None:
-        base = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "kd-onboard")
-    folder = Path(base)
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.stat()
-    except OSError as error:
-        raise BackendError(
-            f"cannot make the folder {folder} for compiled programs ({error.strerror or error}): name another one in "
-            f"{CACHE_VARIABLE}, or give library="
-        ) from None
-    if found.st_uid != os.getuid() or found.st_mode & 0o022 or not os.access(folder, os.W_OK):
-        raise BackendError(
-            f"{folder} can be written by others, or not by you, so programs in it are not run: name a folder of your "
-            f"own in {CACHE_VARIABLE}"
-        )
-    return folder

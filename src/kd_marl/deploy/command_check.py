@@ -8,6 +8,7 @@ from kd_core.costs import boards
 from kd_marl.deploy import signing
 from kd_marl.deploy.check import check_budgets, check_bundle
 from kd_marl.deploy.command_signing import print_verdict
+from kd_onboard import signature
 from kd_onboard.bundle import SIGNATURE
 
 
@@ -25,13 +26,13 @@ def check(args: argparse.Namespace) -> int:
             files += ", within its own budget"
         if args.key is None and not (args.bundle / SIGNATURE).is_file():
             return f"sound: {files}, not signed"
-        key = signing.verify(bundle, args.key)
+        signed = signature.verify(bundle, args.key)
         whose = "" if args.key else " (whose that is, only verify --key tells)"
-        return f"sound: {files}, signed by {key}{whose}"
+        return f"sound: {files}, signed by {signed}{whose}"
 
     return print_verdict(verdict)
 
 
 def sign(args: argparse.Namespace) -> int:
     """Check the bundle, then sign it; returns the exit status."""
-    return print_verdict(lambda: f"signed by {signing.sign(check_bundle(args.bundle), args.key)}")
+    return print_verdict(lambda: f"signed by {signing.sign(check_bundle(args.bundle), args.key, args.counter)}")

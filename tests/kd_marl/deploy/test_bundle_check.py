@@ -194,6 +194,7 @@ DAMAGE = {
         folder / "weights" / "listener_0.aligner.safetensors"
     ).unlink(),
     "has a file that its profile does not list": lambda folder: (folder / "c" / "extra.c").touch(),
+    "has a folder that its profile does not list: more": lambda folder: (folder / "more").mkdir(),
     "its checksum is another": lambda folder: (folder / "profile.json").write_text(
         (folder / "profile.json").read_text().replace("world units", "world_units", 1)
     ),

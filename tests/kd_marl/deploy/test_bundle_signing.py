@@ -10,6 +10,7 @@ import pytest
 
 from kd_marl.cli import main
 from kd_marl.deploy import signing
+from kd_onboard import signature
 from kd_onboard.bundle import read_bundle
 from kd_onboard.errors import BundleError
 from onboard_bundles import write_bundle
@@ -72,7 +73,7 @@ def test_the_command_line_signs_and_verifies(tiny_bundle, tmp_path, keys, capsys
 def test_every_flipped_bit_of_a_signature_is_refused(signed, keys, tmp_path):
     folder = tmp_path / "bundle"
     shutil.copytree(signed, folder)
-    path = folder / "signature.json"
+    path, bundle = folder / "signature.json", read_bundle(folder)
     good = path.read_bytes()
     for index in range(8 * len(good)):
         bad = bytearray(good)
@@ -81,17 +82,17 @@ def test_every_flipped_bit_of_a_signature_is_refused(signed, keys, tmp_path):
         path.unlink()
         path.write_bytes(bad)
         with pytest.raises(BundleError) as caught:
-            signing.verify(read_bundle(folder), keys / "mine.pub")
+            signature.verify(bundle, keys / "mine.pub")
         assert "\n" not in str(caught.value)
     path.write_bytes(good)
-    assert signing.verify(read_bundle(folder), keys / "mine.pub") == signing.verify(read_bundle(folder))
+    assert signature.verify(bundle, keys / "mine.pub") == signature.verify(bundle, None)
 
 
 def test_a_signature_is_of_one_profile_only(signed, keys, tmp_path):
     other = write_bundle(tmp_path / "other", on_fault="hold")
     shutil.copy(signed / "signature.json", other)
-    with pytest.raises(BundleError, match=r"profile\.json is not the one that was signed"):
-        signing.verify(read_bundle(other), keys / "mine.pub")
+    with pytest.raises(BundleError, match="this bundle is not the one that was signed"):
+        signature.verify(read_bundle(other), keys / "mine.pub")
 
 
 def test_a_signature_that_names_another_key_proves_nothing(signed, keys, tmp_path):
@@ -102,7 +103,7 @@ def test_a_signature_that_names_another_key_proves_nothing(signed, keys, tmp_pat
     mine = json.loads((signed / "signature.json").read_text())
     (forged / "signature.json").write_text(json.dumps({**values, "public_key": mine["public_key"]}))
     with pytest.raises(BundleError, match=r"the signature of .* is wrong"):
-        signing.verify(read_bundle(forged), keys / "mine.pub")
+        signature.verify(read_bundle(forged), keys / "mine.pub")
 
 
 BAD_KEYS = {
