@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_onboard.backend import Backend, make_backend
+from kd_onboard.backend import BAD_STATE, Backend, make_backend
 from kd_onboard.bundle import Bundle, read_bundle
 from kd_onboard.errors import FaultError
 from kd_onboard.profile import AgentProfile
@@ -97,6 +97,8 @@ class OnboardAgent:
             self._read_features(features)
             self._read_available(available)
             action = self._backend.decide()
+            if action == BAD_STATE:
+                self._fail("its memory is damaged: reset the agent")
             if action < 0:
                 self._fail("the features are so large that the network overflowed")
             if action >= self._available.size or not self._available[action]:

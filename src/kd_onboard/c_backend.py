@@ -29,6 +29,8 @@ _PATIENCE_S = 300
 # Comparison of a program with the weights: its steps, the largest difference of logits relative to the largest logit,
 # and the spare floats behind the buffers.
 _PROBES, _TOLERANCE, _ROOM = 3, 1e-3, 1 << 16
+# Of an agent's struct behind its state: whether it was initialised, and its last action.
+_MARKS_BYTES = 8
 
 
 class CBackend:
@@ -47,13 +49,14 @@ class CBackend:
         """
         init, self._act, self._logits, size = _load(library, prefix)
         self._where, self._label = library, agent.label
-        if size() != 4 * agent.width:
+        expected = 4 * agent.width + _MARKS_BYTES
+        if size() != expected:
             raise BackendError(
-                f"{library} is not the program of {agent.label}: a state of {size()} bytes, expected {4 * agent.width}"
+                f"{library} is not the program of {agent.label}: a state of {size()} bytes, expected {expected}"
             )
         self.features = np.zeros(agent.inputs, np.float32)
         self.available = np.zeros(agent.n_actions, bool)
-        self._state = np.zeros(agent.width, np.float32)
+        self._state = np.zeros(expected // 4, np.float32)
         # Made once: turning an array into a pointer costs more than the decision.
         self._pointers = [ctypes.c_void_p(part.ctypes.data) for part in (self._state, self.features, self.available)]
         self._init = init
@@ -71,6 +74,7 @@ class CBackend:
         # Spare room for a wrong program that reads and writes beyond this agent's sizes.
         features, logits = (np.zeros(part.size + _ROOM, np.float32) for part in (self.features, self.available))
         state = np.zeros_like(self._state)
+        self._init(ctypes.c_void_p(state.ctypes.data))
         network.available[:] = True
         for step in range(_PROBES):
             network.features[:] = np.cos(np.arange(1, len(network.features) + 1) * (step + 1))
@@ -92,7 +96,7 @@ class CBackend:
         self._init(self._pointers[0])
 
     def decide(self) -> int:
-        """Return the best available action, or -1 if the program refuses the features."""
+        """Return the best available action, or the negative number of the program's fault."""
         return self._act(*self._pointers)
 
 
@@ -171,7 +175,7 @@ def compile_agent(bundle: Bundle, program: CSource) -> Path:
             (Path(scratch) / path).parent.mkdir(parents=True, exist_ok=True)
             (Path(scratch) / path).write_bytes(data)
         made = Path(scratch, "agent.so")
-        command = [*compiler, *flags, "-shared", "-fPIC", "-o", str(made), *program.sources, "-lm"]
+        command = [*compiler, *flags, "-shared", "-fPIC", "-o", str(made), *program.sources]
         try:
             done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=_PATIENCE_S)
         except (OSError, subprocess.TimeoutExpired) as error:

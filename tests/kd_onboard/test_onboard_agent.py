@@ -256,7 +256,7 @@ def test_a_backend_that_cannot_run_here_says_so(folder, tmp_path, monkeypatch):
     with pytest.raises(BackendError, match=r"pip install 'kd-onboard\[onnx\]'"):
         OnboardAgent.load(folder, 0, "onnx")
     monkeypatch.setenv("KD_ONBOARD_CFLAGS", "-no-such-flag")
-    with pytest.raises(BackendError, match=r"'cc' cannot compile c/agent_0/kd_agent.c: .*no-such-flag"):
+    with pytest.raises(BackendError, match=r"'cc' cannot compile c/agent_0/kd_agent_0.c: .*no-such-flag"):
         OnboardAgent.load(folder, 0, "c", trust=True)
 
 
@@ -280,5 +280,5 @@ def test_a_program_of_another_width_is_refused(folder, tmp_path):
     )
     subprocess.run(["cc", "-shared", "-fPIC", "-o", str(made), str(source)], check=True)
     assert ctypes.CDLL(str(made))
-    with pytest.raises(BackendError, match="a state of 64 bytes, expected 16"):
+    with pytest.raises(BackendError, match="a state of 64 bytes, expected 24"):
         OnboardAgent.load(folder, 0, "c", library=made)

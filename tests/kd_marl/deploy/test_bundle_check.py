@@ -43,14 +43,14 @@ def add_a_note(folder):
 
 
 def change_a_number_in_c(folder):
-    text = (folder / "c" / "listener_0" / "model.c").read_text()
+    text = (folder / "c" / "listener_0" / "kd_listener_0_weights.inc").read_text()
     changed, count = re.subn(r"(0x1\.)([0-9a-f])", lambda m: m[1] + ("0" if m[2] != "0" else "1"), text, count=1)
     assert count == 1
-    replace_file(folder, "c/listener_0/model.c", changed.encode())
+    replace_file(folder, "c/listener_0/kd_listener_0_weights.inc", changed.encode())
 
 
 def change_the_choice_in_c(folder):
-    path = "c/listener_0/kd_agent.c"
+    path = "c/listener_0/kd_listener_0.c"
     text = (folder / path).read_text()
     assert "logits[action] > logits[best]" in text
     replace_file(folder, path, text.replace("logits[action] > logits[best]", "logits[action] < logits[best]").encode())
@@ -116,13 +116,19 @@ CONTRADICTIONS = {
         folder, "onnx/listener_0.onnx", b"\xff" * 99
     ),
     r"onnx/listener_0\.onnx is not the network of agent 0": exchange_models,
-    r"c/listener_0/model\.c does not hold the weights of agent 1": change_a_number_in_c,
-    r"c/listener_0/model\.c does not hold the weights of agent 0": exchange_programs,
-    r"c/listener_0/kd_agent\.c is not what this version writes for agent 1": change_the_choice_in_c,
-    r"c/listener_0/kd_agent\.h is not what this version writes for agent 1": exchange_features,
+    r"c/listener_0/kd_listener_0_weights\.inc does not hold the weights of agent 1": change_a_number_in_c,
+    r"agent 0 \('speaker_0'\) has other C files than c/speaker_0/kd_speaker_0\.h and": exchange_programs,
+    r"c/listener_0/kd_listener_0\.c is not what this version writes for agent 1": change_the_choice_in_c,
+    r"c/listener_0/kd_listener_0\.h is not what this version writes for agent 1": exchange_features,
     r"onnx/listener_0\.int8\.onnx is not the network of agent 1": change_int8,
     r"has the int8_scope 'everything', which is not one": listener(lambda agent: agent.update(int8_scope="everything")),
-    r"agent 1 \('listener_0'\) has other C files than c/listener_0/kd_agent\.h and": add_a_source,
+    r"agent 1 \('listener_0'\) has other C files than c/listener_0/kd_listener_0\.h and": add_a_source,
+    r"c/kd_team\.h is not what this version writes": lambda folder: replace_file(
+        folder, "c/kd_team.h", (folder / "c/kd_team.h").read_bytes() + b"int surplus;\n"
+    ),
+    r"c/speaker_0/kd_speaker_0\.c is not what this version writes": lambda folder: change_profile(
+        folder, lambda values: values.update(on_fault="hold")
+    ),
     r"no agent uses weights/critic\.safetensors": add_a_file,
 }
 

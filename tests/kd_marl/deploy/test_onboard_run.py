@@ -178,7 +178,7 @@ def test_c_of_a_bundle_is_run_only_with_a_key_or_with_trust(tiny_bundle, tmp_pat
 
 def test_a_damaged_bundle_is_not_played(tmp_path, capsys):
     folder = write_bundle(tmp_path / "bundle")
-    (folder / "c/agent_0/model.c").write_text("int main;")
+    (folder / "c/agent_0/kd_agent_0.c").write_text("int main;")
     assert run(folder) == 2
     assert capsys.readouterr().err.startswith("error: ") and "damaged" in read_error(folder)
 
