@@ -10,7 +10,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 # Each start would compile every module again: torch and JAX alone take seconds.
 export PYTHONDONTWRITEBYTECODE :=
-.PHONY: help setup demo test test-slow check format lint type docs results pages browsers node omniboard clean
+.PHONY: help setup demo test test-slow check format lint type docs results pages browsers node omniboard boards clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -128,6 +128,11 @@ $(OMNIBOARD)/.installed: $(addprefix tools/omniboard/,package.json package-lock.
 	cp tools/omniboard/first-visit.js $(OMNIBOARD)/node_modules/omniboard/web/build
 	sed -i 's|</head>|<script src="/first-visit.js"></script></head>|' $(OMNIBOARD)/node_modules/omniboard/web/build/index.html
 	@touch $@
+
+# Compilers and emulators of the cores for which tests compile a bundle's C; those tests skip themselves without them.
+BOARDS := clang gcc-arm-none-eabi qemu-system-arm gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-misc
+boards: ## install Debian's or Ubuntu's compilers and emulators of boards, for their tests (asks for root)
+	@dpkg -s $(BOARDS) >/dev/null 2>&1 || { sudo=$$(command -v sudo || true); $$sudo apt-get update -q && $$sudo apt-get install -qy $(BOARDS); }
 
 clean: ## remove .venv and caches; results/ stays
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -62,7 +62,6 @@ setup(
         # student bundles: ONNX, C, signatures and their checks
         "onboard": [
             "cryptography>=42",
-            "emx-onnx-cgen>=1.4,<2",
             "jsonschema>=4.20",
             "onnx>=1.17",
             "onnxruntime>=1.20",

@@ -68,7 +68,9 @@ class CStep:
 
     def __init__(self, library: Path, prefix: str, n_actions: int) -> None:
         program = ctypes.CDLL(str(library))
-        self._act, self._logits = (getattr(program, f"{prefix}_{name}") for name in ("act", "logits"))
+        names = ("init", "size", "act", "logits")
+        self._init, size, self._act, self._logits = (getattr(program, f"{prefix}_{name}") for name in names)
+        self._words = size() // 4
         self._n_actions = n_actions
 
     def __call__(self, features: np.ndarray, available: np.ndarray, state: np.ndarray) -> replay.StepOutcome:
@@ -76,14 +78,18 @@ class CStep:
         logits = np.zeros((len(features), self._n_actions), np.float32)
         actions, following = np.zeros(len(features), np.int64), state.copy()
         choices = np.ascontiguousarray(available, np.uint8)
+        agent, twin = np.zeros((2, self._words), np.float32)
+        width = state.shape[1]
         for row, seen in enumerate(features):
-            twin = following[row].copy()
+            for one in (agent, twin):
+                self._init(_pointer(one))
+                one[:width] = state[row]
             refused = self._logits(_pointer(twin), _pointer(seen), _pointer(logits[row]))
             # Where nothing is available (an episode's padding) `act` refuses and keeps the state; `logits` goes on.
-            actions[row] = self._act(_pointer(following[row]), _pointer(seen), _pointer(choices[row]))
+            actions[row] = self._act(_pointer(agent), _pointer(seen), _pointer(choices[row]))
             if refused:
                 raise UserError(f"the program refuses recorded features: {seen.tolist()}")
-            following[row] = twin
+            following[row] = twin[:width]
         return logits, actions, following
 
 

@@ -8,7 +8,7 @@ action = agent.act(features, available)
 from kd_onboard.agent import OnboardAgent
 from kd_onboard.backend import BACKENDS
 from kd_onboard.bundle import Bundle, profile_text, read_bundle
-from kd_onboard.errors import BackendError, BundleError, FaultError, OnboardError
+from kd_onboard.errors import BackendError, BundleError, FaultError, OnboardError, TrustError
 
 __all__ = [
     "BACKENDS",
@@ -18,6 +18,7 @@ __all__ = [
     "FaultError",
     "OnboardAgent",
     "OnboardError",
+    "TrustError",
     "profile_text",
     "read_bundle",
 ]

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from kd_onboard.backend import Backend, make_backend
+from kd_onboard.backend import BAD_STATE, Backend, make_backend
 from kd_onboard.bundle import Bundle, read_bundle
 from kd_onboard.errors import FaultError
 from kd_onboard.profile import AgentProfile
+from kd_onboard.signature import admit
 
 _NUMBERS = "fiu"
 
@@ -47,22 +48,30 @@ class OnboardAgent:
         agent: int | str,
         backend: str = "numpy",
         library: str | os.PathLike[str] | None = None,
+        *,
+        key: str | os.PathLike[str] | None = None,
+        trust: bool = False,
     ) -> OnboardAgent:
         """Read and check a bundle, and build one of its agents.
 
-        The ``c`` backend compiles and runs the bundle's C. Verify the signature of a bundle from elsewhere first.
+        The ``c`` backend compiles and runs the bundle's C, so it wants a key, or to be told to trust the bundle.
 
         Args:
             bundle: its folder, or the result of :func:`kd_onboard.read_bundle`.
             agent: index or name.
             backend: ``numpy``; ``onnx`` or ``onnx-int8`` (needs onnxruntime); ``c`` (needs a compiler, or ``library``).
             library: for ``c``: the agent's program, compiled as a shared library for this machine.
+            key: file of the public key that must have signed the bundle; needs ``cryptography``.
+            trust: run the bundle's C although no key vouches for it.
 
         Raises:
-            BundleError: the bundle is damaged, or has no such agent.
+            BundleError: the bundle is damaged, has no such agent, or is not signed by the key, or is older than one
+                that was accepted here.
+            TrustError: nobody vouches for C that would run, or the key cannot be read.
             BackendError: this machine cannot run the backend, or the bundle does not have it.
         """
         read = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
+        admit(read, key, backend == "c" and library is None, trust)
         profile = read.agent(agent)
         return cls(profile, make_backend(read, profile, backend, library), read.profile.on_fault)
 
@@ -88,6 +97,8 @@ class OnboardAgent:
             self._read_features(features)
             self._read_available(available)
             action = self._backend.decide()
+            if action == BAD_STATE:
+                self._fail("its memory is damaged: reset the agent")
             if action < 0:
                 self._fail("the features are so large that the network overflowed")
             if action >= self._available.size or not self._available[action]:

@@ -11,6 +11,8 @@ from kd_onboard.bundle import Bundle
 from kd_onboard.errors import BackendError
 from kd_onboard.profile import AgentProfile
 
+# Of a C program: its memory is damaged.
+BAD_STATE = -3
 BACKENDS = ("numpy", "onnx", "onnx-int8", "c")
 
 
@@ -31,7 +33,8 @@ class Backend(Protocol):
     def decide(self) -> int:
         """Return the available action with the largest logit, and advance the state.
 
-        If the numbers overflowed, return a negative number and leave the state as it was.
+        If the numbers overflowed, return a negative number and leave the state as it was: `BAD_STATE` if the state
+        that it began with is damaged.
         """
 
 

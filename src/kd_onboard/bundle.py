@@ -1,7 +1,7 @@
 """A student bundle on disk: the profile, and files that match it exactly.
 
 Every file is checked against its size and sha256, and the profile against a checksum of its own bytes. That finds
-damage. The bundle's signature tells its author (``kd-marl bundle verify``).
+damage. The bundle's signature tells its author: see :mod:`kd_onboard.signature`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -36,10 +36,14 @@ class Bundle:
     Attributes:
         folder: its folder.
         profile: its description of the team.
+        sealed: the bytes of `profile.json` that were read and checked.
+        listing: every file but the signature, and every folder, whose path ends with "/"; sorted.
     """
 
     folder: Path
     profile: Profile
+    sealed: bytes
+    listing: tuple[str, ...]
 
     @property
     def task(self) -> Task:
@@ -72,7 +76,7 @@ class Bundle:
         entry = self.profile.files.get(path)
         if entry is None:
             raise BundleError(f"{self.folder} lists no file {path}")
-        data = _read_file(self.folder / path, entry.size)
+        data = read_file(self.folder / path, entry.size)
         if len(data) != entry.size:
             raise BundleError(f"{self.folder / path} is damaged: {len(data)} bytes, expected {entry.size}")
         if hashlib.sha256(data).hexdigest() != entry.sha256:
@@ -131,10 +135,10 @@ def read_bundle(folder: str | os.PathLike[str]) -> Bundle:
     folder = Path(folder)
     if not folder.is_dir():
         raise BundleError(f"{folder} is no folder: give the folder of a student bundle (kd-marl export writes one)")
-    found = _files_in(folder)
+    found, folders = _contents(folder)
     if PROFILE not in found:
         raise BundleError(f"{folder} is no student bundle: it has no {PROFILE} (kd-marl export writes one)")
-    data = _read_file(folder / PROFILE, _LARGEST_PROFILE)
+    data = read_file(folder / PROFILE, _LARGEST_PROFILE)
     where = str(folder / PROFILE)
     values = parse_object(data, where)
     profile = parse_profile(values, where)
@@ -144,7 +148,10 @@ def read_bundle(folder: str | os.PathLike[str]) -> Bundle:
         raise BundleError(f"{folder} lacks {missing[0]}: copy the bundle again")
     if surplus := sorted(found - expected - {SIGNATURE}):
         raise BundleError(f"{folder} has a file that its profile does not list: {surplus[0]}")
-    bundle = Bundle(folder, profile)
+    needed = {f"{parent.as_posix()}/" for path in expected for parent in PurePosixPath(path).parents[:-1]}
+    if surplus := sorted(folders - needed):
+        raise BundleError(f"{folder} has a folder that its profile does not list: {surplus[0][:-1]}")
+    bundle = Bundle(folder, profile, data, tuple(sorted(expected | needed)))
     weights = {path for agent in profile.agents for path in agent.weights}
     for path in profile.files:
         if path not in weights:
@@ -175,9 +182,9 @@ def _check_seal(data: bytes, values: Mapping[str, Any], where: str) -> None:
         raise BundleError(f"{where} is damaged: its checksum is another; copy the bundle again")
 
 
-def _files_in(folder: Path) -> set[str]:
-    """List the relative paths of the files in a folder; refuse anything but plain files and folders."""
-    found, pending = set(), [folder]
+def _contents(folder: Path) -> tuple[set[str], set[str]]:
+    """List the relative paths of the files in a folder, and of its folders; refuse anything else."""
+    found, folders, pending = set(), set(), [folder]
     try:
         while pending:
             with os.scandir(pending.pop()) as entries:
@@ -186,15 +193,16 @@ def _files_in(folder: Path) -> set[str]:
                     if entry.is_symlink() or not (entry.is_dir() or entry.is_file()):
                         raise BundleError(f"{folder} has {path!a}, which is neither a plain file nor a folder")
                     if entry.is_dir():
+                        folders.add(f"{path}/")
                         pending.append(Path(entry.path))
                     else:
                         found.add(path)
     except OSError as error:
         raise BundleError(f"cannot read {folder}: {error.strerror or error}") from None
-    return found
+    return found, folders
 
 
-def _read_file(path: Path, most: int) -> bytes:
+def read_file(path: Path, most: int) -> bytes:
     """Read a plain file's bytes, at most ``most`` and one more, so that a larger file is never read whole.
 
     Raises:

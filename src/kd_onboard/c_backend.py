@@ -17,6 +17,7 @@ import numpy as np
 
 from kd_onboard.bundle import Bundle
 from kd_onboard.errors import BackendError
+from kd_onboard.folders import check_own_file, own_folder
 from kd_onboard.numpy_backend import NumpyBackend
 from kd_onboard.profile import AgentProfile, CSource
 
@@ -28,6 +29,8 @@ _PATIENCE_S = 300
 # Comparison of a program with the weights: its steps, the largest difference of logits relative to the largest logit,
 # and the spare floats behind the buffers.
 _PROBES, _TOLERANCE, _ROOM = 3, 1e-3, 1 << 16
+# Of an agent's struct behind its state: whether it was initialised, and its last action.
+_MARKS_BYTES = 8
 
 
 class CBackend:
@@ -46,13 +49,14 @@ class CBackend:
         """
         init, self._act, self._logits, size = _load(library, prefix)
         self._where, self._label = library, agent.label
-        if size() != 4 * agent.width:
+        expected = 4 * agent.width + _MARKS_BYTES
+        if size() != expected:
             raise BackendError(
-                f"{library} is not the program of {agent.label}: a state of {size()} bytes, expected {4 * agent.width}"
+                f"{library} is not the program of {agent.label}: a state of {size()} bytes, expected {expected}"
             )
         self.features = np.zeros(agent.inputs, np.float32)
         self.available = np.zeros(agent.n_actions, bool)
-        self._state = np.zeros(agent.width, np.float32)
+        self._state = np.zeros(expected // 4, np.float32)
         # Made once: turning an array into a pointer costs more than the decision.
         self._pointers = [ctypes.c_void_p(part.ctypes.data) for part in (self._state, self.features, self.available)]
         self._init = init
@@ -70,6 +74,7 @@ class CBackend:
         # Spare room for a wrong program that reads and writes beyond this agent's sizes.
         features, logits = (np.zeros(part.size + _ROOM, np.float32) for part in (self.features, self.available))
         state = np.zeros_like(self._state)
+        self._init(ctypes.c_void_p(state.ctypes.data))
         network.available[:] = True
         for step in range(_PROBES):
             network.features[:] = np.cos(np.arange(1, len(network.features) + 1) * (step + 1))
@@ -91,7 +96,7 @@ class CBackend:
         self._init(self._pointers[0])
 
     def decide(self) -> int:
-        """Return the best available action, or -1 if the program refuses the features."""
+        """Return the best available action, or the negative number of the program's fault."""
         return self._act(*self._pointers)
 
 
@@ -144,7 +149,8 @@ def compile_agent(bundle: Bundle, program: CSource) -> Path:
         program: the agent's program.
 
     Raises:
-        BackendError: there is no compiler, it fails, or the cache cannot be written.
+        BackendError: there is no compiler, or it fails.
+        TrustError: others can write to the cache, or it cannot be made.
         BundleError: a source is damaged.
     """
     compiler = _words(COMPILER_VARIABLE) or ["cc"]
@@ -159,16 +165,17 @@ def compile_agent(bundle: Bundle, program: CSource) -> Path:
     digest = hashlib.sha256(repr((compiler, flags, platform.machine(), platform.system())).encode())
     for path, data in files.items():
         digest.update(f"{path} {len(data)}\n".encode() + data)
-    cache = _cache_folder()
+    cache = own_folder(CACHE_VARIABLE, "XDG_CACHE_HOME", "~/.cache")
     library = cache / f"{program.prefix[:60]}-{digest.hexdigest()[:32]}.so"
-    if library.is_file():
+    if os.path.lexists(library):
+        check_own_file(library)
         return library
     with tempfile.TemporaryDirectory(dir=cache, prefix="compile-") as scratch:
         for path, data in files.items():
             (Path(scratch) / path).parent.mkdir(parents=True, exist_ok=True)
             (Path(scratch) / path).write_bytes(data)
         made = Path(scratch, "agent.so")
-        command = [*compiler, *flags, "-shared", "-fPIC", "-o", str(made), *program.sources, "-lm"]
+        command = [*compiler, *flags, "-shared", "-fPIC", "-o", str(made), *program.sources]
         try:
             done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=_PATIENCE_S)
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -176,32 +183,7 @@ def compile_agent(bundle: Bundle, program: CSource) -> Path:
         if done.returncode or not made.is_file():
             first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
             raise BackendError(f"'{compiler[0]}' cannot compile {program.sources[0]}: {' '.join(first.split())}")
+        made.chmod(0o700)
         # Atomic, so that two processes can compile the same program at once.
         os.replace(made, library)
     return library
-
-
-def _cache_folder() -> Path:
-    """Create a folder that only this user can write to, since programs in it are run.
-
-    Raises:
-        BackendError: it cannot be created, or others can write to it.
-    """
-    base = os.environ.get(CACHE_VARIABLE)
-    if base is None:
-        base = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "kd-onboard")
-    folder = Path(base)
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.stat()
-    except OSError as error:
-        raise BackendError(
-            f"cannot make the folder {folder} for compiled programs ({error.strerror or error}): name another one in "
-            f"{CACHE_VARIABLE}, or give library="
-        ) from None
-    if found.st_uid != os.getuid() or found.st_mode & 0o022 or not os.access(folder, os.W_OK):
-        raise BackendError(
-            f"{folder} can be written by others, or not by you, so programs in it are not run: name a folder of your "
-            f"own in {CACHE_VARIABLE}"
-        )
-    return folder

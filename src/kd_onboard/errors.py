@@ -11,6 +11,10 @@ class BundleError(OnboardError):
     """The bundle is damaged, incomplete, of another version, or not a bundle."""
 
 
+class TrustError(OnboardError):
+    """Nobody vouches for code that would run, or what should tell who does cannot be read."""
+
+
 class BackendError(OnboardError):
     """This machine cannot run the chosen backend, or the bundle does not contain it."""
 

@@ -63,7 +63,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class CSource:
-    """An agent's C99 program: ``struct PREFIX``, ``PREFIX_init`` and ``PREFIX_act``."""
+    """An agent's C99 program: ``struct PREFIX``, ``PREFIX_init`` and ``PREFIX_act``, in files named PREFIX."""
 
     folder: str
     prefix: str

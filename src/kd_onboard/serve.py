@@ -80,13 +80,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--agent", type=int, required=True, help="which agent: 0, 1, ...")
     parser.add_argument("--backend", default="numpy", choices=BACKENDS)
     parser.add_argument("--slots", type=int, default=1, help="episodes played beside each other")
+    parser.add_argument("--key", help="file of the public key that must have signed the bundle")
+    parser.add_argument("--trust", action="store_true", help="run the bundle's C although no key vouches for it")
     args = parser.parse_args(arguments)
     # Text that a library prints must not become an answer.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
         bundle = read_bundle(args.bundle)
-        agents = [OnboardAgent.load(bundle, args.agent, args.backend) for _ in range(args.slots)]
+        options = {"key": args.key, "trust": args.trust}
+        agents = [OnboardAgent.load(bundle, args.agent, args.backend, **options) for _ in range(args.slots)]
         answers.write(RESET)
         answers.flush()
         serve(agents, sys.stdin.buffer, answers)

@@ -13,10 +13,14 @@ import pytest
 import torch
 
 from kd_core.costs.flops import AgentStep
-from kd_marl.deploy.csource import c_files
+from kd_marl.deploy.csource import Named, c_files
 from kd_marl.deploy.weights import agent_weights, sizes
 
-FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror")
+# Strict enough for any firmware, and without a C library: what a board's build may ask.
+FLAGS = (
+    *("-std=c99", "-pedantic-errors", "-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wmissing-prototypes"),
+    *("-Wdouble-promotion", "-Wshadow", "-Wundef", "-Wcast-qual"),
+)
 OPTIMISATIONS = (("-O2",), ("-O3", "-march=native"), ("-Os",))
 
 
@@ -67,13 +71,14 @@ def compiler():
     return found
 
 
-def write_c(folder: Path, step, prefix="kd_agent_0", name="agent_0"):
+def write_c(folder: Path, step, prefix="kd_agent_0", name="agent_0", on_fault="raise", noop_action=None):
     """The C sources of a network."""
     weights = agent_weights(step)
     inputs, _, n_actions = sizes(weights)
     features = [{"name": f"f{k}", "unit": "m"} for k in range(inputs)]
     folder.mkdir(parents=True, exist_ok=True)
-    for file, text in c_files(weights, prefix, "toy", name, features, ["x"] * n_actions).items():
+    told = ("toy", name, features, ["x"] * n_actions, on_fault, noop_action)
+    for file, text in c_files(weights, Named(".", prefix), *told).items():
         (folder / file).write_text(text)
     return folder
 
@@ -84,48 +89,60 @@ class Program:
     def __init__(self, folder: Path, step, *flags, prefix="kd_agent_0"):
         self.inputs, self.width, self.n_actions = sizes(agent_weights(step))
         library = folder / f"agent{''.join(flags).replace('=', '-')}.so"
-        subprocess.run([compiler(), *FLAGS, *flags, "-fPIC", "-c", "kd_agent.c"], cwd=folder, check=True)
+        subprocess.run([compiler(), *FLAGS, *flags, "-fPIC", "-c", f"{prefix}.c"], cwd=folder, check=True)
         # Linked without the flags: one linked with -ffast-math flushes the whole process's subnormal numbers to 0.
-        link = [compiler(), "-shared", "-o", str(library), "kd_agent.o", "-lm"]
+        link = [compiler(), "-shared", "-o", str(library), f"{prefix}.o"]
         subprocess.run(link, cwd=folder, check=True)
         program = ctypes.CDLL(str(library))
-        self._init, self._act, self._logits = (getattr(program, f"{prefix}_{f}") for f in ("init", "act", "logits"))
-        self.size = getattr(program, f"{prefix}_size")
-        self.state = np.zeros(self.width, np.float32)
+        names = ("init", "act", "logits", "on_fault", "size")
+        self._init, self._act, self._logits, self._on_fault, self.size = (
+            getattr(program, f"{prefix}_{name}") for name in names
+        )
+        # The struct: its state, and whether it was initialised and its last action.
+        self.struct = np.zeros(self.size() // 4, np.float32)
+        self.state = self.struct[: self.width]
 
     def reset(self):
-        self._init(_pointer(self.state))
+        self._init(_pointer(self.struct))
 
     def act(self, features, available):
         given = np.ascontiguousarray(features, np.float32), np.ascontiguousarray(available, np.uint8)
-        return self._act(_pointer(self.state), *map(_pointer, given))
+        return self._act(_pointer(self.struct), *map(_pointer, given))
 
     def logits(self, features):
         """The status, and the logits it wrote."""
         written = np.full(self.n_actions, np.nan, np.float32)
         given = np.ascontiguousarray(features, np.float32)
-        return self._logits(_pointer(self.state), _pointer(given), _pointer(written)), written
+        return self._logits(_pointer(self.struct), _pointer(given), _pointer(written)), written
+
+    def on_fault(self, available):
+        return self._on_fault(_pointer(self.struct), _pointer(np.ascontiguousarray(available, np.uint8)))
 
 
-def compiled_bytes(folder: Path, width, command=(), size="size", prefix="kd_agent_0"):
-    """Flash and RAM of a program at -Os: all of its sections, and its state with the deepest stack of ``act``.
+def compiled_bytes(folder: Path, width, command=(), size="size", prefix="kd_agent_0", level="O2"):
+    """Flash and RAM of a program: all of its sections, and its state with the deepest stack of ``act``.
 
     Args:
         folder: of its sources.
         width: of its state.
-        command: compiler and flags in place of gcc's own; ``-Os`` is added.
+        command: compiler and flags in place of gcc's own.
         size: the tool that tells sections.
         prefix: of its symbols.
+        level: it is compiled at.
     """
-    words = command or [compiler(), *FLAGS]
-    subprocess.run([*words, "-Os", "-fstack-usage", "-c", "kd_agent.c", "-o", "agent.o"], cwd=folder, check=True)
+    words = [*(command or [compiler()]), *FLAGS, f"-{level}", "-ffreestanding", "-fstack-usage"]
+    subprocess.run([*words, "-c", f"{prefix}.c", "-o", "agent.o"], cwd=folder, check=True)
     sections = subprocess.run([size, "agent.o"], cwd=folder, check=True, capture_output=True, text=True).stdout
     text, data, bss = (int(number) for number in sections.splitlines()[1].split()[:3])
     assert data == bss == 0
-    # `act` calls `logits` calls the model, which calls leaves; any of them may have been put into its caller.
-    frames = {name: int(n) for name, n in re.findall(r":(\w+)\t(\d+)\tstatic", (folder / "agent.su").read_text())}
-    named = [frames.pop(f"{prefix}_{name}", 0) for name in ("act", "logits", "model")]
-    return text, 4 * width + sum(named) + max(frames.values())
+    # `act` calls `step`, and `choose` calls `head`; both call leaves. Any of them may have been put into its caller.
+    frames = {
+        name.removeprefix(f"{prefix}_"): int(n)
+        for name, n in re.findall(r":(\w+)\t(\d+)\tstatic", (folder / "agent.su").read_text())
+    }
+    act, step, choose, head = (frames.pop(name, 0) for name in ("act", "step", "choose", "head"))
+    leaf = max(n for name, n in frames.items() if name != "logits")
+    return text, 4 * width + 8 + act + leaf + max(step, choose + head)
 
 
 def _pointer(array):

@@ -70,6 +70,7 @@ class Follower:
         self.commands: list[str] = []
         patch.chdir(folder)
         patch.setenv("KD_ONBOARD_CACHE", str(folder / "compiled"))
+        patch.setenv("KD_ONBOARD_STATE", str(folder / "state"))
         patch.setattr(sweep, "_start", self._start)
 
     def follow(self, page: Path, slow: bool) -> None:

@@ -14,7 +14,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kd_onboard import BACKENDS, BackendError, BundleError, FaultError, OnboardAgent, onnx_backend, read_bundle
+from kd_onboard import (
+    BACKENDS,
+    BackendError,
+    BundleError,
+    FaultError,
+    OnboardAgent,
+    TrustError,
+    onnx_backend,
+    read_bundle,
+)
 from kd_onboard.backend import make_backend
 from kd_onboard.c_backend import compile_agent
 from onboard_bundles import ACTIONS, SEEN, change_profile, student, write_bundle
@@ -61,7 +70,7 @@ def torch_logits(agent, features):
 def test_every_backend_chooses_what_torch_chooses(folder, agent, backend):
     features, available = episode(agent)
     expected = np.where(available, torch_logits(agent, features), -np.inf).argmax(1)
-    runner = OnboardAgent.load(folder, agent, backend)
+    runner = OnboardAgent.load(folder, agent, backend, trust=True)
     assert [runner.act(*step) for step in zip(features, available, strict=True)] == expected.tolist()
     assert len(set(expected)) > 2
     runner.reset()
@@ -141,9 +150,9 @@ BAD = [
 @pytest.mark.parametrize(("features", "available", "message"), [case[1:] for case in BAD], ids=[c[0] for c in BAD])
 def test_bad_input_raises_one_line_and_leaves_the_state_alone(folder, backend, features, available, message):
     good = episode(0, steps=8, seed=3)
-    undisturbed = OnboardAgent.load(folder, 0, backend)
+    undisturbed = OnboardAgent.load(folder, 0, backend, trust=True)
     expected = [undisturbed.act(*step) for step in zip(*good, strict=True)]
-    runner = OnboardAgent.load(folder, 0, backend)
+    runner = OnboardAgent.load(folder, 0, backend, trust=True)
     found = []
     for step in zip(*good, strict=True):
         with pytest.raises(FaultError, match=message) as fault:
@@ -224,10 +233,10 @@ def test_the_c_program_is_compiled_once_and_may_be_given(folder, tmp_path, monke
     expected = [OnboardAgent.load(folder, 0).act(*step) for step in zip(features, available, strict=True)][:1]
     assert OnboardAgent.load(folder, 0, "c", library=mine).act(features[0], available[0]) == expected[0]
     with pytest.raises(BackendError, match="'no-such-compiler' is none here"):
-        OnboardAgent.load(folder, 0, "c")
+        OnboardAgent.load(folder, 0, "c", trust=True)
     monkeypatch.setenv("CC", "gcc 'x")
     with pytest.raises(BackendError, match=r"CC is .* which has no words"):
-        OnboardAgent.load(folder, 0, "c")
+        OnboardAgent.load(folder, 0, "c", trust=True)
 
 
 def test_a_backend_that_cannot_run_here_says_so(folder, tmp_path, monkeypatch):
@@ -247,8 +256,8 @@ def test_a_backend_that_cannot_run_here_says_so(folder, tmp_path, monkeypatch):
     with pytest.raises(BackendError, match=r"pip install 'kd-onboard\[onnx\]'"):
         OnboardAgent.load(folder, 0, "onnx")
     monkeypatch.setenv("KD_ONBOARD_CFLAGS", "-no-such-flag")
-    with pytest.raises(BackendError, match=r"'cc' cannot compile c/agent_0/kd_agent.c: .*no-such-flag"):
-        OnboardAgent.load(folder, 0, "c")
+    with pytest.raises(BackendError, match=r"'cc' cannot compile c/agent_0/kd_agent_0.c: .*no-such-flag"):
+        OnboardAgent.load(folder, 0, "c", trust=True)
 
 
 def test_programs_in_a_folder_that_others_can_write_are_not_run(folder, tmp_path, monkeypatch):
@@ -256,8 +265,8 @@ def test_programs_in_a_folder_that_others_can_write_are_not_run(folder, tmp_path
     shared.mkdir()
     shared.chmod(0o777)
     monkeypatch.setenv("KD_ONBOARD_CACHE", str(shared))
-    with pytest.raises(BackendError, match="can be written by others"):
-        OnboardAgent.load(folder, 0, "c")
+    with pytest.raises(TrustError, match="can be written by others"):
+        OnboardAgent.load(folder, 0, "c", trust=True)
 
 
 def test_a_program_of_another_width_is_refused(folder, tmp_path):
@@ -271,5 +280,5 @@ def test_a_program_of_another_width_is_refused(folder, tmp_path):
     )
     subprocess.run(["cc", "-shared", "-fPIC", "-o", str(made), str(source)], check=True)
     assert ctypes.CDLL(str(made))
-    with pytest.raises(BackendError, match="a state of 64 bytes, expected 16"):
+    with pytest.raises(BackendError, match="a state of 64 bytes, expected 24"):
         OnboardAgent.load(folder, 0, "c", library=made)

@@ -27,7 +27,7 @@ def cache(tmp_path, monkeypatch):
 
 def compiled(sources, prefix):
     """A shared library of a toy network's sources."""
-    command = [compiler(), *FLAGS, "-O2", "-shared", "-fPIC", "kd_agent.c", "-o", "agent.so"]
+    command = [compiler(), *FLAGS, "-O2", "-shared", "-fPIC", f"{prefix}.c", "-o", "agent.so"]
     subprocess.run(command, cwd=sources, check=True)
     return sources / "agent.so"
 
@@ -59,10 +59,11 @@ def test_a_program_with_the_state_of_the_first_step_only_is_refused(folder, tmp_
     bundle = read_bundle(folder)
     source = tmp_path / "bundle"
     shutil.copytree(folder, source)
-    text = (source / "c/agent_0/kd_agent.c").read_text()
-    (source / "c/agent_0/kd_agent.c").write_text(
-        text.replace("memcpy(agent->state, next, sizeof next);", "(void)next;")
-    )
+    path = source / "c/agent_0/kd_agent_0.c"
+    text = path.read_text()
+    kept = "agent->state[unit] = next + gates[KD_AGENT_0_WIDTH + unit] * (agent->state[unit] - next);"
+    assert kept in text
+    path.write_text(text.replace(kept, kept.replace("(agent->state[unit] - next)", "(0.0f - next)")))
     library = compiled(source / "c/agent_0", bundle.agent(0).c.prefix)
     with pytest.raises(BackendError, match="does not compute"):
         OnboardAgent.load(bundle, 0, "c", library=library)

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kd_onboard import OnboardAgent
+from kd_marl.deploy import signing
+from kd_onboard import OnboardAgent, read_bundle
 from onboard_bundles import ACTIONS, SEEN, write_bundle
 
 ACT = """
@@ -23,7 +24,7 @@ from kd_onboard import OnboardAgent
 for package in ("torch", "kd_marl", "onnxruntime", "safetensors", "yaml"):
     assert importlib.util.find_spec(package) is None, package
 given = json.loads(sys.stdin.read())
-agent = OnboardAgent.load(sys.argv[1], 1, sys.argv[2])
+agent = OnboardAgent.load(sys.argv[1], 1, sys.argv[2], trust=True)
 print([agent.act(np.array(row, np.float32), given["available"]) for row in given["features"]])
 """
 
@@ -34,6 +35,17 @@ try:
     OnboardAgent.load(sys.argv[1], 0, "onnx")
 except BackendError as error:
     print(error)
+"""
+
+
+UNVERIFIED = """
+import sys
+from kd_onboard import OnboardAgent, TrustError
+for options in ({}, {"key": sys.argv[2]}):
+    try:
+        OnboardAgent.load(sys.argv[1], 0, "c", **options)
+    except TrustError as error:
+        print(error)
 """
 
 
@@ -79,6 +91,15 @@ def test_what_is_missing_there_is_named(robot, tmp_path):
     assert python(robot, "-I", "-c", MISSING, bundle).strip() == (
         "this backend needs ONNX Runtime: pip install 'kd-onboard[onnx]'"
     )
+
+
+def test_a_robot_without_cryptography_is_told_what_verifying_needs(robot, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle")
+    signing.generate(tmp_path / "robots")
+    signing.sign(read_bundle(bundle), tmp_path / "robots.key")
+    unsaid, missing = python(robot, "-I", "-c", UNVERIFIED, bundle, tmp_path / "robots.pub").splitlines()
+    assert "its C is code" in unsaid
+    assert missing == "to verify a signature needs cryptography: pip install 'kd-onboard[verify]'"
 
 
 def test_it_has_the_version_of_the_whole(root):

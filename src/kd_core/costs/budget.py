@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kd_core.costs.flops import closed_formula
-from kd_core.costs.footprint import footprint
+from kd_core.costs.footprint import LEVELS, footprint
 from kd_core.errors import UserError
 
 # Widths are multiples of 4: four floats fill a 128-bit vector register (NEON, SSE, Helium) and every row of weights
@@ -34,6 +34,8 @@ class Budget:
         flops: FLOPs of a decision, multiply-adds counted as two.
         decision_us: microseconds of a decision.
         flops_per_second: what the board gets through in compiled C; needed where ``decision_us`` is.
+        level: how the C is compiled, one of `footprint.LEVELS`.
+        soft_float_bytes: of the compiler's arithmetic on a core without FPU; 0 with one.
     """
 
     board: str | None = None
@@ -42,6 +44,8 @@ class Budget:
     flops: int | None = None
     decision_us: float | None = None
     flops_per_second: float | None = None
+    level: str = LEVELS[0]
+    soft_float_bytes: int = 0
 
     def __post_init__(self) -> None:
         assert self.decision_us is None or self.flops_per_second, "a time needs a rate"
@@ -53,23 +57,29 @@ class Budget:
     def excess(self, inputs: int, width: int, n_actions: int) -> list[str]:
         """List each limit that a network of these sizes breaks, and by how much; empty if it fits."""
         limits = {
-            "bytes of flash": self.flash_bytes,
-            "bytes of RAM": self.ram_bytes,
-            "FLOPs a decision": self.flops,
-            "microseconds a decision": self.decision_us,
+            "flash_bytes": "bytes of flash",
+            "ram_bytes": "bytes of RAM",
+            "flops": "FLOPs a decision",
+            "decision_us": "microseconds a decision",
         }
-        costs = self._costs(inputs, width, n_actions)
+        costs = self.costs(inputs, width, n_actions)
         return [
-            f"{_number(cost)} {what}, {_number(cost - limit)} more than its {_number(limit)}"
-            for (what, limit), cost in zip(limits.items(), costs, strict=True)
-            if limit is not None and cost > limit
+            f"{_number(costs[key])} {what}, {_number(costs[key] - limit)} more than its {_number(limit)}"
+            for key, what in limits.items()
+            if (limit := getattr(self, key)) is not None and costs[key] > limit
         ]
 
-    def _costs(self, inputs: int, width: int, n_actions: int) -> tuple[int, int, int, float]:
-        bytes_of = footprint(inputs, width, n_actions)
+    def costs(self, inputs: int, width: int, n_actions: int) -> dict[str, float]:
+        """Return what a network of these sizes takes, by the name of each limit."""
+        bytes_of = footprint(inputs, width, n_actions, self.level)
         flops = closed_formula(inputs, width, n_actions)
         rate = self.flops_per_second or float("inf")
-        return bytes_of.flash, bytes_of.ram, flops, 1e6 * (flops + GATES * EXPONENTIAL_FLOPS * width) / rate
+        return {
+            "flash_bytes": bytes_of.flash + self.soft_float_bytes,
+            "ram_bytes": bytes_of.ram,
+            "flops": flops,
+            "decision_us": 1e6 * (flops + GATES * EXPONENTIAL_FLOPS * width) / rate,
+        }
 
     def widest(self, inputs: int, n_actions: int, largest: int = LARGEST_WIDTH) -> int | None:
         """Find the widest network that fits, a multiple of `WIDTH_STEP` up to ``largest``; None if none does."""

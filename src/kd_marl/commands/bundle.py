@@ -34,6 +34,7 @@ def add(subparsers: Subparsers) -> None:
     sign = add_parser(actions, "sign", "Check a bundle, then sign it.", "kd-marl bundle sign bundle --key robots.key")
     sign.add_argument("bundle", type=Path, help="the bundle's folder")
     sign.add_argument("--key", type=Path, required=True, metavar="PRIVATE", help="NAME.key of bundle keygen")
+    sign.add_argument("--counter", type=int, metavar="N", help="of this bundle (default: one more than the key's last)")
     sign.set_defaults(run=Work("kd_marl.deploy.command_check:sign", extra="onboard"))
     verify = add_parser(
         actions,

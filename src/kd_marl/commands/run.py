@@ -15,7 +15,7 @@ def add(subparsers: Subparsers) -> None:
         "run",
         "Play a bundle, each agent in a process that receives only its own features, beside the torch student's score.",
         "kd-marl run bundle --env-config=mpe with env_args.key=pz-mpe-simple-spread-v3\n"
-        "  kd-marl run bundle --env-config=mpe --backend c --episodes 500 with env_args.key=pz-mpe-simple-spread-v3",
+        "  kd-marl run bundle --env-config=mpe --backend c --key robots.pub with env_args.key=pz-mpe-simple-spread-v3",
     )
     parser.add_argument("bundle", type=Path, metavar="DIR", help="the bundle's folder, as kd-marl export writes it")
     parser.add_argument("--env-config", required=True, metavar="NAME", help="as for python src/main.py, e.g. mpe")
@@ -23,6 +23,8 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--episodes", type=int, help="how many (default: as many as the student's own evaluation, and the same ones)"
     )
+    parser.add_argument("--key", type=Path, metavar="PUBLIC", help="the public key that must have signed the bundle")
+    parser.add_argument("--trust", action="store_true", help="run its C although no key vouches for it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
     # What follows `with` is taken out before argparse looks, see cli.py.
     parser.usage = f"{parser.prog} [options] --env-config NAME DIR with env_args.key=TASK [key=value ...]"

@@ -32,13 +32,24 @@ class AgentProcess:
         profile: the agent's.
     """
 
-    def __init__(self, bundle: Bundle, profile: AgentProfile, backend: str, slots: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        profile: AgentProfile,
+        backend: str,
+        slots: int,
+        key: Path | None = None,
+        trust: bool = False,
+    ) -> None:
+        """Start it, with the key that must have signed the bundle, or with trust in its C."""
         self.profile = profile
         self._rows = serve.row_type(profile)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         package = Path(kd_onboard.__file__).parents[1]
         paths = [path for path in [os.environ.get("PYTHONPATH")] if path]
         options = ["--agent", str(profile.index), "--backend", backend, "--slots", str(slots)]
+        options += [] if key is None else ["--key", str(key.expanduser().absolute())]
+        options += ["--trust"] if trust else []
         self._process = subprocess.Popen(
             [sys.executable, "-m", "kd_onboard.serve", str(bundle.folder.absolute()), *options],
             stdin=subprocess.PIPE,

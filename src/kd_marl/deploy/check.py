@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import jsonschema
-import numpy as np
 import onnx
 
 from kd_core.costs.budget import Budget, agent_budget
-from kd_core.costs.flops import closed_formula
-from kd_core.costs.footprint import footprint
 from kd_core.versions import package_version
 from kd_marl.deploy import csource, int8, profile
-from kd_marl.deploy.onnx_graph import policy_model, step_constants
+from kd_marl.deploy.csource import Named
+from kd_marl.deploy.onnx_graph import policy_model
 from kd_marl.deploy.weights import Weights
 from kd_onboard.bundle import Bundle, read_bundle
 from kd_onboard.errors import BundleError
@@ -26,6 +23,8 @@ from kd_onboard.profile import AgentProfile
 def check_bundle(folder: Path) -> Bundle:
     """Verify a whole bundle: hashes, schema, sizes and costs, and that ONNX and C hold the weights and nothing else.
 
+    Every program is written again from the weights and compared. One that other packages wrote otherwise is refused.
+
     Returns:
         The bundle.
 
@@ -34,16 +33,16 @@ def check_bundle(folder: Path) -> Bundle:
     """
     bundle = read_bundle(folder)
     _check_schema(bundle)
-    used: set[str] = set()
+    used = {csource.TEAM_HEADER}
+    programs: list[tuple[str, Named]] = []
     for agent in bundle.agents:
         weights = bundle.weights(agent)
         _check_costs(bundle, agent)
         _check_budget(bundle, agent, agent_budget(bundle.profile.raw["agents"][agent.index]["budget"]))
         _check_onnx(bundle, agent, weights)
-        _check_c(bundle, agent, weights)
-        used.update(agent.paths)
-        if agent.c is not None:
-            used.add(f"{agent.c.folder}/{csource.MODEL}")
+        programs.append(_check_c(bundle, agent, weights))
+        used.update([*agent.paths, programs[-1][1].weights])
+    _check_team_header(bundle, programs)
     if strangers := sorted(set(bundle.profile.files) - used):
         raise BundleError(f"{folder}: no agent uses {strangers[0]}, and a bundle holds nothing else: export it again")
     return bundle
@@ -61,16 +60,8 @@ def _check_schema(bundle: Bundle) -> None:
 
 def _check_costs(bundle: Bundle, agent: AgentProfile) -> None:
     """Refuse a profile whose costs are not those of its sizes."""
-    bytes_of = footprint(agent.inputs, agent.width, agent.n_actions)
     said = bundle.profile.raw["agents"][agent.index]
-    true = {
-        "parameters": bytes_of.weights // 4,
-        "flops_per_decision": closed_formula(agent.inputs, agent.width, agent.n_actions),
-        "weights_bytes": bytes_of.weights,
-        "state_bytes": bytes_of.state,
-        "flash_bytes": bytes_of.flash,
-        "ram_bytes": bytes_of.ram,
-    }
+    true = profile.costs(agent.inputs, agent.width, agent.n_actions)
     for key, value in true.items():
         if said[key] != value:
             raise BundleError(
@@ -117,9 +108,9 @@ def _check_onnx(bundle: Bundle, agent: AgentProfile, weights: Weights) -> None:
         scope = bundle.profile.raw["agents"][agent.index]["int8_scope"]
         if scope not in int8.EXCLUDED:
             raise BundleError(f"{bundle.folder}: {agent.label} has the int8_scope {quoted(scope)}, which is not one")
-        if not other_versions(bundle) and int8.quantise(weights, int8.EXCLUDED[scope]) != bundle.read(agent.onnx_int8):
+        if int8.quantise(weights, int8.EXCLUDED[scope]) != bundle.read(agent.onnx_int8):
             raise BundleError(
-                f"{bundle.folder}: {agent.onnx_int8} is not the network of {agent.label}: export it again"
+                f"{bundle.folder}: {agent.onnx_int8} is not the network of {agent.label}: {_other_packages(bundle)}"
             )
 
 
@@ -136,39 +127,42 @@ def _read_onnx(bundle: Bundle, path: str) -> onnx.ModelProto:
     return model
 
 
-def _check_c(bundle: Bundle, agent: AgentProfile, weights: Weights) -> None:
-    """Refuse C that holds other numbers than the weights, or other code than an export writes."""
+def _check_c(bundle: Bundle, agent: AgentProfile, weights: Weights) -> tuple[str, Named]:
+    """Refuse C that holds other numbers than the weights, or other code than an export writes.
+
+    Returns:
+        The agent's name, and what its C is called.
+    """
     assert agent.c is not None, "the schema asks for it"
-    header, source = (f"{agent.c.folder}/{file}" for file in (csource.HEADER, csource.SOURCE))
-    if (agent.c.header, agent.c.sources) != (header, (source,)):
-        raise BundleError(
-            f"{bundle.folder}: {agent.label} has other C files than {header} and {source}: export it again"
-        )
-    path = f"{agent.c.folder}/{csource.MODEL}"
-    text = bundle.read(path).decode("utf-8", errors="replace")
-    for name, values in step_constants(weights).items():
-        symbol = rf"\bweight\d+_{agent.c.prefix}_{name}"
-        match = re.search(rf"{symbol}(?:\[\d+\])+ = (\{{[^;]*\}});", text)
-        numbers = re.findall(r"-?(?:0x[0-9a-f.]+p[+-]?\d+|\d+\.\d+)(?=f\b)", match.group(1)) if match else []
-        found = np.array([float.fromhex(number) if "x" in number else float(number) for number in numbers], np.float32)
-        if not np.array_equal(found, values.astype(np.float32).ravel()):
-            raise BundleError(f"{bundle.folder}: {path} does not hold the weights of {agent.label}: export it again")
-    if other_versions(bundle):
-        return
     # Agents with equal programs share one, which bears the name of the first.
-    named = next(other for other in bundle.agents if other.c is not None and other.c.folder == agent.c.folder)
+    first = next(other for other in bundle.agents if other.c is not None and other.c.folder == agent.c.folder)
+    named = Named.of(csource.identifiers([other.name for other in bundle.agents])[first.index])
+    found = (agent.c.folder, agent.c.prefix, agent.c.header, agent.c.sources)
+    if found != (named.folder, named.prefix, named.header, (named.source,)):
+        raise BundleError(
+            f"{bundle.folder}: {agent.label} has other C files than {named.header} and {named.source}: export it again"
+        )
     features = bundle.profile.raw["agents"][agent.index]["features"]
-    files = csource.c_files(weights, agent.c.prefix, bundle.task.name, named.name, features, agent.actions)
-    for file, text in files.items():
-        if bundle.read(f"{agent.c.folder}/{file}") != text.encode():
-            raise BundleError(
-                f"{bundle.folder}: {agent.c.folder}/{file} is not what this version writes for {agent.label}: it was "
-                "changed, or written by an earlier state of the source; export it again"
-            )
+    told = (first.name, features, agent.actions, bundle.profile.on_fault, agent.noop_action)
+    files = csource.c_files(weights, named, bundle.task.name, *told)
+    for path in (named.weights, named.source, named.header):
+        if bundle.read(path) != files[path].encode():
+            fault = "does not hold the weights of" if path == named.weights else "is not what this version writes for"
+            raise BundleError(f"{bundle.folder}: {path} {fault} {agent.label}: {_other_packages(bundle)}")
+    return agent.name, named
 
 
-def other_versions(bundle: Bundle) -> str:
-    """Name the packages that have another version here than where the bundle was written; empty if none has."""
+def _check_team_header(bundle: Bundle, agents: Sequence[tuple[str, Named]]) -> None:
+    if bundle.read(csource.TEAM_HEADER) != csource.team_header(bundle.task.name, agents).encode():
+        raise BundleError(
+            f"{bundle.folder}: {csource.TEAM_HEADER} is not what this version writes: {_other_packages(bundle)}"
+        )
+
+
+def _other_packages(bundle: Bundle) -> str:
+    """Say why a program may differ, and what to do; the profile's own word decides nothing but this text."""
     made = bundle.profile.provenance["versions"]
-    here = {name: package_version(name) for name in made}
-    return ", ".join(f"{name} {made[name]} (here {here[name]})" for name in made if here[name] != made[name])
+    here = {name: package_version(name) for name in profile.PACKAGES}
+    others = [f"{name} {quoted(made.get(name))} (here {here[name]})" for name in here if made.get(name) != here[name]]
+    by = f", or written with {', '.join(others)}" if others else ", or written by an earlier state of the source"
+    return f"it was changed{by}; export it again, or check it where it was exported"

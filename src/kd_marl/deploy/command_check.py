@@ -6,8 +6,9 @@ import argparse
 
 from kd_core.costs import boards
 from kd_marl.deploy import signing
-from kd_marl.deploy.check import check_budgets, check_bundle, other_versions
+from kd_marl.deploy.check import check_budgets, check_bundle
 from kd_marl.deploy.command_signing import print_verdict
+from kd_onboard import signature
 from kd_onboard.bundle import SIGNATURE
 
 
@@ -23,28 +24,15 @@ def check(args: argparse.Namespace) -> int:
             files += f", within {args.budget}"
         if any(agent["budget"] for agent in bundle.profile.raw["agents"]):
             files += ", within its own budget"
-        unread = _not_compared(other_versions(bundle))
         if args.key is None and not (args.bundle / SIGNATURE).is_file():
-            return f"sound: {files}, not signed{unread}"
-        key = signing.verify(args.bundle, args.key)
+            return f"sound: {files}, not signed"
+        signed = signature.verify(bundle, args.key)
         whose = "" if args.key else " (whose that is, only verify --key tells)"
-        return f"sound: {files}, signed by {key}{whose}{unread}"
+        return f"sound: {files}, signed by {signed}{whose}"
 
     return print_verdict(verdict)
 
 
 def sign(args: argparse.Namespace) -> int:
     """Check the bundle, then sign it; returns the exit status."""
-
-    def verdict() -> str:
-        unread = _not_compared(other_versions(check_bundle(args.bundle)))
-        return f"signed by {signing.sign(args.bundle, args.key)}{unread}"
-
-    return print_verdict(verdict)
-
-
-def _not_compared(others: str) -> str:
-    """Return what a verdict must add for a bundle that other versions wrote."""
-    if not others:
-        return ""
-    return f"; its C code and int8 models were NOT compared with what an export writes: made with {others}"
+    return print_verdict(lambda: f"signed by {signing.sign(check_bundle(args.bundle), args.key, args.counter)}")

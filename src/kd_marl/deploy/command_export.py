@@ -84,12 +84,14 @@ def _report(folder: Path, profile: Mapping[str, Any], lacks_buffer: bool) -> str
     """Return one line an agent, and where the bundle is."""
     agents = profile["agents"]
     name = max(len(agent["name"]) for agent in agents)
-    lines = [f"{'agent':<{name}}  width  inputs  parameters   FLOPs  flash KB  RAM KB (-Os)  int8"]
+    lines = [f"{'agent':<{name}}  width  inputs  parameters   FLOPs    flash KB  RAM KB (-O2, -Os)  int8"]
     for agent in agents:
-        flash, ram = agent["flash_bytes"] / 1024, agent["ram_bytes"] / 1024
+        flash, ram = (
+            f"{agent[key] / 1024:.1f}, {agent[f'{key}_os'] / 1024:.1f}" for key in ("flash_bytes", "ram_bytes")
+        )
         lines.append(
             f"{agent['name']:<{name}}  {agent['width']:>5}  {agent['inputs']:>6}  {agent['parameters']:>10}"
-            f"  {agent['flops_per_decision']:>6}  {flash:>8.1f}  {ram:>12.1f}  {_int8(agent)}"
+            f"  {agent['flops_per_decision']:>6}  {flash:>10}  {ram:>17}  {_int8(agent)}"
         )
         for sensor in agent["sensors"]:
             lines.append(

@@ -18,6 +18,7 @@ from kd_marl.plugin import register
 from kd_onboard.backend import BACKENDS
 from kd_onboard.bundle import read_bundle
 from kd_onboard.errors import OnboardError
+from kd_onboard.signature import admit
 
 DEFAULT_EPISODES = 100
 
@@ -29,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"there is no backend '{args.backend}'; {nearest(args.backend, BACKENDS)}")
     try:
         bundle = read_bundle(args.bundle)
+        # Here too, so that a bundle that is not admitted is refused before anything is built.
+        admit(bundle, args.key, args.backend == "c", args.trust)
     except OnboardError as error:
         raise UserError(str(error)) from None
     register.register(host)
@@ -41,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         files.check_parent(args.json)
     mask = play.prepare(host, bundle, settings)
     try:
-        played = play.play_bundle(host, bundle, settings, mask, episodes, args.backend)
+        played = play.play_bundle(host, bundle, settings, mask, episodes, args.backend, args.key, args.trust)
     except KeyboardInterrupt:
         print("stopped: nothing was measured", file=sys.stderr)
         return 130

@@ -6,9 +6,11 @@ import argparse
 import sys
 from collections.abc import Callable
 
+from kd_core.errors import UserError
 from kd_marl.deploy import signing
+from kd_onboard import signature
 from kd_onboard.bundle import read_bundle
-from kd_onboard.errors import BundleError
+from kd_onboard.errors import BundleError, TrustError
 
 
 def keygen(args: argparse.Namespace) -> int:
@@ -20,19 +22,20 @@ def keygen(args: argparse.Namespace) -> int:
 
 def verify(args: argparse.Namespace) -> int:
     """Print whether the bundle is whole and signed by the key; returns the exit status."""
-
-    def verdict() -> str:
-        read_bundle(args.bundle)
-        return f"genuine: signed by {signing.verify(args.bundle, args.key)}"
-
-    return print_verdict(verdict)
+    return print_verdict(lambda: f"genuine: signed by {signature.verify(read_bundle(args.bundle), args.key)}")
 
 
 def print_verdict(verdict: Callable[[], str]) -> int:
-    """Print a verdict, or the fault that it raises; returns the exit status."""
+    """Print a verdict, or the fault that it raises; returns the exit status.
+
+    Raises:
+        UserError: a key cannot be read.
+    """
     try:
         print(verdict())
     except BundleError as error:
         print(f"faulty: {error}", file=sys.stderr)
         return 1
+    except TrustError as error:
+        raise UserError(str(error)) from None
     return 0

@@ -1,86 +1,196 @@
-"""An agent's network as C99: `emx-onnx-cgen` writes the arithmetic, our two templates the interface around it."""
+"""An agent's network as C99, from two templates: its header and its program, with the weights in a file beside them.
+
+Every file and every symbol of an agent begins with its prefix, which ends in a number. So no name of one agent can be
+that of another, or one of the generic names of a program with a single agent.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from emx_onnx_cgen.compiler import Compiler, CompilerOptions
 
-from kd_core.versions import package_version
-from kd_marl.deploy.c_products import turn_products
-from kd_marl.deploy.onnx_graph import step_model
-from kd_marl.deploy.weights import Weights, sizes
+from envs.hetero_mask import naming
+from kd_core.costs.footprint import PRODUCT_ROWS, footprint
+from kd_marl.deploy.onnx_graph import step_constants
+from kd_marl.deploy.weights import Weights, digest, sizes
 
-FORMAT_VERSION = 1
-HEADER, SOURCE, MODEL = "kd_agent.h", "kd_agent.c", "model.c"
+FORMAT_VERSION = 2
+TEAM_HEADER = "c/kd_team.h"
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_PRODUCT = """\
+static void @PREFIX@_add_@NAME@(const float *restrict in, float *restrict sum)
+{
+    int row, column;
+
+@BLOCKS@}
+"""
+_BLOCK = """\
+    for (row = @FIRST@; row < @END@; row += @STEP@) {
+        for (column = 0; column < @COLUMNS@; column++) {
+            float acc = sum[column];
+@ADDED@            sum[column] = acc;
+        }
+    }
+"""
+_TEAM = """\
+/*
+ * The team of @TASK@: the headers of all its programs. Compile c/<agent>/<prefix>.c of each.
+ *
+@AGENTS@
+ */
+#ifndef KD_TEAM_H
+#define KD_TEAM_H
+
+#ifndef KD_AGENT_PREFIXED_ONLY
+#define KD_AGENT_PREFIXED_ONLY
+#endif
+
+@INCLUDES@
+
+#define KD_TEAM_AGENTS @COUNT@
+
+#endif
+"""
+
+
+@dataclass(frozen=True)
+class Named:
+    """What the C of an agent is called.
+
+    Attributes:
+        folder: in the bundle.
+        prefix: begins every file and every symbol.
+    """
+
+    folder: str
+    prefix: str
+
+    @property
+    def header(self) -> str:
+        """Path of the header."""
+        return f"{self.folder}/{self.prefix}.h"
+
+    @property
+    def source(self) -> str:
+        """Path of the program, the one file that is compiled."""
+        return f"{self.folder}/{self.prefix}.c"
+
+    @property
+    def weights(self) -> str:
+        """Path of the weights. Their suffix is no program's: build systems compile every `*.c`."""
+        return f"{self.folder}/{self.prefix}_weights.inc"
+
+    @classmethod
+    def of(cls, identifier: str) -> Named:
+        """Name the C of an agent by its identifier."""
+        return cls(f"c/{identifier}", f"kd_{identifier}")
+
+
+def identifiers(names: Sequence[str]) -> list[str]:
+    """Return a part of file and symbol names for each agent; all differ, and each ends in a number."""
+    found: list[str] = []
+    for index, name in enumerate(names):
+        plain = naming.identifier(name) or "agent"
+        unique = plain if re.search(r"_\d+$", plain) else f"{plain}_{index}"
+        while unique in found:
+            unique = f"{unique}_{index}"
+        found.append(unique)
+    return found
 
 
 def c_files(
     weights: Weights,
-    prefix: str,
+    named: Named,
     task: str,
     name: str,
     features: Sequence[Mapping[str, Any]],
     actions: Sequence[str | None],
+    on_fault: str = "raise",
+    noop_action: int | None = None,
 ) -> dict[str, str]:
     """Return the sources of one agent.
 
     Args:
         weights: its network.
-        prefix: begins every symbol, so that several agents fit into one program.
+        named: what they are called.
         task: the task's name, for comments.
         name: the agent's name, for comments.
         features: `interface.features` of it.
         actions: `interface.action_names` of it.
+        on_fault: ``raise``, ``hold`` or ``noop``: what the program does with input that it must not act on.
+        noop_action: the action of ``noop``.
 
     Returns:
-        File name -> text. Only `SOURCE` is compiled; it includes the others.
+        Path in the bundle -> text.
     """
     inputs, width, n_actions = sizes(weights)
     largest = largest_feature(weights)
+    fast, lean = (footprint(inputs, width, n_actions, level) for level in ("O2", "Os"))
+    matrices = step_constants(weights)
+    noop = -1 if noop_action is None else noop_action
+    held = f"agent->ready == {named.prefix.upper()}_READY ? agent->last : -1"
+    action, meaning = {
+        "raise": ("-1", "it raises an error, so the program decides"),
+        "hold": (held, "it repeats the last action"),
+        "noop": (str(noop), f"it takes action {noop}, which does nothing"),
+    }[on_fault]
     values = {
-        "PREFIX": prefix,
-        "UPPER": prefix.upper(),
+        "PREFIX": named.prefix,
+        "UPPER": named.prefix.upper(),
         "NAME": comment(name),
         "TASK": comment(task),
-        "VERSION": package_version("kd-marl"),
         "FORMAT_VERSION": str(FORMAT_VERSION),
         "INPUTS": str(inputs),
         "WIDTH": str(width),
         "ACTIONS": str(n_actions),
+        "STACK": str(fast.stack),
+        "LEAN_STACK": str(lean.stack),
         "LARGEST": f"{largest:.3g}",
         "LARGEST_BITS": f"0x{int(largest.view(np.uint32)):08x}",
+        "READY": f"0x{int(digest(weights)[:8], 16) | 1:08x}",
+        "ON_FAULT": meaning,
+        "FAULT_ACTION": action,
         "FEATURES": _listed([f"{row['name']}{_unit(row['unit'])}" for row in features]),
         "ACTION_NAMES": _listed([action or "(this agent never has it)" for action in actions]),
+        "PRODUCTS": "\n".join(_products(inputs, width, n_actions)),
     }
     filled = {}
-    for file in (HEADER, SOURCE):
-        text = (_TEMPLATES / f"{file}.in").read_text(encoding="utf-8")
-        for key, value in values.items():
-            text = text.replace(f"@{key}@", value)
-        filled[file] = text
-    model = _generator().compile(step_model(weights, prefix))
-    return {**filled, MODEL: turn_products(model)[0]}
+    for path, template in ((named.header, "agent.h.in"), (named.source, "agent.c.in")):
+        text = (_TEMPLATES / template).read_text(encoding="utf-8")
+        # The products are full of names themselves.
+        for key in ("PRODUCTS", *values):
+            text = text.replace(f"@{key}@", values[key])
+        filled[path] = text
+    arrays = [_array(f"{named.prefix}_{key}", matrix) for key, matrix in matrices.items()]
+    head = f'/* The weights of agent "{comment(name)}", float32, exactly; {named.prefix}.c includes them. */\n\n'
+    return {**filled, named.weights: head + "\n".join(arrays)}
 
 
-@lru_cache
-def _generator() -> Compiler:
-    """Make one generator for all agents: to read its templates takes longer than all the rest."""
-    options = CompilerOptions(
-        # Not the agent's: the template renames it.
-        model_name="kd_agent_model",
-        restrict_arrays=True,
-        # Everything on the stack and in the source: no malloc, no files.
-        large_temp_threshold_bytes=0,
-        large_weight_threshold=0,
-    )
-    return Compiler(options)
+def team_header(task: str, agents: Sequence[tuple[str, Named]]) -> str:
+    """Return the header of a team's program; several agents may run one program.
+
+    Args:
+        task: the task's name, for comments.
+        agents: name and program of each.
+    """
+    folder = Path(TEAM_HEADER).parent
+    includes = dict.fromkeys(f'#include "{Path(named.header).relative_to(folder).as_posix()}"' for _, named in agents)
+    values = {
+        "TASK": comment(task),
+        "AGENTS": _listed([f"{name}: struct {named.prefix}, {named.prefix}_act" for name, named in agents]),
+        "INCLUDES": "\n".join(includes),
+        "COUNT": str(len(agents)),
+    }
+    text = _TEAM
+    for key, value in values.items():
+        text = text.replace(f"@{key}@", value)
+    return text
 
 
 def largest_feature(weights: Weights) -> np.float32:
@@ -95,6 +205,47 @@ def largest_feature(weights: Weights) -> np.float32:
     return np.float32(0.25 * float(np.finfo(np.float32).max) / (aligned * gates))
 
 
+def _products(inputs: int, width: int, n_actions: int) -> list[str]:
+    """Write the function of each product; the gates have two, for the aligned features and for the state."""
+    return [
+        _product("align", "align", inputs, width, 0),
+        _product("gates", "gates", width, 2 * width, 0),
+        _product("gates_past", "gates", width, 2 * width, width),
+        _product("past", "past", width, width, 0),
+        _product("input", "input", width, width, 0),
+        _product("head", "head", width, n_actions, 0),
+    ]
+
+
+def _product(name: str, matrix: str, rows: int, columns: int, first: int) -> str:
+    """Write a function that adds ``rows`` inputs times as many rows of a matrix, from ``first`` on."""
+    blocks, start = "", 0
+    for step in PRODUCT_ROWS:
+        end = rows - rows % step
+        if start == end:
+            continue
+        weight = f"@PREFIX@_{matrix}_weight"
+        added = "".join(
+            f"            acc += in[row + {row}] * {weight}[(row + {first + row}) * {columns} + column];\n"
+            for row in range(step)
+        )
+        block = _BLOCK.replace("@ADDED@", added)
+        for key, value in (("FIRST", start), ("END", end), ("STEP", step), ("COLUMNS", columns)):
+            block = block.replace(f"@{key}@", str(value))
+        blocks, start = blocks + block, end
+    return _PRODUCT.replace("@BLOCKS@", blocks).replace("@NAME@", name)
+
+
+def _array(name: str, matrix: np.ndarray) -> str:
+    rows = [f"    {', '.join(_hexadecimal(value) for value in row)},\n" for row in np.atleast_2d(matrix)]
+    return f"static const float {name}[{matrix.size}] = {{\n{''.join(rows)}}};\n"
+
+
+def _hexadecimal(value: float) -> str:
+    """Write a float32 exactly: its 23 bits after the point are six digits."""
+    return re.sub(r"(\.[0-9a-f]{6})0+p", r"\1p", float(value).hex()) + "f"
+
+
 def _unit(unit: str | None) -> str:
     return "" if unit in (None, "1") else f" [{unit}]"
 
@@ -105,5 +256,6 @@ def _listed(lines: Sequence[str]) -> str:
 
 def comment(text: str) -> str:
     """Return text that cannot end a C comment, or begin one, or hold anything but printable ASCII."""
-    plain = "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
-    return plain.replace("*/", "*?").replace("/*", "?*").replace("@", "?")
+    plain = "".join(c if c.isascii() and c.isprintable() and c not in "\\@" else "?" for c in text)
+    # A pair of question marks would begin a trigraph.
+    return re.sub(r"\?\?+", "?", plain.replace("*/", "*?").replace("/*", "?*"))

@@ -17,7 +17,6 @@ import numpy as np
 import safetensors.numpy
 import torch
 
-from envs.hetero_mask import naming
 from kd_controllers.talking_net import TalkingStudent
 from kd_core import files
 from kd_core.artifacts.expert_buffer import FACTS_FILE, ExpertBuffer
@@ -164,7 +163,8 @@ def _agents(draft: _Draft, replayed: replay.Replay | None, options: Options) -> 
     run = draft.run
     networks = [agent_weights(run.network.agent_network(i)) for i in range(run.mask.n_agents)]
     roles = _roles(run, replayed)
-    ids = _identifiers(run.mask.layout.agent_names)
+    names = run.mask.layout.agent_names
+    ids = csource.identifiers(names)
     # Agents with equal networks and inputs are one program.
     programs: dict[str, list[int]] = {}
     found = []
@@ -177,12 +177,15 @@ def _agents(draft: _Draft, replayed: replay.Replay | None, options: Options) -> 
         found.append({**facts, **roles[i], "latency": {}, "sensors": sensors})
     for members in programs.values():
         first = members[0]
-        made = _models(draft, ids[first], networks[first], found[first])
+        made = _models(draft, ids[first], networks[first], found[first], options.on_fault)
         tried = [{"onnx_int8": None, "int8_agreement": None, "int8_scope": None}] * len(members)
         if options.int8 and replayed is not None:
             tried = _int8(draft, ids[first], networks[first], [replayed.seen(run.mask, i) for i in members])
         for i, of_agent in zip(members, tried, strict=True):
             found[i].update(**made, **of_agent)
+    programs_of = [csource.Named(facts["c"]["folder"], facts["c"]["prefix"]) for facts in found]
+    text = csource.team_header(run.task, list(zip(names, programs_of, strict=True)))
+    draft.add(csource.TEAM_HEADER, text.encode())
     for facts in found:
         others = [other for other in found if other is not facts]
         facts["shares"] = {
@@ -192,20 +195,15 @@ def _agents(draft: _Draft, replayed: replay.Replay | None, options: Options) -> 
     return found
 
 
-def _models(draft: _Draft, name: str, weights: Weights, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _models(draft: _Draft, name: str, weights: Weights, facts: Mapping[str, Any], on_fault: str) -> dict[str, Any]:
     """Return the ONNX and the C of a program."""
-    folder, prefix = f"c/{name}", f"kd_{name}"
+    named = csource.Named.of(name)
     model = policy_model(weights).SerializeToString(deterministic=True)
     found = {"onnx": draft.add(f"onnx/{name}.onnx", model)}
-    sources = csource.c_files(weights, prefix, draft.run.task, facts["name"], facts["features"], facts["actions"])
-    for file, text in sources.items():
-        draft.add(f"{folder}/{file}", text.encode())
-    c = {
-        "folder": folder,
-        "prefix": prefix,
-        "header": f"{folder}/{csource.HEADER}",
-        "sources": [f"{folder}/{csource.SOURCE}"],
-    }
+    told = (facts["name"], facts["features"], facts["actions"], on_fault, facts["noop_action"])
+    for path, text in csource.c_files(weights, named, draft.run.task, *told).items():
+        draft.add(path, text.encode())
+    c = {"folder": named.folder, "prefix": named.prefix, "header": named.header, "sources": [named.source]}
     return {**found, "c": c}
 
 
@@ -236,16 +234,6 @@ def _roles(run: StudentRun, replayed: replay.Replay | None) -> list[dict[str, An
         mean = shares[:, :, i][acting].mean(0) if acting.any() else shares[:, :, i].mean((0, 1))
         best = int(mean.argmax())
         found.append({"role": f"role {best} of {len(mean)}", "role_share": round(float(mean[best]), 6)})
-    return found
-
-
-def _identifiers(names: tuple[str, ...]) -> list[str]:
-    """Return a different file and symbol name for each agent."""
-    found: list[str] = []
-    for index, name in enumerate(names):
-        plain = naming.identifier(name)
-        # kd_agent is the prefix of the generic names.
-        found.append(f"{plain}_{index}" if plain in {*found, "agent", ""} else plain)
     return found
 
 

@@ -1,8 +1,7 @@
 """An agent's network as ONNX, written operator by operator so that each back end gets the form that it runs fastest.
 
-Three graphs of the same function. At these sizes ONNX Runtime spends its time on calling operators, not on arithmetic,
-so `policy_model` has as few as possible; `step_model` is what becomes C, where every operator is a loop and its output
-an array; `quantisable_model` keeps biases apart from weights, which int8 needs.
+Two graphs of the same function. At these sizes ONNX Runtime spends its time on calling operators, not on arithmetic,
+so `policy_model` has as few as possible; `quantisable_model` keeps biases apart from weights, which int8 needs.
 """
 
 from __future__ import annotations
@@ -54,29 +53,8 @@ def product_name(output: str) -> str:
     return f"{output}_product"
 
 
-def step_model(weights: Weights, prefix: str) -> onnx.ModelProto:
-    """Build one step for the C generator: batch 1, no masking. ``features``, ``state`` -> ``logits``, ``next_state``.
-
-    Args:
-        weights: the network.
-        prefix: begins the names of all constants, which become C symbols.
-    """
-    inputs, width, actions = sizes(weights)
-    constants, nodes = _plain_step(weights)
-    for node in nodes:
-        node.input[:] = [f"{prefix}_{name}" if name in constants else name for name in node.input]
-    named = {f"{prefix}_{name}": value for name, value in constants.items()}
-    float32 = TensorProto.FLOAT
-    return _model(
-        nodes,
-        [("features", float32, [1, inputs]), ("state", float32, [1, width])],
-        [("logits", float32, [1, actions]), ("next_state", float32, [1, width])],
-        named,
-    )
-
-
 def step_constants(weights: Weights) -> dict[str, np.ndarray]:
-    """Return the constants of `step_model` by name, without the prefix."""
+    """Return the matrices of one step as (in, out) and their biases, by name: what the C program has."""
     return _plain_step(weights)[0]
 
 

@@ -6,6 +6,7 @@ The episodes are those in which a run evaluates its student: same seeds, same ru
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,16 @@ class BundleMAC(PolicyMAC):
         return torch.from_numpy(np.stack([agent.answer() for agent in self._agents], axis=1).astype(np.int64))
 
 
-def play_bundle(host: Host, bundle: Bundle, args: Any, mask: ObservationMask, episodes: int, backend: str) -> Played:
+def play_bundle(
+    host: Host,
+    bundle: Bundle,
+    args: Any,
+    mask: ObservationMask,
+    episodes: int,
+    backend: str,
+    key: Path | None = None,
+    trust: bool = False,
+) -> Played:
     """Play whole episodes.
 
     Args:
@@ -62,6 +72,8 @@ def play_bundle(host: Host, bundle: Bundle, args: Any, mask: ObservationMask, ep
         mask: who sees what, as :func:`prepare` says it.
         episodes: how many.
         backend: of `kd_onboard`.
+        key: file of the public key that must have signed the bundle, or None.
+        trust: run its C although no key vouches for it.
 
     Returns:
         What the team scored.
@@ -73,7 +85,7 @@ def play_bundle(host: Host, bundle: Bundle, args: Any, mask: ObservationMask, ep
     agents: list[AgentProcess] = []
     try:
         for profile in bundle.agents:
-            agents.append(AgentProcess(bundle, profile, backend, paired.block))
+            agents.append(AgentProcess(bundle, profile, backend, paired.block, key, trust))
         for agent in agents:
             agent.wait_until_ready()
 

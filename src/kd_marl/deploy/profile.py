@@ -11,12 +11,14 @@ from typing import Any
 
 from envs.hetero_mask import naming
 from kd_core.costs.flops import closed_formula
-from kd_core.costs.footprint import footprint
+from kd_core.costs.footprint import LEVELS, footprint
 from kd_core.versions import package_version
 from kd_marl.runs.student_run import StudentRun
 from kd_onboard.profile import FORMAT, VERSION
 
 SCHEMA_FILE = Path(__file__).parent / "profile.schema.json"
+# What the programs of a bundle are made with.
+PACKAGES = ("kd-marl", "onnx", "onnxruntime")
 # Scores of summary.json that a bundle repeats, so that its measure is at hand where it runs.
 _SCORED = ("student", "teacher", "random")
 
@@ -34,7 +36,6 @@ def agent_facts(run: StudentRun, agent: int) -> dict[str, Any]:
     rows = naming.features(mask, agent)
     width = run.network.widths[agent]
     actions = naming.action_names(run.config["env"], mask.layout.task, name, run.network.n_actions)
-    bytes_of = footprint(len(rows), width, run.network.n_actions)
     return {
         "index": agent,
         "name": name,
@@ -45,14 +46,24 @@ def agent_facts(run: StudentRun, agent: int) -> dict[str, Any]:
         "draw_sizes": None if mask.draw_sizes is None else list(mask.draw_sizes[agent]),
         "actions": actions,
         "noop_action": naming.noop_action(actions),
-        "parameters": bytes_of.weights // 4,
-        "flops_per_decision": closed_formula(len(rows), width, run.network.n_actions),
-        "weights_bytes": bytes_of.weights,
-        "state_bytes": bytes_of.state,
-        "flash_bytes": bytes_of.flash,
-        "ram_bytes": bytes_of.ram,
+        **costs(len(rows), width, run.network.n_actions),
         # Runs before there were budgets say nothing of them.
         "budget": (run.facts.get("budget") or [None] * mask.n_agents)[agent],
+    }
+
+
+def costs(inputs: int, width: int, n_actions: int) -> dict[str, int]:
+    """Return what an agent of these sizes costs, by formula."""
+    fast, small = (footprint(inputs, width, n_actions, level) for level in LEVELS)
+    return {
+        "parameters": fast.weights // 4,
+        "flops_per_decision": closed_formula(inputs, width, n_actions),
+        "weights_bytes": fast.weights,
+        "state_bytes": fast.state,
+        "flash_bytes": fast.flash,
+        "ram_bytes": fast.ram,
+        "flash_bytes_os": small.flash,
+        "ram_bytes_os": small.ram,
     }
 
 
@@ -101,6 +112,6 @@ def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mappi
             "buffer": buffer,
             "commit": run.commit,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "versions": {name: package_version(name) for name in ("kd-marl", "onnx", "onnxruntime", "emx-onnx-cgen")},
+            "versions": {name: package_version(name) for name in PACKAGES},
         },
     }

@@ -1,25 +1,21 @@
-"""Ed25519 signatures of bundles: over the exact bytes of `profile.json`, which names the sha256 of every other file."""
+"""The secret half of signatures: pairs of keys, and the signature of a checked bundle. `kd_onboard` verifies it."""
 
 from __future__ import annotations
 
 import base64
-import binascii
-import hashlib
 import os
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from kd_core import files
 from kd_core.errors import UserError
-from kd_onboard.bundle import PROFILE, SIGNATURE
-from kd_onboard.errors import BundleError
+from kd_onboard.bundle import SIGNATURE, Bundle
+from kd_onboard.signature import ALGORITHM, FORMAT, LARGEST_COUNTER, VERSION, Signed, fingerprint, message
 
-FORMAT, VERSION, ALGORITHM = "kd-marl/bundle-signature", 1, "ed25519"
-PRIVATE_SUFFIX, PUBLIC_SUFFIX = ".key", ".pub"
-_KEYS = ("format", "version", "algorithm", "public_key", "signature")
+PRIVATE_SUFFIX, PUBLIC_SUFFIX, COUNTER_SUFFIX = ".key", ".pub", ".counter"
 
 
 def generate(stem: Path) -> tuple[Path, Path]:
@@ -48,74 +44,53 @@ def generate(stem: Path) -> tuple[Path, Path]:
     return private, public
 
 
-def sign(bundle: Path, private: Path) -> str:
-    """Sign a bundle, in place of an earlier signature.
+def sign(bundle: Bundle, private: Path, counter: int | None = None) -> Signed:
+    """Sign a bundle that has been checked, in place of an earlier signature.
 
-    Returns:
-        The key's fingerprint.
+    Args:
+        bundle: what the check has found sound: these bytes are signed, whatever the folder holds by now.
+        private: file of the private key; the last counter is noted beside it.
+        counter: of this bundle; None: one more than the last.
 
     Raises:
-        UserError: the key cannot be read.
+        UserError: the key or its counter cannot be read, or the counter is not above the last.
     """
+    private = private.expanduser()
     key = _load_private(private)
-    public = key.public_key()
+    note = private.with_suffix(COUNTER_SUFFIX)
+    last = _last_counter(note)
+    number = last + 1 if counter is None else counter
+    if not last < number <= LARGEST_COUNTER:
+        raise UserError(f"counter {number} was used already: give a number above {last}, as {note} says")
+    public = key.public_key().public_bytes_raw()
     signature = {
         "format": FORMAT,
         "version": VERSION,
         "algorithm": ALGORITHM,
-        "public_key": _text(public.public_bytes_raw()),
-        "signature": _text(key.sign((bundle / PROFILE).read_bytes())),
+        "counter": number,
+        "public_key": base64.b64encode(public).decode(),
+        "signature": base64.b64encode(key.sign(message(bundle, number))).decode(),
     }
-    files.write_json(bundle / SIGNATURE, signature)
-    return fingerprint(public)
+    # The note comes first: a counter that is left out harms nobody, one that is used twice does.
+    files.write_json(note, {"counter": number})
+    files.write_json(bundle.folder / SIGNATURE, signature)
+    return Signed(fingerprint(public), number)
 
 
-def verify(bundle: Path, public: Path | None = None) -> str:
-    """Check a bundle's signature.
-
-    Args:
-        bundle: the bundle; that its files are what the profile says is for `read_bundle` to check.
-        public: the key that must have signed it; None: whichever the signature names, which proves no origin.
-
-    Returns:
-        The fingerprint of the key that signed it.
-
-    Raises:
-        BundleError: there is no signature, it is damaged, of another key or of another profile.
-        UserError: ``public`` cannot be read.
-    """
-    wanted = None if public is None else _load_public(public)
-    path = bundle / SIGNATURE
-    if not path.is_file():
-        raise BundleError(f"{bundle} is not signed: it has no {SIGNATURE}")
-    try:
-        values = files.read_json(path)
-    except (UserError, RecursionError) as error:
-        raise BundleError(f"{path} is damaged: no JSON object") from error
-    if set(values) != set(_KEYS) or not all(type(values[name]) is str for name in ("public_key", "signature")):
-        raise BundleError(f"{path} is damaged: expected {', '.join(_KEYS)} and nothing else")
-    found = (values["format"], values["version"], values["algorithm"])
-    if found != (FORMAT, VERSION, ALGORITHM) or type(values["version"]) is not int:
-        raise BundleError(f"{path} is no {FORMAT} version {VERSION} of {ALGORITHM}: sign the bundle again")
-    key = Ed25519PublicKey.from_public_bytes(_bytes(path, values["public_key"], 32))
-    if wanted is not None and wanted.public_bytes_raw() != key.public_bytes_raw():
-        raise BundleError(
-            f"{bundle} is signed by the key {fingerprint(key)}, not by {fingerprint(wanted)}: do not trust it"
-        )
-    try:
-        key.verify(_bytes(path, values["signature"], 64), (bundle / PROFILE).read_bytes())
-    except InvalidSignature:
-        raise BundleError(f"the signature of {bundle} is wrong: {PROFILE} is not the one that was signed") from None
-    return fingerprint(key)
-
-
-def fingerprint(key: Ed25519PublicKey) -> str:
-    """Return the first 16 hexadecimal digits of the key's sha256, which people compare."""
-    return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
+def _last_counter(note: Path) -> int:
+    if not note.exists():
+        return 0
+    last = files.read_json(note).get("counter")
+    if type(last) is not int or not 0 <= last <= LARGEST_COUNTER:
+        raise UserError(f'{note} holds no counter: write the last one into it, as {{"counter": 7}}')
+    return last
 
 
 def _load_private(path: Path) -> Ed25519PrivateKey:
-    data = _read_key(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the key {path}: {error.strerror or error}") from error
     try:
         key = serialization.load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -123,36 +98,3 @@ def _load_private(path: Path) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise UserError(f"{path} is no Ed25519 key: kd-marl bundle keygen makes one")
     return key
-
-
-def _load_public(path: Path) -> Ed25519PublicKey:
-    data = _read_key(path)
-    try:
-        key = serialization.load_pem_public_key(data)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise UserError(f"{path} is no public key: give the file that ends with {PUBLIC_SUFFIX}") from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise UserError(f"{path} is no Ed25519 key: kd-marl bundle keygen makes one")
-    return key
-
-
-def _read_key(path: Path) -> bytes:
-    try:
-        return path.expanduser().read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the key {path}: {error.strerror or error}") from error
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def _bytes(path: Path, text: str, length: int) -> bytes:
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise BundleError(f"{path} is damaged: what should be base64 is not") from error
-    # Re-encoded, because base64 has several spellings of the same bytes.
-    if len(data) != length or _text(data) != text:
-        raise BundleError(f"{path} is damaged: expected {length} bytes in base64")
-    return data

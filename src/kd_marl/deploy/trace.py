@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from envs.hetero_mask.mask import ObservationMask
 from kd_controllers.policy_mac import PolicyMAC
+from kd_core.errors import UserError
 from kd_core.host import Host
 from kd_core.versions import package_version
 from kd_learners import batches
@@ -91,37 +92,63 @@ def trace(host: Host, bundle: Bundle, args: Any, mask: ObservationMask, agent: A
 
 
 def header(trace: Trace, bundle: Bundle, agent: AgentProfile) -> str:
-    """Return the trace as C99: sizes, and one array for each of its attributes; floats are exact."""
+    """Return the trace as C99: sizes, and one array for each of its attributes; floats are exact.
+
+    Its names begin with the agent's prefix, so that a program can hold recordings of several agents.
+
+    Raises:
+        UserError: the bundle has no C of the agent.
+    """
+    if agent.c is None:
+        raise UserError(f"{bundle.folder} has no C program of {agent.label}: export it again")
+    name = f"{agent.c.prefix}_record"
+    upper = name.upper()
     steps, episodes = len(trace.actions), int(trace.begins.sum())
+    inputs, actions = f"[{upper}_INPUTS]", f"[{upper}_ACTIONS]"
+    arrays = [
+        ("unsigned char", "begins", "", [str(int(value)) for value in trace.begins]),
+        ("float", "features", inputs, [_row(row) for row in trace.features]),
+        ("unsigned char", "available", actions, [_row(row.astype(int)) for row in trace.available]),
+        ("int", "actions", "", [str(value) for value in trace.actions]),
+    ]
     lines = [
         "/*",
         f' * {episodes} episodes of agent "{comment(agent.name)}" of {comment(bundle.task.name)}, recorded by kd-marl '
         f"{package_version('kd-marl')}.",
-        " * kd_record_begins is 1 where an episode begins; kd_record_actions is what the agent did.",
+        f" * {name}_begins is 1 where an episode begins; {name}_actions is what the agent did. A program with",
+        " * one recording may leave the agent's name out: kd_record_begins. One with several defines",
+        " * KD_AGENT_PREFIXED_ONLY.",
         " */",
-        "#ifndef KD_RECORD_H",
-        "#define KD_RECORD_H",
+        f"#ifndef {upper}_H",
+        f"#define {upper}_H",
         "",
-        f"#define KD_RECORD_STEPS {steps}",
-        f"#define KD_RECORD_INPUTS {agent.inputs}",
-        f"#define KD_RECORD_ACTIONS {agent.n_actions}",
+        *(f"#define {upper}_{key} {value}" for key, value in _sizes(steps, agent)),
         "",
-        _array("unsigned char", "begins", [str(int(value)) for value in trace.begins]),
-        _array("float", "features[][KD_RECORD_INPUTS]", [_row(row) for row in trace.features]),
-        _array("unsigned char", "available[][KD_RECORD_ACTIONS]", [_row(row.astype(int)) for row in trace.available]),
-        _array("int", "actions", [str(value) for value in trace.actions]),
+        *(
+            f"static const {kind} {name}_{part}[{upper}_STEPS]{size} = {{\n"
+            + "".join(f"    {row},\n" for row in rows)
+            + "};\n"
+            for kind, part, size, rows in arrays
+        ),
+        "#ifndef KD_AGENT_PREFIXED_ONLY",
+        "#ifdef KD_RECORD_STEPS",
+        '#error "two recordings in one file: define KD_AGENT_PREFIXED_ONLY before them, and use their own names"',
+        "#endif",
+        *(f"#define KD_RECORD_{key} {upper}_{key}" for key, _ in _sizes(steps, agent)),
+        *(f"#define kd_record_{part} {name}_{part}" for _, part, _, _ in arrays),
+        "#endif",
+        "",
         "#endif",
     ]
     return "\n".join(lines) + "\n"
 
 
+def _sizes(steps: int, agent: AgentProfile) -> list[tuple[str, int]]:
+    return [("STEPS", steps), ("INPUTS", agent.inputs), ("ACTIONS", agent.n_actions)]
+
+
 def _indices(agent: AgentProfile) -> list[int]:
     return [feature.index for feature in agent.features]
-
-
-def _array(kind: str, name: str, rows: Sequence[str]) -> str:
-    name = name.replace("[]", "[KD_RECORD_STEPS]") if "[]" in name else f"{name}[KD_RECORD_STEPS]"
-    return f"static const {kind} kd_record_{name} = {{\n" + "".join(f"    {row},\n" for row in rows) + "};\n"
 
 
 def _row(values: np.ndarray) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kd_core import files
-from kd_core.costs.footprint import CODE_BYTES, FLOAT_BYTES
+from kd_core.costs.footprint import FLOAT_BYTES, code_bytes
 from kd_core.errors import UserError
 from kd_core.metrics.intervals import mean_interval
 from kd_core.metrics.retention import retention_signed
@@ -20,6 +20,8 @@ from kd_marl.pareto.sweep import Sweep
 from kd_marl.runs import paper
 from kd_marl.runs.student_run import StudentRun
 
+# Of the paper, and of every teacher here.
+_TEACHER_WIDTH = 256
 # What twice the FLOPs must buy, as a share of the teacher's performance, to be worth it.
 KNEE_GAIN = 0.01
 KNEE_RULE = (
@@ -93,7 +95,7 @@ def measure(sweep: Sweep) -> dict[str, Any]:
     teacher = {
         "score": float(np.mean([_score(run.summary["teacher"]) for _, run, _ in found])),
         "flops": first["flops_per_decision_teacher"],
-        "flash_bytes": FLOAT_BYTES * first["params_teacher"] + CODE_BYTES,
+        "flash_bytes": FLOAT_BYTES * first["params_teacher"] + code_bytes(_TEACHER_WIDTH, _TEACHER_WIDTH, "O2"),
     }
     return {
         "command": sweep.line,

@@ -11,10 +11,15 @@ import onnx
 import pytest
 
 from kd_marl.cli import main
-from kd_marl.deploy import profile
+from kd_marl.deploy import command_check, profile, signing
 from kd_marl.deploy.check import check_bundle
 from kd_onboard.errors import BundleError
 from onboard_bundles import change_profile, replace_file
+
+
+@pytest.fixture(scope="module")
+def signing_key(tmp_path_factory):
+    return signing.generate(tmp_path_factory.mktemp("keys") / "robots")[0]
 
 
 def listener(change):
@@ -38,14 +43,14 @@ def add_a_note(folder):
 
 
 def change_a_number_in_c(folder):
-    text = (folder / "c" / "listener_0" / "model.c").read_text()
+    text = (folder / "c" / "listener_0" / "kd_listener_0_weights.inc").read_text()
     changed, count = re.subn(r"(0x1\.)([0-9a-f])", lambda m: m[1] + ("0" if m[2] != "0" else "1"), text, count=1)
     assert count == 1
-    replace_file(folder, "c/listener_0/model.c", changed.encode())
+    replace_file(folder, "c/listener_0/kd_listener_0_weights.inc", changed.encode())
 
 
 def change_the_choice_in_c(folder):
-    path = "c/listener_0/kd_agent.c"
+    path = "c/listener_0/kd_listener_0.c"
     text = (folder / path).read_text()
     assert "logits[action] > logits[best]" in text
     replace_file(folder, path, text.replace("logits[action] > logits[best]", "logits[action] < logits[best]").encode())
@@ -111,13 +116,19 @@ CONTRADICTIONS = {
         folder, "onnx/listener_0.onnx", b"\xff" * 99
     ),
     r"onnx/listener_0\.onnx is not the network of agent 0": exchange_models,
-    r"c/listener_0/model\.c does not hold the weights of agent 1": change_a_number_in_c,
-    r"c/listener_0/model\.c does not hold the weights of agent 0": exchange_programs,
-    r"c/listener_0/kd_agent\.c is not what this version writes for agent 1": change_the_choice_in_c,
-    r"c/listener_0/kd_agent\.h is not what this version writes for agent 1": exchange_features,
+    r"c/listener_0/kd_listener_0_weights\.inc does not hold the weights of agent 1": change_a_number_in_c,
+    r"agent 0 \('speaker_0'\) has other C files than c/speaker_0/kd_speaker_0\.h and": exchange_programs,
+    r"c/listener_0/kd_listener_0\.c is not what this version writes for agent 1": change_the_choice_in_c,
+    r"c/listener_0/kd_listener_0\.h is not what this version writes for agent 1": exchange_features,
     r"onnx/listener_0\.int8\.onnx is not the network of agent 1": change_int8,
     r"has the int8_scope 'everything', which is not one": listener(lambda agent: agent.update(int8_scope="everything")),
-    r"agent 1 \('listener_0'\) has other C files than c/listener_0/kd_agent\.h and": add_a_source,
+    r"agent 1 \('listener_0'\) has other C files than c/listener_0/kd_listener_0\.h and": add_a_source,
+    r"c/kd_team\.h is not what this version writes": lambda folder: replace_file(
+        folder, "c/kd_team.h", (folder / "c/kd_team.h").read_bytes() + b"int surplus;\n"
+    ),
+    r"c/speaker_0/kd_speaker_0\.c is not what this version writes": lambda folder: change_profile(
+        folder, lambda values: values.update(on_fault="hold")
+    ),
     r"no agent uses weights/critic\.safetensors": add_a_file,
 }
 
@@ -132,19 +143,44 @@ def test_a_bundle_that_contradicts_itself_is_refused(tiny_bundle, tmp_path, mess
     assert "\n" not in str(caught.value)
 
 
-def test_c_that_another_version_wrote_is_compared_by_its_numbers_and_the_verdict_says_so(tiny_bundle, tmp_path, capsys):
+VERSIONS = {
+    "a package that nobody has": {"nothing": "1"},
+    "another kd-marl": {"kd-marl": "0.0.1"},
+    "another onnxruntime": {"onnxruntime": "0.1"},
+    "the installed ones": {},
+}
+
+
+@pytest.mark.parametrize("versions", VERSIONS.values(), ids=VERSIONS)
+@pytest.mark.parametrize("change", [change_the_choice_in_c, change_a_number_in_c, change_int8])
+def test_programs_are_compared_whatever_versions_the_profile_names(
+    tiny_bundle, tmp_path, capsys, change, versions, signing_key
+):
     folder = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, folder)
-    path = "c/listener_0/kd_agent.h"
-    replace_file(folder, path, (folder / path).read_bytes().replace(b"Begins an episode.", b"Starts an episode."))
-    change_profile(folder, lambda values: values["provenance"]["versions"].update({"kd-marl": "0.0.1"}))
+    change_profile(folder, lambda values: values["provenance"]["versions"].update(versions))
     check_bundle(folder)
-    assert main(["bundle", "check", str(folder)]) == 0
-    said = capsys.readouterr().out
-    assert "its C code and int8 models were NOT compared" in said and "kd-marl 0.0.1 (here" in said
-    change_a_number_in_c(folder)
-    with pytest.raises(BundleError, match="does not hold the weights of agent 1"):
-        check_bundle(folder)
+    change(folder)
+    assert main(["bundle", "check", str(folder)]) == 1
+    assert main(["bundle", "sign", str(folder), "--key", str(signing_key)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(line.startswith("faulty: ") and "listener_0" in line for line in lines)
+    assert not (folder / "signature.json").exists()
+
+
+def test_a_signature_is_of_the_bytes_that_were_checked(tiny_bundle, tmp_path, monkeypatch, signing_key):
+    """The profile is exchanged between the check and the signature."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, folder)
+
+    def checked(path):
+        bundle = check_bundle(path)
+        change_profile(folder, lambda values: values.update(on_fault="hold"))
+        return bundle
+
+    monkeypatch.setattr(command_check, "check_bundle", checked)
+    assert main(["bundle", "sign", str(folder), "--key", str(signing_key)]) == 0
+    assert main(["bundle", "verify", str(folder), "--key", str(signing_key.with_suffix(".pub"))]) == 1
 
 
 def flip_a_bit(folder):
@@ -164,6 +200,7 @@ DAMAGE = {
         folder / "weights" / "listener_0.aligner.safetensors"
     ).unlink(),
     "has a file that its profile does not list": lambda folder: (folder / "c" / "extra.c").touch(),
+    "has a folder that its profile does not list: more": lambda folder: (folder / "more").mkdir(),
     "its checksum is another": lambda folder: (folder / "profile.json").write_text(
         (folder / "profile.json").read_text().replace("world units", "world_units", 1)
     ),

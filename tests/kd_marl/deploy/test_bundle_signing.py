@@ -10,6 +10,8 @@ import pytest
 
 from kd_marl.cli import main
 from kd_marl.deploy import signing
+from kd_onboard import signature
+from kd_onboard.bundle import read_bundle
 from kd_onboard.errors import BundleError
 from onboard_bundles import write_bundle
 
@@ -25,7 +27,7 @@ def keys(tmp_path_factory):
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory, keys):
     bundle = write_bundle(tmp_path_factory.mktemp("signed") / "bundle")
-    signing.sign(bundle, keys / "mine.key")
+    signing.sign(read_bundle(bundle), keys / "mine.key")
     return bundle
 
 
@@ -71,7 +73,7 @@ def test_the_command_line_signs_and_verifies(tiny_bundle, tmp_path, keys, capsys
 def test_every_flipped_bit_of_a_signature_is_refused(signed, keys, tmp_path):
     folder = tmp_path / "bundle"
     shutil.copytree(signed, folder)
-    path = folder / "signature.json"
+    path, bundle = folder / "signature.json", read_bundle(folder)
     good = path.read_bytes()
     for index in range(8 * len(good)):
         bad = bytearray(good)
@@ -80,28 +82,28 @@ def test_every_flipped_bit_of_a_signature_is_refused(signed, keys, tmp_path):
         path.unlink()
         path.write_bytes(bad)
         with pytest.raises(BundleError) as caught:
-            signing.verify(folder, keys / "mine.pub")
+            signature.verify(bundle, keys / "mine.pub")
         assert "\n" not in str(caught.value)
     path.write_bytes(good)
-    assert signing.verify(folder, keys / "mine.pub") == signing.verify(folder)
+    assert signature.verify(bundle, keys / "mine.pub") == signature.verify(bundle, None)
 
 
 def test_a_signature_is_of_one_profile_only(signed, keys, tmp_path):
     other = write_bundle(tmp_path / "other", on_fault="hold")
     shutil.copy(signed / "signature.json", other)
-    with pytest.raises(BundleError, match=r"profile\.json is not the one that was signed"):
-        signing.verify(other, keys / "mine.pub")
+    with pytest.raises(BundleError, match="this bundle is not the one that was signed"):
+        signature.verify(read_bundle(other), keys / "mine.pub")
 
 
 def test_a_signature_that_names_another_key_proves_nothing(signed, keys, tmp_path):
     forged = tmp_path / "forged"
     shutil.copytree(signed, forged)
-    signing.sign(forged, keys / "other.key")
+    signing.sign(read_bundle(forged), keys / "other.key")
     values = json.loads((forged / "signature.json").read_text())
     mine = json.loads((signed / "signature.json").read_text())
     (forged / "signature.json").write_text(json.dumps({**values, "public_key": mine["public_key"]}))
     with pytest.raises(BundleError, match=r"the signature of .* is wrong"):
-        signing.verify(forged, keys / "mine.pub")
+        signature.verify(read_bundle(forged), keys / "mine.pub")
 
 
 BAD_KEYS = {

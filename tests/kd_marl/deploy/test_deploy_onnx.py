@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from deployed import episodes, float64_steps, network
 from kd_controllers.student_net import HeteroStudent
 from kd_marl.deploy import int8, replay
-from kd_marl.deploy.onnx_graph import policy_model, quantisable_model, step_model
+from kd_marl.deploy.onnx_graph import policy_model, quantisable_model
 from kd_marl.deploy.weights import agent_weights, digest
 
 
@@ -67,11 +67,6 @@ def test_all_graphs_compute_the_equations_of_the_network(inputs, width, n_action
         found, actions = replay.run(int8.onnx_step(serialised(model)), features, available, width)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(actions, np.where(available, found, -np.inf).argmax(-1))
-    opened = int8.session(serialised(step_model(weights, "kd_x")))
-    state = np.zeros((1, width), np.float32)
-    for t in range(features.shape[1]):
-        found, state = opened.run(["logits", "next_state"], {"features": features[:1, t], "state": state})
-        np.testing.assert_allclose(found, expected[:1, t], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("sharing", ["none", "group", "all"])

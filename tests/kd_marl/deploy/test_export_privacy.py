@@ -28,7 +28,7 @@ WINDOW = 4
 def numbers(path):
     """A file as bytes in which float32 numbers can be searched; the literals of C are made such."""
     data = path.read_bytes()
-    if path.suffix not in (".c", ".h"):
+    if path.suffix not in (".c", ".h", ".inc"):
         return data
     found = re.findall(r"-?(?:0x[0-9a-f.]+p[+-]?\d+|\d+\.\d+)(?=f\b)", data.decode())
     return np.array([float.fromhex(n) if "x" in n else float(n) for n in found], np.float32).tobytes()
@@ -85,7 +85,7 @@ def test_an_agent_s_files_hold_its_own_network_and_no_other_s(tiny_bundle):
         for path in files_of(bundle, agent):
             data = numbers(path)
             # The search finds what is there: this is what makes the absence of the others mean something.
-            if path.name in ("model.c", f"{agent.name}.onnx") or path.suffix == ".safetensors":
+            if path.name in (f"{agent.c.prefix}_weights.inc", f"{agent.name}.onnx") or path.suffix == ".safetensors":
                 assert any(holds(data, tensor) for tensor in own.values()), path
             for weights in others:
                 for name, tensor in weights.items():
@@ -190,9 +190,3 @@ def test_agents_with_one_program_each_have_an_agreement_of_their_own(tmp_path, m
     first, _, twin = facts["agents"]
     assert first["onnx_int8"] == twin["onnx_int8"] is not None
     assert first["int8_agreement"] > 0.5 and twin["int8_agreement"] is None
-
-
-def test_file_and_symbol_names_are_safe_and_differ(tmp_path):
-    names = writing._identifiers(("Robot 1", "robot-1", "agent", "../x", "ü", ""))
-    assert names[:3] == ["robot_1", "robot_1_1", "agent_2"] and len(set(names)) == 6
-    assert all(re.fullmatch(r"[a-z0-9_]+", name) for name in names)

@@ -19,6 +19,7 @@ import torch
 
 from kd_core.errors import UserError
 from kd_marl.cli import main
+from kd_marl.deploy import signing
 from kd_marl.deploy.agent_process import AgentProcess
 from kd_marl.deploy.settings import other_episodes
 from kd_onboard import OnboardAgent, read_bundle, serve
@@ -49,7 +50,8 @@ def run(folder, *words, task=TASK):
 @pytest.mark.parametrize("backend", ["numpy", "c"])
 def test_the_bundle_returns_what_the_torch_student_returned(tiny_bundle, tmp_path, capsys, monkeypatch, backend):
     monkeypatch.setenv("KD_ONBOARD_CACHE", str(tmp_path / "compiled"))
-    assert run(tiny_bundle, "--backend", backend, "--json", str(tmp_path / "result.json")) == 0
+    words = ["--backend", backend, "--json", str(tmp_path / "result.json")]
+    assert run(tiny_bundle, *words, *(["--trust"] if backend == "c" else [])) == 0
     result = json.loads((tmp_path / "result.json").read_text())
     recorded = read_bundle(tiny_bundle).profile.measured["student"]
     # The same greedy actions in the same episodes: the very same returns.
@@ -155,9 +157,28 @@ def test_a_run_that_cannot_be_is_refused_in_one_line(tiny_bundle, tmp_path, caps
     assert len(errors) == 1 and message in errors[0]
 
 
+def test_c_of_a_bundle_is_run_only_with_a_key_or_with_trust(tiny_bundle, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("KD_ONBOARD_CACHE", str(tmp_path / "compiled"))
+    monkeypatch.setenv("KD_ONBOARD_STATE", str(tmp_path / "state"))
+    folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    words = ["--backend", "c", "--episodes", "2"]
+    assert run(folder, *words) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "--key FILE" in lines[0] and "--trust" in lines[0]
+    for name in ("robots", "others"):
+        signing.generate(tmp_path / name)
+    signing.sign(read_bundle(folder), tmp_path / "robots.key")
+    assert run(folder, *words, "--key", str(tmp_path / "others.pub")) == 2
+    assert "is signed by the key" in capsys.readouterr().err
+    assert not (tmp_path / "compiled").exists()
+    assert run(folder, *words, "--key", str(tmp_path / "robots.pub")) == 0
+    assert run(folder, "--episodes", "2", "--key", str(tmp_path / "robots.pub")) == 0
+    assert len(list((tmp_path / "state").iterdir())) == 1
+
+
 def test_a_damaged_bundle_is_not_played(tmp_path, capsys):
     folder = write_bundle(tmp_path / "bundle")
-    (folder / "c/agent_0/model.c").write_text("int main;")
+    (folder / "c/agent_0/kd_agent_0.c").write_text("int main;")
     assert run(folder) == 2
     assert capsys.readouterr().err.startswith("error: ") and "damaged" in read_error(folder)
 
@@ -296,7 +317,7 @@ def test_a_fault_in_an_agents_process_arrives_whole(agents):
 
 def test_a_missing_backend_is_said_at_the_start(bundle, monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
-    agent = AgentProcess(bundle, bundle.agents[0], "c", slots=1)
+    agent = AgentProcess(bundle, bundle.agents[0], "c", slots=1, trust=True)
     try:
         with pytest.raises(UserError, match="backend 'c' needs a C compiler"):
             agent.wait_until_ready()
