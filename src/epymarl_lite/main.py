@@ -105,6 +105,8 @@ def load_config(params: list[str], folders: Sequence[Path] = (CONFIG_FOLDER,)) -
     config = load_yaml("default", folders=folders)
     env = load_yaml(take_flag(params, "--env-config"), "envs", folders)
     alg = load_yaml(take_flag(params, "--config"), "algs", folders)
+    if base := alg.pop("base", None):
+        alg = recursive_dict_update(load_yaml(base, "algs", folders), alg)
     return recursive_dict_update(recursive_dict_update(config, env), alg)
 
 

@@ -17,7 +17,7 @@ from epymarl_lite.components.transforms import OneHot
 from epymarl_lite.controllers import REGISTRY as MACS
 from epymarl_lite.learners import REGISTRY as LEARNERS
 from epymarl_lite.runners import REGISTRY as RUNNERS
-from epymarl_lite.utils.errors import ConfigError, MissingFolderError
+from epymarl_lite.utils.errors import ConfigError, MissingFolderError, registered
 from epymarl_lite.utils.general_reward_support import test_alg_config_supports_reward
 from epymarl_lite.utils.logging import Logger
 from epymarl_lite.utils.timehelper import time_left, time_str
@@ -66,7 +66,7 @@ def run_sequential(args: SimpleNamespace, logger: Logger) -> None:
     if (args.evaluate or args.save_replay) and not args.checkpoint_path:
         raise ConfigError("evaluate=True and save_replay=True need checkpoint_path=<the folder with the saved steps>")
     checkpoint = find_checkpoint(args.checkpoint_path, args.load_step) if args.checkpoint_path else None
-    runner = _lookup("runner", RUNNERS, args.runner)(args=args, logger=logger)
+    runner = registered(RUNNERS, "runner", args.runner)(args=args, logger=logger)
     try:
         buffer, learner = _build(args, logger, runner)
         if checkpoint is not None:
@@ -146,9 +146,9 @@ def _build(args: SimpleNamespace, logger: Logger, runner: Any) -> tuple[ReplayBu
         preprocess=preprocess,
         device="cpu" if args.buffer_cpu_only else args.device,
     )
-    mac = _lookup("mac", MACS, args.mac)(buffer.scheme, groups, args)
+    mac = registered(MACS, "mac", args.mac)(buffer.scheme, groups, args)
     runner.setup(scheme=scheme, groups=groups, preprocess=preprocess, mac=mac)
-    learner = _lookup("learner", LEARNERS, args.learner)(mac, buffer.scheme, logger, args)
+    learner = registered(LEARNERS, "learner", args.learner)(mac, buffer.scheme, logger, args)
     if args.use_cuda:
         learner.cuda()
     return buffer, learner
@@ -211,9 +211,3 @@ def _save(args: SimpleNamespace, logger: Logger, learner: Any, t_env: int) -> No
 
 def _test_runs(args: SimpleNamespace, runner: Any) -> int:
     return max(1, args.test_nepisode // runner.batch_size)
-
-
-def _lookup(what: str, registry: dict[str, Any], name: str) -> Any:
-    if name not in registry:
-        raise ConfigError(f"unknown {what} '{name}': valid are {', '.join(sorted(registry))}")
-    return registry[name]

@@ -30,6 +30,10 @@ PLUGIN_CONFIG = SOURCE_ROOT / "config"
 OWN_NETWORKS, REPLACEABLE = "hetero_mac", ("basic_mac", "non_shared_mac")
 # The environment's variable for the URL of a MongoDB server, password and all.
 MONGO_URL = "KD_MARL_MONGO_URL"
+# EPyMARL's algorithms that the bundled runtime does not have.
+IN_A_CHECKOUT = frozenset(
+    ["coma", "coma_ns", "ia2c", "ia2c_ns", "maa2c", "maa2c_ns", "maddpg", "maddpg_ns", "pac_ns", "pac_dcg_ns", "qtran"]
+)
 _NAMING = "add 'with env_args.key=...' (for example env_args.key=pz-mpe-simple-spread-v3) or env_args.map_name=..."
 
 USAGE = """usage: python src/main.py --config=ALG --env-config=ENV [with key=value env_args.key=value ...]
@@ -315,6 +319,11 @@ def _find_config(host: Host, kind: str, name: str, asked_by: str = "") -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
+    if name in IN_A_CHECKOUT and host.is_bundled:
+        raise UserError(
+            f"--config={name} needs EPyMARL itself, which has more algorithms than the runtime of kd-marl: set "
+            "EPYMARL_HOME=/path/to/epymarl"
+        )
     known = [path.stem for folder in folders for path in folder.glob("*.yaml")]
     flag = "--config" if kind == "algs" else "--env-config"
     asked = f"{asked_by} has base: {name}" if asked_by else f"{flag}={name}"

@@ -108,12 +108,22 @@ def test_missing_checkpoints_are_errors(tmp_path):
 
 
 def test_unknown_names_list_the_valid_ones(tmp_path, monkeypatch):
-    for key, valid in (("runner", "episode, parallel"), ("mac", "basic_mac"), ("learner", "ppo_learner")):
+    valid_names = {
+        "runner": "episode, parallel",
+        "mac": "basic_mac",
+        "learner": "ppo_learner",
+        "agent": "rnn, rnn_ns",
+        "critic_type": "cv_critic, cv_critic_ns",
+    }
+    for key, valid in valid_names.items():
         with pytest.raises(ValueError, match=f"unknown {key} 'wrong': valid are .*{valid}"):
-            run_module.run_sequential(run_args(**{key: "wrong"}), Logger(get_logger()))
+            run_module.run_sequential(run_args("mappo", **{key: "wrong"}), Logger(get_logger()))
 
 
-@pytest.mark.parametrize("algorithm", ["mappo", "ippo", "iql", "vdn", "qmix"])
+FIVE = ("mappo", "ippo", "iql", "vdn", "qmix")
+
+
+@pytest.mark.parametrize("algorithm", [*FIVE, *(f"{name}_ns" for name in FIVE)])
 def test_every_algorithm_trains_saves_and_resumes(algorithm, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run_module.run_sequential(run_args(algorithm, runner="parallel", save_model=True), Logger(get_logger()))

@@ -4,8 +4,9 @@ import pytest
 from sacred.arg_parser import get_config_updates
 
 from kd_core import keys, yaml_text
-from kd_core.config import parse_command, sacred_words
+from kd_core.config import assemble, parse_command, sacred_words
 from kd_core.errors import UserError
+from kd_core.host import get_host
 from kd_core.keys import Kind, kind_like, kind_of
 
 LARGEST_SEED = 4294967295
@@ -153,3 +154,9 @@ def test_a_word_without_key_or_value_is_one_line_that_says_how_they_are_written(
         UserError, match=r"in 'with' has no (key|value): write key=value without spaces, such as t_max=50"
     ):
         parse_command(["--config=iql", "--env-config=mpe", "with", *words])
+
+
+@pytest.mark.parametrize("name", ["coma", "maddpg_ns", "qtran"])
+def test_an_algorithm_of_epymarl_alone_names_the_way_to_it(name):
+    with pytest.raises(UserError, match=f"--config={name} needs EPyMARL itself.*set EPYMARL_HOME=/path/to/epymarl"):
+        assemble(get_host(), parse_command([f"--config={name}", "--env-config=mpe", "with", "env_args.key=x"]))

@@ -15,6 +15,7 @@ from epymarl_lite.components.action_selectors import REGISTRY as SELECTORS
 from epymarl_lite.components.episode_buffer import EpisodeBatch, Groups, Index, Scheme
 from epymarl_lite.controllers.unrolling import step_by_step
 from epymarl_lite.modules.agents import REGISTRY as AGENTS
+from epymarl_lite.utils.errors import registered
 
 UNAVAILABLE_LOGIT = -1e10  # finite, so that a row without any available action becomes uniform and not NaN
 
@@ -30,7 +31,7 @@ class BasicMAC:
         """Build the network and the action selector that `args` names."""
         self.n_agents: int = args.n_agents
         self.args = args
-        self.agent: Any = AGENTS[args.agent](self._get_input_shape(scheme), args)
+        self.agent: Any = registered(AGENTS, "agent", args.agent)(self._get_input_shape(scheme), args)
         self.agent_output_type: str = args.agent_output_type
         self.action_selector = SELECTORS[args.action_selector](args)
         self.hidden_states: th.Tensor | None = None

@@ -22,6 +22,7 @@ from epymarl_lite.learners.common import (
     step_mask,
 )
 from epymarl_lite.modules.critics import REGISTRY as CRITICS
+from epymarl_lite.utils.errors import registered
 
 LOG_FLOOR = 1e-10  # keeps log(p) finite
 
@@ -74,7 +75,7 @@ class PPOLearner:
         self.mac = mac
         self.agent_params = list(mac.parameters())
         self.agent_optimiser = th.optim.Adam(self.agent_params, lr=args.lr)
-        self.critic = CRITICS[args.critic_type](scheme, args)
+        self.critic = registered(CRITICS, "critic_type", args.critic_type)(scheme, args)
         self.target_critic = copy.deepcopy(self.critic)
         self.critic_params = list(self.critic.parameters())
         self.critic_optimiser = th.optim.Adam(self.critic_params, lr=args.lr)

@@ -6,6 +6,7 @@ no one-hot is built, and inputs shared by all agents are multiplied only once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import torch as th
@@ -41,17 +42,38 @@ class _ValueCritic(nn.Module):
         return self.fc3(F.relu(self.fc2(F.relu(x))))
 
 
-class CentralVCritic(_ValueCritic):
-    """Critic of the state and, if configured, of all agents' observations and previous actions."""
+class _OwnValueCritics(nn.Module):
+    """A network of its own for each agent, on the same features without a one-hot."""
+
+    def __init__(self, features: int, args: SimpleNamespace) -> None:
+        super().__init__()
+        self.n_agents: int = args.n_agents
+        width = args.hidden_dim
+        self.critics = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(features, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)
+            )
+            for _ in range(self.n_agents)
+        )
+
+    def _values(self, features: th.Tensor) -> th.Tensor:
+        """Compute values `(batch, time, agents, 1)` of features `(batch, time, agents or 1, features)`."""
+        own = features.expand(-1, -1, self.n_agents, -1).unbind(2)
+        return th.stack([critic(part) for critic, part in zip(self.critics, own, strict=True)], dim=2)
+
+
+class _Central:
+    """What a central critic sees: the state and, if configured, all agents' observations and previous actions."""
+
+    _values: Callable[[th.Tensor], th.Tensor]
 
     def __init__(self, scheme: Scheme, args: SimpleNamespace) -> None:
         """Read `n_agents`, `n_actions`, `hidden_dim`, `obs_individual_obs` and `obs_last_action` from `args`."""
-        self_obs = args.obs_individual_obs
         features = _size(scheme["state"]["vshape"])
-        features += args.n_agents * _size(scheme["obs"]["vshape"]) if self_obs else 0
+        features += args.n_agents * _size(scheme["obs"]["vshape"]) if args.obs_individual_obs else 0
         features += args.n_agents * args.n_actions if args.obs_last_action else 0
-        super().__init__(features, args)
-        self.obs_individual_obs = self_obs
+        super().__init__(features, args)  # type: ignore[call-arg]  # the other parent builds the networks
+        self.obs_individual_obs = args.obs_individual_obs
         self.obs_last_action = args.obs_last_action
 
     def forward(self, batch: EpisodeBatch, t: int | None = None) -> th.Tensor:
@@ -66,13 +88,31 @@ class CentralVCritic(_ValueCritic):
         return self._values(th.cat(shared, dim=-1).unsqueeze(2))
 
 
-class ACCritic(_ValueCritic):
-    """Critic of the agent's own observation."""
+class _Individual:
+    """What an individual critic sees: the agent's own observation."""
+
+    _values: Callable[[th.Tensor], th.Tensor]
 
     def __init__(self, scheme: Scheme, args: SimpleNamespace) -> None:
         """Read `n_agents` and `hidden_dim` from `args`."""
-        super().__init__(_size(scheme["obs"]["vshape"]), args)
+        super().__init__(_size(scheme["obs"]["vshape"]), args)  # type: ignore[call-arg]  # as above
 
     def forward(self, batch: EpisodeBatch, t: int | None = None) -> th.Tensor:
         """Compute values `(batch, time, agents, 1)` at time `t`, or at all times of the batch."""
         return self._values(batch["obs"][:, _times(t)])
+
+
+class CentralVCritic(_Central, _ValueCritic):
+    """Central critic that all agents share."""
+
+
+class ACCritic(_Individual, _ValueCritic):
+    """Individual critic that all agents share."""
+
+
+class CentralVCriticNS(_Central, _OwnValueCritics):
+    """Central critics, one for each agent."""
+
+
+class ACCriticNS(_Individual, _OwnValueCritics):
+    """Individual critics, one for each agent."""
