@@ -150,13 +150,13 @@ class Engine:
         """Do again what the journal holds; a last entry that was cut off was never acknowledged, and goes."""
         data = store.read_bytes() if store.is_file() else b""
         start = 0
-        while start + 4 <= len(data) and start + (size := int.from_bytes(data[start : start + 4], "little")) <= len(
-            data
+        while len(data) - start >= 4 and len(data) >= (
+            end := start + int.from_bytes(data[start : start + 4], "little")
         ):
-            entry = bson.decode(data[start : start + size])
+            entry = bson.decode(data[start:end])
             with contextlib.suppress(RefusedError):
                 self.write(entry["db"], entry["kind"], entry["collection"], entry["statement"])
-            start += size
+            start = end
         if start < len(data):
             os.truncate(store, start)
 
@@ -187,12 +187,8 @@ class Engine:
     # -- what a server is asked before anything else ----------------------------------------------------------------
 
     def do_hello(self, database: str, command: Document) -> Document:
-        now = {"localTime": datetime.datetime.now(datetime.timezone.utc)}
-        return {
-            **HELLO,
-            **now,
-            **({"saslSupportedMechs": ["SCRAM-SHA-256"]} if "saslSupportedMechs" in command else {}),
-        }
+        mechanisms = {"saslSupportedMechs": ["SCRAM-SHA-256"]} if "saslSupportedMechs" in command else {}
+        return {**HELLO, **mechanisms, "localTime": datetime.datetime.now(datetime.timezone.utc)}
 
     do_ismaster = do_hello
 
@@ -401,7 +397,8 @@ class Engine:
             with translated():
                 found = collection.find_one(statement["q"])
             if found is None:  # the journal names the new document, so that it has the same id ever after
-                statement = {**statement, "q": {**statement["q"], "_id": bson.ObjectId()}}
+                change = statement["u"] if isinstance(statement["u"], dict) else {}
+                statement = {**statement, "q": {**statement["q"], "_id": change.get("_id", bson.ObjectId())}}
         if self.journal is not None:
             entry = {"db": database, "kind": kind, "collection": name, "statement": statement}
             os.write(self.journal, bson.encode(entry))

@@ -45,13 +45,13 @@ def run(args: argparse.Namespace) -> int:
     register.register(host)
     progress.remember_terminal()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    written: list[Path] = []
     wish = Wish(args.runs, args.teacher, args.seed, args.env_config, args.updates)
     try:
         with gathered(host, wish, min(args.episodes, LARGEST_BLOCK)) as cast:
             eyes = None if args.eyes is None else agent_index(args.eyes, cast.mask.layout.agent_names, "--eyes")
             film = _played(host, cast, args)
         episode = film.pick(args.pick)
-        written = []
         if args.to or not moving:
             target = args.to or _usual_place(cast)
             files.write_bytes(target, page(film, episode, eyes).encode())
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             picture.write(film, episode, eyes, file, suffix)
             written.append(file)
     except KeyboardInterrupt:
-        print("stopped: nothing was written", file=sys.stderr)
+        print(f"stopped: {', '.join(map(str, written)) or 'nothing'} was written", file=sys.stderr)
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)

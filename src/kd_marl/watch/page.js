@@ -237,7 +237,8 @@
     outline(ink, shape, p);
     ink.globalAlpha = hidden ? 0.14 : far ? 0.4 : 0.92; ink.fillStyle = own; ink.fill();
     ink.globalAlpha = hidden ? 0.6 : 1;
-    ink.strokeStyle = own; ink.lineWidth = 1.5; ink.setLineDash(hidden ? [3, 3] : []); ink.stroke(); ink.setLineDash([]);
+    // A landmark's own colour may be as dark as the paper.
+    ink.strokeStyle = shape.colour ? colour("soft") : own; ink.lineWidth = 1.5; ink.setLineDash(hidden ? [3, 3] : []); ink.stroke(); ink.setLineDash([]);
     ink.globalAlpha = 1;
     if (chosen) {
       outline(ink, shape, p, 4); ink.strokeStyle = colour("pick"); ink.lineWidth = 3.5; ink.stroke();

@@ -9,12 +9,13 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyArrow, Polygon, Rectangle
 
 from envs.hetero_mask.naming import action_names
@@ -79,17 +80,16 @@ def write(film: Film, episode: int, eyes: int | None, file: Path, kind: str) -> 
             "environment a method world()"
         )
     pictures = _pictures(film, episode, eyes)
-    data = _gif(pictures) if kind == "gif" else _mp4(pictures)
+    data = _gif(film, pictures) if kind == "gif" else _mp4(pictures)
     files.write_bytes(file, data)
 
 
-def _gif(pictures: Iterator[np.ndarray]) -> bytes:
+def _gif(film: Film, pictures: Iterator[np.ndarray]) -> bytes:
     from PIL import Image
 
-    frames = [Image.fromarray(picture) for picture in pictures]
-    # One palette for all: of the picture in the middle, in which everything has happened and nothing is over.
-    palette = frames[len(frames) // 2].quantize(64)
-    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(_palette(film))
+    frames = [Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     lasting = [round(1000 / (_PACE * _BETWEEN))] * len(frames)
     lasting[-1] = round(1000 * _END_S)
     stream = io.BytesIO()
@@ -97,6 +97,21 @@ def _gif(pictures: Iterator[np.ndarray]) -> bytes:
         stream, "GIF", save_all=True, append_images=frames[1:], duration=lasting, loop=0, optimize=True, disposal=1
     )
     return stream.getvalue()
+
+
+def _palette(film: Film) -> list[int]:
+    """Return the colours of a GIF: each that is drawn, pure and in steps towards white."""
+    worlds = [world for takes in film.takes for world in (takes[0].worlds or ())[:1]]
+    own = {shape.colour for world in worlds for shape in world.shapes if shape.colour}
+    drawn = [_INK, _SOFT, _LINE, _DIFFERS, _EYES, *_KINDS.values(), *_PANELS, *sorted(own)]
+    shades = max(2, 256 // len(dict.fromkeys(drawn)))
+    colours = [
+        round(255 + (int(colour[at : at + 2], 16) - 255) * shade / (shades - 1))
+        for colour in dict.fromkeys(drawn)
+        for shade in range(shades)
+        for at in (1, 3, 5)
+    ]
+    return colours[: 3 * 256]
 
 
 def _mp4(pictures: Iterator[np.ndarray]) -> bytes:
@@ -145,14 +160,23 @@ def _pictures(film: Film, episode: int, eyes: int | None) -> Iterator[np.ndarray
     )
     worlds = [figure.add_subplot(grid[0, k]) for k in range(len(takes))]
     curves = figure.add_subplot(grid[1, :])
+    for ax in (*worlds, curves):
+        ax.set(xticks=[], yticks=[])
+        for spine in ax.spines.values():
+            spine.set_color(_LINE)
+    for ax in worlds:
+        ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
+    _lay_out_returns(curves, film, takes, longest)
     with progress.bar("film", longest * _BETWEEN + 1, "picture", leave=False) as bar:
         for number in range(longest * _BETWEEN + 1):
             time = number / _BETWEEN
+            for ax in (*worlds, curves):
+                # Not clear(), which makes new axes: most of the time of a picture.
+                for artist in (*ax.lines, *ax.patches, *ax.texts):
+                    artist.remove()
             for k, (ax, take) in enumerate(zip(worlds, takes, strict=True)):
-                ax.clear()
                 _draw_world(ax, film, take, bounds, time, eyes)
                 _entitle(ax, film, k, take, time)
-            curves.clear()
             _draw_returns(curves, film, takes, longest, time)
             canvas.draw()
             picture = np.asarray(canvas.buffer_rgba())[..., :3]
@@ -184,17 +208,12 @@ def _entitle(ax: Axes, film: Film, panel: int, take: Take, time: float) -> None:
     ax.set_title(f"{player.name}{ending}", fontsize=12, fontweight="bold", color=_PANELS[panel], loc="left")
     step = min(int(time), take.steps)
     wrong = int(take.differs[step].sum()) if not over and player.kind != "teacher" else 0
-    if wrong:
-        ax.set_title(f"≠ teacher: {wrong}", fontsize=10, color=_DIFFERS, loc="right")
+    ax.set_title(f"≠ teacher: {wrong}" if wrong else "", fontsize=10, color=_DIFFERS, loc="right")
 
 
 def _draw_world(ax: Axes, film: Film, take: Take, bounds: Bounds, time: float, eyes: int | None) -> None:
     """Draw one moment between two steps."""
     assert take.worlds is not None, "an episode with worlds"
-    left, bottom, right, top = bounds
-    ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[])
-    for spine in ax.spines.values():
-        spine.set_color(_LINE)
     now = min(int(time), take.steps)
     part = min(time, take.steps) - now
     world, coming = take.worlds[now], take.worlds[min(now + 1, take.steps)]
@@ -202,7 +221,7 @@ def _draw_world(ax: Axes, film: Film, take: Take, bounds: Bounds, time: float, e
         (s.x + (later.x - s.x) * part, s.y + (later.y - s.y) * part)
         for s, later in zip(world.shapes, coming.shapes, strict=True)
     ]
-    unit = (right - left) / 100
+    unit = (bounds[2] - bounds[0]) / 100
     if now < take.steps:
         for k, shape in enumerate(world.shapes):
             if shape.agent is not None and shape.alive:
@@ -218,7 +237,7 @@ def _draw_world(ax: Axes, film: Film, take: Take, bounds: Bounds, time: float, e
             seen = sight(take, film.layout, film.failed.failed(now), eyes, shape, now)
         _body(ax, shape, x, y, seen, unit)
         if shape.agent is not None and shape.alive and now < take.steps and take.differs[now, shape.agent]:
-            ax.text(x + shape.radius + unit, y + shape.radius + unit, "≠", color=_DIFFERS, fontweight="bold", zorder=6)
+            _mark(ax, x + shape.radius + unit, y + shape.radius + unit)
 
 
 def _body(ax: Axes, shape: Shape, x: float, y: float, seen: Sight, unit: float) -> None:
@@ -249,6 +268,12 @@ def _body(ax: Axes, shape: Shape, x: float, y: float, seen: Sight, unit: float) 
         ax.add_patch(Rectangle((x - width / 2, above), left, 0.7 * unit, color=colour, zorder=5))
 
 
+def _mark(ax: Axes, x: float, y: float) -> None:
+    """Draw the sign of a decision that differs from the teacher's."""
+    ax.plot(x, y, "o", color=_DIFFERS, markersize=11, zorder=6)
+    ax.text(x, y, "≠", color="white", fontsize=9, fontweight="bold", ha="center", va="center_baseline", zorder=7)
+
+
 def _intend(ax: Axes, film: Film, take: Take, step: int, shape: Shape, place: tuple[float, float], unit: float) -> None:
     """Draw where an agent moves, and where its teacher would."""
     agent = shape.agent
@@ -272,20 +297,29 @@ def _intend(ax: Axes, film: Film, take: Take, step: int, shape: Shape, place: tu
             ax.text(place[0] + 1.5 * shape.radius, place[1], f"says {name[4:]}", color=colour, fontsize=9, va="center")
 
 
+def _returns(take: Take) -> np.ndarray:
+    return np.concatenate([[0.0], np.cumsum(take.rewards)])
+
+
+def _lay_out_returns(ax: Axes, film: Film, takes: Sequence[Take], longest: int) -> None:
+    """Set what the curves of all moments share: limits, and whose curve is which."""
+    every = np.concatenate([_returns(take) for take in takes])
+    room = 0.08 * (np.ptp(every) or 1)
+    ax.set(xlim=(-0.2, longest + 0.2), ylim=(every.min() - room, every.max() + room))
+    curves = [Line2D([], [], color=_PANELS[k], linestyle=_dash(film, k), linewidth=2) for k in range(len(takes))]
+    names = [player.name for player in film.players]
+    ax.legend(curves, names, loc="upper left", fontsize=8, frameon=False, ncols=len(takes))
+
+
 def _draw_returns(ax: Axes, film: Film, takes: Sequence[Take], longest: int, time: float) -> None:
-    ends = [0.0]
+    """Draw the returns up to a moment."""
     for k, take in enumerate(takes):
-        returns = np.concatenate([[0.0], np.cumsum(take.rewards)])
-        ends += [returns.min(), returns.max()]
-        until = min(int(time), take.steps) + 1
-        style = "--" if film.players[k].kind == "teacher" else "-"
-        ax.plot(np.arange(until), returns[:until], style, color=_PANELS[k], linewidth=2, label=film.players[k].name)
-        ax.plot(until - 1, returns[until - 1], "o", color=_PANELS[k], markersize=4)
-    room = 0.08 * (max(ends) - min(ends) or 1)
-    ax.set(xlim=(-0.2, longest + 0.2), ylim=(min(ends) - room, max(ends) + room))
+        until = min(int(time), take.steps)
+        returns = _returns(take)[: until + 1]
+        ax.plot(returns, _dash(film, k), color=_PANELS[k], linewidth=2)
+        ax.plot(until, returns[-1], "o", color=_PANELS[k], markersize=4)
     ax.set_xlabel(f"return so far, step {min(int(time), longest)} of {longest}", color=_SOFT, fontsize=9, labelpad=2)
-    ax.set_yticks([])
-    ax.set_xticks([])
-    for spine in ax.spines.values():
-        spine.set_color(_LINE)
-    ax.legend(loc="upper left", fontsize=8, frameon=False, ncols=len(takes))
+
+
+def _dash(film: Film, panel: int) -> Literal["--", "-"]:
+    return "--" if film.players[panel].kind == "teacher" else "-"

@@ -75,6 +75,7 @@ def test_updates_say_what_they_did(database):
     bulk = [pymongo.UpdateOne({"step": 1}, {"$inc": {"n": 1}}, upsert=True)] * 2
     assert len(metrics.bulk_write(bulk).upserted_ids) == 1
     assert metrics.find_one({"step": 1})["n"] == 2
+    assert metrics.replace_one({"step": 2}, {"_id": "second", "step": 2}, upsert=True).upserted_id == "second"
 
 
 def test_an_id_is_given_once(database):
