@@ -57,7 +57,7 @@ def test_the_first_page_says_what_fo_lh_lha_and_retention_mean(readme):
 
 def test_every_command_that_the_readme_names_has_help_with_an_example(readme, capsys):
     named = set(re.findall(r"(?:`|^)kd-marl ([a-z]+)", readme, re.MULTILINE))
-    assert named == {"teachers", "export"}
+    assert named == {"teachers", "export", "watch"}
     for name in named:
         with pytest.raises(SystemExit) as ended:
             cli.main([name, "--help"])
