@@ -31,7 +31,9 @@ def dashboard(args: argparse.Namespace) -> int:
         address = f"http://{HOST}:{listener.getsockname()[1]}/"
         watcher = Watcher(source, _suites(args, source))
         watcher.start()
-        config = uvicorn.Config(application(watcher), log_level="warning", access_log=False, lifespan="off")
+        config = uvicorn.Config(
+            application(watcher), log_level="warning", access_log=False, server_header=False, lifespan="off"
+        )
         server = _Server(config, address, args.open if args.open is not None else _has_screen())
         print(f"{source.title}\n{address}  (Ctrl-C ends it)", flush=True)
         # The server ends its answers first, and then raises the signal again.

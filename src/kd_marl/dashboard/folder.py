@@ -240,8 +240,8 @@ class FolderSource:
             shown = self.store.row(key)
             if shown.final:
                 continue
-            curves = self.curves(key)
-            known.progress = progress({name: (steps[-1], values[-1]) for name, (steps, values) in curves.items()})
+            if curves := self.curves(key):
+                known.progress = progress({name: (steps[-1], values[-1]) for name, (steps, values) in curves.items()})
             try:
                 with inside.folder(self.root, parts) as folder:
                     self._put(parts, _facts(folder)[0], now)
