@@ -92,7 +92,7 @@ class FolderSource:
         now = time.time()
         if not self.root.is_dir():
             raise SourceError(f"the folder {self.root} is gone")
-        with _no_garbage():
+        with _no_garbage() if self.store.loading is not None else contextlib.nullcontext():
             self._list_changed(now)
         self.store.loading = None
         for parts in self._in_turn(now):
