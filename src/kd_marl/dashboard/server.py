@@ -164,7 +164,7 @@ def application(watcher: Watcher) -> Callable[[Scope, Receive, Send], Awaitable[
                 rows.append((source.store.row(key), source.curves_version(key)))
             except KeyError:
                 continue
-        version = _digest(str(request.query_params), rows)
+        version = _digest(str(request.query_params), [(row.key, state) for row, state in rows])
         if _known(request, version):
             return _unchanged(version)
         drawn = DRAWN.load()

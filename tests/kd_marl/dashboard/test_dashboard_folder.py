@@ -163,9 +163,12 @@ def test_what_comes_changes_and_goes_is_seen(tmp_path):
 def test_an_unchanged_folder_has_an_unchanged_version_and_is_not_read_again(tmp_path, monkeypatch):
     for number in range(1, 6):
         put(tmp_path, number)
+    put(tmp_path, 6, status="RUNNING", beat=5)
     source = seen(tmp_path, times=2)
     version = source.store.version
     monkeypatch.setattr("kd_marl.dashboard.inside.read", lambda *_: pytest.fail("a file was read again"))
+    now = time.time()
+    monkeypatch.setattr("kd_marl.dashboard.folder.time.time", lambda: now + 10)
     source.refresh()
     assert source.store.version == version
 
