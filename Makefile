@@ -126,7 +126,8 @@ $(OMNIBOARD)/.installed: $(addprefix tools/omniboard/,package.json package-lock.
 	npm ci --prefix $(OMNIBOARD) --loglevel error
 	rm -rf $(OMNIBOARD)/node_modules/omniboard/web/node_modules
 	cp tools/omniboard/first-visit.js $(OMNIBOARD)/node_modules/omniboard/web/build
-	sed -i 's|</head>|<script src="/first-visit.js"></script></head>|' $(OMNIBOARD)/node_modules/omniboard/web/build/index.html
+	cd $(OMNIBOARD)/node_modules/omniboard/web/build && \
+	    sed 's|</head>|<script src="/first-visit.js"></script></head>|' index.html > first-visit.html && mv first-visit.html index.html
 	@touch $@
 
 # Compilers and emulators of the cores for which tests compile a bundle's C; those tests skip themselves without them.

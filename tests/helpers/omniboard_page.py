@@ -119,7 +119,7 @@ def main() -> None:
     results, figure = Path(sys.argv[1]), Path(sys.argv[2])
     if lacking := missing():
         sys.exit(lacking)
-    with board(results) as opened, page(1500, 800) as shown:
+    with board(results) as opened, page(1500, 1060) as shown:
         visit(shown, opened.url)
         unfold(shown, 0)
         shown.wait_for_timeout(1000)

@@ -23,7 +23,6 @@ def add(subparsers: Subparsers) -> None:
         "results",
         nargs="?",
         type=Path,
-        default=Path("results"),
         metavar="RESULTS",
         help="results folder, searched for Sacred's run folders (default: results)",
     )

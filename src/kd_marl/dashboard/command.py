@@ -31,7 +31,9 @@ def dashboard(args: argparse.Namespace) -> int:
         address = f"http://{HOST}:{listener.getsockname()[1]}/"
         watcher = Watcher(source, _suites(args, source))
         watcher.start()
-        config = uvicorn.Config(application(watcher), log_level="warning", access_log=False, lifespan="off")
+        config = uvicorn.Config(
+            application(watcher), log_level="warning", access_log=False, server_header=False, lifespan="off"
+        )
         server = _Server(config, address, args.open if args.open is not None else _has_screen())
         print(f"{source.title}\n{address}  (Ctrl-C ends it)", flush=True)
         # The server ends its answers first, and then raises the signal again.
@@ -56,7 +58,9 @@ class _Server(uvicorn.Server):
 
 def _source(args: argparse.Namespace) -> Source:
     if args.mongo is None and args.db is None:
-        return FolderSource(args.results)
+        return FolderSource(args.results or Path("results"))
+    if args.results is not None:
+        raise UserError(f"give a results folder or a database, not both: leave out {args.results}, or --mongo and --db")
     if args.mongo is None or args.db is None:
         raise UserError(f"a database needs both: --mongo URL (or --mongo alone, with {MONGO_URL} set) and --db NAME")
     if "@" in args.mongo:
@@ -103,8 +107,8 @@ def _listening(port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise UserError(
-            f"port {port} of this machine cannot be used ({error.strerror}): give another, such as --port {port + 1}, "
-            "or --port 0 for any free one"
+            f"port {port} of this machine cannot be used ({error.strerror}): give another, such as "
+            f"--port {port + 1 if port < (1 << 16) - 1 else port - 1}, or --port 0 for any free one"
         ) from None
     return listener
 

@@ -41,8 +41,8 @@ def grouped(runs: Sequence[Chosen], metric: str) -> list[dict[str, Any]]:
     """Return one line for each group of runs that differ in nothing but their seed.
 
     At each step it has the mean over seeds, and the ends of its 95 % interval by Student's t; None for one seed alone.
-    Seeds log at almost the same steps, so each is taken on the line between its neighbouring points. A group's line
-    spans the steps that all its seeds have.
+    Seeds log at almost the same steps, so each is taken on the line between its neighbouring points. Seeds that have
+    not got so far yet do not count.
     """
     lines = []
     for members in groups(runs):
@@ -83,22 +83,27 @@ def labels(members: Sequence[Sequence[Chosen]]) -> list[str]:
 def mean_curve(
     curves: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return steps, mean over curves and the ends of its 95 % interval (not a number for one curve).
+    """Return steps, mean over curves and the ends of its 95 % interval (not a number where there is one curve only).
 
     Args:
         curves: steps, rising, and values of each seed.
     """
-    grid = min((steps for steps, _ in curves), key=len)
-    begin, end = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
-    # The first points of seeds may be a few steps apart: nothing is left out for that.
-    slack = float(np.diff(grid).max(initial=0.0)) / 2
-    grid = grid[(grid >= begin - slack) & (grid <= end + slack)]
+    grid = max((steps for steps, _ in curves), key=lambda steps: (float(steps[-1]), len(steps)))
     grid = grid[_kept(len(grid))]
-    values = np.stack([np.interp(grid, *curve) for curve in curves])
-    mean, std = values.mean(0), values.std(0)
+    # The ends of seeds may be a few steps apart: nothing is left out for that.
+    slack = float(np.diff(grid).max(initial=0.0)) / 2
+    values = np.stack(
+        [
+            np.where((grid >= steps[0] - slack) & (grid <= steps[-1] + slack), np.interp(grid, steps, logged), np.nan)
+            for steps, logged in curves
+        ]
+    )
+    counts = np.isfinite(values).sum(0)
+    mean, std = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
     # Of a sample with mean 0 and deviation 1: the interval of any other is as many deviations wide.
-    width = mean_interval(0.0, 1.0, len(curves))[1] if len(curves) > 1 else np.nan
-    return grid, mean, mean - width * std, mean + width * std
+    widths = {count: mean_interval(0.0, 1.0, count)[1] if count > 1 else np.nan for count in set(counts.tolist())}
+    half = std * np.array([widths[count] for count in counts.tolist()])
+    return grid, mean, mean - half, mean + half
 
 
 def _joined(parts: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:

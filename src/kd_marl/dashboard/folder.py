@@ -92,7 +92,7 @@ class FolderSource:
         now = time.time()
         if not self.root.is_dir():
             raise SourceError(f"the folder {self.root} is gone")
-        with _no_garbage():
+        with _no_garbage() if self.store.loading is not None else contextlib.nullcontext():
             self._list_changed(now)
         self.store.loading = None
         for parts in self._in_turn(now):
@@ -240,8 +240,8 @@ class FolderSource:
             shown = self.store.row(key)
             if shown.final:
                 continue
-            curves = self.curves(key)
-            known.progress = progress({name: (steps[-1], values[-1]) for name, (steps, values) in curves.items()})
+            if curves := self.curves(key):
+                known.progress = progress({name: (steps[-1], values[-1]) for name, (steps, values) in curves.items()})
             try:
                 with inside.folder(self.root, parts) as folder:
                     self._put(parts, _facts(folder)[0], now)

@@ -71,23 +71,29 @@ def read(descriptor: int, name: str, most: int) -> tuple[bytes, Stamp]:
         FileNotFoundError: there is none.
         UnreadableError: it is a link, no regular file, larger than that, or the system refuses it.
     """
-    with _opened(descriptor, name) as (file, found):
+    file, found = _opened(descriptor, name)
+    try:
         if found.st_size > most:
             raise UnreadableError(f"{name} is {found.st_size >> 20} MB, and only {most >> 20} MB are read")
-        return _bytes(file, most), _stamp(found)
+        return _bytes(file, found.st_size), _stamp(found)
+    finally:
+        os.close(file)
 
 
 def tail(descriptor: int, name: str, most: int) -> bytes:
     """Read the last bytes of a file, ``most`` at most; raises as `read` does."""
-    with _opened(descriptor, name) as (file, found):
+    file, found = _opened(descriptor, name)
+    try:
         os.lseek(file, max(0, found.st_size - most), os.SEEK_SET)
-        return _bytes(file, most)
+        return _bytes(file, min(most, found.st_size))
+    finally:
+        os.close(file)
 
 
 def parse(content: bytes, name: str) -> dict[str, Any]:
     """Read a JSON object; a text cut short, no text at all or another value is `UnreadableError`."""
     try:
-        value = json.loads(content)
+        value = json.loads(content.decode())
     except (ValueError, RecursionError):
         raise UnreadableError(f"{name} is damaged or half written") from None
     if not isinstance(value, dict):
@@ -95,8 +101,8 @@ def parse(content: bytes, name: str) -> dict[str, Any]:
     return value
 
 
-@contextlib.contextmanager
-def _opened(descriptor: int, name: str) -> Iterator[tuple[int, os.stat_result]]:
+def _opened(descriptor: int, name: str) -> tuple[int, os.stat_result]:
+    """Open a regular file, for the caller to close."""
     try:
         file = os.open(name, _FILE, dir_fd=descriptor)
     except FileNotFoundError:
@@ -104,24 +110,19 @@ def _opened(descriptor: int, name: str) -> Iterator[tuple[int, os.stat_result]]:
     except OSError as error:
         # ELOOP: a link, which may point anywhere.
         raise UnreadableError(f"{name} cannot be read ({error.strerror})") from None
-    try:
-        found = os.fstat(file)
-        if not stat.S_ISREG(found.st_mode):
-            raise UnreadableError(f"{name} is no regular file")
-        yield file, found
-    finally:
+    found = os.fstat(file)
+    if not stat.S_ISREG(found.st_mode):
         os.close(file)
+        raise UnreadableError(f"{name} is no regular file")
+    return file, found
 
 
-def _bytes(file: int, most: int) -> bytes:
-    pieces, left = [], most
-    while left and (piece := os.read(file, min(left, 1 << 20))):
-        pieces.append(piece)
-        left -= len(piece)
-        if len(piece) < 1 << 16:
-            # A regular file gives all it has: so short a piece was the last.
-            break
-    return b"".join(pieces)
+def _bytes(file: int, size: int) -> bytes:
+    """Read so many bytes, or as many as there are; what is written meanwhile is for the next look."""
+    content = os.read(file, size)
+    while len(content) < size and (piece := os.read(file, size - len(content))):
+        content += piece
+    return content
 
 
 def _stamp(found: os.stat_result) -> Stamp:

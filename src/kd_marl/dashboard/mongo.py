@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pymongo
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from kd_core.errors import UserError
 from kd_marl.dashboard import inside
@@ -213,6 +213,10 @@ class MongoSource:
 def _answered() -> Iterator[None]:
     try:
         yield
+    except OperationFailure as error:
+        if error.code in (13, 18):
+            raise SourceError("the database refuses the user or the password: correct KD_MARL_MONGO_URL") from None
+        raise SourceError(f"the database refuses to answer (code {error.code}); asking again") from None
     except PyMongoError as error:
         # Never the whole message: it may hold the address with its password.
         raise SourceError(f"the database does not answer ({type(error).__name__}); asking again") from None

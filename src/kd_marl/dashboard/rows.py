@@ -52,7 +52,7 @@ class Row:
         state: running, finished, interrupted or broken.
         note: why it is broken or interrupted, one line.
         started: seconds since the epoch.
-        seconds: how long it took, or has taken so far.
+        seconds: how long it took, or had taken at its last heartbeat.
         steps: environment steps so far.
         t_max: of so many; None for a buffer, whose length is counted in episodes.
         final: whether return and win rate are the final evaluation's.
@@ -114,7 +114,8 @@ def row(key: str, place: Sequence[str], facts: Facts, progress: Progress, livene
     started, beat = moment(account.get("start_time")), moment(account.get("heartbeat"))
     stopped = moment(account.get("stop_time"))
     state, note = _state(facts, started, beat, liveness, now)
-    last = now if state == RUNNING else stopped or beat
+    # A row that changed with every second would be sent every second.
+    last = stopped or beat
     score = mapping(summary.get("student")) or mapping(summary.get("policy"))
     final = number(score.get("return_mean")) is not None
     return Row(

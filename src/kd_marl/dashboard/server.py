@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import threading
 import time
@@ -34,6 +35,8 @@ MOST_RUNS, MOST_METRICS = 60, 12
 DRAWN = Work("kd_marl.dashboard.drawn:drawn")
 # How often the source is looked at, and the suites, which take longer.
 _LOOK_S, _SUITES_S = 1.0, 10.0
+
+_log = logging.getLogger(__name__)
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -80,16 +83,7 @@ class Watcher:
         self._stop.set()
 
     def _look(self) -> None:
-        store = self.source.store
-        while not self._stop.is_set():
-            begun = time.monotonic()
-            try:
-                self.source.refresh()
-                store.trouble = ""
-            except SourceError as error:
-                store.trouble = str(error)
-            # A large folder takes its time: half of it is left to the page.
-            self._stop.wait(max(_LOOK_S, time.monotonic() - begun))
+        self._again(self.source.refresh, _LOOK_S)
 
     def _look_at_suites(self) -> None:
         # Loads PyTorch, which stops everything else for a moment: the table comes first.
@@ -97,11 +91,32 @@ class Watcher:
             pass
         if self._stop.is_set() or self._make_suites is None:
             return
-        found = self._make_suites()
+        suites = self._make_suites()
+
+        def look() -> None:
+            self.suites = suites.standings()
+
+        self._again(look, _SUITES_S)
+
+    def _again(self, look: Callable[[], None], pause: float) -> None:
+        """Look until told to stop; the page says why it cannot."""
+        store, trouble = self.source.store, ""
         while not self._stop.is_set():
             begun = time.monotonic()
-            self.suites = found.standings()
-            self._stop.wait(max(_SUITES_S, 5 * (time.monotonic() - begun)))
+            try:
+                look()
+                said = ""
+            except SourceError as error:
+                said = str(error)
+            except Exception as error:
+                # A fault of ours; what is known is shown all the same, and the next look may go well.
+                said = f"the runs could not be read again ({type(error).__name__}: {error})"
+                if said != trouble:
+                    _log.exception("a look at the runs failed")
+            if said != trouble:
+                store.trouble = trouble = said
+            # A large folder takes its time: half of it is left to the page.
+            self._stop.wait(max(pause, time.monotonic() - begun))
 
 
 def application(watcher: Watcher) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
@@ -149,7 +164,7 @@ def application(watcher: Watcher) -> Callable[[Scope, Receive, Send], Awaitable[
                 rows.append((source.store.row(key), source.curves_version(key)))
             except KeyError:
                 continue
-        version = _digest(str(request.query_params), rows)
+        version = _digest(str(request.query_params), [(row.key, state) for row, state in rows])
         if _known(request, version):
             return _unchanged(version)
         drawn = DRAWN.load()

@@ -119,5 +119,8 @@ def _policy_rows(summary: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _shown(value: Any) -> str:
-    shown = value if isinstance(value, str) else "" if value is None else str(value)
+    try:
+        shown = value if isinstance(value, str) else "" if value is None else str(value)
+    except RecursionError:
+        return "(nested too deeply to be shown)"
     return shown[:_LONGEST]

@@ -84,6 +84,7 @@ def test_a_port_that_is_taken_is_one_line(tmp_path, capsys):
         (["{here}", "--suite", "none.yaml"], "there is no file none.yaml"),
         (["--mongo", "mongodb://127.0.0.1"], "a database needs both"),
         (["--db", "kd"], "a database needs both"),
+        (["{here}", "--mongo", "mongodb://127.0.0.1", "--db", "kd"], "give a results folder or a database, not both"),
         (["--mongo", "--db", "kd"], "--mongo has no URL and KD_MARL_MONGO_URL is not set"),
         (["--mongo", f"mongodb://me:{PASSWORD}@127.0.0.1", "--db", "kd"], "put it into KD_MARL_MONGO_URL"),
         (["--mongo", "http://127.0.0.1", "--db", "kd"], "expected mongodb://HOST:PORT"),
@@ -107,12 +108,24 @@ def test_a_mistake_is_one_line(tmp_path, capsys, monkeypatch, words, message):
 def test_a_missing_package_is_one_line_with_its_extra(tmp_path, package, extra, words):
     hide = HIDE.format(package=package)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, "-c", hide, "dashboard", str(tmp_path), "--no-browser", *words]
+    command = [sys.executable, "-c", hide, "dashboard", "--no-browser", *(words or [str(tmp_path)])]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert done.stderr == (
         f"error: this needs {package}, which is not installed: pip install -e '.[{extra}]' in kd-marl's checkout\n"
     )
+
+
+def test_help_ends_with_an_example(capsys):
+    with pytest.raises(SystemExit):
+        main(["dashboard", "--help"])
+    assert capsys.readouterr().out.split("example:\n")[1].startswith("  kd-marl dashboard results\n")
+
+
+def test_without_a_folder_it_takes_results(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["dashboard"]) == 2
+    assert "there is no folder results:" in capsys.readouterr().err
 
 
 def test_it_listens_on_loopback_only(started, tmp_path):

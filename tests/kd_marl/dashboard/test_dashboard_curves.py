@@ -42,17 +42,20 @@ def test_seeds_that_log_at_other_steps_are_taken_between_their_points():
     steps, mean, low, high = mean_curve(
         [(np.array([0.0, 10, 20]), np.array([0.0, 10, 20])), (np.array([0.0, 8, 16, 24]), np.array([0.0, 16, 32, 48]))]
     )
-    assert steps.tolist() == [0, 10, 20]
-    assert mean.tolist() == [0, 15, 30]
+    assert steps.tolist() == [0, 8, 16, 24]
+    # At 24 the first has its last value: it ends within half a step.
+    assert mean.tolist() == [0, 12, 24, 34]
     # Two values x and 2x: half their distance is the standard error.
-    assert (high - low)[1] == pytest.approx(2 * T1 * 5, rel=1e-4)
+    assert (high - low)[1] == pytest.approx(2 * T1 * 4, rel=1e-4)
 
 
-def test_a_group_spans_the_steps_that_all_its_seeds_have():
-    longer, shorter = ([0, 10, 20, 30], [1.0, 1, 1, 1]), ([0, 10, 20], [3.0, 3, 3])
+def test_a_seed_that_has_not_got_so_far_does_not_count_there():
+    longer, shorter = ([0, 10, 20, 30], [1.0, 1, 1, 1]), ([0, 10, 18], [3.0, 3, 3])
     (line,) = grouped([run(1, 1, longer), run(2, 2, shorter)], "loss")
-    assert line["steps"] == [0, 10, 20]
-    assert line["values"] == [2, 2, 2]
+    assert line["steps"] == [0, 10, 20, 30]
+    # Its last point is within half a step of 20, and so counts there.
+    assert line["values"] == [2, 2, 2, 1]
+    assert [value is None for value in line["high"]] == [False, False, False, True]
 
 
 def test_a_run_that_was_gone_on_with_counts_once():
@@ -64,7 +67,7 @@ def test_a_run_that_was_gone_on_with_counts_once():
 def test_gaps_are_left_out_of_means_and_stay_in_single_curves():
     gappy = run(1, 1, ([0, 10, 20], [0.0, None, 4.0]))
     (line,) = grouped([gappy, run(2, 2, ([0, 10, 20], [0.0, 4.0, 8.0]))], "loss")
-    assert (line["steps"], line["values"]) == ([0, 20], [0, 6])
+    assert (line["steps"], line["values"]) == ([0, 10, 20], [0, 3, 6])
     assert single([gappy], "loss")[0]["values"] == [0.0, None, 4.0]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from dashboard_runs import change, put, utc, wait_until, write_curves
 from kd_core.errors import UserError
-from kd_marl.dashboard import rows
+from kd_marl.dashboard import rows, shown
 from kd_marl.dashboard.folder import FolderSource
 from kd_marl.dashboard.liveness import QUIET_S, SILENT_S, Liveness
 from kd_marl.dashboard.query import Query
@@ -163,9 +163,12 @@ def test_what_comes_changes_and_goes_is_seen(tmp_path):
 def test_an_unchanged_folder_has_an_unchanged_version_and_is_not_read_again(tmp_path, monkeypatch):
     for number in range(1, 6):
         put(tmp_path, number)
+    put(tmp_path, 6, status="RUNNING", beat=5)
     source = seen(tmp_path, times=2)
     version = source.store.version
     monkeypatch.setattr("kd_marl.dashboard.inside.read", lambda *_: pytest.fail("a file was read again"))
+    now = time.time()
+    monkeypatch.setattr("kd_marl.dashboard.folder.time.time", lambda: now + 10)
     source.refresh()
     assert source.store.version == version
 
@@ -212,6 +215,7 @@ HOSTILE = {
     "a huge number": b'{"seed": ' + b"9" * 5000 + b"}",
     "a large number": b'{"seed": 123456789012345678901234567890, "t_max": 1e999, "name": "kd_student"}',
     "deep": b"[" * 100_000,
+    "nested": b'{"name": "kd_student", "lr": ' + b"[" * 950 + b"]" * 950 + b"}",
     "other types": json.dumps(
         {name: [{"a": [1]}] for name in ("name", "map_name", "limits", "seed", "status", "start_time", "command")}
         | {"student": [1], "policy": {"return_mean": {}}, "retention": "x", "sees": [3, {"blocks": [], "draw": 5}]}
@@ -233,7 +237,7 @@ def test_a_damaged_file_breaks_nothing_else(tmp_path, name, content):
     found = {row.key: row for row in source.store.rows()}
     assert found["sacred/kd_student/3m/1"].state == "finished"
     odd = found["sacred/kd_student/3m/2"]
-    source.details(odd.key)
+    shown.settings(source.details(odd.key).facts.config)
     for steps, values in source.curves(odd.key).values():
         assert len(steps) == len(values)
     json.dumps(Query(words=("kd_student",)).page(source.store.rows())).encode("ascii")

@@ -156,3 +156,11 @@ def test_a_password_shows_nowhere_and_all_ends_with_ctrl_c(results, tmp_path):
             assert board.interrupt() == 0
             assert "not-to-be-seen" not in board.said + (omniboard_page.INSTALLED.parent / "log").read_text()
         assert not any(process.is_running() for process in processes)
+
+
+def test_a_folder_without_runs_is_one_line(tmp_path):
+    command = [sys.executable, str(omniboard_page.ROOT / "tools" / "omniboard" / "start.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == done.stderr.splitlines()[-1:]
+    assert "Traceback" not in done.stderr

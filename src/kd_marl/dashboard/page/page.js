@@ -543,14 +543,16 @@ function showSuites(suites) {
     const left = suite.fault || (suite.seconds !== null ? `about ${span(suite.seconds)} to go, until ${clock(Date.now() / 1000 + suite.seconds)}` : "");
     return make("details", { class: "suite", "data-part": suite.file, open: open.has(suite.file) },
       make("summary", { "data-focus": suite.file }, make("strong", {}, `Suite ${suite.name}`),
-        make("progress", { max: Math.max(1, all), value: done, class: done === all ? "done" : "", "aria-label": "Progress of the suite" }),
-        `${done} of ${all} finished`, ...others.map(([state, count]) => make("span", { class: "state", "data-state": state }, `${count} ${state}`)),
+        ...(suite.fault ? [] : [
+          make("progress", { max: Math.max(1, all), value: done, class: done === all ? "done" : "", "aria-label": "Progress of the suite" }),
+          `${done} of ${all} finished`,
+        ]), ...others.map(([state, count]) => make("span", { class: "state", "data-state": state }, `${count} ${state}`)),
         make("span", { class: "faint" }, left)),
-      make("div", { class: "scroll" }, make("table", {},
+      suite.fault ? null : make("div", { class: "scroll" }, make("table", {},
         make("thead", {}, make("tr", {}, ...["task", "method", "limits", ...STATES, "missing"].map((name) => make("th", {}, name)))),
         make("tbody", {}, ...suite.rows.map((row) => make("tr", {}, ...[row.task, row.method, row.limits].map((name) => make("td", {}, name)),
-          ...[...STATES, "missing"].map((state) => make("td", { class: "number" }, String(row.counts[state] ?? "")))))))),
-      suite.running.length ? make("p", {}, `running: ${suite.running.join(", ")}`) : null,
+          ...[...STATES, "missing"].map((state) => make("td", {}, String(row.counts[state] ?? "")))))))),
+      suite.running.length ? make("p", { class: "faint" }, `running: ${suite.running.join(", ")}`) : null,
       suite.notes.length ? make("ul", {}, ...suite.notes.map((note) => make("li", {}, note))) : null);
   })));
 }
