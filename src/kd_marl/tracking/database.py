@@ -21,7 +21,8 @@ from kd_marl.tracking.documents import Attachment, RunFiles
 # Bytes of a stored file that stand in one document: GridFS's own choice.
 _CHUNK = 255 * 1024
 _DUPLICATE = 11000
-_ATTEMPTS = 5
+# Attempts at what another process may have changed in the meantime, and at a run's number.
+_ATTEMPTS, _NUMBERS = 5, 1000
 # Omniboard's columns beside those of the configuration, as the first run of a database sets them.
 _COLUMNS = {
     "stage": "info.stage",
@@ -99,7 +100,7 @@ class Database:
             "omniboard": {"tags": run.tags()},
             "kd_marl": {"key": run.key},
         }
-        while True:
+        for _ in range(_NUMBERS):
             # Sacred's own --id makes numbers that are texts.
             last = self.runs.find_one({"_id": {"$gte": 0}}, {"_id": 1}, sort=[("_id", pymongo.DESCENDING)])
             number = int(last["_id"]) + 1 if last else 1
@@ -112,6 +113,7 @@ class Database:
             else:
                 self.metrics.update_many({"_id": {"$in": curves}}, {"$set": {"run_id": number}})
                 return {"_id": number, **first}
+        raise UserError(f"no number for {run.folder}: other runs took {_NUMBERS} of them: try again")
 
     def _set_up(self) -> None:
         """Make the indexes, and in an empty database Omniboard's columns for what only our runs have."""

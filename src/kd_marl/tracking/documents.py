@@ -222,7 +222,8 @@ class RunFiles:
         return [path for path in found if path.is_file() and not path.is_symlink()]
 
     def _attachment(self, path: Path) -> Attachment:
-        return Attachment(_object_id(self.key, path.name, files.file_sha256(path)), path.name, path)
+        name = encodable(path.name)
+        return Attachment(_object_id(self.key, name, files.file_sha256(path)), name, path)
 
     def _info(self) -> dict[str, Any]:
         """Return what the run noted in Sacred's ``info``, without the numbers that EPyMARL logs there a second time."""

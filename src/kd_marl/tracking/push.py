@@ -49,11 +49,10 @@ def push(args: argparse.Namespace) -> int:
                 known = isinstance(error, UserError)
                 text = str(error) if known else f"{folder} is damaged ({type(error).__name__}: {error})"
                 tqdm.write(f"error: {text}", file=sys.stderr)
-            except PyMongoError as error:
-                raise UserError(
-                    f"{destination.server}: {reason(error)}; {sent + there} of {len(folders)} runs are in "
-                    f"{destination.database}: repeat the command to go on"
-                ) from None
+            except (KeyboardInterrupt, PyMongoError) as error:
+                why = reason(error) if isinstance(error, PyMongoError) else "stopped"
+                done = f"{sent + there} of {len(folders)} runs are in {destination.database}"
+                raise UserError(f"{destination.server}: {why}; {done}: repeat the command to go on") from None
             bar.update()
     parts = [f"{sent} sent", f"{there} there already"]
     parts += [f"{alive} still running, which send themselves"] * bool(alive)

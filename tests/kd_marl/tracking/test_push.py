@@ -95,6 +95,22 @@ def test_an_interruption_by_the_server_is_one_line_and_the_command_goes_on(resul
     assert content(database) == content(whole)
 
 
+def test_ctrl_c_is_one_line_and_the_command_goes_on(results, database, send, capsys, monkeypatch):
+    bring_up = push.Database.bring_up
+
+    def stopped(self, run):
+        if database["runs"].count_documents({}) == 1:
+            raise KeyboardInterrupt
+        return bring_up(self, run)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(push.Database, "bring_up", stopped)
+        assert send(results) == 2
+    assert "stopped; 1 of 3 runs are in" in capsys.readouterr().err
+    assert send(results) == 0
+    assert "2 sent, 1 there already" in capsys.readouterr().out
+
+
 def test_without_a_server_it_says_so(results, capsys, monkeypatch):
     monkeypatch.setattr(push, "PATIENCE_S", 0.3)
     assert main(["track", "push", str(results), "--url", "127.0.0.1:1"]) == 2
