@@ -69,8 +69,8 @@ def write_curves(folder, curves):
 
 
 @contextlib.contextmanager
-def served(source, suites=None) -> Iterator[str]:
-    """Serve a source's page on a free port; the address of it."""
+def served(source, suites=None, wait=True) -> Iterator[str]:
+    """Serve a source's page on a free port, its address; by default once all runs are read."""
     listener = _listening(0)
     watcher = Watcher(source, suites)
     watcher.start()
@@ -78,7 +78,7 @@ def served(source, suites=None) -> Iterator[str]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:
-        wait_until(lambda: server.started and source.store.loading is None)
+        wait_until(lambda: server.started and not (wait and source.store.loading is not None))
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True

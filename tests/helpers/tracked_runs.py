@@ -1,4 +1,4 @@
-"""Runs of Sacred's own, in this process and within a second, with our observers and any command line beats."""
+"""Runs of Sacred's own with our observers, in this process and within a second, and a server for them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pymongo
+import pytest
 from sacred import SETTINGS, Experiment
 
-from kd_marl.plugin.observer import RunRecord
-from kd_marl.tracking.database import Database
-from kd_marl.tracking.destination import Destination
-from kd_marl.tracking.documents import RunFiles
-from kd_marl.tracking.follower import Follower
-from wire_mongo import ForgottenError, Server
+# Whoever imports this is skipped where they are missing.
+pymongo = pytest.importorskip("pymongo")
+pytest.importorskip("mongomock")
+
+from kd_marl.plugin.observer import RunRecord  # noqa: E402
+from kd_marl.tracking.database import Database  # noqa: E402
+from kd_marl.tracking.destination import Destination  # noqa: E402
+from kd_marl.tracking.documents import RunFiles  # noqa: E402
+from kd_marl.tracking.follower import Follower  # noqa: E402
+from wire_mongo import ForgottenError, Server  # noqa: E402
 
 CONFIG = {
     "name": "kd_student",

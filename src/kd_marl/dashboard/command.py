@@ -27,9 +27,9 @@ MONGO_URL = "KD_MARL_MONGO_URL"
 def dashboard(args: argparse.Namespace) -> int:
     """Serve the page until it is stopped; returns the exit status."""
     source = _source(args)
+    watcher = Watcher(source, _suites(args, source))
     with _listening(args.port) as listener:
         address = f"http://{HOST}:{listener.getsockname()[1]}/"
-        watcher = Watcher(source, _suites(args, source))
         watcher.start()
         config = uvicorn.Config(
             application(watcher), log_level="warning", access_log=False, server_header=False, lifespan="off"

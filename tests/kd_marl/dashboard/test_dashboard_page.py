@@ -274,13 +274,14 @@ def test_ten_thousand_runs_open_in_under_two_seconds(ten_thousand):
     with browser_page(ignore=MAPS) as opened:
         page = opened.page
         page.goto("about:blank")
-        source = FolderSource(ten_thousand)
         begun = time.perf_counter()
-        with served(source) as address:
+        with served(FolderSource(ten_thousand), wait=False) as address:
             page.goto(address)
-            wait_until(lambda: page.locator("#count").inner_text() == "10,000 runs" and rows(page).count() == 100)
+            wait_until(lambda: rows(page).count() == 100)
+            first = time.perf_counter() - begun
+            wait_until(lambda: page.locator("#count").inner_text() == "10,000 runs")
             opening = time.perf_counter() - begun
-    print(f"10,000 runs are open after {opening:.2f} s")
+    print(f"of 10,000 runs the first 100 are open after {first:.2f} s, all are counted after {opening:.2f} s")
     assert opening < 2
 
 

@@ -76,6 +76,8 @@ def history(file):
 @pytest.mark.slow
 @pytest.mark.parametrize("host", ["bundled", "checkout"], indirect=True)
 def test_what_was_written_is_what_sacred_has(host, mains, tmp_path):
+    for package in ("tensorboard", "wandb"):
+        pytest.importorskip(package)
     environment, before, logs = host
     on = ["use_tensorboard=True", "use_wandb=True", "wandb_team=team", "wandb_project=project", "wandb_mode=offline"]
     offline = {**environment, "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}
