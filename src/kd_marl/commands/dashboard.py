@@ -49,5 +49,5 @@ def add(subparsers: Subparsers) -> None:
         help="read Sacred's documents in this MongoDB instead of a folder; without a URL the one in KD_MARL_MONGO_URL, "
         "which is where a URL with a password belongs",
     )
-    parser.add_argument("--db", metavar="NAME", help="database in it")
+    parser.add_argument("--db", metavar="NAME", help="database in it (default: kd_marl)")
     parser.set_defaults(run=Work("kd_marl.dashboard.command:dashboard", extra="dashboard"))

@@ -18,10 +18,10 @@ from kd_core.errors import UserError
 from kd_marl.dashboard.folder import FolderSource
 from kd_marl.dashboard.server import Watcher, application
 from kd_marl.dashboard.source import Source
+from kd_marl.tracking import destination
 from kd_marl.work import Work
 
 HOST = "127.0.0.1"
-MONGO_URL = "KD_MARL_MONGO_URL"
 
 
 def dashboard(args: argparse.Namespace) -> int:
@@ -61,17 +61,14 @@ def _source(args: argparse.Namespace) -> Source:
         return FolderSource(args.results or Path("results"))
     if args.results is not None:
         raise UserError(f"give a results folder or a database, not both: leave out {args.results}, or --mongo and --db")
-    if args.mongo is None or args.db is None:
-        raise UserError(f"a database needs both: --mongo URL (or --mongo alone, with {MONGO_URL} set) and --db NAME")
-    if "@" in args.mongo:
+    if args.mongo is None:
         raise UserError(
-            f"a URL with a user or password on the command line can be read by others: put it into {MONGO_URL}"
+            "--db names a database of a server: give --mongo URL too, or --mongo alone with the URL in "
+            f"{destination.URL_VARIABLE}"
         )
-    url = args.mongo or os.environ.get(MONGO_URL, "")
-    if not url:
-        raise UserError(f"--mongo has no URL and {MONGO_URL} is not set: give --mongo mongodb://127.0.0.1:27017")
+    database = destination.find(args.mongo, args.db or "kd_marl", "--mongo", "--db")
     source: Any = Work("kd_marl.dashboard.mongo:MongoSource", extra="track").load()
-    return source(url, args.db)
+    return source(database)
 
 
 def _suites(args: argparse.Namespace, source: Source) -> Any:

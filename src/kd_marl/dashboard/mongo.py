@@ -15,18 +15,17 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
-import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 
-from kd_core.errors import UserError
 from kd_marl.dashboard import inside
 from kd_marl.dashboard.folder import SUMMARY, curves_of
 from kd_marl.dashboard.inside import UnreadableError
 from kd_marl.dashboard.liveness import Liveness
 from kd_marl.dashboard.rows import RETURNS, WINS, Facts, Progress, mapping, progress, row, text
 from kd_marl.dashboard.source import Curve, Details, SourceError, Store
+from kd_marl.tracking.destination import Destination
 
-_PATIENCE_MS = 5000
+_PATIENCE_S = 10.0
 _CONFIG = ("name", "learner", "map_name", "env", "limits", "masks", "seed", "t_max", "command")
 _SHOWN = dict.fromkeys(
     (
@@ -53,28 +52,14 @@ class MongoSource:
         store: its rows.
     """
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, destination: Destination) -> None:
         """Take a database; nothing is asked of the server yet.
 
         Raises:
-            UserError: the URL or the name is none.
+            UserError: its URL is none.
         """
-        try:
-            client: Any = pymongo.MongoClient(
-                url,
-                connect=False,
-                serverSelectionTimeoutMS=_PATIENCE_MS,
-                connectTimeoutMS=_PATIENCE_MS,
-                socketTimeoutMS=4 * _PATIENCE_MS,
-            )
-            database = client[name]
-        except (PyMongoError, ValueError, TypeError):
-            # Their own message may quote the password.
-            raise UserError(
-                "the URL or the name of the database cannot be read: expected mongodb://HOST:PORT and a name"
-            ) from None
-        host = re.sub(r"^\w+(\+srv)?://", "", url).split("/")[0].split("?")[0].rpartition("@")[2]
-        self.title, self.store = f"{host}/{name}", Store()
+        database = destination.connect(_PATIENCE_S)[destination.database]
+        self.title, self.store = f"{destination.server}/{destination.database}", Store()
         self._runs, self._metrics = database["runs"], database["metrics"]
         self._files, self._chunks = database["fs.files"], database["fs.chunks"]
         self._liveness, self._looks = Liveness(), 0

@@ -82,13 +82,18 @@ def test_a_port_that_is_taken_is_one_line(tmp_path, capsys):
         (["nothing-here"], "there is no folder nothing-here: give a results folder, for example results"),
         (["{here}", "--port", "70000"], "--port is 70000: give a number from 0"),
         (["{here}", "--suite", "none.yaml"], "there is no file none.yaml"),
-        (["--mongo", "mongodb://127.0.0.1"], "a database needs both"),
-        (["--db", "kd"], "a database needs both"),
+        (["--db", "kd"], "--db names a database of a server: give --mongo URL too"),
         (["{here}", "--mongo", "mongodb://127.0.0.1", "--db", "kd"], "give a results folder or a database, not both"),
-        (["--mongo", "--db", "kd"], "--mongo has no URL and KD_MARL_MONGO_URL is not set"),
-        (["--mongo", f"mongodb://me:{PASSWORD}@127.0.0.1", "--db", "kd"], "put it into KD_MARL_MONGO_URL"),
-        (["--mongo", "http://127.0.0.1", "--db", "kd"], "expected mongodb://HOST:PORT"),
-        (["--mongo", "mongodb://127.0.0.1", "--db", "a/b"], "expected mongodb://HOST:PORT and a name"),
+        (["--mongo", "--db", "kd"], "no MongoDB server is named: give --mongo, for example"),
+        (
+            ["--mongo", f"mongodb://me:{PASSWORD}@127.0.0.1", "--db", "kd"],
+            "put the URL into the environment as KD_MARL_MONGO_URL",
+        ),
+        (
+            ["--mongo", "http://127.0.0.1", "--db", "kd"],
+            "--mongo names no MongoDB server: expected mongodb://HOST:PORT",
+        ),
+        (["--mongo", "mongodb://127.0.0.1", "--db", "a/b"], "--db 'a/b' names no database"),
         (["--mongo", "mongodb://127.0.0.1", "--db", "kd", "--suite", "x.yaml"], "--suite is for a results folder"),
     ],
 )
@@ -111,8 +116,9 @@ def test_a_missing_package_is_one_line_with_its_extra(tmp_path, package, extra, 
     command = [sys.executable, "-c", hide, "dashboard", "--no-browser", *(words or [str(tmp_path)])]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
+    what = "MongoDB" if package == "pymongo" else "this"
     assert done.stderr == (
-        f"error: this needs {package}, which is not installed: pip install -e '.[{extra}]' in kd-marl's checkout\n"
+        f"error: {what} needs {package}, which is not installed: pip install -e '.[{extra}]' in kd-marl's checkout\n"
     )
 
 

@@ -10,12 +10,14 @@ from dashboard_runs import ask, put, served, wait_until
 from kd_core.errors import UserError
 from kd_marl.dashboard.folder import FolderSource
 from kd_marl.dashboard.query import Query
+from kd_marl.tracking.destination import Destination
 
 pymongo = pytest.importorskip("pymongo")
 pytest.importorskip("mongomock")
 bson = pytest.importorskip("bson")
 
 from kd_marl.dashboard.mongo import MongoSource  # noqa: E402  it needs pymongo
+from kd_marl.tracking.destination import Destination
 from wire_mongo import WireMongo  # noqa: E402  likewise
 
 NOW = datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0)
@@ -74,7 +76,7 @@ def attach(database, number, content, name="summary.json", size=40):
 
 
 def seen(server, database):
-    source = MongoSource(server.url, database.name)
+    source = MongoSource(Destination(server.url, database.name))
     source.refresh()
     return source
 
@@ -194,7 +196,7 @@ def test_the_page_reads_a_database_and_says_when_it_is_away(tmp_path, monkeypatc
     database = pymongo.MongoClient(server.url)["kd"]
     insert(database, 1, seed=5, result={"return_mean": 2.0})
     log(database, 1, "test_return_mean", [0, 10], [1.0, 2.0])
-    with served(MongoSource(server.url, "kd")) as address:
+    with served(MongoSource(Destination(server.url, "kd"))) as address:
         page = json.loads(ask(f"{address}/api/runs")[2])
         assert (page["total"], page["rows"][0]["seed"]) == (1, 5)
         assert page["title"] == f"127.0.0.1:{server.port}/kd"
@@ -212,9 +214,9 @@ def test_the_page_reads_a_database_and_says_when_it_is_away(tmp_path, monkeypatc
 
 def test_no_password_is_shown(tmp_path):
     with WireMongo(tmp_path / "journal", "somebody:s3cret") as server:
-        source = MongoSource(server.url, "kd")
+        source = MongoSource(Destination(server.url, "kd"))
         source.refresh()
         assert source.title == f"127.0.0.1:{server.port}/kd"
         with pytest.raises(UserError) as refused:
-            MongoSource("mongodb://somebody:s3 cret@@:x", "kd")
+            MongoSource(Destination("mongodb://somebody:s3 cret@@:x", "kd"))
         assert "s3" not in str(refused.value)
