@@ -17,7 +17,6 @@ pytest.importorskip("mongomock")
 bson = pytest.importorskip("bson")
 
 from kd_marl.dashboard.mongo import MongoSource  # noqa: E402  it needs pymongo
-from kd_marl.tracking.destination import Destination
 from wire_mongo import WireMongo  # noqa: E402  likewise
 
 NOW = datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0)
