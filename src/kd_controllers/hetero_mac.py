@@ -125,11 +125,12 @@ class HeteroMAC(PolicyMAC):
             obs: ``(batch, time, agents, obs_size)`` float32, as the run's environments give it.
             visible: ``(batch, agents, features)``, the masks of the episodes, or None for the mask's own.
             last_actions: ``(batch, time, agents)`` int64, -1 before the first; read where this controller adds them.
-            radio: of these steps, as `radio` returns it.
+            radio: of these steps, as `radio` returns it; needed where the agents talk.
 
         Returns:
             Logits ``(batch, time, agents, actions)`` and embeddings ``(batch, time, agents, max_width)``.
         """
+        assert radio is not None or self.messages is None, "who spoke is part of what a talking team hears"
         return self.agent.unroll(self._seen(obs, visible, last_actions), radio)
 
     def _seen(self, obs: Tensor, visible: Tensor | None, last_actions: Tensor | None) -> Tensor:

@@ -172,6 +172,8 @@ def tagged(first, count, time=2, lengths=None):
         advantage=block(2),
         teacher_embedding=block(2, 6),
         state=block(5),
+        speaks=block(2, dtype=torch.uint8),
+        delivered=block(2, 2, dtype=torch.uint8),
     )
 
 
