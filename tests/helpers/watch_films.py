@@ -19,7 +19,7 @@ HOSTILE = "</script><script>alert(1)</script><!-- [[JS]] [[FILM]] & ' \" \u2028 
 AGENTS, FEATURES, ACTIONS = 3, 20, 5
 
 
-def take_of(returned: float, *, actions=None, expert=None, visible=None, worlds=True) -> Take:
+def take_of(returned: float, *, actions=None, expert=None, visible=None, worlds=True, messages=None) -> Take:
     """A take whose rewards sum to ``returned``; things stand at step + tenths of their own number."""
     actions = np.array(actions if actions is not None else [[0, 1, 2], [3, 4, 0]])
     expert = actions if expert is None else np.array(expert)
@@ -45,6 +45,7 @@ def take_of(returned: float, *, actions=None, expert=None, visible=None, worlds=
         values=np.full((steps + 1, AGENTS), 2.5, np.float32),
         rewards=rewards,
         won=None,
+        messages=messages,
     )
 
 

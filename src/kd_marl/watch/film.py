@@ -185,6 +185,7 @@ def take_data(take: Take, with_observations: bool) -> dict[str, Any]:
         "teacher_chances": None if take.teacher_chances is None else packed(take.teacher_chances, "u2"),
         "teacher_actions": None if expert is None else packed(expert, "i2"),
         "values": None if take.values is None else packed(take.values, "f4"),
+        "messages": None if take.messages is None else packed(take.messages, "i2"),
         "obs": packed(take.obs, "i2s") if with_observations else None,
         "world": None if take.worlds is None else world_data(take),
     }

@@ -23,7 +23,7 @@
   }
 
   const ARRAYS = ["rewards", "actions", "deciding", "available", "visible", "chances", "teacher_chances",
-    "teacher_actions", "values", "obs"];
+    "teacher_actions", "values", "messages", "obs"];
 
   // An episode's arrays are unpacked when it is chosen.
   function takesOf(number) {
@@ -469,6 +469,10 @@
       if (!dead && !over && panels[k].kind !== "teacher" && take.teacher_actions && !idle) {
         const expert = actionName(agent, take.teacher_actions.at(t, agent));
         words.push(differs(take, t, agent) ? make("span", { class: "differs" }, ` ≠ the teacher, in its place, would ${expert}`) : ", as the teacher would in its place");
+      }
+      if (take.messages && !over) {
+        const bits = Array.from({ length: take.messages.shape[2] }, (_, bit) => take.messages.at(t, agent, bit));
+        words.push(bits[0] ? "; sends " : "; sends nothing", ...(bits[0] ? [make("b", { class: "bits" }, bits.map((bit) => (bit > 0 ? "1" : "0")).join(""))] : []));
       }
       doing.replaceChildren(...words);
       for (const { action, own, expert, label, share } of bars) {

@@ -14,7 +14,9 @@ from torch import Tensor
 from envs.hetero_mask.mask import ObservationMask, before
 from envs.worlds import World
 from kd_controllers.hetero_mac import HeteroMAC
+from kd_controllers.messages import Radio
 from kd_controllers.policy_mac import UNAVAILABLE_LOGIT, PolicyMAC
+from kd_controllers.talking_net import TalkingStep, TalkingStudent
 from kd_core.errors import UserError
 from kd_core.host import Host
 from kd_learners import batches, central_critic
@@ -68,6 +70,8 @@ class Take:
         values: ``(T + 1, agents)`` float32, the teacher's value of each state, in its critic's unit; None without one.
         rewards: ``(T,)`` float64, summed over agents where each has its own.
         won: whether it was won; None where the environment does not say.
+        messages: ``(T, agents, bits)`` float32: 1 or -1 for each bit that an agent sends, 0 where it sends nothing;
+            None for a silent team.
     """
 
     worlds: tuple[World, ...] | None
@@ -81,6 +85,7 @@ class Take:
     values: np.ndarray | None
     rewards: np.ndarray
     won: bool | None
+    messages: np.ndarray | None = None
 
     @property
     def steps(self) -> int:
@@ -142,14 +147,17 @@ def _takes(
     mask, length = player.mask, played.length
     available = played.avail_actions[:, :-1] != 0
     deciding = acting_mask(played.filled.squeeze(-1), played.avail_actions[:, :-1]).bool()
-    expert = values = own = None
+    expert = values = own = said = None
     if player.teacher is not None:
         steps = {"obs": played.obs[:, :-1], "state": played.state[:, :-1], "actions": played.actions}
         logits, _ = player.teacher.label(steps, length)
         expert, values = _chances(logits, available), teacher_values(player.teacher, played)
     if isinstance(mac, HeteroMAC):
-        logits, _ = mac.unroll(played.obs[:, :-1], mac.visible, before(played.actions))
+        radio = mac.radio(played.avail_actions[:, :-1])
+        logits, embedding = mac.unroll(played.obs[:, :-1], mac.visible, before(played.actions), radio)
         own = _chances(logits, available)
+        if isinstance(mac.agent, TalkingStudent) and radio is not None:
+            said = _said(mac.agent, embedding, radio)
     elif player.kind == "teacher":
         own = expert
     visible = getattr(mac, "visible", None)
@@ -172,6 +180,7 @@ def _takes(
                 chances=cut(own),
                 teacher_chances=cut(expert),
                 values=cut(values, 1),
+                messages=cut(said),
                 rewards=played.reward[row, :steps_taken].double().sum(-1).numpy(),
                 won=None if np.isnan(won[row]) else bool(won[row]),
             )
@@ -183,6 +192,18 @@ def teacher_values(teacher: FrozenTeacher, played: Episodes) -> Tensor:
     """Compute the frozen critic's value of every state, ``(batch, time + 1, agents)`` float32, in its unit."""
     raw = central_critic.evaluate(teacher.critic, teacher.critic_sizes.inputs(vars(played)))
     return raw * teacher.value_scale.std + teacher.value_scale.mean
+
+
+def _said(student: TalkingStudent, embedding: Tensor, radio: Radio) -> Tensor:
+    """Compute the messages of all agents, ``(batch, time, agents, bits)``, from their embeddings."""
+    said = embedding.new_zeros(*embedding.shape[:3], student.messages.bits)
+    for agent, width in enumerate(student.widths):
+        network = student.agent_network(agent)
+        assert isinstance(network, TalkingStep), "an agent that talks"
+        if network.speak is not None:
+            voice = network.speak(embedding[:, :, agent, :width])
+            said[:, :, agent] = torch.where(voice >= 0, 1.0, -1.0) * radio.speaks[:, :, agent, None]
+    return said
 
 
 def _chances(logits: Tensor, available: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ HOST = get_host()  # before anything of ours asks the host for its classes
 from envs.hetero_mask.presets import mask_for  # noqa: E402
 from envs.worlds import Shape, World  # noqa: E402
 from kd_controllers.hetero_mac import HeteroMAC  # noqa: E402
+from kd_controllers.messages import Radio  # noqa: E402
 from kd_core.artifacts.teacher import load_teacher  # noqa: E402
 from kd_core.errors import UserError  # noqa: E402
 from kd_learners.frozen_teacher import FrozenTeacher  # noqa: E402
@@ -103,6 +104,26 @@ def test_the_disagreement_is_the_evaluations_agreement(learner, teacher):
     takes = taken(player)
     decisions = sum(take.deciding.sum() for take in takes)
     assert sum(take.differs.sum() for take in takes) / decisions == pytest.approx(1 - agreement)
+
+
+def test_a_talking_student_is_shown_with_its_messages(learner, teacher, results, tmp_path):
+    from tiny_students import make_learner
+
+    learner = make_learner(results, tmp_path, message_bits=3)
+    # Two blocks: in the second episode of an environment agent 1 dies, and says no more.
+    student, takes = learner.mac.agent, taken(student_player(learner, teacher), block=3)
+    for take in takes:
+        # What it was told counts: without that, its chances are not those of what it did.
+        assert (take.chances.argmax(-1) == take.actions).all()
+        state = torch.zeros(1, 2, student.state_size)
+        for t in range(take.steps):
+            speaks = torch.from_numpy(take.deciding[None, t].astype(np.uint8))
+            obs = torch.from_numpy(take.obs[None, t : t + 1])
+            _, state = student.advance(obs, state, Radio(speaks, None))
+            # The state ends with the message that is not heard yet.
+            assert (state[0, :, -3:].detach().numpy() == take.messages[t]).all()
+    assert {value for take in takes for value in take.messages.flat} == {-1.0, 0.0, 1.0}
+    assert all(take.messages is None for take in taken(teacher_player(learner, teacher)))
 
 
 def test_values_are_the_critics_in_its_own_unit(learner, teacher):

@@ -136,6 +136,18 @@ def test_differences_from_the_teacher_are_marked(tmp_path):
         assert "as the teacher" not in tab.locator("#eyes article[data-panel='0'] .doing").inner_text()
 
 
+def test_messages_are_bits_in_the_agents_card(tmp_path):
+    said = np.array([[[1, -1, 1], [0, 0, 0], [-1, -1, 1]]] * 2, np.float32)
+    with browser_page(written(tmp_path, film_of([[take_of(1.0)], [take_of(1.0, messages=said)]]))) as opened:
+        tab = opened.page
+        doing = tab.locator("#eyes article[data-panel='1'] .doing")
+        assert doing.inner_text().endswith("; sends 101")
+        tab.evaluate("watch.select(1)")
+        assert doing.inner_text().endswith("; sends nothing")
+        assert "sends" not in tab.locator("#eyes article[data-panel='0'] .doing").inner_text()
+        assert opened.complaints == []
+
+
 def test_controls_and_keys(tmp_path):
     with browser_page(written(tmp_path, example())) as opened:
         tab = opened.page
