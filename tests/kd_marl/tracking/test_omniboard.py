@@ -158,7 +158,8 @@ def test_a_password_shows_nowhere_and_all_ends_with_ctrl_c(results, tmp_path):
         assert not any(process.is_running() for process in processes)
 
 
-def test_a_folder_without_runs_is_one_line(tmp_path):
+def test_a_folder_without_runs_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.delenv("KD_MARL_MONGO_URL", raising=False)
     command = [sys.executable, str(omniboard_page.ROOT / "tools" / "omniboard" / "start.py"), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
