@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 
 from kd_core.errors import UserError
+from kd_onboard.fields import strict_json
 
 TEMPORARY_SUFFIX = ".kd-tmp"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -118,13 +119,16 @@ def read_json(path: Path | str) -> dict[str, Any]:
         UserError: the file is missing, unreadable, no JSON, or not an object.
     """
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        # Python writes NaN where a metric has no value; anything else that programs read differently is refused.
+        value = strict_json(Path(path).read_text(encoding="utf-8"), constants=True)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is damaged: no JSON at line {error.lineno} ({error.msg})") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: it holds a number or a nesting that is too large") from error
+        raise UserError(
+            f"{path} is damaged: it holds a key twice, or a number or a nesting that is too large"
+        ) from error
     if not isinstance(value, dict):
         raise UserError(f"{path} is damaged: expected a JSON object, found {type(value).__name__}")
     return value

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kd_controllers.teacher_mac import TeacherMAC, TeacherSizes, unroll_ragged
 from kd_core.artifacts.teacher import TeacherArtifact
+from kd_core.errors import UserError
 from kd_learners import central_critic
 from kd_learners.advantages import gae, td_residual
 from kd_learners.batches import Episodes
@@ -67,8 +68,14 @@ class FrozenTeacher:
         options = dict(vars(args), agent_output_type="pi_logits", action_selector="soft_policies")
         self.mac = TeacherMAC({}, None, type(args)(**options), sizes=self.sizes)
         self.critic = self.critic_sizes.build()
-        self.mac.agent.load_state_dict(artifact.agent_state)
-        self.critic.load_state_dict(artifact.critic_state)
+        try:
+            self.mac.agent.load_state_dict(artifact.agent_state)
+            self.critic.load_state_dict(artifact.critic_state)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"the weights of the teacher in {artifact.folder} do not fit its teacher.json ({reason}): copy it again"
+            ) from None
         for network in (self.mac.agent, self.critic):
             network.eval().requires_grad_(False)
         self.reward_scale = self._scale("reward")

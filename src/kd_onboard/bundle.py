@@ -91,9 +91,15 @@ class Bundle:
         Raises:
             BundleError: a tensor is missing, has another shape, or does not belong to the network.
         """
+        return self._joined(agent, {})
+
+    def _joined(self, agent: AgentProfile, parts: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Join an agent's weight files; ``parts`` holds what was read before, so that a shared file is read once."""
         tensors: dict[str, np.ndarray] = {}
         for path in agent.weights:
-            for name, values in read_tensors(self.read(path), str(self.folder / path)).items():
+            if path not in parts:
+                parts[path] = read_tensors(self.read(path), str(self.folder / path))
+            for name, values in parts[path].items():
                 if name in tensors:
                     raise BundleError(f"{self.folder}: two weight files of {agent.label} have a tensor '{name}'")
                 tensors[name] = values
@@ -156,8 +162,9 @@ def read_bundle(folder: str | os.PathLike[str]) -> Bundle:
     for path in profile.files:
         if path not in weights:
             bundle.read(path)
+    parts: dict[str, dict[str, np.ndarray]] = {}
     for agent in profile.agents:
-        bundle.weights(agent)
+        bundle._joined(agent, parts)
     return bundle
 
 

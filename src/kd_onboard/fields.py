@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -11,6 +12,8 @@ from kd_onboard.errors import BundleError
 
 # Largest whole number accepted: far beyond any network, and products of two such sizes fit into 64 bits.
 MOST = 1 << 31
+# Every program reads such a number as a float.
+_MOST_DIGITS = 300
 _NAMES = {bool: "true or false", str: "a text", int: "a whole number", list: "a list", dict: "an object"}
 
 
@@ -21,13 +24,42 @@ def parse_object(data: bytes, where: str) -> dict[str, Any]:
         BundleError: the bytes are not such an object.
     """
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_no_number)
+        value = strict_json(data.decode("utf-8"))
     except RecursionError:
         raise BundleError(f"{where} is damaged: nested too deeply") from None
     except ValueError as error:
         raise BundleError(f"{where} is damaged: no valid JSON ({' '.join(str(error).split())[:200]})") from None
     if not isinstance(value, dict):
         raise BundleError(f"{where} is damaged: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def strict_json(text: str | bytes, constants: bool = False) -> Any:
+    """Parse JSON that every program reads alike: no key twice in an object, no number too large for a float.
+
+    Args:
+        text: the JSON.
+        constants: accept NaN and infinity, which Python writes.
+
+    Raises:
+        ValueError: it is not such JSON.
+        RecursionError: it is nested too deeply.
+    """
+    constant = None if constants else _no_number
+    return json.loads(
+        text, object_pairs_hook=_without_repeats, parse_int=_whole, parse_float=_float, parse_constant=constant
+    )
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError("a number is too large")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    if math.isinf(value := float(digits)):
+        raise ValueError("a number is too large")
     return value
 
 

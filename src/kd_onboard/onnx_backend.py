@@ -11,6 +11,7 @@ import numpy as np
 
 from kd_onboard.bundle import Bundle
 from kd_onboard.errors import BackendError, BundleError
+from kd_onboard.onnx_guard import check_model
 from kd_onboard.profile import AgentProfile
 
 _ERRORS_ONLY = 3
@@ -40,6 +41,7 @@ class OnnxBackend:
             BundleError: the model is damaged, or not this agent's.
         """
         runtime = _runtime()
+        check_model(model, agent, where)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY

@@ -12,6 +12,8 @@ from kd_onboard.fields import Fields, quoted
 
 FORMAT = "kd-marl/student-bundle"
 VERSION = 1
+# Far beyond any team: every agent is checked.
+MOST_AGENTS = 1000
 ON_FAULT = ("raise", "hold", "noop")
 NETWORKS = ("gru",)
 # Relative, with forward slashes; no component is "..", hidden, or more than a plain name on any system.
@@ -195,7 +197,7 @@ def _task(fields: Fields) -> Task:
     task = Task(
         name=fields.text("name"),
         env=fields.text("env"),
-        n_agents=fields.whole("n_agents", 1, 10_000),
+        n_agents=fields.whole("n_agents", 1, MOST_AGENTS),
         n_actions=fields.whole("n_actions", 1),
         obs_size=fields.whole("obs_size", 1),
         extended_size=fields.whole("extended_size", 1),

@@ -409,3 +409,58 @@ def test_command_shows_a_teacher_and_its_warnings(tmp_path, capsys):
 def test_command_says_a_mistake_in_one_line_and_exits_with_2(tmp_path, capsys):
     assert main(["teachers", "show", str(tmp_path / "nothing")]) == 2
     assert capsys.readouterr().err == f"error: no teacher at {tmp_path}/nothing: there is no such folder\n"
+
+
+def forged(folder, change=None, **facts):
+    """A teacher whose hashes are right again after ``change`` edited the state of its agent in place."""
+    save(folder)
+    path = folder / "agent.th"
+    if change is not None:
+        state = torch.load(path, weights_only=True)
+        change(state)
+        torch.save(state, path)
+    values = json.loads((folder / "teacher.json").read_text())
+    values["sha256"]["agent.th"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "teacher.json").write_text(json.dumps({**values, **facts}))
+    return folder
+
+
+def poison(state):
+    state["rnn.weight_hh"][3, 2] = float("nan")
+
+
+def cut(state):
+    state["fc2.weight"] = state["fc2.weight"][:-1].clone()
+
+
+def whole_numbers(state):
+    state["fc1.weight"] = state["fc1.weight"].to(torch.int64)
+
+
+def without_input_layer(state):
+    del state["fc1.weight"]
+
+
+TEACHERS = {
+    "agent.th holds a value that is not finite": {"change": poison},
+    "agent.th does not fit": {"change": cut},
+    "agent.th holds other numbers": {"change": whole_numbers},
+    "agent.th does not fit ": {"change": without_input_layer},
+    "hidden_dim is 2147483647": {"hidden_dim": 2**31 - 1},
+    "agent.th does not fit  ": {"hidden_dim": 16},
+    "n_actions is 0": {"n_actions": 0},
+    "n_agents is -3": {"n_agents": -3},
+    "gamma is nan": {"gamma": float("nan")},
+    "gamma is 1.5": {"gamma": 1.5},
+    "shaping is inf": {"shaping": float("inf")},
+    "normalisers": {"normalisers": {"reward": None, "value": {"mean": [0.0], "std": [float("nan")]}}},
+    "normalisers ": {"normalisers": {"reward": None, "value": {"mean": [0.0], "std": [0.0]}}},
+    "normalisers  ": {"normalisers": [1]},
+}
+
+
+@pytest.mark.parametrize("message", TEACHERS)
+def test_facts_that_contradict_the_weights_are_refused_in_one_line(tmp_path, message):
+    with pytest.raises(UserError) as caught:
+        load_teacher(forged(tmp_path / "teacher", **TEACHERS[message]))
+    assert message.strip() in str(caught.value) and "\n" not in str(caught.value)

@@ -14,7 +14,7 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kd_onboard import BundleError, profile_text, read_bundle
+from kd_onboard import Bundle, BundleError, profile_text, read_bundle
 from kd_onboard.tensors import read_tensors
 from onboard_bundles import SEEN, WIDTHS, change_profile, replace_file, student, write_bundle
 
@@ -142,7 +142,9 @@ WRONG = [
     (("agents", 1, "features", 0, "index"), 1, "'inputs' is 5, expected the number of its different features"),
     (("agents", 1, "features", 0, "derived_from"), [0], "expected null for the environment's own"),
     (("agents", 1, "flops_per_decision"), -1, "expected a number of at least 0"),
-    (("agents", 1, "flops_per_decision"), 10**400, "is a huge number, expected a number"),
+    (("agents", 1, "flops_per_decision"), 10**400, "a number is too large"),
+    (("provenance", "seed"), 10**400, "a number is too large"),
+    (("task", "n_agents"), 10_000, "expected a whole number from 1 to 1000"),
     (("agents", 1), "agent", "agents[1] is 'agent', expected an object"),
     (("files", "../evil"), {"sha256": "0" * 64, "bytes": 0}, "lists the file '../evil'"),
     (("files", "a\\..\\b"), {"sha256": "0" * 64, "bytes": 0}, "expected a plain path inside the bundle"),
@@ -282,3 +284,24 @@ def test_a_file_that_changes_after_the_check_is_not_used(bundle):
     (bundle / path).write_bytes(b"something else")
     with pytest.raises(BundleError, match="damaged"):
         read.read(path)
+
+
+def test_a_team_that_names_one_file_again_and_again_is_read_once(bundle, monkeypatch):
+    def crowd(profile):
+        (first, *_), task = profile["agents"], profile["task"]
+        profile["agents"] = [{**first, "index": index, "name": f"agent_{index}"} for index in range(1000)]
+        task["n_agents"] = 1000
+        keep = {*first["weights"], first["onnx"], first["c"]["header"], *first["c"]["sources"]}
+        for path in set(profile["files"]) - keep:
+            del profile["files"][path]
+            (bundle / path).unlink()
+
+    change_profile(bundle, crowd)
+    for folder in sorted(bundle.rglob("*/"), reverse=True):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    reads = []
+    real = Bundle.read
+    monkeypatch.setattr(Bundle, "read", lambda self, path: reads.append(path) or real(self, path))
+    assert len(read_bundle(bundle).agents) == 1000
+    assert len(reads) == len(set(reads))

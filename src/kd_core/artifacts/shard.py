@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import mmap
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from kd_core.errors import UserError
+from kd_onboard.fields import strict_json
 
 # Axes of every tensor, in order; `axis_sizes` gives their lengths.
 AXES: dict[str, tuple[str, ...]] = {
@@ -141,7 +141,7 @@ def _read_header(path: Path, data: mmap.mmap) -> tuple[dict[str, Any], int]:
     if len(data) < 8 or start > len(data):
         raise damaged
     try:
-        header = json.loads(data[8:start])
+        header = strict_json(data[8:start])
     except (ValueError, RecursionError) as error:
         raise damaged from error
     if not isinstance(header, dict):
@@ -149,7 +149,13 @@ def _read_header(path: Path, data: mmap.mmap) -> tuple[dict[str, Any], int]:
     entries = {key: entry for key, entry in header.items() if key != "__metadata__"}
     if not entries or not all(map(_is_entry, entries.values())):
         raise damaged
-    if start + max(entry["data_offsets"][1] for entry in entries.values()) != len(data):
+    reached = 0
+    for begin, end in sorted(entry["data_offsets"] for entry in entries.values()):
+        # Neither a gap nor an overlap: every byte belongs to one tensor.
+        if begin != reached or end < begin:
+            raise damaged
+        reached = end
+    if start + reached != len(data):
         raise damaged
     return entries, start
 

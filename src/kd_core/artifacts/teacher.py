@@ -7,13 +7,16 @@ have no `teacher.json`; `epymarl_teacher.py` reconstructs the facts from tensor 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kd_core import files
 from kd_core.artifacts.epymarl_teacher import load_epymarl_checkpoint
-from kd_core.artifacts.teacher_weights import WEIGHT_FILES, TeacherArtifact, load_state
+from kd_core.artifacts.teacher_weights import WEIGHT_FILES, StateDict, TeacherArtifact, load_state
 from kd_core.errors import UserError
 from kd_core.task import Task
 
@@ -41,15 +44,43 @@ REQUIRED_FACTS = (
     *("host", "host_commit", "seed", "steps", "begun_with", "finished", "train_seconds", "tests", "command", "test"),
 )
 
-# Facts that weights are read with and students compute with: the fact -> its type and what a reader is told to expect.
-_WHOLE, _SWITCH, _NUMBER = (int, "a whole number"), (bool, "true or false"), ((int, float), "a number")
-_KINDS: dict[str, tuple[Any, str]] = {
-    **dict.fromkeys(("obs_size", "state_size", "n_agents", "n_actions", "hidden_dim"), _WHOLE),
+_LARGEST_SIZE = 1 << 24
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 < value <= _LARGEST_SIZE
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _are_statistics(value: Any) -> bool:
+    """Tell whether these are mean and standard deviation of each quantity that is normalised, or null."""
+    if not isinstance(value, dict) or set(value) != {"reward", "value"}:
+        return False
+    for entry in value.values():
+        if entry is None:
+            continue
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), list) for key in ("mean", "std")):
+            return False
+        if not all(map(_is_number, [*entry["mean"], *entry["std"]])) or not all(std > 0 for std in entry["std"]):
+            return False
+    return True
+
+
+_SIZE = (_is_size, f"a whole number from 1 to {_LARGEST_SIZE}")
+_SWITCH = (lambda value: type(value) is bool, "true or false")
+# Facts that weights are read with and students compute with: the fact -> its test, and what a reader is told to expect.
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("obs_size", "state_size", "n_agents", "n_actions", "hidden_dim"), _SIZE),
     **dict.fromkeys(("use_rnn", "obs_agent_id", "obs_last_action", "obs_individual_obs"), _SWITCH),
     **dict.fromkeys(("masked", "common_reward", "finished"), _SWITCH),
-    **dict.fromkeys(("gamma", "shaping"), _NUMBER),
-    "tests": (list, "a list of tests"),
-    "sha256": (dict, "an object with the hash of each file of weights"),
+    "gamma": (lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
+    "shaping": (_is_number, "a number"),
+    "normalisers": (_are_statistics, "mean and positive std of reward and value, or null"),
+    "tests": (lambda value: isinstance(value, list), "a list of tests"),
+    "sha256": (lambda value: isinstance(value, dict), "an object with the hash of each file of weights"),
 }
 
 _log = logging.getLogger(__name__)
@@ -102,11 +133,32 @@ def read_facts(folder: Path | str) -> dict[str, Any]:
     missing = [key for key in (*REQUIRED_FACTS, "sha256") if key not in facts]
     if missing:
         raise UserError(f"{path} is damaged: it lacks {', '.join(missing)}")
-    for key, (kind, expected) in _KINDS.items():
-        # Python counts true and false as numbers.
-        if not isinstance(facts[key], kind) or isinstance(facts[key], bool) != (kind is bool):
-            raise UserError(f"{path} is damaged: {key} is {facts[key]!r}, expected {expected}")
+    for key, (valid, expected) in _KINDS.items():
+        if not valid(facts[key]):
+            raise UserError(f"{path} is damaged: {key} is {repr(facts[key])[:60]}, expected {expected}")
     return facts
+
+
+def _check_weights(folder: Path, facts: Mapping[str, Any], states: Mapping[str, StateDict]) -> None:
+    """Refuse weights that are not finite float numbers, or whose actor has other sizes than the facts.
+
+    Raises:
+        UserError: the first fault.
+    """
+    for name, state in states.items():
+        for key, value in state.items():
+            if not value.is_floating_point():
+                raise UserError(f"{folder / name} holds other numbers than floats in {key}: train the teacher again")
+            if not torch.isfinite(value).all():
+                raise UserError(f"{folder / name} holds a value that is not finite in {key}: train the teacher again")
+    actor = states[WEIGHT_FILES[0]]
+    sizes = [tuple(actor[key].shape) if key in actor else () for key in ("fc1.weight", "fc2.weight")]
+    hidden, actions = facts["hidden_dim"], facts["n_actions"]
+    if sizes[0][:1] != (hidden,) or sizes[1] != (actions, hidden):
+        raise UserError(
+            f"{folder / WEIGHT_FILES[0]} does not fit {FACTS_FILE}, which says {hidden} hidden units and {actions} "
+            "actions: copy the folder again"
+        )
 
 
 def load_teacher(
@@ -139,7 +191,9 @@ def load_teacher(
             )
         if files.file_sha256(path) != facts["sha256"].get(name):
             raise UserError(f"{path} was altered: its sha256 is not the one in {FACTS_FILE}; copy the folder again")
-    agent_state, critic_state = (load_state(folder / name) for name in WEIGHT_FILES)
+    states = {name: load_state(folder / name) for name in WEIGHT_FILES}
+    _check_weights(folder, facts, states)
+    agent_state, critic_state = (states[name] for name in WEIGHT_FILES)
     return TeacherArtifact(folder, facts, agent_state, critic_state)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -17,6 +19,8 @@ from kd_marl.runs.student_run import StudentRun
 from kd_onboard.profile import FORMAT, VERSION
 
 SCHEMA_FILE = Path(__file__).parent / "profile.schema.json"
+# An absolute path inside a text, or one below a home folder: what stands before it, and its last part.
+_ABSOLUTE = re.compile(r"""(^|[\s='"\[{(,:])(?:~[^\s/]*)?/(?:[^\s'"\]}),]*/)?([^\s/'"\]}),]*)""")
 # What the programs of a bundle are made with.
 PACKAGES = ("kd-marl", "onnx", "onnxruntime")
 # Scores of summary.json that a bundle repeats, so that its measure is at hand where it runs.
@@ -67,6 +71,31 @@ def costs(inputs: int, width: int, n_actions: int) -> dict[str, int]:
     }
 
 
+def _portable(value: Any) -> Any:
+    """Leave out of texts where a file lies on this machine: of an absolute path its last part stays.
+
+    A checkpoint is a folder of steps, so it keeps the run's folder before that number.
+    """
+    if isinstance(value, str):
+        if not value.startswith(("/", "~")):
+            return _ABSOLUTE.sub(r"\1\2", value)
+        # Folders may have spaces in their names, so a text that is a path as a whole is taken as one.
+        parts = Path(value).parts[1:]
+        return "/".join(parts[-2:] if parts[-1:] and parts[-1].isdigit() else parts[-1:])
+    if isinstance(value, Mapping):
+        return {key: _portable(child) for key, child in value.items()}
+    return [_portable(child) for child in value] if isinstance(value, list | tuple) else value
+
+
+def _portable_command(command: str) -> str:
+    """Do so in each word of a command line, in the value of ``key=value``."""
+    try:
+        words = [word.partition("=") for word in shlex.split(command)]
+    except ValueError:
+        return _portable(command)
+    return shlex.join(key + sign + _portable(value) if sign else _portable(key) for key, sign, value in words)
+
+
 def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return everything of the profile but its agents and files.
 
@@ -84,7 +113,7 @@ def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mappi
             "name": run.task,
             "layout": layout.task,
             "env": run.config["env"],
-            "env_args": run.config["env_args"],
+            "env_args": _portable(run.config["env_args"]),
             "n_agents": layout.n_agents,
             "n_actions": run.network.n_actions,
             "obs_size": layout.obs_size,
@@ -100,7 +129,7 @@ def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mappi
         "provenance": {
             "run": run.record,
             "checkpoint": "/".join(run.checkpoint.parts[-2:]),
-            "command": run.facts["command"],
+            "command": _portable_command(run.facts["command"]),
             "seed": run.facts["seed"],
             "limits": summary["limits"],
             "masks_preset": summary["masks_preset"],
@@ -108,7 +137,7 @@ def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mappi
             "runner": run.config["runner"],
             "batch_size_run": run.config["batch_size_run"],
             **{key: run.config[key] for key in ("common_reward", "reward_scalarisation")},
-            "teacher": run.facts["teacher"],
+            "teacher": _portable(run.facts["teacher"]),
             "buffer": buffer,
             "commit": run.commit,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

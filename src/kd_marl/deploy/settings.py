@@ -12,6 +12,9 @@ from kd_core.config import assemble, parse_command
 from kd_core.host import Host
 from kd_onboard.profile import Profile
 
+# A bundle is not trusted: beyond these its numbers are ignored, since no run has them.
+_LARGEST_SEED, _MOST_ENVIRONMENTS, _MOST_EPISODES = (1 << 32) - 1, 1 << 14, 1 << 20
+
 
 def play_settings(host: Host, environment: str, words: Sequence[str], profile: Profile) -> SimpleNamespace:
     """Return the configuration of a kd_student run in this environment, with the seed and settings of the bundle's.
@@ -27,8 +30,8 @@ def play_settings(host: Host, environment: str, words: Sequence[str], profile: P
     provenance = profile.provenance
     known: dict[str, Any] = {
         key: provenance[key]
-        for key, least in (("seed", 0), ("batch_size_run", 1))
-        if type(provenance.get(key)) is int and provenance[key] >= least
+        for key, least, most in (("seed", 0, _LARGEST_SEED), ("batch_size_run", 1, _MOST_ENVIRONMENTS))
+        if type(provenance.get(key)) is int and least <= provenance[key] <= most
     }
     allowed = {"runner": host.runners, "common_reward": (True, False), "reward_scalarisation": ("sum", "mean")}
     for key, values in allowed.items():
@@ -76,7 +79,11 @@ def measured_student(profile: Profile) -> dict[str, Any]:
         return {}
     episodes, wins = student.get("episodes"), student.get("win_rate")
     scores = (student.get("return_mean"), student.get("return_std"), 0.0 if wins is None else wins)
-    sound = type(episodes) is int and episodes > 0 and all(type(score) in (int, float) for score in scores)
+    sound = (
+        type(episodes) is int
+        and 0 < episodes <= _MOST_EPISODES
+        and all(type(score) in (int, float) for score in scores)
+    )
     return student if sound and 0.0 <= scores[2] <= 1.0 else {}
 
 

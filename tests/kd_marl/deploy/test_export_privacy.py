@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from types import SimpleNamespace
 
 import numpy as np
@@ -190,3 +191,23 @@ def test_agents_with_one_program_each_have_an_agreement_of_their_own(tmp_path, m
     first, _, twin = facts["agents"]
     assert first["onnx_int8"] == twin["onnx_int8"] is not None
     assert first["int8_agreement"] > 0.5 and twin["int8_agreement"] is None
+
+
+def test_a_profile_names_no_folder_of_the_machine_that_trained_it(tiny_student, tiny_bundle):
+    """Its command, its teacher and its environment's arguments name files without where they lay."""
+    text = (tiny_bundle / "profile.json").read_text()
+    assert str(tiny_student.results) not in text and str(tiny_student.teacher) not in text
+    provenance = json.loads(text)["provenance"]
+    name = "/".join(tiny_student.teacher.parts[-2:])
+    assert provenance["teacher"]["path"] == name
+    assert f"teacher={name}" in " ".join(shlex.split(provenance["command"]))
+
+    def texts(value):
+        if isinstance(value, str):
+            yield value
+        children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        for child in children:
+            yield from texts(child)
+
+    for word in " ".join(texts(json.loads(text))).replace("=", " ").split():
+        assert not word.strip("'\"[]{}(),").startswith(("/", "~")), word

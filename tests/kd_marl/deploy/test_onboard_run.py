@@ -103,6 +103,9 @@ DOUBTFUL = {
     "text": lambda profile: profile["measured"]["student"].update(return_mean="high"),
     "wins": lambda profile: profile["measured"]["student"].update(win_rate="all"),
     "more wins than battles": lambda profile: profile["measured"]["student"].update(win_rate=5.0),
+    "more environments than fit": lambda profile: profile["provenance"].update(batch_size_run=10**12),
+    "a seed that none is": lambda profile: profile["provenance"].update(seed=10**25),
+    "endless episodes": lambda profile: profile["measured"]["student"].update(episodes=10**12),
     "no environments": lambda profile: profile["provenance"].update(batch_size_run=0),
     "no arguments": lambda profile: profile["task"].update(env_args=[1]),
 }
@@ -114,7 +117,9 @@ def test_a_profile_that_is_well_sealed_and_says_nonsense_ends_without_a_tracebac
     shutil.copytree(tiny_bundle, folder)
     change_profile(folder, DOUBTFUL[name])
     assert run(folder, "--episodes", "2") == 0
-    assert ("not in the profile" in capsys.readouterr().out) == (name not in ("no environments", "no arguments"))
+    assert ("not in the profile" in capsys.readouterr().out) == (
+        name not in ("no environments", "no arguments", "more environments than fit", "a seed that none is")
+    )
 
 
 def test_a_bundle_names_no_code_that_its_environment_loads(tiny_bundle, tmp_path, capsys):
