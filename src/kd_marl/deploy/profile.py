@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -18,7 +19,7 @@ from kd_marl.runs.student_run import StudentRun
 from kd_onboard.profile import FORMAT, VERSION
 
 SCHEMA_FILE = Path(__file__).parent / "profile.schema.json"
-# An absolute path, or one below a home folder: what stands before it, and its last part.
+# An absolute path inside a text, or one below a home folder: what stands before it, and its last part.
 _ABSOLUTE = re.compile(r"""(^|[\s='"\[{(,:])(?:~[^\s/]*)?/(?:[^\s'"\]}),]*/)?([^\s/'"\]}),]*)""")
 # What the programs of a bundle are made with.
 PACKAGES = ("kd-marl", "onnx", "onnxruntime")
@@ -71,12 +72,28 @@ def costs(inputs: int, width: int, n_actions: int) -> dict[str, int]:
 
 
 def _portable(value: Any) -> Any:
-    """Leave out of texts where a file lies on this machine: of an absolute path its last part stays."""
+    """Leave out of texts where a file lies on this machine: of an absolute path its last part stays.
+
+    A checkpoint is a folder of steps, so it keeps the run's folder before that number.
+    """
     if isinstance(value, str):
-        return _ABSOLUTE.sub(r"\1\2", value)
+        if not value.startswith(("/", "~")):
+            return _ABSOLUTE.sub(r"\1\2", value)
+        # Folders may have spaces in their names, so a text that is a path as a whole is taken as one.
+        parts = Path(value).parts[1:]
+        return "/".join(parts[-2:] if parts[-1:] and parts[-1].isdigit() else parts[-1:])
     if isinstance(value, Mapping):
         return {key: _portable(child) for key, child in value.items()}
     return [_portable(child) for child in value] if isinstance(value, list | tuple) else value
+
+
+def _portable_command(command: str) -> str:
+    """Do so in each word of a command line, in the value of ``key=value``."""
+    try:
+        words = [word.partition("=") for word in shlex.split(command)]
+    except ValueError:
+        return _portable(command)
+    return shlex.join(key + sign + _portable(value) if sign else _portable(key) for key, sign, value in words)
 
 
 def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -112,7 +129,7 @@ def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mappi
         "provenance": {
             "run": run.record,
             "checkpoint": "/".join(run.checkpoint.parts[-2:]),
-            "command": _portable(run.facts["command"]),
+            "command": _portable_command(run.facts["command"]),
             "seed": run.facts["seed"],
             "limits": summary["limits"],
             "masks_preset": summary["masks_preset"],

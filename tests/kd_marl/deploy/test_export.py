@@ -43,9 +43,10 @@ def test_the_profile_repeats_what_the_run_recorded(tiny_student, tiny_bundle):
         np.mean([agent["flops_per_decision"] for agent in profile["agents"]]) == summary["flops_per_decision_student"]
     )
     assert profile["task"]["episode_limit"] == buffer["episode_limit"]
-    assert profile["provenance"]["teacher"] == facts["teacher"]
+    assert profile["provenance"]["teacher"]["sha256"] == facts["teacher"]["sha256"]
+    assert facts["teacher"]["path"].endswith(profile["provenance"]["teacher"]["path"])
     assert profile["provenance"]["buffer"]["episodes"] == buffer["episodes"]
-    assert profile["provenance"]["seed"] == 1 and profile["provenance"]["command"] == facts["command"]
+    assert profile["provenance"]["seed"] == 1
 
 
 def test_the_profile_names_what_each_agent_sees_and_does(tiny_bundle):
