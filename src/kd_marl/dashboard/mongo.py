@@ -59,7 +59,11 @@ class MongoSource:
         Raises:
             UserError: the URL or the name is none.
         """
+        authority = re.split("[/?]", re.sub(r"^\w+(\+srv)?://", "", url))[0]
         try:
+            if "@" in url and "@" not in authority:
+                # A / or ? in a password: what stands before it would be taken for a host, and shown.
+                raise ValueError
             client: Any = pymongo.MongoClient(
                 url,
                 connect=False,
@@ -68,13 +72,12 @@ class MongoSource:
                 socketTimeoutMS=4 * _PATIENCE_MS,
             )
             database = client[name]
-        except (PyMongoError, ValueError, TypeError):
+        except (PyMongoError, ValueError, TypeError, OSError):
             # Their own message may quote the password.
             raise UserError(
                 "the URL or the name of the database cannot be read: expected mongodb://HOST:PORT and a name"
             ) from None
-        host = re.sub(r"^\w+(\+srv)?://", "", url).split("/")[0].split("?")[0].rpartition("@")[2]
-        self.title, self.store = f"{host}/{name}", Store()
+        self.title, self.store = f"{authority.rpartition('@')[2]}/{name}", Store()
         self._runs, self._metrics = database["runs"], database["metrics"]
         self._files, self._chunks = database["fs.files"], database["fs.chunks"]
         self._liveness, self._looks = Liveness(), 0
