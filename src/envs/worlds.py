@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -89,7 +91,13 @@ def read_world(env: Any) -> World | None:
     if found is None:
         return None
     if callable(found.world):
-        return world_from(found.world())
+        try:
+            given = found.world()
+        except Exception as error:
+            line = traceback.extract_tb(error.__traceback__)[-1].lineno
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise UserError(f"world() failed with {reason} (line {line}): correct the environment") from error
+        return world_from(given)
     simulated = found.world
     if not (hasattr(simulated, "agents") and hasattr(simulated, "landmarks")):
         return None
@@ -169,26 +177,43 @@ def world_from(given: Any) -> World:
     bounds = given.get("bounds")
     if not _are_numbers(bounds, 4) or not (bounds[0] < bounds[2] and bounds[1] < bounds[3]):
         raise UserError(f"world() has bounds {bounds!r}: expected [left, bottom, right, top]")
-    shapes = [_shape(values, k) for k, values in enumerate(given.get("shapes") or ())]
+    for key in ("shapes", "attacks"):
+        if not isinstance(given.get(key, ()), (list, tuple)):
+            raise UserError(f"world() has {key} {given[key]!r}: expected a list")
+    shapes = [_shape(values, k) for k, values in enumerate(given["shapes"])]
     if not shapes:
         raise UserError("world() has no shapes: give at least one, with name, kind, x, y and radius")
-    attacks = [tuple(pair) for pair in given.get("attacks", ())]
-    for pair in attacks:
-        if len(pair) != 2 or not all(type(k) is int and 0 <= k < len(shapes) for k in pair):
+    attacks = []
+    for pair in given.get("attacks", ()):
+        if not _are_numbers(pair, 2) or not all(k == int(k) and 0 <= k < len(shapes) for k in pair):
             raise UserError(f"world() has the attack {pair!r}: expected two indices of its {len(shapes)} shapes")
+        # They may be numpy's.
+        attacks.append((int(pair[0]), int(pair[1])))
     return World(tuple(map(float, bounds)), tuple(shapes), tuple(attacks))  # type: ignore[arg-type]
 
 
 def _shape(values: Any, number: int) -> Shape:
     where = f"shape {number} of world()"
     _check_keys(values, Shape, where)
-    shape = {**values, "features": tuple(values.get("features", ()))}
+    features = values.get("features", ())
+    if not isinstance(features, (list, tuple)):
+        raise UserError(f"{where} has features {features!r}: expected a list of their names")
+    shape = {**values, "features": tuple(map(str, features))}
     for key in ("x", "y", "radius", "health", "full_health", "sight"):
         # Coordinates may be numpy's; what is left out is None.
         if key in shape and (shape[key] is not None or key in ("x", "y", "radius")):
             if not _are_numbers([shape[key]], 1):
                 raise UserError(f"{where} has {key} {shape[key]!r}: expected a finite number")
             shape[key] = float(shape[key])
+    if shape["radius"] < 0:
+        raise UserError(f"{where} has radius {shape['radius']:g}: expected 0 or more")
+    if (agent := shape.get("agent")) is not None:
+        if not _are_numbers([agent], 1) or agent != int(agent) or agent < 0:
+            raise UserError(f"{where} has agent {agent!r}: expected the index of an agent, or None")
+        shape["agent"] = int(agent)
+    if (colour := shape.get("colour")) and not re.fullmatch("#[0-9a-fA-F]{6}", str(colour)):
+        raise UserError(f"{where} has colour {colour!r}: expected #rrggbb")
+    shape.update(label=str(shape.get("label", "")), colour=str(colour or ""), alive=bool(shape.get("alive", True)))
     if shape["kind"] not in KINDS:
         raise UserError(f"{where} is of kind {shape['kind']!r}; {nearest(str(shape['kind']), KINDS)}")
     return Shape(**{**shape, "name": str(shape["name"])})
@@ -209,5 +234,5 @@ def _check_keys(values: Any, kind: type, where: str) -> None:
 def _are_numbers(values: Any, count: int) -> bool:
     try:
         return len(values) == count and all(math.isfinite(value) for value in values)
-    except TypeError:
+    except (TypeError, OverflowError):
         return False

@@ -321,7 +321,10 @@ def _literal(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return ast.literal_eval(value.strip())
+        literal = ast.literal_eval(value.strip())
+        # Python writes no number of more than 4300 digits, and 0xfff... may have them.
+        str(literal)
+        return literal
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return value
 

@@ -12,25 +12,29 @@ from kd_core.errors import UserError
 
 # Deeper or larger than any configuration; aliases can make a short file endless.
 _DEEPEST, _MOST = 50, 100_000
+# Python writes no longer number in decimal.
+_MOST_BITS = 10_000
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads numbers such as ``1e-3``, and refuses a key that is written twice, of which YAML takes the last."""
+    """Reads numbers such as ``1e-3``, and refuses a key that has two values, of which YAML takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping, if each of its keys is there once."""
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.value != "<<":
+        """Return a mapping, if each of its keys is there once, or has the same value again as in EPyMARL's vdn.yaml."""
+        seen: dict[str, yaml.Node] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+                continue
+            first = seen.setdefault(key.value, value)
+            again = isinstance(value, yaml.ScalarNode) and (value.tag, value.value) == (first.tag, first.value)
+            if first is not value and not again:
                 raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' is there twice", key.start_mark)
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
         return super().construct_mapping(node, deep=True)
 
 
 # YAML 1.1 takes a number for one only with a point before its exponent and a sign behind the e.
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
 
@@ -94,6 +98,8 @@ def _measure(content: Any) -> None:
         seen += 1
         if depth > _DEEPEST or seen > _MOST:
             raise ValueError("it is nested too deeply, or its aliases repeat too much")
+        if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+            raise ValueError(f"it has a number of {value.bit_length()} bits")
         if isinstance(value, dict):
             todo += [(part, depth + 1) for part in value.values()]
         elif isinstance(value, (list, tuple, set)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -171,8 +173,31 @@ def test_a_world_of_the_users_own_is_found_behind_wrappers():
         ({"shapes": [{"name": "robot", "kind": "agent", "x": 1, "y": 1}]}, "shape 0 of world.. lacks radius"),
         ({"shapes": [ROBOT], "attacks": [(0, 3)]}, r"attack \(0, 3\): expected two indices of its 1 shapes"),
         ({"shapes": ["robot"]}, "shape 0 of world.. is str: expected a dict"),
+        ({"shapes": 5}, "shapes 5: expected a list"),
+        ({"shapes": [ROBOT], "attacks": None}, "attacks None: expected a list"),
+        ({"shapes": [ROBOT], "attacks": [5]}, "the attack 5: expected two indices"),
+        ({"shapes": [{**ROBOT, "colour": "red"}]}, "colour 'red': expected #rrggbb"),
+        ({"shapes": [{**ROBOT, "agent": "robot"}]}, "agent 'robot': expected the index of an agent, or None"),
+        ({"shapes": [{**ROBOT, "features": "E1"}]}, "features 'E1': expected a list"),
+        ({"shapes": [{**ROBOT, "radius": -1}]}, "radius -1: expected 0 or more"),
+        ({"shapes": [{**ROBOT, "sight": 10**400}]}, "sight 10+: expected a finite number"),
     ],
 )
 def test_a_world_that_is_none_is_refused_by_its_key(changes, message):
     with pytest.raises(UserError, match=message):
         world_from({"bounds": [0, 0, 4, 4], "shapes": [ROBOT], **changes})
+
+
+def test_numpys_own_numbers_are_numbers():
+    shape = {**ROBOT, "agent": np.int64(0), "alive": np.bool_(True), "label": 3, "features": [4]}
+    world = world_from({"bounds": np.array([0, 0, 4, 4]), "shapes": [shape], "attacks": [(np.int64(0), 0)]})
+    json.dumps([dataclasses.asdict(world.shapes[0]), world.attacks])
+    assert (world.shapes[0].label, world.shapes[0].features) == ("3", ("4",))
+
+
+def test_a_world_that_fails_is_one_line():
+    def world():
+        raise ZeroDivisionError("no\nbattery")
+
+    with pytest.raises(UserError, match=r"^world\(\) failed with ZeroDivisionError: no battery \(line \d+\): correct"):
+        read_world(SimpleNamespace(world=world))

@@ -120,6 +120,8 @@ def test_yaml_is_read_with_a_byte_order_mark_or_carriage_returns(tmp_path, encod
         (b"a: 2024-99-99\n", "is no valid YAML"),
         (b"&a {b: *a}\n", "is no valid YAML"),
         (b"a: " + b"[" * 900 + b"]" * 900, "is no valid YAML"),
+        (b"a: 0x" + b"f" * 5000, "is no valid YAML"),
+        (b"a: [1]\na: [1]\n", "'a' is there twice"),
     ],
 )
 def test_what_is_no_configuration_is_one_line_with_file_and_place(tmp_path, content, reason):
@@ -128,6 +130,22 @@ def test_what_is_no_configuration_is_one_line_with_file_and_place(tmp_path, cont
     with pytest.raises(UserError, match=reason) as caught:
         yaml_text.read_mapping(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_key_may_have_the_same_value_twice():
+    # EPyMARL's own vdn.yaml states use_rnn twice.
+    text = "use_rnn: False\nmixer: vdn\nuse_rnn: False\n"
+    assert yaml_text.parse(text, "vdn.yaml") == {"use_rnn": False, "mixer": "vdn"}
+
+
+@pytest.mark.parametrize("word", ["12e4abc9f", "3e5z", "5e1_vs_5e1", "0e1/run"])
+def test_a_word_that_begins_like_a_number_stays_a_word(word):
+    assert yaml_text.parse(f"a: {word}", "x.yaml") == {"a": word}
+
+
+def test_a_number_too_long_for_python_to_write_is_one_line():
+    with pytest.raises(UserError, match=r"^t_max is '0xf+\.\.\.: expected a whole number of at least 1$"):
+        keys.table()["t_max"].read("t_max", "0x" + "f" * 5000)
 
 
 def test_an_empty_file_states_nothing(tmp_path):

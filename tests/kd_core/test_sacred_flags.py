@@ -49,6 +49,18 @@ def test_a_flag_that_cannot_work_is_one_line(words, message):
 
 @pytest.mark.parametrize(
     "words",
+    [["-mme:s3cret@localhost:1:kd"], ["-dmlocalhost:1:kd"], ["--mongo=s3cret"], ["--mongo_d", "s3cret"]],
+)
+def test_no_way_to_write_it_leads_to_sacreds_own_mongo_observer(words):
+    with pytest.raises(
+        UserError, match=r"^-m \(--mongo_db\) is written otherwise here: give -m HOST:PORT:DB"
+    ) as caught:
+        parse(*words)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words",
     [
         ["-d", "-l", "DEBUG", "-b0.5", "-c", "seed=x"],
         ["-duf", "--beat=2", "--priority=-3", "-P", "-3"],

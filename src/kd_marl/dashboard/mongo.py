@@ -21,7 +21,7 @@ from kd_marl.dashboard import inside
 from kd_marl.dashboard.folder import SUMMARY, curves_of
 from kd_marl.dashboard.inside import UnreadableError
 from kd_marl.dashboard.liveness import Liveness
-from kd_marl.dashboard.rows import RETURNS, WINS, Facts, Progress, mapping, progress, row, text
+from kd_marl.dashboard.rows import RETURNS, WINS, Facts, Progress, mapping, number, progress, row, text
 from kd_marl.dashboard.source import Curve, Details, SourceError, Store
 from kd_marl.tracking.destination import Destination
 
@@ -64,6 +64,7 @@ class MongoSource:
         self._files, self._chunks = database["fs.files"], database["fs.chunks"]
         self._liveness, self._looks = Liveness(), 0
         self._ids: dict[str, Any] = {}
+        self._running: dict[str, Any] = {}
         self._versions: dict[str, str] = {}
         self._progress: dict[str, Progress] = {}
         self._newest: datetime | None = None
@@ -77,7 +78,8 @@ class MongoSource:
                 self._take(self._runs.find({}, _SHOWN))
                 self.store.loading = None
             else:
-                changing: list[dict[str, Any]] = [{"status": "RUNNING"}]
+                # Those that ran at the last look may have ended by a clock behind the newest heartbeat's.
+                changing: list[dict[str, Any]] = [{"status": "RUNNING"}, {"_id": {"$in": list(self._running.values())}}]
                 if self._newest is not None:
                     changing.append({"heartbeat": {"$gte": self._newest - _SLACK}})
                 self._take(self._runs.find({"$or": changing}, _SHOWN))
@@ -136,6 +138,9 @@ class MongoSource:
                 self._newest = beat
             changed = self._versions.get(key) != version
             self._ids[key], self._versions[key] = document["_id"], version
+            self._running.pop(key, None)
+            if document.get("status") == "RUNNING":
+                self._running[key] = document["_id"]
             if changed and not _result(document):
                 unknown[key] = document["_id"]
         self._read_last(unknown)
@@ -163,11 +168,11 @@ class MongoSource:
     def _compare(self) -> None:
         """Read the documents that are new, and forget those that are gone."""
         there = {_key(document["_id"]): document["_id"] for document in self._runs.find({}, {"_id": 1})}
-        new = [number for key, number in there.items() if key not in self._ids]
+        new = [identity for key, identity in there.items() if key not in self._ids]
         for start in range(0, len(new), _AT_ONCE):
             self._take(self._runs.find({"_id": {"$in": new[start : start + _AT_ONCE]}}, _SHOWN))
         for key in self._ids.keys() - there.keys():
-            for known in (self._ids, self._versions, self._progress):
+            for known in (self._ids, self._running, self._versions, self._progress):
                 known.pop(key, None)
             self.store.drop(key)
 
@@ -180,12 +185,13 @@ class MongoSource:
         if not named:
             return {}, ()
         file = named[-1].get("file_id")
-        about = self._files.find_one({"_id": file}, {"length": 1})
-        if about is None or not 0 <= (about.get("length") or 0) <= _MOST_SUMMARY:
+        about = self._files.find_one({"_id": {"$eq": file}}, {"length": 1})
+        if about is None or not 0 <= (number(about.get("length")) or 0) <= _MOST_SUMMARY:
             return {}, (f"{SUMMARY} is missing or too large",)
         content = bytearray()
-        for chunk in self._chunks.find({"files_id": file}, {"data": 1}).sort("n", 1):
-            content += chunk.get("data", b"")
+        for chunk in self._chunks.find({"files_id": {"$eq": file}}, {"data": 1}).sort("n", 1):
+            data = chunk.get("data")
+            content += data if isinstance(data, bytes) else b""
             if len(content) > _MOST_SUMMARY:
                 break
         try:
@@ -207,9 +213,9 @@ def _answered() -> Iterator[None]:
         raise SourceError(f"the database does not answer ({type(error).__name__}); asking again") from None
 
 
-def _key(number: Any) -> str:
+def _key(identity: Any) -> str:
     """Name a document: Sacred numbers them, but an id may be anything."""
-    return str(number) if isinstance(number, int) else repr(number)
+    return str(identity) if isinstance(identity, int) else repr(identity)
 
 
 def _result(document: Mapping[str, Any]) -> dict[str, Any]:

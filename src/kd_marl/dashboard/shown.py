@@ -22,7 +22,7 @@ def result(summary: Mapping[str, Any]) -> dict[str, Any] | None:
             rows = [[label, *cells] for label, cells in result_rows(summary)]  # type: ignore[arg-type]
             return {"columns": ["", "teacher", "student", "random"], "rows": rows}
         return {"columns": ["", text(summary.get("algorithm")) or "policy"], "rows": _policy_rows(summary)}
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return {"columns": ["", "damaged"], "rows": [["summary.json does not hold a result that kd-marl wrote", ""]]}
 
 

@@ -23,6 +23,8 @@ WAYS = ("files", "mongo")
 # Options of a URL that hold what must not be recorded.
 _SECRET_OPTIONS = re.compile(r"[?&](authmechanismproperties|\w*password)=", re.IGNORECASE)
 _LONGEST_NAME = 63
+# The last are bytes of a command line that are no text.
+_NO_NAME = r'[/\\.\s"$*<>:|?\0\ud800-\udfff]'
 _ITS_OWN = ("admin", "config", "local")
 
 
@@ -60,10 +62,23 @@ class Destination:
         # A checkout's loggers say all that they can.
         logging.getLogger("pymongo").setLevel(logging.WARNING)
         ms = round(patience_s * 1000)
+        authority = re.split("[/?]", self.url.partition("://")[2])[0]
         try:
+            if "@" in self.url and "@" not in authority:
+                # A / or ? in a password: pymongo would take what stands before it for a host and its port.
+                raise ValueError
             return pymongo.MongoClient(
-                self.url, connect=False, serverSelectionTimeoutMS=ms, connectTimeoutMS=ms, socketTimeoutMS=ms
+                self.url,
+                connect=False,
+                serverSelectionTimeoutMS=ms,
+                connectTimeoutMS=ms,
+                socketTimeoutMS=ms,
+                # One document with a year beyond Python's, or bytes that are no text, must not hide all others.
+                datetime_conversion="DATETIME_AUTO",
+                unicode_decode_error_handler="replace",
             )
+        except OSError:
+            raise UserError("the MongoDB URL names a file, such as tlsCAFile, that cannot be read") from None
         except (PyMongoError, ValueError, TypeError):
             # pymongo's own message may quote the password, and of such a URL nobody knows where that stands.
             shown = "the MongoDB URL" if "@" in self.url else f"the MongoDB URL {self.url}"
@@ -105,7 +120,7 @@ def find(url: str, database: str, url_name: str, database_name: str) -> Destinat
     Raises:
         UserError: one of them is impossible, or there is no URL.
     """
-    if not (0 < len(database.encode()) <= _LONGEST_NAME) or re.search(r'[/\\. "$*<>:|?\0]', database):
+    if not (0 < len(database.encode("utf-8", "replace")) <= _LONGEST_NAME) or re.search(_NO_NAME, database):
         raise UserError(
             f"{database_name} '{database}' names no database: expected 1 to {_LONGEST_NAME} letters, digits, - or _"
         )

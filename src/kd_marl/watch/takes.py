@@ -171,7 +171,7 @@ def _takes(
 
         takes.append(
             Take(
-                worlds=_whole(worlds[row]),
+                worlds=_whole(worlds[row], extended.shape[2]),
                 obs=cut(extended, 1),
                 visible=_padded(seen[:, : mask.sensed_size], extended.shape[-1]),
                 available=cut(available),
@@ -211,11 +211,11 @@ def _chances(logits: Tensor, available: Tensor) -> Tensor:
     return torch.softmax(logits.masked_fill(~available, UNAVAILABLE_LOGIT), dim=-1)
 
 
-def _whole(worlds: list[World | None]) -> tuple[World, ...] | None:
+def _whole(worlds: list[World | None], agents: int) -> tuple[World, ...] | None:
     """Return an episode's worlds if all are there.
 
     Raises:
-        UserError: their shapes come and go.
+        UserError: their shapes come and go, or one is an agent that there is not.
     """
     found = tuple(world for world in worlds if world is not None)
     if len(found) < len(worlds):
@@ -224,6 +224,9 @@ def _whole(worlds: list[World | None]) -> tuple[World, ...] | None:
     for world in found:
         if [shape.name for shape in world.shapes] != names:
             raise UserError("world() gives other shapes from step to step: give all in one order, dead ones too")
+        for shape in world.shapes:
+            if shape.agent is not None and shape.agent >= agents:
+                raise UserError(f"world() says that {shape.name} is agent {shape.agent}: there are {agents}, from 0")
     return found
 
 

@@ -148,6 +148,36 @@ def test_what_comes_changes_and_goes_is_seen(server, database, monkeypatch):
         source.details("1")
 
 
+def test_the_end_of_a_run_is_seen_although_another_clock_is_ahead(server, database):
+    insert(database, 1, status="RUNNING", beat=300)
+    insert(database, 2, beat=-24 * 3600)
+    source = seen(server, database)
+    end = {"status": "COMPLETED", "heartbeat": NOW - timedelta(seconds=290), "stop_time": NOW}
+    database["runs"].update_one({"_id": 1}, {"$set": end})
+    source.refresh()
+    assert source.store.row("1").state == "finished"
+
+
+def test_a_year_beyond_pythons_hides_no_other_run(server, database):
+    insert(database, 1, beat=3)
+    source = seen(server, database)
+    # What the driver would do with such a document of a server.
+    options = source._runs.codec_options
+    far = bson.decode(bson.encode({"heartbeat": bson.datetime_ms.DatetimeMS(2**55)}), options)
+    source._put([{"_id": 2, **far}])
+    assert {row.key for row in source.store.rows()} == {"1", "2"}
+    assert bson.decode(b"\x0e\0\0\0\x02a\0\x02\0\0\0\xff\0\0", options) == {"a": "\ufffd"}
+
+
+@pytest.mark.parametrize("odd", [{"length": "long"}, {"length": None}])
+def test_an_attached_summary_that_is_none_is_a_fault_of_its_run(server, database, odd):
+    insert(database, 1)
+    attach(database, 1, b"{}")
+    database["fs.files"].update_one({}, {"$set": odd})
+    database["fs.chunks"].update_one({}, {"$set": {"data": "text"}})
+    assert seen(server, database).details("1").facts.faults == ("summary.json is damaged or half written",)
+
+
 def test_a_metric_too_long_for_a_document_is_one_curve(server, database):
     insert(database, 1)
     log(database, 1, "loss (2)", [2, 3], [20.0, 30.0])

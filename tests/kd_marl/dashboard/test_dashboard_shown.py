@@ -84,6 +84,8 @@ def test_the_result_of_a_stock_algorithm_has_its_scores_and_costs(tmp_path):
 
 def test_a_summary_that_is_none_of_ours_is_said_to_be_damaged():
     assert shown.result({"student": 3})["columns"][1] == "damaged"
+    huge = {"policy": {"return_mean": 10**400, "return_std": 1.0}}
+    assert shown.result(huge)["columns"][1] == "damaged"
     assert shown.result({}) is None
 
 

@@ -58,7 +58,12 @@ def test_a_password_comes_from_the_environment_or_from_a_file_of_ones_own(monkey
         ({"tracking": "mongo", "tracking_url": "mongodb://localhost/?replicaSet"}, "cannot be read"),
         ({"tracking": "mongo", "tracking_url": "/no/such/file"}, "cannot be read: No such file"),
         ({"tracking": "mongo", "tracking_url": "localhost", "tracking_db": "a b"}, "'a b' names no database"),
+        (
+            {"tracking": "mongo", "tracking_url": "mongodb://localhost/?tls=true&tlsCAFile=/no"},
+            "tlsCAFile, that cannot be read",
+        ),
         ({"tracking": "mongo", "tracking_url": "localhost", "tracking_db": "a.b"}, "names no database"),
+        ({"tracking": "mongo", "tracking_url": "localhost", "tracking_db": "\udcff"}, "names no database"),
         ({"tracking": "mongo", "tracking_url": "localhost", "tracking_db": ""}, "names no database"),
         ({"tracking": "mongo", "tracking_url": "localhost", "tracking_db": "x" * 64}, "expected 1 to 63"),
         ({"tracking": "mongo", "tracking_url": "localhost", "tracking_db": "admin"}, "MongoDB's own database"),
@@ -85,11 +90,13 @@ def test_a_file_that_others_read_or_that_holds_no_url_is_refused(tmp_path, mode,
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_url_of_the_environment_that_cannot_be_read_is_not_shown(monkeypatch):
-    monkeypatch.setenv(URL_VARIABLE, "mongodb://me:s3cret/@localhost:nowhere")
+@pytest.mark.parametrize("password", ["s3cret/", "1234/s3cret", "1234?s3cret", "s3cret@"])
+def test_a_url_of_the_environment_that_cannot_be_read_is_not_shown(monkeypatch, password):
+    # A number before the / or ? would pass for a port.
+    monkeypatch.setenv(URL_VARIABLE, f"mongodb://me:{password}@localhost:27017")
     with pytest.raises(UserError, match="cannot be read") as caught:
         keys(tracking="mongo")
-    assert "s3cret" not in str(caught.value)
+    assert "s3cret" not in str(caught.value) and "1234" not in str(caught.value)
 
 
 def test_without_pymongo_the_extra_is_named(monkeypatch):

@@ -189,3 +189,13 @@ def test_shapes_that_come_and_go_are_refused(learner, teacher, monkeypatch):
     monkeypatch.setattr(SignalEnv, "world", world_of(lambda env: [f"robot {env.t}"]), raising=False)
     with pytest.raises(UserError, match="other shapes from step to step"):
         taken(teacher_player(learner, teacher))
+
+
+def test_an_agent_that_there_is_not_is_refused(learner, teacher, monkeypatch):
+    from tiny_stages import SignalEnv
+
+    shape = {"name": "robot", "kind": "agent", "agent": 9, "x": 0, "y": 0, "radius": 1}
+    world = {"bounds": [0, 0, 9, 9], "shapes": [shape]}
+    monkeypatch.setattr(SignalEnv, "world", lambda env: world, raising=False)
+    with pytest.raises(UserError, match=r"world\(\) says that robot is agent 9: there are \d, from 0"):
+        taken(teacher_player(learner, teacher))
