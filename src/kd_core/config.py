@@ -30,6 +30,7 @@ PLUGIN_CONFIG = SOURCE_ROOT / "config"
 OWN_NETWORKS, REPLACEABLE = "hetero_mac", ("basic_mac", "non_shared_mac")
 # The environment's variable for the URL of a MongoDB server, password and all.
 MONGO_URL = "KD_MARL_MONGO_URL"
+_TRACKING = ("tracking", "tracking_url", "tracking_db")
 # EPyMARL's algorithms that the bundled runtime does not have.
 IN_A_CHECKOUT = frozenset(
     ["coma", "coma_ns", "ia2c", "ia2c_ns", "maa2c", "maa2c_ns", "maddpg", "maddpg_ns", "pac_ns", "pac_dcg_ns", "qtran"]
@@ -101,7 +102,7 @@ def _updates(words: list[str]) -> dict[str, str]:
     Raises:
         UserError: a word has no value, and is no file of values either.
     """
-    updates = {}
+    updates, of_files = {}, dict[str, str]()
     pending = iter(words[words.index("with") + 1 :] if "with" in words else [])
     for word in pending:
         key, equals, value = word.partition("=")
@@ -115,7 +116,19 @@ def _updates(words: list[str]) -> dict[str, str]:
             updates[key] = value
         elif not Path(word).is_file():
             raise UserError(f"'{word}' in 'with' has no value: write key=value without spaces, such as t_max=50")
-    return updates
+        else:
+            of_files |= _tracking_of_file(Path(word))
+    return of_files | updates
+
+
+def _tracking_of_file(path: Path) -> dict[str, str]:
+    """Read what must be known before Sacred reads a file of values: whether and where a run is tracked."""
+    try:
+        content = yaml_text.read_mapping(path)
+    except UserError:
+        # Sacred takes other formats too.
+        return {}
+    return {key: str(content[key]) for key in _TRACKING if content.get(key)}
 
 
 def _tracking_keys(specification: str) -> list[str]:

@@ -59,11 +59,15 @@ class CheckedEnv:
             raise self._fault(
                 f"step() gives {count} values: expected obs, reward, terminated, truncated, info (Gymnasium's order)"
             )
-        rewards = np.atleast_1d(np.asarray(result[1], np.float64))
+        try:
+            rewards = np.atleast_1d(np.asarray(result[1], np.float64))
+            self._ended = bool(result[2]) or bool(result[3])
+        except (ValueError, TypeError):
+            given = ", ".join(type(value).__name__ for value in result[1:4])
+            raise self._fault(f"step() gives {given}: expected a reward or a list of them, and two booleans") from None
         if rewards.shape != (self._rewards,):
             raise self._fault(f"step() gives {rewards.size} rewards: expected {self._rewards}")
         self._check_finite("reward", rewards)
-        self._ended = bool(result[2]) or bool(result[3])
         return result
 
     def get_obs(self) -> Any:

@@ -75,6 +75,10 @@ def test_a_sound_environment_plays_as_without_the_check():
         ({"reward": float("nan")}, "the reward is nan"),
         ({"reward": [1.0, 2.0, 3.0]}, r"step\(\) gives 3 rewards: expected 1"),
         ({"available": [[1, 1, 1, 1], [0, 0, 0, 0]]}, "agent 1 has no available action"),
+        (
+            {"reward": {"agent_0": 1.0}},
+            r"step\(\) gives dict, bool, bool: expected a reward or a list of them, and two",
+        ),
         ({"step": (1, 2, 3, 4)}, r"step\(\) gives 4 values: expected obs, reward, terminated, truncated, info"),
         ({"step": KeyError("wheel")}, r"step\(\) failed with KeyError: 'wheel' \(test_checked_env.py, line \d+\)"),
     ],

@@ -58,8 +58,10 @@ class Database:
             PyMongoError: the server is away, refuses, or takes too long.
         """
         state = "" if run.is_alive else run.state
-        known = self.runs.find_one({"kd_marl.key": run.key}, {"kd_marl": 1, "info.parents": 1, "artifacts": 1})
-        known = known or self._begin(run)
+        shown = {"kd_marl": 1, "heartbeat": 1, "info.parents": 1, "artifacts": 1}
+        known = self.runs.find_one({"kd_marl.key": run.key}, shown) or self._begin(run)
+        if _is_older_copy(run, known):
+            return False
         parents = known.get("info", {}).get("parents") or {}
         found = {**self._parents(run, parents), **parents}
         if state and known["kd_marl"].get("state") == state and found == parents:
@@ -191,6 +193,13 @@ class Database:
     def _remove(self, identity: ObjectId) -> None:
         self.files.delete_one({"_id": identity})
         self.chunks.delete_many({"files_id": identity})
+
+
+def _is_older_copy(run: RunFiles, known: dict[str, Any]) -> bool:
+    """Tell whether the database has a later state of a run, from another folder than this."""
+    beat, sent = run.beat, known.get("heartbeat")
+    elsewhere = known["kd_marl"].get("folder") != str(run.folder.absolute())
+    return bool(elsewhere and isinstance(sent, datetime.datetime) and sent > beat)
 
 
 def _made(run: RunFiles) -> dict[str, Any]:

@@ -115,11 +115,15 @@ class RunFiles:
         return str(self.account.get("status", "RUNNING"))
 
     @property
+    def beat(self) -> datetime.datetime:
+        """Its last heartbeat; before the first its start."""
+        return _moment(self.account.get("heartbeat")) or self.started
+
+    @property
     def is_alive(self) -> bool:
         """Whether it is still running, by its last heartbeat."""
-        beat = _moment(self.account.get("heartbeat")) or self.started
         now = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None)
-        return self.status == "RUNNING" and (now - beat).total_seconds() < _ALIVE_S
+        return self.status == "RUNNING" and (now - self.beat).total_seconds() < _ALIVE_S
 
     @cached_property
     def summary(self) -> dict[str, Any]:

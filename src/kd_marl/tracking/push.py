@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from bson.errors import BSONError
 from pymongo.errors import PyMongoError
 from tqdm import tqdm
 
@@ -44,10 +45,10 @@ def push(args: argparse.Namespace) -> int:
                     sent += 1
                 else:
                     there += 1
-            except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+            except (AttributeError, BSONError, KeyError, OSError, OverflowError, TypeError, ValueError) as error:
                 faults += 1
                 known = isinstance(error, UserError)
-                text = str(error) if known else f"{folder} is damaged ({type(error).__name__}: {error})"
+                text = str(error) if known else f"{folder} is damaged ({type(error).__name__}: {str(error)[:200]})"
                 tqdm.write(f"error: {text}", file=sys.stderr)
             except (KeyboardInterrupt, PyMongoError) as error:
                 why = reason(error) if isinstance(error, PyMongoError) else "stopped"

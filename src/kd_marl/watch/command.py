@@ -40,6 +40,9 @@ def run(args: argparse.Namespace) -> int:
             files.check_parent(file)
             if file.expanduser().is_dir():
                 raise UserError(f"cannot write {file}: it is a folder; give the name of a file")
+    targets = [file.expanduser().absolute() for file in (args.to, *(file for file, _ in moving)) if file]
+    if len(set(targets)) < len(targets):
+        raise UserError(f"{targets[-1]} is named twice among --to, --gif and --mp4: give each a file of its own")
     if moving:
         picture = _drawing([suffix for _, suffix in moving])
     register.register(host)

@@ -48,7 +48,7 @@ def failed_sensors(words: Sequence[str], layout: FeatureLayout) -> FailedSensors
     for word in words:
         who, colon, rest = word.partition(":")
         group, at, step = rest.partition("@")
-        if not (colon and who and group) or (at and not step.isdecimal()):
+        if not (colon and who and group) or (at and not (step.isdecimal() and len(step) < 10)):
             raise UserError(
                 f"--fail-sensor {word}: expected AGENT:GROUP or AGENT:GROUP@STEP, for example 1:{_example(layout)}@10"
             )

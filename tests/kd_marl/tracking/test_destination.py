@@ -134,6 +134,20 @@ def test_with_a_url_in_the_environment_the_flag_names_the_database_alone(monkeyp
     assert "tracking_url" not in updates and keys(**updates).url == SECRET
 
 
+@pytest.mark.parametrize(
+    "form", ["tracking: mongo\ntracking_url: {}\n", '{{"tracking": "mongo", "tracking_url": "{}"}}']
+)
+def test_a_file_of_values_tracks_a_run_but_holds_no_password(tmp_path, form):
+    file = tmp_path / "values.yaml"
+    file.write_text(form.format("localhost:27017"))
+    words = ["--config=mappo", "--env-config=mpe", "with", str(file)]
+    assert keys(**parse_command(words).updates).url == "mongodb://localhost:27017"
+    assert parse_command([*words, "tracking=files"]).updates["tracking"] == "files"
+    file.write_text(form.format(SECRET))
+    with pytest.raises(UserError, match="holds a password"):
+        keys(**parse_command(words).updates)
+
+
 @pytest.mark.parametrize("flag", ["me:s3cret@localhost:27017:kd", "", "localhost:27017:kd.runs:3", "kd!5", "a:b:c:d"])
 def test_what_the_flag_cannot_mean_is_one_line(flag):
     with pytest.raises(UserError, match="takes HOST:PORT:DB or DB") as caught:

@@ -83,6 +83,26 @@ def test_a_copy_of_the_results_is_there_already(results, database, send, capsys,
     assert database["runs"].count_documents({}) == 3
 
 
+def test_an_older_copy_takes_nothing_away(results, database, send, capsys, tmp_path):
+    shutil.copytree(results, tmp_path / "backup")
+    for folder in (tmp_path / "backup" / "sacred" / "kd_student" / "spread").glob("[0-9]*"):
+        rewrite(folder / "run.json", status="RUNNING", heartbeat="2026-01-01T00:00:00.000001", stop_time=None)
+        (folder / "metrics.json").unlink()
+    send(results)
+    once = content(database)
+    capsys.readouterr()
+    send(tmp_path / "backup", results)
+    assert content(database) == once
+
+
+def test_a_run_too_large_for_a_document_is_a_line(results, database, send, capsys):
+    run = results / "sacred" / "kd_student" / "spread" / "1" / "run.json"
+    rewrite(run, experiment={"name": "x" * (17 << 20)})
+    assert send(results) == 1
+    shown = capsys.readouterr()
+    assert "is damaged (DocumentTooLarge" in shown.err and "2 sent, 0 there already, 1 that cannot be read" in shown.out
+
+
 def test_an_interruption_by_the_server_is_one_line_and_the_command_goes_on(results, server, database, send, capsys):
     with server.dying(25, answer_lost=True):
         assert send(results) == 2

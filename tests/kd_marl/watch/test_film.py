@@ -93,6 +93,7 @@ def test_a_sensor_is_named_by_block_part_or_feature():
         ("L", "expected AGENT:GROUP or AGENT:GROUP@STEP, for example 1:V@10"),
         ("1:", "expected AGENT:GROUP"),
         ("1:L@soon", "expected AGENT:GROUP"),
+        ("1:L@9999999999999999999999", "expected AGENT:GROUP or AGENT:GROUP@STEP"),
         ("7:L", "--fail-sensor 7 is no agent; valid: 0, 1, 2"),
         ("agnet_1:L", "did you mean 'agent_1'"),
         ("1:LL", "--fail-sensor 1:LL: agent 'agent_1' of simple_spread has no feature 'LL'; did you mean"),
