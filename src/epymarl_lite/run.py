@@ -24,6 +24,9 @@ from epymarl_lite.utils.timehelper import time_left, time_str
 
 _TB_LOGS = Path(__file__).resolve().parents[2] / "results" / "tb_logs"
 
+# Steps from which on t_max is no end, but means that the learner has one of its own.
+_UNBOUNDED = 1_000_000_000
+
 
 def run(_run: Any, _config: dict[str, Any], _log: logging.Logger) -> None:
     """Check the configuration, set up logging, and train or evaluate.
@@ -166,7 +169,10 @@ def _train(args: SimpleNamespace, logger: Logger, runner: Any, buffer: ReplayBuf
         if args.save_model and saved_t not in (0, runner.t_env):  # 0: interrupted before anything was learnt
             _save(args, logger, learner, runner.t_env)
 
-    log.info(f"Beginning training for {args.t_max} timesteps")
+    bounded = args.t_max < _UNBOUNDED
+    log.info(
+        f"Beginning training for {args.t_max} timesteps" if bounded else "Beginning; the learner says when it is done"
+    )
     try:
         while runner.t_env <= args.t_max:
             buffer.insert_episode_batch(runner.run(test_mode=False))
@@ -178,8 +184,9 @@ def _train(args: SimpleNamespace, logger: Logger, runner: Any, buffer: ReplayBuf
                 learner.train(sample, runner.t_env, episode)
 
             if runner.t_env - last_test_t >= args.test_interval:
-                left = time_left(start_time, start_t, runner.t_env, args.t_max)
-                log.info(f"t_env: {runner.t_env} / {args.t_max}, time left: {left}")
+                if bounded:
+                    left = time_left(start_time, start_t, runner.t_env, args.t_max)
+                    log.info(f"t_env: {runner.t_env} / {args.t_max}, time left: {left}")
                 log.info(f"Time passed: {time_str(time.time() - start_time)}")
                 last_test_t = runner.t_env
                 for _ in range(_test_runs(args, runner)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -84,14 +85,14 @@ def _report(folder: Path, profile: Mapping[str, Any], lacks_buffer: bool) -> str
     """Return one line an agent, and where the bundle is."""
     agents = profile["agents"]
     name = max(len(agent["name"]) for agent in agents)
-    lines = [f"{'agent':<{name}}  width  inputs  parameters   FLOPs    flash KB  RAM KB (-O2, -Os)  int8"]
+    lines = [f"{'agent':<{name}}  width  inputs  parameters   FLOPs  flash KB (-O2, -Os)  RAM KB (-O2, -Os)  int8"]
     for agent in agents:
         flash, ram = (
             f"{agent[key] / 1024:.1f}, {agent[f'{key}_os'] / 1024:.1f}" for key in ("flash_bytes", "ram_bytes")
         )
         lines.append(
             f"{agent['name']:<{name}}  {agent['width']:>5}  {agent['inputs']:>6}  {agent['parameters']:>10}"
-            f"  {agent['flops_per_decision']:>6}  {flash:>10}  {ram:>17}  {_int8(agent)}"
+            f"  {agent['flops_per_decision']:>6}  {flash:>19}  {ram:>17}  {_int8(agent)}"
         )
         for sensor in agent["sensors"]:
             lines.append(
@@ -100,11 +101,12 @@ def _report(folder: Path, profile: Mapping[str, Any], lacks_buffer: bool) -> str
             )
     if lacks_buffer:
         lines.append("no expert buffer was found, so int8 was not tried: name it with --buffer")
-    return "\n".join([*lines, f"written to {folder}"])
+    return "\n".join([*lines, f"written to {folder}; next: kd-marl bundle check {shlex.quote(str(folder))}"])
 
 
 def _int8(agent: Mapping[str, Any]) -> str:
-    kept = "kept" if agent["onnx_int8"] else "not kept"
+    written = "written" if agent["onnx_int8"] else "not written"
     if agent["int8_agreement"] is None:
-        return "not tried" if agent["int8_scope"] is None else f"{kept}: this agent never had a choice"
-    return f"{kept}: agrees at {100 * agent['int8_agreement']:.2f} % ({agent['int8_scope']} in int8)"
+        return "not tried" if agent["int8_scope"] is None else f"{written}: this agent never had a choice"
+    share = f"{100 * agent['int8_agreement']:.2f} % of decisions as in float32"
+    return f"{written}: {share} ({agent['int8_scope']} in int8)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,12 @@ def report(folder: Path, summary: dict[str, Any], counts: dict[str, np.ndarray])
     os.makedirs(folder, exist_ok=True)
     actions.write_actions(folder, counts)
     files.write_json(folder / "summary.json", summary)
+    run = shlex.quote(os.path.relpath(folder))
     if "student" in summary:
-        print(table.result_text(summary), flush=True)  # type: ignore[arg-type]
+        print(table.result_text(summary))  # type: ignore[arg-type]
+        print(f"to see it: kd-marl watch {run} --open")
+        if not summary.get("message_bits"):
+            print(f"for a robot: kd-marl export {run} --to bundle")
     else:
         score = summary["policy"]
         ways = {"greedy": score, "sampled": score.get("sampled")}

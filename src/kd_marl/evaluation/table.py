@@ -160,6 +160,9 @@ def _caption(summary: Summary) -> str:
         "mean ± standard deviation over episodes; teacher and student act greedily",
         f"the student chooses the teacher's action in {_percent(summary['agreement'])} of decisions",
     ]
+    teacher, student = summary["teacher"], summary["student"]
+    if teacher["win_rate"] is None and student["return_mean"] > teacher["return_mean"]:
+        lines.append("the student is better; the paper's retention counts that like being worse")
     if summary["retention_normalised"] is None:
         lines.append("no retention over random: the teacher is no better than random play")
     return "\n".join(lines)
