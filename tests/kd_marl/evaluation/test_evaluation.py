@@ -51,7 +51,9 @@ def test_a_copy_of_the_teacher_scores_as_the_teacher_in_the_same_episodes(result
     for name in ("return_mean", "return_std"):
         assert summary["student"][name] == summary["teacher"][name]
     assert summary["student"]["sampled"]["return_mean"] == summary["teacher"]["sampled"]["return_mean"]
-    assert (summary["retention"], summary["retention_normalised"]) == (1.0, 1.0)
+    assert summary["retention"] == 1.0
+    # The tiny teacher is no better than random play.
+    assert summary["retention_normalised"] is None
     assert summary["random"]["return_mean"] != summary["teacher"]["return_mean"]
 
 
