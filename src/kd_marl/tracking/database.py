@@ -60,7 +60,7 @@ class Database:
         state = "" if run.is_alive else run.state
         shown = {"kd_marl": 1, "heartbeat": 1, "info.parents": 1, "artifacts": 1}
         known = self.runs.find_one({"kd_marl.key": run.key}, shown) or self._begin(run)
-        if _is_older_copy(run, known):
+        if _is_lesser_copy(run, known):
             return False
         parents = known.get("info", {}).get("parents") or {}
         found = {**self._parents(run, parents), **parents}
@@ -195,11 +195,12 @@ class Database:
         self.chunks.delete_many({"files_id": identity})
 
 
-def _is_older_copy(run: RunFiles, known: dict[str, Any]) -> bool:
-    """Tell whether the database has a later state of a run, from another folder than this."""
-    beat, sent = run.beat, known.get("heartbeat")
+def _is_lesser_copy(run: RunFiles, known: dict[str, Any]) -> bool:
+    """Tell whether the database has a later state of a run, or more files, and has them from another folder."""
+    sent, stored = known.get("heartbeat"), {entry["name"] for entry in known.get("artifacts", [])}
     elsewhere = known["kd_marl"].get("folder") != str(run.folder.absolute())
-    return bool(elsewhere and isinstance(sent, datetime.datetime) and sent > beat)
+    is_older = isinstance(sent, datetime.datetime) and sent > run.beat
+    return elsewhere and (is_older or not stored <= run.names)
 
 
 def _made(run: RunFiles) -> dict[str, Any]:

@@ -165,6 +165,11 @@ class RunFiles:
         """Sha256 of all its files."""
         return _digest(json.dumps([(path.name, files.file_sha256(path)) for path in self._own_files()]))
 
+    @property
+    def names(self) -> set[str]:
+        """Names of all its files, as they are listed where they are attached."""
+        return {encodable(path.name) for path in self._own_files()}
+
     @cached_property
     def sources(self) -> list[Attachment]:
         """The program's own files, as Sacred saved them; the same file of two runs is stored once."""

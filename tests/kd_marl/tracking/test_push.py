@@ -95,6 +95,17 @@ def test_an_older_copy_takes_nothing_away(results, database, send, capsys, tmp_p
     assert content(database) == once
 
 
+def test_a_copy_that_lacks_files_takes_nothing_away(results, database, send, tmp_path):
+    run = results / "sacred" / "kd_student" / "spread" / "1"
+    rewrite(run / "summary.json", policy={"return_mean": 1.0})
+    shutil.copytree(results, tmp_path / "backup")
+    send(results)
+    once = content(database)
+    (tmp_path / "backup" / run.relative_to(results) / "summary.json").unlink()
+    send(tmp_path / "backup")
+    assert content(database) == once
+
+
 def test_a_run_too_large_for_a_document_is_a_line(results, database, send, capsys):
     run = results / "sacred" / "kd_student" / "spread" / "1" / "run.json"
     rewrite(run, experiment={"name": "x" * (17 << 20)})
