@@ -35,7 +35,10 @@ def edit(file, **changes):
             ["--config=kd_studnt", MPE],
             r"--config=kd_studnt: no such .*; did you mean 'kd_student' or 'kd_student_paper'\?",
         ),
-        (["--config=xyz", MPE], r"--config=xyz: no such configuration; valid: ctds, ippo, iql, kd_export, .*qmix"),
+        (
+            ["--config=xyz", MPE],
+            r"--config=xyz: no such configuration; valid: ctds, ippo, ippo_ns, iql, .*kd_export, .*qmix",
+        ),
         (["--config=mappo", "--env-config=gyma"], "--env-config=gyma: no such configuration; did you mean 'gymma'"),
         (["--config=mappo"], "--env-config is missing: give --env-config=NAME"),
         ([MPE], "--config is missing: give --config=NAME"),
@@ -110,7 +113,10 @@ def test_a_teacher_of_another_task_is_refused(mains, tiny_teacher, tmp_path, sta
     ("changes", "message"),
     [
         ({"obs_size": 12}, "its observation size is 12, this run's is 11"),
-        ({"n_actions": 6}, "its number of actions is 6, this run's is 5"),
+        (
+            {"n_actions": 6},
+            "does not fit teacher.json, which says 16 hidden units and 6 actions: copy the folder again",
+        ),
         ({"n_agents": 3}, "its number of agents is 3, this run's is 2"),
         ({"state_size": 1}, "its state size is 1, this run's is 22"),
         ({"version": 9}, "has version 9, this kd-marl reads version 1: train the teacher again"),

@@ -264,7 +264,7 @@ def test_a_teacher_says_when_limits_do_not_bind_it(mains, tmp_path, given, warne
             "action_selector=soft_policy",
             "action_selector 'soft_policy' is not registered; did you mean 'soft_policies'",
         ),
-        ("final_evaluation=True eval_episodes=0", "eval_episodes is 0: expected a number of episodes of at least 1"),
+        ("final_evaluation=True eval_episodes=0", "eval_episodes is 0: expected a whole number of at least 1"),
     ],
 )
 def test_a_stock_algorithm_s_wrong_key_is_found_before_it_trains(mains, tmp_path, update, message):
