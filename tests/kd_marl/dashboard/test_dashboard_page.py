@@ -153,8 +153,9 @@ def test_progress_is_steps_of_t_max_or_episodes_of_a_buffer(tmp_path):
     million = {"settings": {"t_max": 1_000_000}, "curves": {"loss": ([0, 62_700], [1.0, 1.0])}}
     put(tmp_path, 2, status="RUNNING", **million)
     put_buffer(tmp_path, 3, episodes=200, mean=-80.81, status="RUNNING")
+    put(tmp_path, 4, settings={"t_max": 3000}, curves={"loss": ([0, 1000], [1.0, 1.0])})
     with served(FolderSource(tmp_path)) as address, browser_page(address, ignore=MAPS) as opened:
-        expected = {"2,500 of 2,000", "62.7 k of 1 M", "200 of 500 episodes"}
+        expected = {"2,500 of 2,000", "62.7 k of 1 M", "200 of 500 episodes", "3,000"}
         wait_until(lambda: set(shown(opened.page, 7)) == expected)
         assert opened.page.locator("tr[data-key$='kd_export/3m/3'] td:nth-child(8)").inner_text() == "-80.81"
 

@@ -278,7 +278,12 @@ function openButton(row) {
 }
 
 // How far a run is: steps of t_max, or of a buffer its episodes; what no file tells is left out.
-const reached = (row) => (row.stage === "buffer" ? [row.episodes, row.buffer_episodes] : [row.steps ?? (row.state === "finished" ? null : 0), row.t_max]);
+function reached(row) {
+  if (row.stage === "buffer") return [row.episodes, row.buffer_episodes];
+  // A finished run has played t_max steps or more: its last entry in the log may be an earlier one.
+  if (row.state === "finished" && !(row.steps >= row.t_max)) return [null, row.t_max];
+  return [row.steps ?? 0, row.t_max];
+}
 
 function progress(row) {
   const [now, all] = reached(row);
