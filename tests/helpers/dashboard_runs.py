@@ -62,6 +62,20 @@ def put(results, number, *, method="kd_student", task="3m", seed=1, status="COMP
     return folder
 
 
+def put_buffer(results, number, *, episodes, mean, where=None, **given):
+    """Write a buffer's run, with the host's first test in its metrics, and the facts of its buffer; returns the run."""
+    buffer = (where or results) / "buffers" / "3m" / str(number)
+    buffer.mkdir(parents=True)
+    (buffer / "buffer.json").write_text(json.dumps({"episodes": episodes, "return_mean": mean}))
+    curves = {"test_return_mean": ([100], [-119.05]), "test_battle_won_mean": ([100], [0.25])}
+    settings = {"buffer_episodes": 500, "t_max": 1_000_000_000}
+    folder = put(results, number, method="kd_export", curves=curves, settings=settings, **given)
+    (folder / "summary.json").unlink(missing_ok=True)
+    teacher = {"path": str(results / "models" / "a teacher" / "400"), "sha256": "0" * 64}
+    (folder / "lineage.json").write_text(json.dumps({"stage": "buffer", "teacher": teacher, "buffer": str(buffer)}))
+    return folder
+
+
 def write_curves(folder, curves):
     """Write a run's metrics, metric -> (steps, values)."""
     text = json.dumps({name: {"steps": list(at), "values": list(values)} for name, (at, values) in curves.items()})

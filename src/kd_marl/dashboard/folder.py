@@ -13,7 +13,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,13 +21,14 @@ from kd_core.errors import UserError
 from kd_marl.dashboard import inside
 from kd_marl.dashboard.inside import Stamp, UnreadableError
 from kd_marl.dashboard.liveness import Liveness
-from kd_marl.dashboard.rows import RUNNING, Facts, Progress, number, progress, row
+from kd_marl.dashboard.rows import BUFFER, RUNNING, Facts, Progress, number, progress, row, stage_of
 from kd_marl.dashboard.source import Curve, Details, SourceError, Store
 from kd_marl.runs.folders import NO_RUNS
 
 Parts: TypeAlias = tuple[str, ...]
 
 CONFIG, ACCOUNT, SUMMARY, METRICS, OUTPUT = "config.json", "run.json", "summary.json", "metrics.json", "cout.txt"
+LINEAGE, BUFFER_FACTS = "lineage.json", "buffer.json"
 _FACTS = (CONFIG, ACCOUNT, SUMMARY)
 # What a file may have: a run's facts are a few kilobytes, its metrics a few megabytes.
 _MOST_FACTS, _MOST_METRICS, _MOST_OUTPUT = 4 << 20, 64 << 20, 64 << 10
@@ -92,19 +93,20 @@ class FolderSource:
         now = time.time()
         if not self.root.is_dir():
             raise SourceError(f"the folder {self.root} is gone")
-        with _no_garbage() if self.store.loading is not None else contextlib.nullcontext():
+        opening = self.store.loading is not None
+        with _no_garbage() if opening else contextlib.nullcontext():
             self._list_changed(now)
         self.store.loading = None
         for parts in self._in_turn(now):
             self._look(parts, now)
-        self._read_on(now)
+        self._read_on(now, finals=not opening)
 
     def details(self, key: str) -> Details:
         """Read one run."""
         parts = self._parts(key)
         try:
             with inside.folder(self.root, parts) as folder:
-                facts, _ = _facts(folder)
+                facts = replace(_facts(folder)[0], lineage=_lineage(folder))
                 output = _output(folder)
         except (OSError, UnreadableError) as error:
             raise KeyError(key) from error
@@ -224,22 +226,41 @@ class FolderSource:
 
     def _put(self, parts: Parts, facts: Facts, now: float) -> None:
         known = self._known[parts]
+        if stage_of(facts.config) == BUFFER:
+            facts = replace(facts, buffer=self._buffer(parts))
         made = row("/".join(parts), parts, facts, known.progress, self._liveness, now)
         known.facts = facts if made.state == RUNNING else None
         self.store.put(made)
 
-    def _read_on(self, now: float) -> None:
-        """Read the metrics of runs whose last score is in no other file, the newest first, for a moment."""
+    def _buffer(self, parts: Parts) -> Mapping[str, Any]:
+        """Read what the buffer that a run writes says of itself; nothing where it lies outside the results folder."""
+        try:
+            with inside.folder(self.root, parts) as folder:
+                buffer = _lineage(folder).get("buffer")
+            # A path that was noted through a link is the same folder.
+            below = Path(os.path.realpath(buffer)).relative_to(self.root) if isinstance(buffer, str) else None
+            if below is None:
+                return {}
+            with inside.folder(self.root, below.parts) as folder:
+                return inside.parse(inside.read(folder, BUFFER_FACTS, _MOST_FACTS)[0], BUFFER_FACTS)
+        except (OSError, ValueError, UnreadableError):
+            return {}
+
+    def _read_on(self, now: float, finals: bool) -> None:
+        """Read the metrics of runs for a moment: those whose score is in no other file, then others, the newest first.
+
+        Args:
+            now: the time.
+            finals: whether to read those that have a result too, of which only the steps are missing.
+        """
         until = time.monotonic() + _READING_S
-        newest = sorted(self._unread, key=lambda parts: -self._known[parts].changed)
-        for parts in newest:
+        final = {parts: self.store.row("/".join(parts)).final for parts in self._unread}
+        unread = [parts for parts in final if finals or not final[parts]]
+        for parts in sorted(unread, key=lambda parts: (final[parts], -self._known[parts].changed)):
             if time.monotonic() > until:
                 return
             del self._unread[parts]
             key, known = "/".join(parts), self._known[parts]
-            shown = self.store.row(key)
-            if shown.final:
-                continue
             if curves := self.curves(key):
                 known.progress = progress({name: (steps[-1], values[-1]) for name, (steps, values) in curves.items()})
             try:
@@ -290,6 +311,13 @@ def _facts(folder: int) -> tuple[Facts, dict[str, Stamp | None]]:
             faults.append(str(fault))
             stamps[name] = stamps[name] or inside.stamp(folder, name)
     return Facts(found[CONFIG], found[ACCOUNT], found[SUMMARY], tuple(faults)), stamps
+
+
+def _lineage(folder: int) -> Mapping[str, Any]:
+    try:
+        return inside.parse(inside.read(folder, LINEAGE, _MOST_FACTS)[0], LINEAGE)
+    except (OSError, UnreadableError):
+        return {}
 
 
 def _output(folder: int) -> str:

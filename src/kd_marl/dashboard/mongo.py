@@ -95,7 +95,8 @@ class MongoSource:
                 raise KeyError(key)
             summary, faults = self._summary(document)
         output = document.get("captured_out")
-        facts = Facts(mapping(document.get("config")), document, summary, faults)
+        lineage = mapping(mapping(document.get("info")).get("lineage"))
+        facts = Facts(mapping(document.get("config")), document, summary, faults, lineage)
         return Details(facts, f"{self.title}, run {key}", output[-_MOST_OUTPUT:] if isinstance(output, str) else "")
 
     def curves_version(self, key: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
@@ -55,8 +55,10 @@ class Row:
         seconds: how long it took, or had taken at its last heartbeat.
         steps: environment steps so far.
         t_max: of so many; None for a buffer, whose length is counted in episodes.
+        episodes: that a buffer holds so far; None for all others.
+        buffer_episodes: of so many.
         final: whether return and win rate are the final evaluation's.
-        return_mean: what it scored last.
+        return_mean: what it scored last; of a buffer, the mean of its episodes.
         win_rate: likewise, in [0, 1].
         retention: of its teacher, in the final evaluation.
     """
@@ -74,6 +76,8 @@ class Row:
     seconds: float | None = None
     steps: float | None = None
     t_max: float | None = None
+    episodes: float | None = None
+    buffer_episodes: float | None = None
     final: bool = False
     return_mean: float | None = None
     win_rate: float | None = None
@@ -89,12 +93,16 @@ class Facts:
         account: Sacred's ``run.json``, or the database's document.
         summary: its result; empty before it has one.
         faults: what could not be read, one line each.
+        lineage: its ``lineage.json``; empty where that was not asked for.
+        buffer: what the buffer that it writes says of itself; empty where that is not known.
     """
 
     config: Mapping[str, Any]
     account: Mapping[str, Any]
     summary: Mapping[str, Any]
     faults: tuple[str, ...] = ()
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+    buffer: Mapping[str, Any] = field(default_factory=dict)
 
 
 def row(key: str, place: Sequence[str], facts: Facts, progress: Progress, liveness: Liveness, now: float) -> Row:
@@ -110,7 +118,7 @@ def row(key: str, place: Sequence[str], facts: Facts, progress: Progress, livene
     """
     config, account, summary = facts.config, facts.account, facts.summary
     named = (*("",) * (3 - len(place)), *place)[-3:]
-    stage = _STAGES.get(text(config.get("learner")), STOCK)
+    stage = stage_of(config)
     started, beat = moment(account.get("start_time")), moment(account.get("heartbeat"))
     stopped = moment(account.get("stop_time"))
     state, note = _state(facts, started, beat, liveness, now)
@@ -118,6 +126,9 @@ def row(key: str, place: Sequence[str], facts: Facts, progress: Progress, livene
     last = stopped or beat
     score = mapping(summary.get("student")) or mapping(summary.get("policy"))
     final = number(score.get("return_mean")) is not None
+    if stage == BUFFER:
+        # Its metrics hold the host's first test, which is greedy: no episode of the buffer is.
+        progress = Progress(progress.steps, number(facts.buffer.get("return_mean")))
     return Row(
         key=key,
         method=text(config.get("name")) or named[0],
@@ -132,6 +143,8 @@ def row(key: str, place: Sequence[str], facts: Facts, progress: Progress, livene
         seconds=max(0.0, last - started) if last and started else None,
         steps=number(summary.get("steps")) or progress.steps,
         t_max=None if stage == BUFFER else number(config.get("t_max")),
+        episodes=number(facts.buffer.get("episodes")) if stage == BUFFER else None,
+        buffer_episodes=number(config.get("buffer_episodes")) if stage == BUFFER else None,
         final=final,
         return_mean=number(score.get("return_mean")) if final else progress.return_mean,
         win_rate=number(score.get("win_rate")) if final else progress.win_rate,
@@ -151,11 +164,16 @@ def progress(last: Mapping[str, tuple[Any, Any]]) -> Progress:
 
 
 def command(facts: Facts) -> str:
-    """Return the command line that repeats a run, as it was recorded, quoted for a shell; "" where there is none."""
+    """Return a run's command line as it was recorded, quoted for a shell; "" where there is none."""
     for part in (facts.config, facts.summary):
         if isinstance(line := part.get("command"), str):
             return line
     return ""
+
+
+def stage_of(config: Mapping[str, Any]) -> str:
+    """Name a run's stage: teacher, buffer, student or stock."""
+    return _STAGES.get(text(config.get("learner")), STOCK)
 
 
 def text(value: Any) -> str:

@@ -21,7 +21,6 @@ from starlette.routing import Route
 
 from kd_marl.dashboard import shown
 from kd_marl.dashboard.query import Query
-from kd_marl.dashboard.rows import command
 from kd_marl.dashboard.source import Source, SourceError
 from kd_marl.work import Work
 
@@ -143,7 +142,7 @@ def application(watcher: Watcher) -> Callable[[Scope, Receive, Send], Awaitable[
             "row": asdict(row),
             "place": details.place,
             "faults": facts.faults,
-            "command": command(facts),
+            "command": shown.repeating_command(facts),
             "masks": shown.masks_command(facts),
             "times": shown.times(facts.account),
             "machine": shown.machine(facts.account),

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from kd_marl.dashboard.rows import Facts, command, mapping, moment, number, text
+from kd_marl.dashboard.rows import BUFFER, STUDENT, Facts, command, mapping, moment, number, stage_of, text, whole
 from kd_marl.evaluation.table import result_rows
 
 # A hostile configuration may be as large as a file may be.
@@ -46,6 +46,30 @@ def sight(summary: Mapping[str, Any]) -> dict[str, Any] | None:
             {"agent": text(agent.get("agent")), "blocks": cells, "seen": share, "of": number(agent.get("observed"))}
         )
     return {"blocks": list(blocks), "agents": rows[:200]}
+
+
+def repeating_command(facts: Facts) -> str:
+    """Write the command that repeats a run: its own, with the seed and the teacher that it was not given but had."""
+    line = command(facts)
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        return line
+    if not words:
+        return line
+    # A run that went on from a checkpoint has that one's seed, which its configuration does not know.
+    seed = next((n for part in (facts.summary, facts.config) if (n := whole(part.get("seed"))) is not None), None)
+    had: dict[str, Any] = {"seed": seed}
+    if stage_of(facts.config) in (BUFFER, STUDENT):
+        teachers = (facts.lineage.get("teacher"), facts.summary.get("teacher_artifact"))
+        paths = (mapping(teacher).get("path") for teacher in teachers)
+        had["teacher"] = next((path for path in paths if isinstance(path, str) and path), None)
+    lacking = [
+        f"{key}={value}"
+        for key, value in had.items()
+        if value is not None and not any(word.startswith(f"{key}=") for word in words)
+    ]
+    return " ".join([line, *(["with"] if lacking and "with" not in words else []), *map(shlex.quote, lacking)])
 
 
 def masks_command(facts: Facts) -> str:

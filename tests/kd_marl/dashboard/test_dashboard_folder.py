@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from dashboard_runs import change, put, utc, wait_until, write_curves
+from dashboard_runs import change, put, put_buffer, utc, wait_until, write_curves
 from kd_core.errors import UserError
 from kd_marl.dashboard import rows, shown
 from kd_marl.dashboard.folder import FolderSource
@@ -60,6 +60,41 @@ def test_a_running_run_shows_how_far_it_is_and_what_it_scored_last(tmp_path):
     assert (row.state, row.final) == ("running", False)
     assert (row.steps, row.t_max, row.return_mean, row.win_rate) == (450, 1000, 3.0, 0.5)
     assert 3600 <= row.seconds < 3700
+
+
+def test_the_steps_of_a_finished_student_are_those_that_it_has_played(tmp_path):
+    put(tmp_path, 1, settings={"t_max": 2000}, curves={"test_return_mean": ([0, 2500], [1.0, 3.0])})
+    row = only(seen(tmp_path, times=2))
+    assert (row.state, row.final, row.steps, row.t_max) == ("finished", True, 2500, 2000)
+    assert row.return_mean == 8.0, "its final evaluation's"
+
+
+def test_a_buffer_shows_its_own_mean_and_its_episodes(tmp_path):
+    put_buffer(tmp_path, 1, episodes=500, mean=-80.81)
+    row = only(seen(tmp_path, times=2))
+    assert (row.stage, row.episodes, row.buffer_episodes, row.t_max) == ("buffer", 500, 500, None)
+    assert (row.return_mean, row.win_rate) == (-80.81, None)
+
+
+def test_a_buffer_is_seen_growing(tmp_path):
+    put_buffer(tmp_path, 1, episodes=0, mean=None, status="RUNNING")
+    source = seen(tmp_path)
+    assert (only(source).episodes, only(source).return_mean) == (0, None)
+    change(tmp_path / "buffers" / "3m" / "1" / "buffer.json", episodes=200, return_mean=-81.5)
+    source.refresh()
+    assert (only(source).episodes, only(source).return_mean) == (200, -81.5)
+
+
+@pytest.mark.parametrize("buffer", [None, 7, "", "relative/path", "\0", "{outside}", "{link}"])
+def test_a_buffer_that_is_not_in_the_folder_has_no_number(tmp_path, buffer):
+    results = tmp_path / "results"
+    folder = put_buffer(results, 1, episodes=500, mean=-80.81, where=tmp_path)
+    outside, link = tmp_path / "buffers" / "3m" / "1", results / "link"
+    link.symlink_to(outside)
+    named = buffer.format(outside=outside, link=link) if isinstance(buffer, str) else buffer
+    change(folder / "lineage.json", buffer=named)
+    row = only(seen(results, times=2))
+    assert (row.state, row.episodes, row.return_mean) == ("finished", None, None)
 
 
 def test_the_words_for_states_are_those_of_the_suite():

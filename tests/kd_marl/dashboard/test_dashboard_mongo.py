@@ -220,7 +220,7 @@ def test_nothing_is_written(server, database):
 
 @pytest.mark.slow
 def test_the_page_reads_a_database_and_says_when_it_is_away(tmp_path, monkeypatch):
-    monkeypatch.setattr("kd_marl.dashboard.mongo._PATIENCE_MS", 500)
+    monkeypatch.setattr("kd_marl.dashboard.mongo._PATIENCE_S", 0.5)
     server = WireMongo(tmp_path / "journal").start()
     database = pymongo.MongoClient(server.url)["kd"]
     insert(database, 1, seed=5, result={"return_mean": 2.0})

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from browser import browser_page
-from dashboard_runs import ask, change, put, served, wait_until, write_curves
+from dashboard_runs import ask, change, put, put_buffer, served, wait_until, write_curves
 from kd_marl.dashboard.folder import FolderSource
 
 pytestmark = pytest.mark.slow
@@ -125,7 +125,7 @@ def test_a_run_opens_with_its_result_sight_and_command(results):
         page.locator("tr[data-key='sacred/kd_student/3m/2'] td.name button").first.click()
         page.wait_for_selector("#result")
         command = json.loads((results / "sacred/kd_student/3m/2/config.json").read_text())["command"]
-        assert page.locator("#command").inner_text() == command
+        assert page.locator("#command").inner_text() == f"{command} teacher=src/zoo/made-up"
         assert "retention" in page.locator("#result").inner_text()
         cells = page.locator("#sight tbody tr").first.locator("td").all_inner_texts()
         assert cells == ["agent_0", "2 of 4", "all", "hidden", "8 of 12"]
@@ -146,6 +146,56 @@ def test_it_fits_a_screen_and_a_phone(results, width, dark):
         for plot in page.locator(".plot").all():
             assert plot.bounding_box()["width"] <= width
             assert plot.locator(".main-svg").first.bounding_box()["width"] <= plot.bounding_box()["width"] + 1
+
+
+def test_progress_is_steps_of_t_max_or_episodes_of_a_buffer(tmp_path):
+    put(tmp_path, 1, settings={"t_max": 2000}, curves={"loss": ([0, 2500], [1.0, 1.0])})
+    million = {"settings": {"t_max": 1_000_000}, "curves": {"loss": ([0, 62_700], [1.0, 1.0])}}
+    put(tmp_path, 2, status="RUNNING", **million)
+    put_buffer(tmp_path, 3, episodes=200, mean=-80.81, status="RUNNING")
+    put(tmp_path, 4, settings={"t_max": 3000}, curves={"loss": ([0, 1000], [1.0, 1.0])})
+    with served(FolderSource(tmp_path)) as address, browser_page(address, ignore=MAPS) as opened:
+        expected = {"2,500 of 2,000", "62.7 k of 1 M", "200 of 500 episodes", "3,000"}
+        wait_until(lambda: set(shown(opened.page, 7)) == expected)
+        assert opened.page.locator("tr[data-key$='kd_export/3m/3'] td:nth-child(8)").inner_text() == "-80.81"
+
+
+def test_the_axis_of_a_share_ends_at_0_and_1(tmp_path):
+    points = {"agreement": 0.2, "test_battle_won_mean": 0.5, "retention": 0.9, "retention_normalised": -0.5}
+    put(tmp_path, 1, curves={name: ([1000], [value]) for name, value in points.items()})
+    metrics = "&".join(f"metric={name}" for name in points)
+    with (
+        served(FolderSource(tmp_path)) as address,
+        browser_page(f"{address}/#run=sacred/kd_student/3m/1&{metrics}", ignore=MAPS) as opened,
+    ):
+        wait_until(lambda: all(lines(opened.page, name) for name in points))
+        ends = opened.page.evaluate(
+            "Object.fromEntries([...document.querySelectorAll('#charts figure')]"
+            ".map(f => [f.dataset.metric, f.lastChild.layout.yaxis.range]))"
+        )
+        assert ends["agreement"] == ends["test_battle_won_mean"] == ends["retention"] == [-0.02, 1.02]
+        assert ends["retention_normalised"] == pytest.approx([-0.53, 1.03])
+
+
+def test_a_phone_shows_state_method_return_and_retention_first(results):
+    with served(FolderSource(results)) as address, browser_page(address, width=390, ignore=MAPS) as opened:
+        page = opened.page
+        page.wait_for_selector("#runs tbody tr")
+        titles = [text.strip() for text in page.locator("#runs th").all_inner_texts()]
+        assert titles[1:5] == ["State", "Method", "Return", "Retention"]
+        row = page.locator("tr[data-key='sacred/kd_student/3m/1']")
+        last = row.locator("td:nth-child(5)")
+        assert (row.locator("td:nth-child(4)").inner_text(), last.inner_text()) == ("6.00", "66.7 %")
+        box = last.bounding_box()
+        assert box["x"] + box["width"] <= page.locator(".scroll:has(#runs)").bounding_box()["width"] + 22
+        row.locator("td.name button").first.click()
+        page.wait_for_selector("#result")
+        one_line = page.locator("#result td.number").first.bounding_box()["height"]
+        assert one_line < 2 * 20, "a number is not broken"
+        page.click("#close")
+        page.set_viewport_size({"width": 1280, "height": 800})
+        wait_until(lambda: page.locator("#runs th").nth(3).inner_text().strip() == "Task")
+        assert opened.complaints == []
 
 
 def test_an_empty_folder_says_how_to_begin(tmp_path):

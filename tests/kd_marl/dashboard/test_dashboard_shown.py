@@ -49,7 +49,7 @@ def readable(value):
 
 @given(OBJECT, OBJECT, OBJECT, JSON)
 def test_anything_can_be_shown(config, account, summary, metrics):
-    facts = Facts(config, account, summary)
+    facts = Facts(config, account, summary, lineage=summary, buffer=account)
     made = rows.row("a/b", ("a", "b"), facts, Progress(), Liveness(), 1e9)
     assert made.state in ("running", "finished", "interrupted", "broken")
     store = Store()
@@ -58,11 +58,40 @@ def test_anything_can_be_shown(config, account, summary, metrics):
         readable(Query(words=("a",), sort=sort).page(store.rows()))
     for part in (
         *(shown.result(summary), shown.sight(summary), shown.masks_command(facts), shown.machine(account)),
-        *(shown.times(account), shown.settings(config), rows.command(facts)),
+        *(shown.times(account), shown.settings(config), rows.command(facts), shown.repeating_command(facts)),
     ):
         readable(part)
     for steps, values in curves_of(metrics if isinstance(metrics, dict) else {}).values():
         assert len(steps) == len(values)
+
+
+LINE = "python src/main.py --config=kd_student --env-config=mpe"
+
+
+@pytest.mark.parametrize(
+    ("line", "repeats"),
+    [
+        (LINE, f"{LINE} with seed=5 'teacher=/a b/400'"),
+        (f"{LINE} with limits=lh", f"{LINE} with limits=lh seed=5 'teacher=/a b/400'"),
+        (f"{LINE} with seed=5", f"{LINE} with seed=5 'teacher=/a b/400'"),
+        (f"{LINE} with teacher=train seed=5", f"{LINE} with teacher=train seed=5"),
+        (f"{LINE} with 'a=", f"{LINE} with 'a="),
+        ("", ""),
+    ],
+)
+def test_a_command_repeats_its_run_with_the_seed_and_the_teacher_that_it_had(line, repeats):
+    config = {"command": line, "seed": 5, "learner": "kd_mappo_student"}
+    facts = Facts(config, {}, {}, lineage={"teacher": {"path": "/a b/400"}})
+    assert shown.repeating_command(facts) == repeats
+    assert rows.command(facts) == line, "processes are known by it"
+
+
+def test_a_teacher_and_a_seed_are_also_taken_from_the_result():
+    """Older runs have no lineage, and one that went on has its checkpoint's seed."""
+    summary = {"seed": 9, "teacher_artifact": {"path": "zoo/t"}}
+    config = {"command": LINE, "seed": 5, "learner": "kd_mappo_student"}
+    assert shown.repeating_command(Facts(config, {}, summary)) == f"{LINE} with seed=9 teacher=zoo/t"
+    assert shown.repeating_command(Facts({**config, "learner": "ppo_learner"}, {}, summary)) == f"{LINE} with seed=9"
 
 
 def test_the_result_of_a_student_is_the_table_that_its_run_has_printed(tmp_path):

@@ -14,6 +14,8 @@ const TITLES = {
   battle_won_mean: "Win rate in training", agreement: "Agreement with the teacher", loss: "Loss", entropy: "Entropy",
   kl: "KL to the teacher", retention: "Retention",
 };
+// Read against 0 and 1; retention may lie outside.
+const SHARES = /battle_won|^(final_)?agreement$|^retention(_normalised)?$/;
 const USUAL = ["test_battle_won_mean", "test_return_mean", "agreement", "return_mean", "loss"];
 // As docs/concepts/limits.md names them.
 const BLOCKS = {
@@ -21,21 +23,25 @@ const BLOCKS = {
   "D(A-A)": "distances", M: "messages", G: "goal",
 };
 const COLUMNS = [
-  { key: "state", title: "State" },
-  { key: "method", title: "Method" },
-  { key: "task", title: "Task" },
-  { key: "limits", title: "Limits" },
-  { key: "seed", title: "Seed", number: true },
-  { key: "steps", title: "Progress", wide: true },
-  { key: "return_mean", title: "Return", number: true },
-  { key: "win_rate", title: "Win rate", number: true },
-  { key: "retention", title: "Retention", number: true },
-  { key: "started", title: "Started", wide: true },
-  { key: "seconds", title: "Took", number: true, wide: true },
+  { key: "state", title: "State", cell: (row) => [stateMark(row.state, row.note)] },
+  { key: "method", title: "Method", name: true, cell: openButton },
+  { key: "task", title: "Task", name: true, cell: (row) => [row.task], hint: (row) => row.env },
+  { key: "limits", title: "Limits", cell: (row) => [row.limits] },
+  { key: "seed", title: "Seed", number: true, cell: (row) => [row.seed === null ? "–" : String(row.seed)] },
+  { key: "steps", title: "Progress", wide: true, cell: progress },
+  { key: "return_mean", title: "Return", number: true, cell: (row) => [score(row.return_mean)], hint: kind },
+  { key: "win_rate", title: "Win rate", number: true, cell: (row) => [percent(row.win_rate)], hint: kind },
+  { key: "retention", title: "Retention", number: true, cell: (row) => [percent(row.retention)] },
+  { key: "started", title: "Started", wide: true, cell: (row) => [clock(row.started)] },
+  { key: "seconds", title: "Took", number: true, wide: true, cell: (row) => [span(row.seconds)] },
 ];
+// What a phone shows before it is scrolled.
+const FIRST = ["state", "method", "return_mean", "retention"];
 
 const $ = (id) => document.getElementById(id);
 const dark = matchMedia("(prefers-color-scheme: dark)");
+const narrow = matchMedia("(max-width: 700px)");
+const columns = () => !narrow.matches ? COLUMNS : [...COLUMNS].sort((a, b) => FIRST.includes(b.key) - FIRST.includes(a.key));
 
 // ---- what the user has chosen: kept in the address, so that it can be sent to somebody ----
 
@@ -77,7 +83,7 @@ function make(tag, properties = {}, ...children) {
 }
 
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
-const short = (value) => (value === null ? "–" : compact.format(value).toLowerCase().replace("m", " M").replace("k", " k"));
+const short = (value) => (value === null ? "–" : Math.abs(value) < 10000 ? Math.round(value).toLocaleString("en") : compact.format(value).toLowerCase().replace("m", " M").replace("k", " k"));
 const score = (value) => (value === null ? "–" : Math.abs(value) >= 10000 ? short(value) : value.toFixed(2));
 const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(1)} %`);
 
@@ -217,11 +223,11 @@ function keepFocus(parent, draw) {
 }
 
 function showHead() {
-  const cells = COLUMNS.map((column) => make(
+  const cells = columns().map((column) => make(
     "th",
     {
       scope: "col",
-      class: `${column.number ? "number" : ""} ${column.wide ? "wide" : ""}`,
+      class: classes({ ...column, name: false }),
       "aria-sort": chosen.sort !== column.key ? "none" : chosen.order === "up" ? "ascending" : "descending",
     },
     make("button", { type: "button", "data-focus": column.key, on: { click: () => sortBy(column) } }, column.title),
@@ -241,7 +247,10 @@ function sortBy(column) {
   changed();
 }
 
+let listed = { rows: [] };
+
 function showRows(answer) {
+  listed = answer;
   keepFocus($("runs"), () => document.querySelector("#runs tbody").replaceChildren(...answer.rows.map(tableRow)));
   showSelection();
 }
@@ -251,32 +260,42 @@ function tableRow(row) {
     select(row.key, box.checked);
     changed();
   } } });
-  const open = make("button", { type: "button", title: row.key, "data-focus": row.key, on: { click: () => openRun(row.key) } }, row.method || row.key);
-  const kind = row.final ? "final evaluation" : "last logged";
-  return make(
-    "tr",
-    { "data-key": row.key },
-    make("td", {}, box),
-    make("td", {}, stateMark(row.state, row.note)),
-    make("td", { class: "name" }, open),
-    make("td", { class: "name", title: row.env }, row.task),
-    make("td", {}, row.limits),
-    make("td", { class: "number" }, row.seed === null ? "–" : String(row.seed)),
-    make("td", { class: "wide" }, ...steps(row)),
-    make("td", { class: "number", title: kind }, score(row.return_mean)),
-    make("td", { class: "number", title: kind }, percent(row.win_rate)),
-    make("td", { class: "number" }, percent(row.retention)),
-    make("td", { class: "wide" }, clock(row.started)),
-    make("td", { class: "number wide" }, span(row.seconds)),
-  );
+  return make("tr", { "data-key": row.key }, make("td", {}, box), ...columns().map((column) => make(
+    "td",
+    { class: classes(column), title: column.hint?.(row) ?? null },
+    ...column.cell(row),
+  )));
 }
 
-function steps(row) {
+const classes = (column) => ["number", "wide", "name"].filter((kind) => column[kind]).join(" ");
+// Where a score is from.
+function kind(row) {
+  return row.stage === "buffer" ? "mean of the buffer's episodes" : row.final ? "final evaluation" : "last logged";
+}
+
+function openButton(row) {
+  return [make("button", { type: "button", title: row.key, "data-focus": row.key, on: { click: () => openRun(row.key) } }, row.method || row.key)];
+}
+
+// How far a run is: steps of t_max, or of a buffer its episodes; what no file tells is left out.
+function reached(row) {
+  if (row.stage === "buffer") return [row.episodes, row.buffer_episodes];
+  // A finished run has played t_max steps or more: its last entry in the log may be an earlier one.
+  if (row.state === "finished" && !(row.steps >= row.t_max)) return [null, row.t_max];
+  return [row.steps ?? 0, row.t_max];
+}
+
+function progress(row) {
+  const [now, all] = reached(row);
   const done = row.state === "finished";
-  const share = done ? 1 : row.steps && row.t_max ? Math.min(1, row.steps / row.t_max) : 0;
-  const bar = make("progress", { max: 1, value: share, class: done ? "done" : "", "aria-label": "Progress" });
-  const of = row.t_max === null ? "" : done ? short(row.steps ?? row.t_max) : `${short(row.steps ?? 0)} of ${short(row.t_max)}`;
-  return [bar, make("span", { class: "faint" }, of)];
+  const share = done ? 1 : now && all ? Math.min(1, now / all) : 0;
+  return [make("progress", { max: 1, value: share, class: done ? "done" : "", "aria-label": "Progress" }), make("span", { class: "faint" }, howFar(row))];
+}
+
+function howFar(row) {
+  const [now, all] = reached(row);
+  if (now === null) return row.stage === "buffer" ? "" : short(all);
+  return `${short(now)}${all === null ? "" : ` of ${short(all)}`}${row.stage === "buffer" ? " episodes" : ""}`;
 }
 
 // ---- choosing runs ----
@@ -399,10 +418,17 @@ function drawChart(plot, metric, lines, looks) {
     margin: { l: 48, r: 12, t: 8, b: 40 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: colour("--ink"), family: "system-ui, sans-serif" }, uirevision: metric, hovermode: "closest",
     xaxis: { ...axis, title: { text: "environment steps", font: { size: 11, color: colour("--faint") } }, rangemode: "tozero" },
-    yaxis: { ...axis, ...(metric.includes("battle_won") ? { tickformat: ".0%", minallowed: -0.02, maxallowed: 1.02 } : {}) },
+    yaxis: { ...axis, ...(SHARES.test(metric) ? { tickformat: ".1~%", range: around(lines) } : {}) },
     hoverlabel: { namelength: 60, align: "left" },
     annotations: traces.length ? [] : [{ text: "none of the selected runs has logged this yet", showarrow: false, font: { color: colour("--faint") } }],
   }, { displayModeBar: false, displaylogo: false, scrollZoom: false });
+}
+
+// 0 to 1, wider where a line leaves it.
+function around(lines) {
+  const values = lines.flatMap((line) => [line.values, line.low ?? [], line.high ?? []].flat()).filter((value) => value !== null);
+  const [low, high] = values.reduce(([least, most], value) => [Math.min(least, value), Math.max(most, value)], [0, 1]);
+  return [low - 0.02 * (high - low), high + 0.02 * (high - low)];
 }
 
 function showLegend(answer, looks, metrics) {
@@ -466,7 +492,7 @@ function showRun(run) {
   const facts = [
     ["started", clock(run.times.start)],
     [row.state === "running" ? "running for" : "took", span(row.seconds)],
-    ["steps", row.t_max === null || row.state === "finished" ? short(row.steps ?? row.t_max) : `${short(row.steps ?? 0)} of ${short(row.t_max)}`],
+    [row.stage === "buffer" ? "holds" : "steps", howFar(row) || "–"],
     ...run.machine,
     ["place", run.place],
   ];
@@ -587,5 +613,6 @@ $("run").addEventListener("close", () => { chosen.open = ""; writeAddress(); });
 $("run").addEventListener("click", (event) => { if (event.target === $("run")) $("run").close(); });
 document.addEventListener("click", (event) => { if (!$("metric-menu").contains(event.target)) $("metric-menu").open = false; });
 dark.addEventListener("change", () => { if (drawn) showCurves(drawn); });
+narrow.addEventListener("change", () => { showHead(); showRows(listed); });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 poll();
