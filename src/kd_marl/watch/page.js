@@ -244,15 +244,17 @@
       outline(ink, shape, p, 6); ink.globalAlpha = faint ? 0.35 : 1;
       ink.strokeStyle = colour("goal"); ink.lineWidth = 2.5; ink.stroke(); ink.globalAlpha = 1;
     }
-    outline(ink, shape, p);
+    // Large enough for dashes and a stroke to be seen.
+    const grow = faint ? Math.max(0, 7 - r) : 0;
+    outline(ink, shape, p, grow);
     ink.globalAlpha = faint ? 0.14 : far ? 0.4 : 0.92; ink.fillStyle = own; ink.fill();
     ink.globalAlpha = 1;
     // A landmark's own colour may be as dark as the paper.
     ink.strokeStyle = failed ? colour("failed") : shape.colour ? colour("soft") : own; ink.lineWidth = faint ? 2 : 1.5;
-    if (hidden) dash(ink, shape, r);
+    if (hidden) dash(ink, shape, r + grow);
     ink.stroke(); ink.setLineDash([]); ink.lineDashOffset = 0;
     if (failed) {
-      const reach = Math.max(r, 4) * (shape.kind === "landmark" || shape.kind === "goal" ? 1 : 1.1);
+      const reach = r + grow + 3;
       ink.beginPath(); ink.moveTo(p.px - reach, p.py + reach); ink.lineTo(p.px + reach, p.py - reach); ink.stroke();
     }
     if (chosen) {
