@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 
 import kd_marl.watch
+from kd_core.host import get_host
 from kd_marl.cli import main
+
+get_host()  # before anything of ours asks the host for its classes
+
+from kd_marl.watch import cast  # noqa: E402
 
 LISTENER = "pz-mpe-simple-speaker-listener-v4"
 
@@ -89,6 +94,11 @@ def test_a_teacher_can_be_watched_alone_by_name_or_folder(tiny_student, tmp_path
         assert watch(source, "--episodes", 2, "--to", tmp_path / "a.html") == 0
         film = film_in(tmp_path / "a.html")
         assert [panel["kind"] for panel in film["panels"]] == ["teacher"] and "disagreement" not in film["picks"]
+
+
+def test_a_trained_teachers_caption_leaves_task_and_time_out():
+    assert cast._shortened("kd_teacher_seed1_pz-mpe-simple-spread-v3_2026-01-02 03:04:05.6") == "kd_teacher_seed1 … "
+    assert cast._shortened("3m") == "3m"
 
 
 def test_a_failed_sensor_is_in_the_film(tiny_student, tmp_path):
