@@ -6,6 +6,7 @@ The configuration's fingerprint, the seed and the teacher say which belong toget
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.errors import UserError
 from kd_core.host import Host
 from kd_core.task import Task
+from kd_marl.runs.folders import results_folders
 from kd_runners import environments
 
 # The network that a bundle's ONNX and C are written for.
@@ -107,7 +109,9 @@ def load_student(run: Path | str) -> StudentRun:
     """
     run = Path(run).expanduser().absolute()
     if not run.is_dir():
-        raise UserError(f"there is no folder {run}: give a student's folder below results/sacred or results/models")
+        raise UserError(
+            f"there is no folder {run}: give a student's folder below results/sacred or results/models{_newest(run)}"
+        )
     if (run / RUN_FILE).is_file():
         record, checkpoint = run, _checkpoint_of(run)
     else:
@@ -151,6 +155,19 @@ def run_arguments(host: Host, run: StudentRun) -> tuple[SimpleNamespace, Task]:
     # As it was trained, whatever has become of its budget's file.
     args.widths, args.budget = list(run.network.widths), ""
     return args, environments.prepare(host, args)
+
+
+def _newest(missing: Path) -> str:
+    """Name the newest student of the results folder that a missing folder would be in, or of this folder's."""
+    above = (folder for name in ("sacred", "models") if (folder := _above(missing, name)) != missing)
+    for results in (*above, *results_folders()):
+        found = list((results / "sacred").glob(f"**/{SUMMARY_FILE}"))
+        for file in sorted(found, key=lambda file: file.stat().st_mtime, reverse=True):
+            # A damaged neighbour is not what the user asked for.
+            with contextlib.suppress(UserError):
+                if files.read_json(file.parent / CONFIG_FILE).get("learner") == "kd_mappo_student":
+                    return f"; the newest is {file.parent}"
+    return ""
 
 
 def _checkpoint_in(folder: Path) -> Path:

@@ -78,6 +78,7 @@ class Wish:
         seed: of the episodes; None: that of the first run.
         environment: ``--env-config``, for a bundle or a checkpoint that does not tell its own; empty: not given.
         updates: what follows ``with``.
+        failing: whether sensors fail, the teacher's among them.
     """
 
     sources: Sequence[str]
@@ -85,6 +86,7 @@ class Wish:
     seed: int | None = None
     environment: str = ""
     updates: Sequence[str] = ()
+    failing: bool = False
 
 
 @contextlib.contextmanager
@@ -190,13 +192,13 @@ def _student(host: Host, wish: Wish, run: StudentRun) -> list[Player]:
     width = f"{widths[0]} units wide" if len(widths) == 1 else f"{widths[0]} to {widths[-1]} units wide"
     caption = f"{run.record}: limits {summary['limits']}{preset}, {width}"
     return [
-        _teacher(teacher, run.mask, args),
+        _teacher(teacher, run.mask, args, wish.failing),
         Player("student", "", caption, run.mask, make, args, teacher),
     ]
 
 
-def _teacher(teacher: FrozenTeacher, mask: ObservationMask, args: SimpleNamespace) -> Player:
-    """Return the panel of a teacher, who sees everything."""
+def _teacher(teacher: FrozenTeacher, mask: ObservationMask, args: SimpleNamespace, failing: bool) -> Player:
+    """Return the panel of a teacher, who sees everything but what fails."""
 
     def make(scheme: dict[str, Any], options: Any) -> PolicyMAC:
         teacher.mac.greedy = True
@@ -204,10 +206,16 @@ def _teacher(teacher: FrozenTeacher, mask: ObservationMask, args: SimpleNamespac
 
     units = teacher.sizes.hidden_dim
     name = teacher.artifact.folder.name
-    where = f"{teacher.artifact.folder.parent.name}/{name}" if name.isdigit() else name
-    return Player(
-        "teacher", "", f"{where}: sees everything, {units} units wide", mask_for(mask.layout, "fo"), make, args, teacher
-    )
+    where = f"{_shortened(teacher.artifact.folder.parent.name)}/{name}" if name.isdigit() else _shortened(name)
+    sees = "sees everything but what fails" if failing else "sees everything"
+    caption = f"{where}: {sees}, {units} units wide"
+    return Player("teacher", "", caption, mask_for(mask.layout, "fo"), make, args, teacher)
+
+
+def _shortened(name: str) -> str:
+    """Leave task and time out of the host's name of a models folder, ``kd_teacher_seed1_TASK_TIME``."""
+    run, found, rest = name.partition("_seed")
+    return f"{run}{found}{rest.partition('_')[0]} … " if found else name
 
 
 def _teacher_folder(word: str) -> Path | None:
@@ -245,7 +253,7 @@ def _teacher_alone(host: Host, wish: Wish, folder: Path) -> Player:
     args, task, facts = _environment(host, wish, artifact)
     artifacts.check_compatible(artifact, task)
     full = mask_for(environments.task_mask(args, facts).layout, "fo")
-    return _teacher(FrozenTeacher(artifact, args), full, args)
+    return _teacher(FrozenTeacher(artifact, args), full, args, wish.failing)
 
 
 def _environment(host: Host, wish: Wish, artifact: TeacherArtifact) -> tuple[SimpleNamespace, Task, dict[str, Any]]:
@@ -322,7 +330,7 @@ def _bundle(
     teacher = _bundle_teacher(wish, bundle, args, notes)
     caption = f"{folder.name}: a bundle, played by kd_onboard"
     player = Player("bundle", "", caption, mask, lambda scheme, options: _Bundle(agents, options, mask), args, teacher)
-    return [*([_teacher(teacher, mask, args)] if teacher else []), player]
+    return [*([_teacher(teacher, mask, args, wish.failing)] if teacher else []), player]
 
 
 def _bundle_environment(host: Host, wish: Wish, bundle: Bundle) -> tuple[str, Sequence[str]]:

@@ -49,13 +49,17 @@ def run(args: argparse.Namespace) -> int:
     progress.remember_terminal()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     written: list[Path] = []
-    wish = Wish(args.runs, args.teacher, args.seed, args.env_config, args.updates)
+    paged = bool(args.to or not moving)
+    wish = Wish(args.runs, args.teacher, args.seed, args.env_config, args.updates, bool(args.fail_sensor))
     try:
-        with gathered(host, wish, min(args.episodes, LARGEST_BLOCK)) as cast:
+        with (
+            progress.bar("players", len(args.runs), "player", leave=False) as bar,
+            gathered(host, wish, min(args.episodes, LARGEST_BLOCK)) as cast,
+        ):
             eyes = None if args.eyes is None else agent_index(args.eyes, cast.mask.layout.agent_names, "--eyes")
-            film = _played(host, cast, args)
+            film = _played(host, cast, args, bar)
         episode = film.pick(args.pick)
-        if args.to or not moving:
+        if paged:
             target = args.to or _usual_place(cast)
             files.write_bytes(target, page(film, episode, eyes).encode())
             written.append(target)
@@ -69,7 +73,11 @@ def run(args: argparse.Namespace) -> int:
         signal.signal(signal.SIGTERM, before)
     for note in film.notes:
         print(note, file=sys.stderr)
-    print(f"{film.episodes} episodes of {film.task}, written to {', '.join(map(str, written))}")
+    if paged:
+        print(f"{film.episodes} episodes of {film.task}, written to {written[0]}")
+    if moving:
+        films = ", ".join(str(file) for file, _ in moving)
+        print(f"episode {episode + 1} of {film.episodes} of {film.task}, written to {films}")
     if args.open:
         webbrowser.open(written[0].expanduser().absolute().as_uri())
     return 0
@@ -90,15 +98,19 @@ def _drawing(kinds: Sequence[str]) -> Any:
     return picture
 
 
-def _played(host: Host, cast: Cast, args: argparse.Namespace) -> Film:
-    """Play all episodes with every player."""
+def _played(host: Host, cast: Cast, args: argparse.Namespace, bar: Any) -> Film:
+    """Play all episodes with every player; `bar` counts them."""
     failed = failed_sensors(args.fail_sensor, cast.mask.layout)
     block = min(args.episodes, LARGEST_BLOCK)
-    with progress.bar("players", len(cast.players), "player", leave=False) as bar:
-        played = []
-        for player in cast.players:
-            played.append(takes.play(host, player, Trouble(failed), args.episodes, block))
-            bar.update()
+    bar.total = len(cast.players)
+    bar.refresh()
+    if not progress.wanted():
+        names = ", ".join(player.name.lower() for player in cast.players)
+        print(f"playing {args.episodes} episodes each: {names}", file=sys.stderr, flush=True)
+    played = []
+    for player in cast.players:
+        played.append(takes.play(host, player, Trouble(failed), args.episodes, block))
+        bar.update()
     first = cast.players[0].args
     return Film(first.map_name, first.env, first.seed, cast.players, played, failed, cast.notes)
 

@@ -158,6 +158,7 @@ def film_data(film: Film) -> dict[str, Any]:
         "picks": film.picks(),
         "panels": [{"kind": p.kind, "name": p.name, "caption": p.caption} for p in players],
         "failed": film.failed.since.tolist() if (film.failed.since >= 0).any() else None,
+        "failures": failures(film),
         "episodes": [
             {
                 "same_start": film.same_start(episode),
@@ -232,6 +233,35 @@ def packed(values: np.ndarray, kind: str) -> dict[str, Any]:
         found["scale"] = [float(f"{part:.6g}") for part in scale.reshape(-1)]
     data = np.ascontiguousarray(values, dtype="<" + kind[:2]).tobytes()
     return {**found, "data": base64.b64encode(data).decode("ascii")}
+
+
+def failures(film: Film) -> list[str]:
+    """Say what fails, a sentence for each agent and step: ``agent_0 reads zero for landmarks (L) from step 10``."""
+    layout, since = film.layout, film.failed.since
+    found = []
+    for agent, name in enumerate(layout.agent_names):
+        names = layout.feature_names[agent][: layout.obs_size]
+        for step in sorted({int(step) for step in since[agent] if step >= 0}):
+            lost = {index for index in np.flatnonzero(since[agent] == step).tolist() if names[index]}
+            groups = [
+                (f"{group['words']} ({group['name']})" if group["words"] else group["name"], group["features"])
+                for group in groups_of(layout, agent)
+                if not group["derived"]
+            ]
+            parts: dict[str, list[int]] = {}
+            for index, feature in enumerate(names):
+                parts.setdefault(stem(feature or ""), []).append(index)
+            single = [(str(names[index]), [index]) for index in sorted(lost)]
+            # The largest whole first: a block, a part such as L0, one feature.
+            words = []
+            for word, features in [*groups, *parts.items(), *single]:
+                raw = {index for index in features if index < layout.obs_size}
+                if raw and raw <= lost:
+                    words.append(word)
+                    lost -= raw
+            when = f"from step {step}" if step else "from the start"
+            found.append(f"{name} reads zero for {', '.join(words)} {when}")
+    return found
 
 
 def groups_of(layout: FeatureLayout, agent: int) -> list[dict[str, Any]]:

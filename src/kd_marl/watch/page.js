@@ -124,19 +124,22 @@
   // No picture is taller, in pixels, so that the controls stay in sight.
   const TALLEST = 440;
 
-  // How much of a shape the chosen agent is shown: "all", "some", "none", "far" (out of its sight now) or "self".
+  // How much of a shape the chosen agent is shown: "all", "some", "none", "failed" (it would be shown it, but its sensors
+  // have failed), "far" (out of its sight now) or "self".
   function sightOf(take, t, shape, place) {
     const agent = state.agent;
     if (agent < 0 || shape.agent === agent) return agent < 0 ? "all" : "self";
     const features = film.agents[agent].features;
-    let told = 0, of = 0;
+    let told = 0, meant = 0, of = 0;
     features.forEach(([name, stem], k) => {
       if (!name || !(shape.features.includes(stem) || shape.features.includes(name))) return;
       of += 1;
-      told += take.visible.at(agent, k) && !failedNow(agent, k, t) ? 1 : 0;
+      if (!take.visible.at(agent, k)) return;
+      meant += 1;
+      told += failedNow(agent, k, t) ? 0 : 1;
     });
     if (!of) return "all";
-    if (!told) return "none";
+    if (!told) return meant ? "failed" : "none";
     const me = take.world.shapes.findIndex((other) => other.agent === agent);
     const reach = me < 0 ? null : take.world.shapes[me].sight;
     if (reach) {
@@ -220,6 +223,13 @@
     } else ink.arc(p.px, p.py, r, 0, 2 * Math.PI);
   }
 
+  // Whole dashes to a side, one around each corner: else a small diamond is crumbs.
+  function dash(ink, shape, r) {
+    const side = shape.kind === "opponent" ? 1.8 * r : shape.kind === "landmark" || shape.kind === "goal" ? 1.25 * Math.SQRT2 * r : 2 * Math.PI * r;
+    const period = side / Math.max(2, Math.round(side / 8));
+    ink.setLineDash([0.62 * period, 0.38 * period]); ink.lineDashOffset = 0.31 * period;
+  }
+
   function body(ink, shape, p, chosen) {
     const own = shape.colour || colour(shape.kind), r = Math.max(p.radius, 2);
     if (!p.alive) {
@@ -229,28 +239,35 @@
       ink.globalAlpha = 1;
       return;
     }
-    const hidden = p.sight === "none", far = p.sight === "far";
+    const failed = p.sight === "failed", hidden = p.sight === "none", faint = failed || hidden, far = p.sight === "far";
     if (shape.kind === "goal") {
-      outline(ink, shape, p, 6); ink.globalAlpha = hidden ? 0.35 : 1;
+      outline(ink, shape, p, 6); ink.globalAlpha = faint ? 0.35 : 1;
       ink.strokeStyle = colour("goal"); ink.lineWidth = 2.5; ink.stroke(); ink.globalAlpha = 1;
     }
-    outline(ink, shape, p);
-    ink.globalAlpha = hidden ? 0.14 : far ? 0.4 : 0.92; ink.fillStyle = own; ink.fill();
-    ink.globalAlpha = hidden ? 0.6 : 1;
-    // A landmark's own colour may be as dark as the paper.
-    ink.strokeStyle = shape.colour ? colour("soft") : own; ink.lineWidth = 1.5; ink.setLineDash(hidden ? [3, 3] : []); ink.stroke(); ink.setLineDash([]);
+    // Large enough for dashes and a stroke to be seen.
+    const grow = faint ? Math.max(0, 7 - r) : 0;
+    outline(ink, shape, p, grow);
+    ink.globalAlpha = faint ? 0.14 : far ? 0.4 : 0.92; ink.fillStyle = own; ink.fill();
     ink.globalAlpha = 1;
+    // A landmark's own colour may be as dark as the paper.
+    ink.strokeStyle = failed ? colour("failed") : shape.colour ? colour("soft") : own; ink.lineWidth = faint ? 2 : 1.5;
+    if (hidden) dash(ink, shape, r + grow);
+    ink.stroke(); ink.setLineDash([]); ink.lineDashOffset = 0;
+    if (failed) {
+      const reach = r + grow + 3;
+      ink.beginPath(); ink.moveTo(p.px - reach, p.py + reach); ink.lineTo(p.px + reach, p.py - reach); ink.stroke();
+    }
     if (chosen) {
       outline(ink, shape, p, 4); ink.strokeStyle = colour("pick"); ink.lineWidth = 3.5; ink.stroke();
     }
     if (shape.label && r >= 5) {
-      ink.fillStyle = hidden || far ? colour("ink") : colour("paper"); ink.textAlign = "center"; ink.textBaseline = "middle";
+      ink.fillStyle = faint || far ? colour("ink") : colour("paper"); ink.textAlign = "center"; ink.textBaseline = "middle";
       ink.font = `600 ${Math.max(9, Math.min(15, r * 1.1))}px system-ui, sans-serif`;
       ink.fillText(shape.label, p.px, p.py + 0.5); ink.textBaseline = "alphabetic";
     }
     if (shape.full_health) {
       const width = Math.max(18, r * 2.2), left = p.px - width / 2, above = p.py - r - 9;
-      ink.globalAlpha = hidden ? 0.35 : 1;
+      ink.globalAlpha = faint ? 0.35 : 1;
       ink.fillStyle = colour("line"); ink.fillRect(left, above, width, 4);
       ink.fillStyle = own; ink.fillRect(left, above, width * Math.max(0, p.health) / shape.full_health, 4);
       ink.globalAlpha = 1;
@@ -410,7 +427,7 @@
     box.append(doing);
     const both = take.chances && take.teacher_chances && panel.kind !== "teacher", bars = [];
     if (take.chances || take.teacher_chances) {
-      box.append(make("h3", {}, both ? "how probable each action is: its own above, the teacher's below in amber"
+      box.append(make("h3", {}, both ? "how probable each action is: its own above, the teacher's below"
         : take.chances ? "how probable each action is" : "how probable the teacher finds each action; a bundle tells its choice only"));
       const list = make("div", { class: "bars" });
       facts.actions.forEach((name, action) => {
@@ -516,7 +533,7 @@
     panels.forEach((_, k) => showFigures(k));
     showEyes();
     $("scrub").value = shown;
-    $("step").textContent = `step ${shown} of ${longest}`;
+    $("step").replaceChildren(wide("step "), String(shown), wide(" of "), make("span", { class: "narrow" }, "/"), String(longest));
     const x = curveLeft + curveWidth * shown / Math.max(1, longest);
     playhead.setAttribute("x1", x); playhead.setAttribute("x2", x);
   }
@@ -538,15 +555,20 @@
     }
     if (state.step >= longest) pause(); else requestAnimationFrame(tick);
   }
+  // What a phone's row of controls has no room for.
+  const wide = (text) => make("span", { class: "wide" }, text);
+  function playButton(sign, word) {
+    $("play").replaceChildren(sign, wide(" " + word)); $("play").setAttribute("aria-label", word);
+  }
   function play() {
     if (state.step >= longest) go(0);
     state.playing = true; last = performance.now();
-    $("play").textContent = "❚❚ Pause"; $("play").setAttribute("aria-label", "Pause");
+    playButton("❚❚", "Pause");
     requestAnimationFrame(tick);
   }
   function pause() {
     state.playing = false; state.step = whole();
-    $("play").textContent = "▶ Play"; $("play").setAttribute("aria-label", "Play");
+    playButton("▶", "Play");
     update();
   }
   function choose(episode) {
@@ -591,6 +613,8 @@
     });
     $("subtitle").textContent = `${film.episodes.length} episodes that begin alike for all, seed ${film.seed}, actions greedy. ` +
       `Mean return: ${scores.join("; ")}.`;
+    if (film.failures.length) $("failing").textContent = "Sensors fail here, " +
+      (panels.length > 1 ? "for all players alike" : "in every episode") + `: ${film.failures.join("; ")}.`;
     $("notes").append(...film.notes.map((note) => make("li", {}, note)));
     const picks = make("optgroup", { label: panels.length > 1 ? `Of ${panels[leading].name.toLowerCase()}'s episodes` : "Picks" });
     const label = (take) => `return ${short(take.returned)}` + (take.won === null ? "" : take.won ? ", won" : ", not won");
@@ -665,7 +689,13 @@
       if (kinds.has("landmark")) item([diamond({ fill: "var(--landmark)" })], "a landmark");
       if (kinds.has("goal")) item([diamond({ fill: "none", stroke: "var(--goal)", "stroke-width": 2.5 })], "around the landmark that is the goal");
       item([disc({ stroke: "var(--pick)", "stroke-width": 4, r: 9 })], "the agent through whose eyes you look");
-      item([disc({ "fill-opacity": 0.14, stroke: "var(--agent)", "stroke-width": 1.5, "stroke-dasharray": "3 3" })], "faded and dashed: hidden from that agent by its limits");
+      item([disc({ "fill-opacity": 0.14, stroke: "var(--agent)", "stroke-width": 2, "stroke-dasharray": "4 3", r: 7.5, cx: 11 }),
+        diamond({ fill: "none", stroke: "var(--soft)", "stroke-width": 2, "stroke-dasharray": "3.5 2.16", "stroke-dashoffset": 1.75, transform: "translate(11 0)" })],
+      "faded and dashed: hidden from that agent by its limits");
+      if (film.failed) item([disc({ "fill-opacity": 0.14, stroke: "var(--failed)", "stroke-width": 2, r: 7.5, cx: 11 }),
+        diamond({ fill: "none", stroke: "var(--failed)", "stroke-width": 2, transform: "translate(11 0)" }),
+        draw("path", { d: "M3 20 L19 4 M25 20 L41 4", stroke: "var(--failed)", "stroke-width": 2 })],
+      "struck through: that agent's sensors for it have failed, and read zero");
       if (world.shapes.some((shape) => shape.sight)) {
         item([disc({ "fill-opacity": 0.4 })], "paler: outside its range of sight now, the dotted yellow ring");
         item([draw("line", { x1: 6, x2: 38, y1: 12, y2: 12, stroke: "var(--agent)", "stroke-width": 2.5 }), draw("circle", { cx: 22, cy: 12, r: 3.5, fill: "var(--agent)" })], "a hit in this step; fine dots: it only aims");
@@ -679,11 +709,12 @@
     }
     const hatch = make("span", { class: "cell hidden swatch" }, "–");
     items.push(make("li", {}, hatch, make("span", {}, "hatched: numbers that the agent is not shown")));
-    if (film.failed) items.push(make("li", {}, make("span", { class: "cell failed" }, "0"), make("span", {}, "a sensor that has failed: it reads zero")));
+    if (film.failed) items.push(make("li", {}, make("span", { class: "cell failed" }, "0"), make("span", {}, "hatched the other way: a sensor that has failed reads zero")));
     $("legend").append(...items);
   }
 
   build();
+  playButton("▶", "Play");
   choose(film.first);
   select(film.eyes);
   // For tests and for whoever opens a console: the film, what was drawn last, and the controls.

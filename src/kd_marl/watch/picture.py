@@ -28,7 +28,7 @@ from kd_marl.watch.takes import Take
 
 # What each kind of film is written with.
 _NEEDS = {"gif": ("PIL",), "mp4": ("imageio_ffmpeg",)}
-_INK, _SOFT, _LINE, _DIFFERS, _EYES = "#1d2127", "#59636e", "#d5d9de", "#b8137d", "#f2b600"
+_INK, _SOFT, _LINE, _DIFFERS, _FAILED, _EYES = "#1d2127", "#59636e", "#d5d9de", "#b8137d", "#b3261e", "#f2b600"
 _KINDS = {"agent": "#0a6cb0", "opponent": "#c8500a", "landmark": "#6d7680", "goal": "#00805d"}
 _PANELS = ("#8a5a00", "#0a6cb0", "#00805d", "#7a44c9")
 _WAYS = {
@@ -103,7 +103,7 @@ def _palette(film: Film) -> list[int]:
     """Return the colours of a GIF: each that is drawn, pure and in steps towards white."""
     worlds = [world for takes in film.takes for world in (takes[0].worlds or ())[:1]]
     own = {shape.colour for world in worlds for shape in world.shapes if shape.colour}
-    drawn = [_INK, _SOFT, _LINE, _DIFFERS, _EYES, *_KINDS.values(), *_PANELS, *sorted(own)]
+    drawn = [_INK, _SOFT, _LINE, _DIFFERS, _FAILED, _EYES, *_KINDS.values(), *_PANELS, *sorted(own)]
     shades = max(2, 256 // len(dict.fromkeys(drawn)))
     colours = [
         round(255 + (int(colour[at : at + 2], 16) - 255) * shade / (shades - 1))
@@ -245,9 +245,12 @@ def _body(ax: Axes, shape: Shape, x: float, y: float, seen: Sight, unit: float) 
     if not shape.alive:
         ax.plot(x, y, "x", color=colour, alpha=0.45, markersize=7, markeredgewidth=2)
         return
-    solid = {"none": 0.14, "far": 0.4}.get(seen, 0.92)
+    solid = {"none": 0.14, "failed": 0.14, "far": 0.4}.get(seen, 0.92)
     dashed = "--" if seen == "none" else "-"
-    look: dict[str, Any] = {"facecolor": (colour, solid), "edgecolor": colour, "linestyle": dashed, "zorder": 4}
+    edge = _FAILED if seen == "failed" else colour
+    look: dict[str, Any] = {"facecolor": (colour, solid), "edgecolor": edge, "linestyle": dashed, "zorder": 4}
+    if seen == "failed":
+        ax.plot([x - 1.1 * r, x + 1.1 * r], [y - 1.1 * r, y + 1.1 * r], color=_FAILED, linewidth=1.6, zorder=4)
     if shape.kind == "opponent":
         ax.add_patch(Rectangle((x - 0.9 * r, y - 0.9 * r), 1.8 * r, 1.8 * r, **look))
     elif shape.kind in ("landmark", "goal"):

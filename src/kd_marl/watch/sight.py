@@ -11,8 +11,9 @@ from envs.hetero_mask.layouts import FeatureLayout
 from envs.worlds import Shape
 from kd_marl.watch.takes import Take
 
-# Nothing of it, a part or all; itself; or it would be shown, but is further away now than the agent sees.
-Sight = Literal["none", "some", "all", "self", "far"]
+# Nothing of it, a part or all; itself; or it would be shown, but the sensors for it have failed, or it is further away
+# now than the agent sees.
+Sight = Literal["none", "some", "all", "self", "failed", "far"]
 
 
 def stem(feature: str) -> str:
@@ -43,7 +44,7 @@ def sight(take: Take, layout: FeatureLayout, failed: np.ndarray, agent: int, sha
     lost = np.pad(failed[agent], (0, layout.n_derived))
     told = sum(bool(take.visible[agent, index] and not lost[index]) for index in about)
     if not told:
-        return "none"
+        return "failed" if any(take.visible[agent, index] for index in about) else "none"
     assert take.worlds is not None, "an episode with worlds"
     me = next((other for other in take.worlds[step].shapes if other.agent == agent), None)
     if me is not None and me.sight and math.hypot(me.x - shape.x, me.y - shape.y) > me.sight:

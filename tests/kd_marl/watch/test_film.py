@@ -134,7 +134,7 @@ def test_what_an_agent_is_shown_of_each_thing():
         "landmark 2": "none",
     }
     lost = failed_sensors(["1:L0"], layout).failed(0)
-    assert sight(take, layout, lost, 1, world.shapes[3], 0) == "none"
+    assert sight(take, layout, lost, 1, world.shapes[3], 0) == "failed"
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------

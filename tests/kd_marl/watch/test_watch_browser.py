@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -103,7 +105,7 @@ def test_what_is_hidden_from_an_agent_is_what_its_mask_hides(tmp_path):
                     expected = [sight(take, LAYOUT, lost, agent, s, step) for s in world_of(take, step).shapes]
                     assert [s["sight"] for s in tab.evaluate(f"watch.drawn({panel})")["shapes"]] == expected
                     seen.update(expected)
-        assert seen == {"none", "some", "all", "self"}
+        assert seen == {"none", "some", "all", "self", "failed"}
         tab.evaluate("watch.select(1)")
         tab.evaluate("watch.go(0)")
         chips = tab.locator("#eyes article[data-panel='1'] .groups li").all_inner_texts()
@@ -119,6 +121,49 @@ def test_what_is_hidden_from_an_agent_is_what_its_mask_hides(tmp_path):
             "cell failed",
             "cell",
         )
+
+
+def test_what_has_failed_is_said_at_the_top_and_looks_otherwise_than_what_is_hidden(tmp_path):
+    with browser_page(written(tmp_path, example())) as opened:
+        tab = opened.page
+        said = tab.locator("#failing").inner_text()
+        assert said == "Sensors fail here, for all players alike: agent_1 reads zero for L0 from step 1."
+        assert "hidden from that agent" in tab.locator("#legend").inner_text()
+        assert "struck through: that agent's sensors" in tab.locator("#legend").inner_text()
+        tab.evaluate("watch.select(1)")
+        red = (
+            "(() => { const canvas = document.querySelector('canvas');"
+            " const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;"
+            " let count = 0; for (let k = 0; k < pixels.length; k += 4)"
+            " count += Math.abs(pixels[k] - 179) + Math.abs(pixels[k + 1] - 38) + Math.abs(pixels[k + 2] - 30) < 12;"
+            " return count; })()"
+        )
+        assert tab.evaluate(red) == 0
+        tab.evaluate("watch.go(1)")
+        assert tab.evaluate(red) > 10
+    with browser_page(written(tmp_path, film_of([[take_of(1.0)]]))) as opened:
+        assert not opened.page.locator("#failing").is_visible()
+        assert "struck through" not in opened.page.locator("#legend").inner_text()
+
+
+def test_worlds_are_level_however_long_a_caption_is(tmp_path):
+    film = example()
+    film.players[0] = replace(film.players[0], caption="a caption that wraps " * 12)
+    with browser_page(written(tmp_path, film)) as opened:
+        tops = [canvas.bounding_box()["y"] for canvas in opened.page.locator("canvas").all()]
+        assert len(tops) == 2 and tops[0] == pytest.approx(tops[1])
+
+
+def test_on_a_phone_the_controls_leave_the_first_world_in_sight(tmp_path):
+    with browser_page(written(tmp_path, example()), width=390, height=844) as opened:
+        bar = opened.page.locator("#controls").bounding_box()
+        assert bar["height"] < 56
+        world = opened.page.locator("canvas").first.bounding_box()
+        assert bar["y"] - world["y"] > 0.5 * world["height"]
+        assert opened.page.locator("#step").inner_text() == "0/2"
+        buttons = opened.page.locator("#controls button:visible").all()
+        assert len(buttons) == 3
+        assert all(min(button.bounding_box()[side] for side in ("width", "height")) >= 30 for button in buttons)
 
 
 def test_differences_from_the_teacher_are_marked(tmp_path):

@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 
 import kd_marl.watch
+from kd_core.host import get_host
 from kd_marl.cli import main
+
+get_host()  # before anything of ours asks the host for its classes
+
+from kd_marl.watch import cast  # noqa: E402
 
 LISTENER = "pz-mpe-simple-speaker-listener-v4"
 
@@ -28,7 +33,9 @@ def watch(*words):
 def test_a_students_page_goes_into_its_sacred_folder(tiny_student, capsys):
     assert watch(tiny_student.record, "--episodes", 3) == 0
     page = tiny_student.record / "watch.html"
-    assert capsys.readouterr().out == f"3 episodes of {LISTENER}, written to {page}\n"
+    said = capsys.readouterr()
+    assert said.out == f"3 episodes of {LISTENER}, written to {page}\n"
+    assert "playing 3 episodes each: teacher, student\n" in said.err
     film = film_in(page)
     page.unlink()
     assert [panel["kind"] for panel in film["panels"]] == ["teacher", "student"]
@@ -89,11 +96,19 @@ def test_a_teacher_can_be_watched_alone_by_name_or_folder(tiny_student, tmp_path
         assert [panel["kind"] for panel in film["panels"]] == ["teacher"] and "disagreement" not in film["picks"]
 
 
+def test_a_trained_teachers_caption_leaves_task_and_time_out():
+    assert cast._shortened("kd_teacher_seed1_pz-mpe-simple-spread-v3_2026-01-02 03:04:05.6") == "kd_teacher_seed1 … "
+    assert cast._shortened("3m") == "3m"
+
+
 def test_a_failed_sensor_is_in_the_film(tiny_student, tmp_path):
     assert (
         watch(tiny_student.record, "--episodes", 1, "--fail-sensor", "speaker_0:G@3", "--to", tmp_path / "a.html") == 0
     )
-    assert film_in(tmp_path / "a.html")["failed"][0] == [3, 3, 3] + [-1] * 8
+    film = film_in(tmp_path / "a.html")
+    assert film["failed"][0] == [3, 3, 3] + [-1] * 8
+    assert film["failures"] == ["speaker_0 reads zero for the goal (G) from step 3"]
+    assert "sees everything but what fails, " in film["panels"][0]["caption"]
 
 
 @pytest.mark.slow
@@ -101,7 +116,7 @@ def test_a_film_takes_the_place_of_the_page(tiny_student, tmp_path, capsys):
     image = pytest.importorskip("PIL.Image")
     gif = tmp_path / "a.gif"
     assert watch(tiny_student.record, "--episodes", 1, "--gif", gif, "--eyes", "listener_0") == 0
-    assert capsys.readouterr().out.endswith(f"written to {gif}\n")
+    assert capsys.readouterr().out == f"episode 1 of 1 of {LISTENER}, written to {gif}\n"
     assert not (tiny_student.record / "watch.html").exists()
     with image.open(gif) as film:
         # Four pictures a step and one of the end, some of which may be alike.
@@ -144,6 +159,8 @@ def test_bad_input_is_one_line(tiny_student, words, message, capsys):
 
 def test_what_is_no_run_is_one_line(tiny_student, tmp_path, capsys):
     assert "there is no folder" in one_line(capsys, tmp_path / "nothing")
+    missing = tiny_student.record.with_name("77")
+    assert one_line(capsys, missing).endswith(f"results/models; the newest is {tiny_student.record}")
     assert "holds no student" in one_line(capsys, tmp_path)
     (export,) = (tiny_student.results / "sacred" / "kd_teacher").glob("*/1")
     assert "give the teacher itself, its folder below results/models" in one_line(capsys, export)
@@ -164,6 +181,7 @@ def test_a_teacher_that_is_gone_or_another_is_one_line(tiny_student, tmp_path, c
     shutil.copytree(tiny_student.models, results / "models" / tiny_student.models.name)
     record = results / tiny_student.record.relative_to(tiny_student.results)
     assert watch(record, "--episodes", 1) == 0
+    capsys.readouterr()
     assert "is another teacher" in one_line(capsys, record, "--teacher", "src/zoo/3m")
     for file in results.glob("models/*/*/checkpoint.json"):
         facts = json.loads(file.read_text())
