@@ -22,7 +22,7 @@ import yaml
 
 from kd_core import yaml_text
 from kd_core.costs.budget import LARGEST_WIDTH, WIDTH_STEP, Budget
-from kd_core.costs.footprint import LEVELS
+from kd_core.costs.footprint import CORES, LEVELS
 from kd_core.errors import UserError, nearest
 
 _log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ FOLDER = Path(__file__).parent / "boards"
 _COUNTS = ("flash_bytes", "ram_bytes", "flops")
 _RATES = ("decision_us", "flops_per_second", "clock_hz", "cycles_per_multiply_add", "cycles_per_multiply_add_os")
 # Cycles of a multiply-add, by the level that the C is compiled at.
-_CYCLES = {"O2": "cycles_per_multiply_add", "Os": "cycles_per_multiply_add_os"}
+CYCLES = {"O2": "cycles_per_multiply_add", "Os": "cycles_per_multiply_add_os"}
 _SHARES = ("flash_share", "ram_share")
 # What describes a board and limits nothing.
 _TITLES = ("name", "processor")
@@ -139,7 +139,7 @@ def _limits(given: Any, where: str) -> Budget:
     own = {"board": given} if isinstance(given, str) else given
     if not isinstance(own, Mapping):
         raise UserError(f"{where}: {given!r} is no budget: give a board, or limits such as {{flash_bytes: 65536}}")
-    valid = ("board", "level", "soft_float_bytes", *_COUNTS, *_RATES, *_SHARES)
+    valid = ("board", "level", "core", "soft_float_bytes", *_COUNTS, *_RATES, *_SHARES)
     for key in own:
         if key not in valid:
             raise UserError(f"{where}: unknown key '{key}'; {nearest(str(key), valid)}")
@@ -152,7 +152,7 @@ def _limits(given: Any, where: str) -> Budget:
     values = {
         key: _positive(key, value, where)
         for key, value in {**shared, **own}.items()
-        if key not in (*_TITLES, "board", "level", "soft_float_bytes") and value is not None
+        if key not in (*_TITLES, "board", "level", "core", "soft_float_bytes") and value is not None
     }
     if not any(key in values for key in _LIMITS):
         raise UserError(f"{where} limits nothing: give one of {', '.join(_LIMITS)}, or a board")
@@ -160,7 +160,10 @@ def _limits(given: Any, where: str) -> Budget:
     level = own.get("level", LEVELS[0])
     if level not in LEVELS:
         raise UserError(f"{where}: level is {level!r}, expected {' or '.join(LEVELS)}, the level the C is compiled at")
-    cycles = values.get(_CYCLES[level])
+    core = {**base, **own}.get("core")
+    if core is not None and core not in CORES:
+        raise UserError(f"{where}: core is {core!r}; {nearest(str(core), CORES)}")
+    cycles = values.get(CYCLES[level])
     if rate is None and "clock_hz" in values and cycles is not None:
         rate = _FLOPS_OF_A_MULTIPLY_ADD * values["clock_hz"] / cycles
     if "decision_us" in values and rate is None:
@@ -177,13 +180,15 @@ def _limits(given: Any, where: str) -> Budget:
         soft = int(_positive("soft_float_bytes", soft, where))
         _log.warning(
             "%s: %s has no FPU: every float operation is a call, %d bytes of them are added, and a decision takes "
-            "about twenty times as long as with one",
+            "about forty times as long as with one",
             where,
             f"the board {board}" if board else "it",
             soft,
         )
     us = values.get("decision_us")
-    return Budget(board=board, decision_us=us, flops_per_second=rate, level=level, soft_float_bytes=soft, **counts)
+    return Budget(
+        board=board, decision_us=us, flops_per_second=rate, level=level, soft_float_bytes=soft, core=core, **counts
+    )
 
 
 def _positive(key: str, value: Any, where: str) -> float:

@@ -36,6 +36,7 @@ class Budget:
         flops_per_second: what the board gets through in compiled C; needed where ``decision_us`` is.
         level: how the C is compiled, one of `footprint.LEVELS`.
         soft_float_bytes: of the compiler's arithmetic on a core without FPU; 0 with one.
+        core: one of `footprint.CORES`, whose code is known best; None is any.
     """
 
     board: str | None = None
@@ -46,6 +47,7 @@ class Budget:
     flops_per_second: float | None = None
     level: str = LEVELS[0]
     soft_float_bytes: int = 0
+    core: str | None = None
 
     def __post_init__(self) -> None:
         assert self.decision_us is None or self.flops_per_second, "a time needs a rate"
@@ -71,7 +73,7 @@ class Budget:
 
     def costs(self, inputs: int, width: int, n_actions: int) -> dict[str, float]:
         """Return what a network of these sizes takes, by the name of each limit."""
-        bytes_of = footprint(inputs, width, n_actions, self.level)
+        bytes_of = footprint(inputs, width, n_actions, self.level, self.core)
         flops = closed_formula(inputs, width, n_actions)
         rate = self.flops_per_second or float("inf")
         return {

@@ -1,6 +1,7 @@
 """Bytes that an agent's C program takes on a board, by formula: what a width costs is known before it is trained.
 
-A test holds the formulas to what gcc makes of the sources at each level: never more, and not a tenth less.
+Tests hold the formulas to what compilers make of the sources at each level, and to the stack that emulated cores paint:
+never more, and on a core that is named here not much less.
 """
 
 from __future__ import annotations
@@ -10,16 +11,44 @@ from dataclasses import dataclass
 FLOAT_BYTES = 4
 # How the program is compiled: -O2 is the documented form, -Os is smaller and slower.
 LEVELS = ("O2", "Os")
-# The code itself, unwinding tables included. At -O2 it grows with the unrolled products: so many rows of a product are
-# added at a time, then what is left in fours and one by one. Each of those lines takes at most so many bytes.
+# At -O2 the products are unrolled: so many rows are added at a time, then what is left in fours and one by one.
 PRODUCT_ROWS = (16, 4, 1)
-_CODE_BYTES = {"O2": 1024, "Os": 1856}
-_LINE_BYTES = {"O2": 76, "Os": 0}
 # Vectors of the width that live on the stack during a step: aligned features, two gates, past and candidate; at -Os one
 # unit follows the other, and what is left are the aligned features and the next state.
 _VECTORS = {"O2": 5, "Os": 2}
-# Saved registers and spilled numbers of the nested calls.
-_FRAMES_BYTES = {"O2": 1088, "Os": 192}
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """Bytes that a compiler makes of the program for one core at one level.
+
+    Attributes:
+        code: without the lines of the unrolled products, unwinding tables included.
+        line: of a product that is added in one go.
+        line_in_loop: of one that is a loop, since it has at least two times as many rows.
+        frames: saved registers and spilled numbers of the nested calls, and of the compiler's float arithmetic.
+        frames_of_loops: the same, in addition, where a product of `PRODUCT_ROWS[0]` rows is a loop.
+    """
+
+    code: int
+    line: int
+    line_in_loop: int
+    frames: int
+    frames_of_loops: int
+
+
+# Of any core and compiler, processors of PCs with their vectors included.
+_ANY = {"O2": _Compiled(1024, 76, 76, 1088, 0), "Os": _Compiled(1856, 0, 0, 256, 0)}
+# Measured with gcc 12: `benchmarks/boards.py`.
+_CORES: dict[str, dict[str, _Compiled]] = {
+    "cortex-m4f": {"O2": _Compiled(1232, 20, 36, 148, 156), "Os": _Compiled(976, 0, 0, 96, 0)},
+    "cortex-m7": {"O2": _Compiled(1232, 20, 36, 164, 156), "Os": _Compiled(976, 0, 0, 96, 0)},
+    "cortex-m33": {"O2": _Compiled(1000, 22, 46, 192, 200), "Os": _Compiled(976, 0, 0, 96, 0)},
+    "cortex-m0plus": {"O2": _Compiled(1216, 29, 53, 264, 168), "Os": _Compiled(1112, 0, 0, 184, 0)},
+    "rv32imc": {"O2": _Compiled(1680, 30, 54, 280, 184), "Os": _Compiled(1488, 0, 0, 228, 0)},
+    "rv32imafc": {"O2": _Compiled(1264, 25, 44, 164, 192), "Os": _Compiled(1248, 0, 0, 132, 0)},
+}
+CORES = tuple(_CORES)
 # Beside the recurrent state: whether it was initialised, and the last action.
 _MARKS_BYTES = 8
 
@@ -48,28 +77,49 @@ def parameter_count(inputs: int, width: int, n_actions: int) -> int:
     return inputs * width + width + 6 * width * width + 6 * width + n_actions * width + n_actions
 
 
-def code_bytes(inputs: int, width: int, level: str) -> int:
+def code_bytes(inputs: int, width: int, level: str, core: str | None = None) -> int:
     """Compute the bytes of the program without its weights."""
+    made = _compiled(level, core)
+    if level == "Os":
+        return made.code
     # The aligner has a row for each input, the other five products one for each unit.
-    return _CODE_BYTES[level] + _LINE_BYTES[level] * (_lines(inputs) + 5 * _lines(width))
+    (once, loops), (unit_once, unit_loops) = _lines(inputs), _lines(width)
+    return made.code + made.line * (once + 5 * unit_once) + made.line_in_loop * (loops + 5 * unit_loops)
 
 
-def _lines(rows: int) -> int:
-    """Count the lines that a product of so many rows is unrolled to."""
-    found = 0
+def _compiled(level: str, core: str | None) -> _Compiled:
+    return (_ANY if core is None else _CORES[core])[level]
+
+
+def _lines(rows: int) -> tuple[int, int]:
+    """Count the lines that a product of so many rows is unrolled to: those that run once, and those in loops."""
+    once = loops = 0
     for step in PRODUCT_ROWS:
-        if rows >= step:
-            found += step
+        if rows >= 2 * step:
+            loops += step
+        elif rows >= step:
+            once += step
         rows %= step
-    return found
+    return once, loops
 
 
-def footprint(inputs: int, width: int, n_actions: int, level: str = "O2") -> Footprint:
-    """Compute the bytes that the C program of a network of these sizes takes, compiled at one of `LEVELS`."""
+def footprint(inputs: int, width: int, n_actions: int, level: str = "O2", core: str | None = None) -> Footprint:
+    """Compute the bytes that the C program of a network of these sizes takes.
+
+    Args:
+        inputs: features.
+        width: hidden width.
+        n_actions: number of actions.
+        level: one of `LEVELS`.
+        core: one of `CORES`; None is any, and more than each of them takes.
+    """
+    made = _compiled(level, core)
     weights = FLOAT_BYTES * parameter_count(inputs, width, n_actions)
     state = FLOAT_BYTES * width + _MARKS_BYTES
     logits = n_actions if level == "O2" else 0
-    stack = FLOAT_BYTES * (_VECTORS[level] * width + logits) + _FRAMES_BYTES[level]
+    stack = FLOAT_BYTES * (_VECTORS[level] * width + logits) + made.frames
+    if max(inputs, width) >= 2 * PRODUCT_ROWS[0]:
+        stack += made.frames_of_loops
     # The two biases of a gate are one in the program.
-    flash = weights - FLOAT_BYTES * 2 * width + code_bytes(inputs, width, level)
+    flash = weights - FLOAT_BYTES * 2 * width + code_bytes(inputs, width, level, core)
     return Footprint(weights, state, stack, flash, state + stack)

@@ -1,0 +1,402 @@
+"""What an agent's C takes on six emulated cores, at -O2 and -Os: actions, instructions, stack, flash and RAM.
+
+    make boards                                        # Debian's compilers and emulators, once
+    python benchmarks/boards.py --json boards.json     # untrained networks of a student's sizes
+    kd-marl bundle record board_bundle --agent 0 --to episode.h --env-config=mpe with env_args.key=...
+    python benchmarks/boards.py --bundle board_bundle --agent 0 --episode episode.h
+
+The program runs bare-metal in QEMU and plays recorded episodes: every action must be the recorded one, or this ends.
+Instructions are those of the costliest decision, counted by the core's own counter (SysTick, minstret) in a clock that
+advances with instructions. They are no cycles: QEMU knows no wait states, caches or pipelines. Stack is painted before
+each decision. Flash is the agent's program with its weights; arithmetic is what a core without FPU adds. Beside the
+measured figures stand what `kd_core.costs` tells, in per cent above them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[1] / "src")]
+
+import measured  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from kd_core.costs.boards import CYCLES, read_board, read_budget  # noqa: E402
+from kd_core.costs.budget import Budget  # noqa: E402
+from kd_core.costs.flops import AgentStep  # noqa: E402
+from kd_core.costs.footprint import LEVELS  # noqa: E402
+from kd_core.errors import UserError  # noqa: E402
+from kd_marl.deploy import csource, replay  # noqa: E402
+from kd_marl.deploy import trace as traces  # noqa: E402
+from kd_marl.deploy.weights import agent_weights  # noqa: E402
+from kd_onboard.bundle import read_bundle  # noqa: E402
+from kd_onboard.errors import OnboardError  # noqa: E402
+
+HARNESS = Path(__file__).parent / "boards"
+# An agent's program must compile so; the harness, which has assembly and addresses, so far as it can.
+STRICT = ("-std=c99", "-pedantic-errors", "-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wmissing-prototypes")
+STRICT += ("-Wdouble-promotion", "-Wshadow", "-Wundef", "-Wcast-qual")
+LOOP_INSTRUCTIONS = 2 * 1000 + 1
+# Inputs, width and actions of students of simple_spread under `fo`.
+SIZES = ((18, 32, 5), (18, 16, 5))
+LIMIT_S = 60
+_ARM = ("arm-none-eabi", "qemu-system-arm", "arm.c", ("--specs=nano.specs",))
+_RISCV = ("riscv64-unknown-elf", "qemu-system-riscv32", "riscv.c", ("--specs=picolibc.specs",))
+
+
+@dataclass(frozen=True)
+class Core:
+    """A core, and the emulated board that has it.
+
+    Attributes:
+        name: as the table has it.
+        boards: of `kd_core.costs.boards` that have it.
+        flags: of the compiler.
+        machine: of QEMU, with what else it is told.
+        flash: where it begins, and its bytes.
+        ram: the same.
+        family: prefix of the tools, emulator, the harness' file, and flags of the linker.
+        tick_ns: of the counter; 0 counts instructions.
+    """
+
+    name: str
+    boards: tuple[str, ...]
+    flags: tuple[str, ...]
+    machine: tuple[str, ...]
+    flash: tuple[int, int]
+    ram: tuple[int, int]
+    family: tuple[str, str, str, tuple[str, ...]]
+    tick_ns: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """Name in `kd_core.costs.footprint.CORES`."""
+        return self.name.lower().replace("+", "plus")
+
+    @property
+    def tools(self) -> tuple[str, str, str]:
+        """Compiler, `size` and emulator."""
+        return f"{self.family[0]}-gcc", f"{self.family[0]}-size", self.family[1]
+
+    def missing(self) -> str | None:
+        """Name a tool that is not installed."""
+        return next((tool for tool in self.tools if shutil.which(tool) is None), None)
+
+
+def _arm(cpu: str, *fpu: str) -> tuple[str, ...]:
+    return (f"-mcpu={cpu}", "-mthumb", *(("-mfloat-abi=hard", f"-mfpu={fpu[0]}") if fpu else ()))
+
+
+_MIB = 1 << 20
+# Of stack above all; more would only take longer to paint.
+_RAM = 64 << 10
+_MPS = ((0x0, 4 * _MIB), (0x20000000, _RAM), _ARM, 40.0)
+_VIRT = ((0x80000000, 4 * _MIB), (0x80400000, _RAM), _RISCV)
+_NONE = ("-bios", "none")
+# The M0 has the M0+'s instructions, and QEMU no board with an M0+.
+CORES = (
+    Core("Cortex-M4F", ("crazyflie", "nrf52840"), _arm("cortex-m4", "fpv4-sp-d16"), ("-machine", "mps2-an386"), *_MPS),
+    Core("Cortex-M7", ("stm32h743",), _arm("cortex-m7", "fpv5-d16"), ("-machine", "mps2-an500"), *_MPS),
+    Core(
+        "Cortex-M33",
+        ("pico2",),
+        _arm("cortex-m33", "fpv5-sp-d16"),
+        ("-machine", "mps2-an505"),
+        *((0x10000000, 4 * _MIB), (0x38000000, _RAM), _ARM, 50.0),
+    ),
+    Core(
+        "Cortex-M0+",
+        ("pico",),
+        _arm("cortex-m0plus"),
+        ("-machine", "microbit"),
+        *((0x0, 256 << 10), (0x20000000, 16 << 10), _ARM, 62.5),
+    ),
+    Core(
+        "RV32IMC",
+        ("esp32_c3",),
+        ("-march=rv32imc", "-mabi=ilp32"),
+        ("-machine", "virt", *_NONE, "-cpu", "rv32,a=off,f=off,d=off"),
+        *_VIRT,
+    ),
+    Core(
+        "RV32IMAFC",
+        (),
+        ("-march=rv32imafc", "-mabi=ilp32f"),
+        ("-machine", "virt", *_NONE, "-cpu", "rv32,d=off"),
+        *_VIRT,
+    ),
+)
+# An instruction takes 2^6 ns, longer than every tick: the counter tells one from the next.
+_SHIFT = 6
+
+
+@dataclass(frozen=True)
+class Agent:
+    """One agent's C and a recording of it.
+
+    Attributes:
+        name: in the table.
+        sizes: inputs, width and actions.
+        folder: that holds the sources.
+        prefix: of the sources.
+        episode: the recording's header.
+    """
+
+    name: str
+    sizes: tuple[int, int, int]
+    folder: Path
+    prefix: str
+    episode: Path
+
+
+def drawn_agent(sizes: tuple[int, int, int], folder: Path, episodes: int = 4, steps: int = 25) -> Agent:
+    """Write an untrained network with a recording: features are drawn, actions are what torch takes on them."""
+    inputs, width, n_actions = sizes
+    torch.manual_seed(0)
+    step = AgentStep(*sizes).eval()
+    with torch.no_grad():
+        # Logits a unit apart, as a trained network's are.
+        step.fc1.weight.mul_(3.0)
+        step.fc2.weight.mul_(3.0)
+    named = csource.Named(".", "kd_agent_0")
+    features = [{"name": f"f{k}", "unit": None} for k in range(inputs)]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, text in csource.c_files(
+        agent_weights(step), named, "drawn", "agent_0", features, ["x"] * n_actions
+    ).items():
+        (folder / path).write_text(text)
+    rng = np.random.default_rng(0)
+    seen = rng.standard_normal((episodes, steps, inputs)).astype(np.float32)
+    may = rng.random((episodes, steps, n_actions)) < 0.7
+    may[..., 0] |= ~may.any(-1)
+    _, actions = replay.run(replay.torch_step(step), seen, may, width)
+    begins = np.arange(episodes * steps) % steps == 0
+    recorded = traces.Trace(begins, seen.reshape(-1, inputs), may.reshape(-1, n_actions), actions.ravel())
+    bundle: Any = SimpleNamespace(folder=folder, task=SimpleNamespace(name="drawn"))
+    profile: Any = SimpleNamespace(name="agent_0", label="agent_0", c=named, inputs=inputs, n_actions=n_actions)
+    episode = folder / "recorded.h"
+    episode.write_text(traces.header(recorded, bundle, profile))
+    return Agent(f"{inputs} inputs, width {width}", sizes, folder, named.prefix, episode)
+
+
+def bundle_agent(folder: Path, key: str, episode: Path) -> Agent:
+    """Take an agent of a bundle, and a recording of it by `kd-marl bundle record`.
+
+    Raises:
+        UserError: there is no such agent or recording, or the recording is another agent's.
+    """
+    try:
+        bundle = read_bundle(folder)
+        profile = bundle.agent(int(key) if key.isdecimal() else key)
+    except OnboardError as error:
+        raise UserError(str(error)) from None
+    if profile.c is None:
+        raise UserError(f"{folder} has no C program of {profile.label}: export it again")
+    header = folder / profile.c.header
+    if not episode.is_file():
+        raise UserError(f"there is no recording {episode}: kd-marl bundle record {folder} --agent {key} --to {episode}")
+    if f"#define {header.stem.upper()}_RECORD_STEPS" not in episode.read_text(encoding="utf-8"):
+        raise UserError(f"{episode} is no recording of {profile.label}: record it with --agent {key}")
+    sizes = (profile.inputs, profile.width, profile.n_actions)
+    return Agent(profile.label, sizes, header.parent, header.stem, episode.absolute())
+
+
+def play(core: Core, agent: Agent, level: str, folder: Path) -> dict[str, Any]:
+    """Compile an agent for a core, play its recording, and return what was measured.
+
+    Args:
+        core: emulated.
+        agent: to play.
+        level: one of `kd_core.costs.footprint.LEVELS`.
+        folder: to build in, which exists.
+
+    Raises:
+        UserError: a tool is missing or refuses, or an action is not the recorded one.
+    """
+    if tool := core.missing():
+        raise UserError(f"{core.name} needs {tool}, which is not installed: make boards")
+    gcc, size, emulator = core.tools
+    _, _, architecture, libraries = core.family
+    (folder / "agent.h").write_text(f'#include "{agent.prefix}.h"\n')
+    (folder / "episode.h").write_text(f'#include "{agent.episode}"\n')
+    regions = {"flash": core.flash, "ram": core.ram}
+    memory = "".join(f"    {name} : ORIGIN = {at:#x}, LENGTH = {size:#x}\n" for name, (at, size) in regions.items())
+    (folder / "memory.ld").write_text(f"MEMORY\n{{\n{memory}}}\nINCLUDE {HARNESS / 'link.ld'}\n")
+    include = ("-I", str(folder), "-I", str(agent.folder), "-I", str(HARNESS))
+    compiled = (gcc, *core.flags, f"-{level}", "-c", "-ffreestanding")
+    _tool([*compiled, *STRICT, str(agent.folder / f"{agent.prefix}.c"), "-o", "agent.o"], folder)
+    for name in ("replay.c", architecture):
+        # Not for size: painting would become a call. The header tells its own form's stack.
+        form = ("-O1", *(("-DKD_AGENT_LEAN_STACK",) if level == "Os" else ()))
+        words = (gcc, *core.flags, *form, "-c", "-ffreestanding", "-Wall", "-Wextra", "-Werror", *include)
+        _tool([*words, str(HARNESS / name), "-o", Path(name).with_suffix(".o").name], folder)
+    objects = ("replay.o", f"{Path(architecture).stem}.o", "agent.o")
+    linked = (gcc, *core.flags, *libraries, "-nostartfiles", "-Wl,--fatal-warnings", "-T", "memory.ld", *objects)
+    _tool([*linked, "-o", "program.elf"], folder)
+    shift = _SHIFT if core.tick_ns else 0
+    emulated = (emulator, *core.machine, "-display", "none", "-serial", "none", "-monitor", "none")
+    emulated += ("-semihosting-config", "enable=on,target=native", "-icount", f"shift={shift}", "-kernel")
+    told = _tool([*emulated, "program.elf"], folder, failing=True)
+    found = {name: int(value, 16) for name, value in re.findall(r"^(\w+) ([0-9a-f]{8})$", told, re.MULTILINE)}
+    if "state" not in found:
+        raise UserError(f"{agent.name} on {core.name} at -{level} ended with: {told.strip()[-200:] or 'nothing'}")
+    if found["agreed"] != found["steps"]:
+        raise UserError(
+            f"{agent.name} on {core.name} at -{level}: only {found['agreed']} of {found['steps']} actions are as "
+            "recorded"
+        )
+    per_tick = core.tick_ns / (1 << _SHIFT) if core.tick_ns else 1.0
+    # A tick more or less is no whole instruction.
+    loop = round(found["loop"] * per_tick)
+    if abs(loop - LOOP_INSTRUCTIONS) > 4:
+        raise UserError(f"{core.name}: a loop of {LOOP_INSTRUCTIONS} instructions was counted as {loop}: another QEMU?")
+    text = _tool([size, "-A", "program.elf"], folder)
+    sections = {name: int(count) for name, count in re.findall(r"^\.(\w+)\s+(\d+)", text, re.MULTILINE)}
+    arithmetic, library = (sections.get(name, 0) for name in ("arithmetic", "library"))
+    return {
+        "actions": found["steps"],
+        "instructions": round(found["ticks"] * per_tick),
+        "stack": found["stack"],
+        "stack_told": found["stack_told"],
+        "state": found["state"],
+        "ram": found["state"] + found["stack"],
+        "flash": sections["agent"] + arithmetic + library,
+        "arithmetic": arithmetic,
+        "library": library,
+    }
+
+
+def _tool(words: Sequence[str], folder: Path, failing: bool = False) -> str:
+    """Run a tool and return all that it writes; its failure is one line unless it may fail."""
+    name = words[0]
+    try:
+        done = subprocess.run(
+            words,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=LIMIT_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{name} did not end within {LIMIT_S} seconds: {' '.join(words)}") from None
+    text = done.stdout.decode(errors="replace")
+    if done.returncode and not failing:
+        raise UserError(f"{name} failed: {text.strip().splitlines()[0] if text.strip() else done.returncode}")
+    return text
+
+
+def row(core: Core, agent: Agent, level: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Put beside what was measured what the formulas tell: bytes, and cycles of a decision on each board."""
+    budget = Budget(level=level, core=core.key)
+    if core.boards:
+        board = read_budget(core.boards[0], ["agent"]).agents[0]
+        budget = replace(budget, soft_float_bytes=board.soft_float_bytes)
+    told = budget.costs(*agent.sizes)
+    return {
+        "agent": agent.name,
+        "core": core.name,
+        "level": level,
+        **found,
+        "flash_told": int(told["flash_bytes"]),
+        "ram_told": int(told["ram_bytes"]),
+        "cycles_told": {name: cycles(name, agent.sizes, level) for name in core.boards},
+    }
+
+
+def cycles(board: str, sizes: tuple[int, int, int], level: str) -> float:
+    """Return the cycles that `kd_core.costs` tells of a decision on a board: its microseconds times its clock."""
+    facts = read_board(board)
+    rate = 2.0 * facts["clock_hz"] / facts[CYCLES[level]]
+    return (
+        Budget(flops_per_second=rate, decision_us=1.0, level=level).costs(*sizes)["decision_us"]
+        * facts["clock_hz"]
+        / 1e6
+    )
+
+
+def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Play every agent on every core at every level; what cannot be is said and left out."""
+    logging.getLogger("kd_core").setLevel(logging.ERROR)  # that a board has no FPU is what is measured here
+    with tempfile.TemporaryDirectory(prefix="kd-boards-") as place:
+        work = Path(place)
+        if args.bundle is None:
+            agents = [drawn_agent(sizes, work / f"agent_{k}") for k, sizes in enumerate(SIZES)]
+        elif args.episode is None:
+            raise UserError("--bundle needs --episode, a recording by kd-marl bundle record")
+        else:
+            agents = [bundle_agent(args.bundle, args.agent, args.episode)]
+        here = [core for core in CORES if core.missing() is None]
+        for core in CORES:
+            if core not in here:
+                print(f"{core.name} is left out: {core.missing()} is not installed: make boards", file=sys.stderr)
+        if not here:
+            raise UserError("no compiler or no emulator is installed: make boards")
+        yield {"tools": {tool: version(tool) for core in here for tool in core.tools if not tool.endswith("size")}}
+        rows: list[dict[str, Any]] = []
+        for agent in agents:
+            for core in here:
+                for level in LEVELS:
+                    rows.append(row(core, agent, level, play(core, agent, level, work)))
+        yield {"rows": rows}
+
+
+def version(tool: str) -> str:
+    """Return the first line that a tool says of its version."""
+    return _tool([tool, "--version"], HARNESS).splitlines()[0]
+
+
+def text(result: Mapping[str, Any]) -> str:
+    """Write the table, and how far the formulas are above it."""
+    rows = [
+        {
+            "agent": line["agent"],
+            "core": line["core"],
+            "level": f"-{line['level']}",
+            "actions": f"{line['actions']} of {line['actions']}",
+            "instructions": line["instructions"],
+            "cycles told for each": ", ".join(
+                f"{told / line['instructions']:.2f} {name}" for name, told in line["cycles_told"].items()
+            )
+            or "-",
+            "stack": line["stack"],
+            "RAM, told": f"{line['ram']}, {_above(line['ram_told'], line['ram'])}",
+            "arithmetic": line["arithmetic"] + line["library"],
+            "flash, told": f"{line['flash']}, {_above(line['flash_told'], line['flash'])}",
+        }
+        for line in result["rows"]
+    ]
+    tools = "; ".join(result["tools"].values())
+    return f"{date.today()}; {tools}\n\n{measured.table(rows)}"
+
+
+def _above(told: float, true: float) -> str:
+    return f"{100 * (told / true - 1):+.1f} %"
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    parser = measured.options(__doc__)
+    parser.add_argument(
+        "--bundle", type=Path, metavar="DIR", help="a bundle; without one untrained networks are played"
+    )
+    parser.add_argument("--agent", default="0", help="index or name of its agent (0)")
+    parser.add_argument("--episode", type=Path, metavar="FILE", help="that agent's recording")
+    return measured.command(parser, words, measure, text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Emulated boards: on six cores an agent's C plays its recording, and what it takes is within the formulas."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import replace
+
+import boards
+import pytest
+
+from kd_core.costs.boards import board_names, read_board
+from kd_core.costs.footprint import CORES, LEVELS, footprint
+from kd_core.errors import UserError
+
+CORE = pytest.mark.parametrize("core", boards.CORES, ids=lambda core: core.key)
+# Above the truth at most, in flash and in RAM, at the sizes of students.
+FLASH, RAM = 1.08, 1.25
+
+
+def needed(core):
+    """Skip where the core cannot be compiled for or emulated."""
+    if tool := core.missing():
+        pytest.skip(f"{tool} is not installed: make boards")
+    return core
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """Untrained agents with a short recording, by their sizes."""
+    made = {}
+
+    def agent(*sizes):
+        if sizes not in made:
+            made[sizes] = boards.drawn_agent(sizes, tmp_path_factory.mktemp("agent"), episodes=2, steps=3)
+        return made[sizes]
+
+    return agent
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    """Hush what a budget says of boards without FPU."""
+    monkeypatch.setattr(logging.getLogger("kd_core.costs.boards"), "disabled", True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", LEVELS)
+@CORE
+def test_every_action_is_the_recorded_one_and_the_formulas_are_never_below_the_truth(
+    tmp_path, short, quiet, core, level
+):
+    for sizes in ((18, 32, 5), (18, 16, 5), (40, 20, 9)):
+        agent = short(*sizes)
+        found = boards.row(needed(core), agent, level, boards.play(core, agent, level, tmp_path))
+        assert found["actions"] == 6
+        assert found["flash"] <= found["flash_told"] <= FLASH * found["flash"], sizes
+        assert found["ram"] <= found["ram_told"] <= RAM * found["ram"], sizes
+        # What the header promises, whatever the core is, and the formula for any core.
+        assert found["stack"] <= found["stack_told"] == footprint(*sizes, level).stack
+        # An instruction takes a cycle or more, but where two are taken at a time.
+        least = 0.5 if core.key == "cortex-m7" else 1.3
+        assert all(told >= least * found["instructions"] for told in found["cycles_told"].values()), sizes
+
+
+@pytest.mark.slow
+@CORE
+def test_an_action_that_is_not_the_recorded_one_ends_it_with_one_line(tmp_path, short, core):
+    agent = short(18, 16, 5)
+    header = agent.episode.read_text()
+    at = header.index("_record_actions[")
+    first = re.compile(r"\n    (\d+),")
+    broken = header[:at] + first.sub(lambda m: f"\n    {(int(m[1]) + 1) % 5},", header[at:], count=1)
+    wrong = replace(agent, episode=tmp_path / "wrong.h")
+    wrong.episode.write_text(broken)
+    with pytest.raises(UserError, match="only 5 of 6 actions are as recorded"):
+        boards.play(needed(core), wrong, "O2", tmp_path)
+
+
+@pytest.mark.slow
+@CORE
+def test_the_counter_is_held_to_a_loop_of_known_length(tmp_path, short, core, monkeypatch):
+    monkeypatch.setattr(boards, "LOOP_INSTRUCTIONS", boards.LOOP_INSTRUCTIONS + 10)
+    with pytest.raises(UserError, match="a loop of 2011 instructions was counted as 200"):
+        boards.play(needed(core), short(18, 16, 5), "O2", tmp_path)
+
+
+@pytest.mark.slow
+def test_a_warning_of_the_compiler_or_a_program_that_is_too_large_is_one_line(tmp_path, short):
+    core = needed(next(core for core in boards.CORES if core.key == "cortex-m0plus"))
+    agent = boards.drawn_agent((18, 16, 5), tmp_path / "agent", episodes=1, steps=2)
+    with pytest.raises(UserError, match=r"\Aarm-none-eabi-gcc failed: .*flash"):
+        boards.play(replace(core, flash=(0, 4096)), agent, "O2", tmp_path)
+    with (agent.folder / f"{agent.prefix}.c").open("a") as program:
+        program.write("static int unused;\n")
+    with pytest.raises(UserError, match=r"\Aarm-none-eabi-gcc failed: [^\n]+\Z"):
+        boards.play(core, agent, "O2", tmp_path)
+
+
+def test_cores_are_those_of_the_formulas_and_of_the_boards():
+    assert tuple(core.key for core in boards.CORES) == CORES
+    have = {name: read_board(name).get("core") for name in board_names()}
+    assert {name: core.key for core in boards.CORES for name in core.boards} == {k: v for k, v in have.items() if v}
+
+
+def test_a_missing_compiler_or_recording_is_one_line(tmp_path, monkeypatch, capsys):
+    assert boards.main(["--bundle", str(tmp_path)]) == 2
+    assert "error: --bundle needs --episode" in capsys.readouterr().err
+    monkeypatch.setattr(boards.shutil, "which", lambda tool: None)
+    assert boards.main([]) == 2
+    said = capsys.readouterr().err
+    assert "RV32IMC is left out: riscv64-unknown-elf-gcc is not installed: make boards\n" in said
+    assert "error: no compiler or no emulator is installed: make boards\n" in said
+    with pytest.raises(UserError, match="Cortex-M4F needs arm-none-eabi-gcc"):
+        boards.play(boards.CORES[0], None, "O2", tmp_path)
