@@ -15,14 +15,13 @@ measured figures stand what `kd_core.costs` tells, in per cent above them.
 from __future__ import annotations
 
 import argparse
-import logging
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +33,7 @@ import measured  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from kd_core.costs.boards import CYCLES, read_board, read_budget  # noqa: E402
+from kd_core.costs.boards import CYCLES, read_board  # noqa: E402
 from kd_core.costs.budget import Budget  # noqa: E402
 from kd_core.costs.flops import AgentStep  # noqa: E402
 from kd_core.costs.footprint import LEVELS  # noqa: E402
@@ -301,11 +300,8 @@ def _tool(words: Sequence[str], folder: Path, failing: bool = False) -> str:
 
 def row(core: Core, agent: Agent, level: str, found: Mapping[str, Any]) -> dict[str, Any]:
     """Put beside what was measured what the formulas tell: bytes, and cycles of a decision on each board."""
-    budget = Budget(level=level, core=core.key)
-    if core.boards:
-        board = read_budget(core.boards[0], ["agent"]).agents[0]
-        budget = replace(budget, soft_float_bytes=board.soft_float_bytes)
-    told = budget.costs(*agent.sizes)
+    soft = max((read_board(name).get("soft_float_bytes", 0) for name in core.boards), default=0)
+    told = Budget(level=level, core=core.key, soft_float_bytes=soft).costs(*agent.sizes)
     return {
         "agent": agent.name,
         "core": core.name,
@@ -330,7 +326,6 @@ def cycles(board: str, sizes: tuple[int, int, int], level: str) -> float:
 
 def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Play every agent on every core at every level; what cannot be is said and left out."""
-    logging.getLogger("kd_core").setLevel(logging.ERROR)  # that a board has no FPU is what is measured here
     with tempfile.TemporaryDirectory(prefix="kd-boards-") as place:
         work = Path(place)
         if args.bundle is None:
@@ -360,22 +355,19 @@ def version(tool: str) -> str:
 
 
 def text(result: Mapping[str, Any]) -> str:
-    """Write the table, and how far the formulas are above it."""
+    """Write the table; behind what was measured is how far the formula is above it."""
     rows = [
         {
             "agent": line["agent"],
             "core": line["core"],
             "level": f"-{line['level']}",
-            "actions": f"{line['actions']} of {line['actions']}",
+            "actions alike": f"{line['actions']} of {line['actions']}",
             "instructions": line["instructions"],
-            "cycles told for each": ", ".join(
-                f"{told / line['instructions']:.2f} {name}" for name, told in line["cycles_told"].items()
-            )
-            or "-",
             "stack": line["stack"],
-            "RAM, told": f"{line['ram']}, {_above(line['ram_told'], line['ram'])}",
-            "arithmetic": line["arithmetic"] + line["library"],
-            "flash, told": f"{line['flash']}, {_above(line['flash_told'], line['flash'])}",
+            "RAM": f"{line['ram']} ({_above(line['ram_told'], line['ram'])})",
+            "float arithmetic": line["arithmetic"],
+            "flash": f"{line['flash']} ({_above(line['flash_told'], line['flash'])})",
+            "told cycles an instruction": _each(line["cycles_told"], line["instructions"]),
         }
         for line in result["rows"]
     ]
@@ -383,8 +375,12 @@ def text(result: Mapping[str, Any]) -> str:
     return f"{date.today()}; {tools}\n\n{measured.table(rows)}"
 
 
+def _each(cycles_told: Mapping[str, float], instructions: int) -> str:
+    return ", ".join(f"{name} {told / instructions:.1f}" for name, told in cycles_told.items()) or "-"
+
+
 def _above(told: float, true: float) -> str:
-    return f"{100 * (told / true - 1):+.1f} %"
+    return f"{100 * (told / true - 1):+.0f} %"
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import replace
 
@@ -15,7 +14,7 @@ from kd_core.errors import UserError
 
 CORE = pytest.mark.parametrize("core", boards.CORES, ids=lambda core: core.key)
 # Above the truth at most, in flash and in RAM, at the sizes of students.
-FLASH, RAM = 1.08, 1.25
+FLASH, RAM = 1.15, 1.2
 
 
 def needed(core):
@@ -38,19 +37,11 @@ def short(tmp_path_factory):
     return agent
 
 
-@pytest.fixture
-def quiet(monkeypatch):
-    """Hush what a budget says of boards without FPU."""
-    monkeypatch.setattr(logging.getLogger("kd_core.costs.boards"), "disabled", True)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("level", LEVELS)
 @CORE
-def test_every_action_is_the_recorded_one_and_the_formulas_are_never_below_the_truth(
-    tmp_path, short, quiet, core, level
-):
-    for sizes in ((18, 32, 5), (18, 16, 5), (40, 20, 9)):
+def test_every_action_is_the_recorded_one_and_the_formulas_are_never_below_the_truth(tmp_path, short, core, level):
+    for sizes in ((18, 32, 5), (18, 16, 5), (64, 40, 11)):
         agent = short(*sizes)
         found = boards.row(needed(core), agent, level, boards.play(core, agent, level, tmp_path))
         assert found["actions"] == 6

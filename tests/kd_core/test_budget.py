@@ -16,7 +16,7 @@ from deployed import compiled_bytes, network, write_c
 from kd_core import checkpoints
 from kd_core.costs.boards import FOLDER, board_names, read_board, read_budget
 from kd_core.costs.budget import LARGEST_WIDTH, WIDTH_STEP, Budget, check_widths, fit_widths
-from kd_core.costs.footprint import LEVELS
+from kd_core.costs.footprint import LEVELS, footprint
 from kd_core.errors import UserError
 from kd_marl.cli import main
 from onboard_bundles import change_profile
@@ -26,7 +26,7 @@ NAMES = ("scout", "carrier", "relay")
 # Compilers for boards, beside the one of this machine: tools and flags.
 CORES = {
     "here": (),
-    "cortex-m4": ("arm-none-eabi", "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"),
+    "cortex-m4f": ("arm-none-eabi", "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"),
     "cortex-m0plus": ("arm-none-eabi", "-mcpu=cortex-m0plus", "-mthumb"),
     "rv32imc": ("riscv64-unknown-elf", "-march=rv32imc", "-mabi=ilp32"),
 }
@@ -70,7 +70,9 @@ def test_what_a_width_is_told_to_take_is_never_below_what_the_compiler_makes(tmp
         # A board with a byte less than the program takes is told so, and the estimate is no guess that is never met.
         one_less = Budget(flash_bytes=flash - 1, level=level), Budget(ram_bytes=ram - 1, level=level)
         assert all(budget.excess(*sizes) for budget in one_less), sizes
-        more = (6144, 1152) if level == "O2" else (1152, 192)
+        if core != "here":
+            assert Budget(flash_bytes=flash - 1, level=level, core=core).excess(*sizes), sizes
+        more = (6144, 1152) if level == "O2" else (1152, 256)
         assert not Budget(flash_bytes=flash + more[0], ram_bytes=ram + more[1], level=level).excess(*sizes), sizes
 
 
@@ -86,10 +88,21 @@ def test_the_level_and_a_missing_fpu_are_part_of_a_budget(tmp_path, caplog):
     assert "no FPU" not in caplog.text
     (soft,) = read_budget("pico", ["a"]).agents
     assert "the board pico has no FPU" in caplog.text
-    assert soft.costs(*sizes)["flash_bytes"] == fast.costs(*sizes)["flash_bytes"] + soft.soft_float_bytes
+    code = footprint(*sizes, core="cortex-m0plus").flash
+    assert soft.costs(*sizes)["flash_bytes"] == code + soft.soft_float_bytes
     assert soft.soft_float_bytes >= 4000 and soft.flops_per_second < fast.flops_per_second / 5
     with pytest.raises(UserError, match="level is 'O3', expected O2 or Os"):
         read_budget(write(tmp_path, {"all": {"board": "nrf52840", "level": "O3"}}), ["a"])
+
+
+def test_a_core_that_is_known_costs_less_than_any_core_and_an_unknown_one_is_refused(tmp_path):
+    (known,) = read_budget("nrf52840", ["a"]).agents
+    (unknown,) = read_budget(write(tmp_path, {"all": {"board": "nrf52840", "core": None}}), ["a"]).agents
+    assert (known.core, unknown.core) == ("cortex-m4f", None)
+    for key in ("flash_bytes", "ram_bytes"):
+        assert known.costs(18, 32, 5)[key] < unknown.costs(18, 32, 5)[key]
+    with pytest.raises(UserError, match="core is 'cortex-m4'; did you mean 'cortex-m4f'"):
+        read_budget(write(tmp_path, {"all": {"board": "nrf52840", "core": "cortex-m4"}}), ["a"])
 
 
 @given(

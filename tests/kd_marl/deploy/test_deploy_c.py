@@ -330,7 +330,7 @@ def test_the_lean_form_takes_a_few_hundred_bytes_of_stack(tmp_path):
     step = network(18, 32, 5)
     write_c(tmp_path, step)
     told = footprint(18, 32, 5, "Os")
-    assert compiled_bytes(tmp_path, 32, level="Os")[1] - 4 * 32 - 8 <= told.stack <= 448
+    assert compiled_bytes(tmp_path, 32, level="Os")[1] - 4 * 32 - 8 <= told.stack <= 512
     header = (tmp_path / "kd_agent_0.h").read_text()
     assert f"STACK_BYTES {told.stack}\n" in header
     assert f"STACK_BYTES {footprint(18, 32, 5, 'O2').stack}\n" in header
