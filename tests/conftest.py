@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -56,3 +57,11 @@ def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _loggers_propagate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What our loggers say reaches pytest, though a run in this process had its own handlers."""
+    for name in ("kd_core", "kd_learners", "kd_marl", "kd_runners"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+        monkeypatch.setattr(logging.getLogger(name), "disabled", False)

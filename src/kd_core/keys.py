@@ -144,10 +144,10 @@ class Alternative:
         return list(literal)
 
     def _mapping(self, value: Any) -> dict[Any, Any]:
-        literal = _literal(value)
-        if not isinstance(literal, Mapping):
+        # On a command line it stays text: Sacred would take a mapping's keys for keys of its own.
+        if not isinstance(value, Mapping):
             raise _NoFitError
-        return dict(literal)
+        return dict(value)
 
 
 @dataclass(frozen=True)

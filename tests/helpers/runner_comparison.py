@@ -70,7 +70,7 @@ def play(host, name: str, env: str, env_args: dict) -> tuple[list[dict], set[str
         env_args={**env_args, "seed": 3},
         **{"batch_size_run": EPISODES, "test_nepisode": EPISODES, "runner_log_interval": 1, "device": "cpu"},
         **{"common_reward": True, "reward_scalarisation": "sum", "render": False, "use_cuda": False},
-        **{"treat_truncation_as_terminal": False},
+        **{"treat_truncation_as_terminal": False, "map_name": env},
     )
     log = Log()
     with replaced(host.envs, env, environments.Factory(host, args, None)):

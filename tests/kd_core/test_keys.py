@@ -33,6 +33,7 @@ LARGEST_SEED = 4294967295
         ("expert_buffer", "5", "5"),
         ("local_results_path", "2024", "2024"),
         ("masks", "{0: [V]}", "{0: [V]}"),
+        ("masks", "{0: [0, 1]}", "{0: [0, 1]}"),
         ("widths", "[16, 32]", [16, 32]),
         ("widths", "auto", "auto"),
         ("widths", "24", 24),

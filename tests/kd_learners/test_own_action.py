@@ -181,7 +181,7 @@ def test_a_bundle_is_given_it_too_and_plays_the_student_s_episodes(told, tmp_pat
     monkeypatch.setenv("KD_ONBOARD_CACHE", str(tmp_path / "compiled"))
     result = tmp_path / "result.json"
     task = ["with", f"env_args.key={TASK}", "runner=parallel"]
-    words_of_run = ["--env-config=mpe", "--backend", backend, "--json", str(result), *task]
+    words_of_run = ["--env-config=mpe", "--backend", backend, "--trust", "--json", str(result), *task]
     assert main(["run", str(told[1]), *words_of_run]) == 0
     recorded = read_bundle(told[1]).profile.measured["student"]
     assert json.loads(result.read_text())["bundle"]["return_mean"] == pytest.approx(recorded["return_mean"], abs=1e-6)

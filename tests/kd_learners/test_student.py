@@ -125,9 +125,8 @@ def foreign_teacher(results, folder, **changes):
     return {"teacher": str(folder), "teacher_config": str(folder / "config.json")}
 
 
-def test_a_foreign_teachers_reward_statistics_are_estimated_with_a_warning(results, tmp_path, caplog, monkeypatch):
+def test_a_foreign_teachers_reward_statistics_are_estimated_with_a_warning(results, tmp_path, caplog):
     given = foreign_teacher(results, tmp_path / "mappo")
-    monkeypatch.setattr(logging.getLogger("kd_marl"), "propagate", True)
     with caplog.at_level(logging.WARNING):
         learner = make_learner(results, tmp_path, distill_on="expert", **given)
     assert any("has no reward statistics: they will be re-estimated" in line for line in caplog.messages)
