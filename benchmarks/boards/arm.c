@@ -6,28 +6,11 @@
 #define SYSTICK_RELOAD (*(volatile uint32_t *)UINT32_C(0xe000e014))
 #define SYSTICK_VALUE (*(volatile uint32_t *)UINT32_C(0xe000e018))
 
-#define SYS_WRITE0 4
-#define SYS_EXIT 0x18
-#define APPLICATION_EXIT UINT32_C(0x20026)
-#define RUN_TIME_ERROR UINT32_C(0x20023)
-
-static void semihost(uint32_t operation, uint32_t argument)
+void board_semihost(uint32_t operation, uint32_t argument)
 {
     register uint32_t r0 __asm__("r0") = operation;
     register uint32_t r1 __asm__("r1") = argument;
     __asm__ volatile("bkpt 0xab" : "+r"(r0) : "r"(r1) : "memory");
-}
-
-void board_write(const char *text)
-{
-    semihost(SYS_WRITE0, (uint32_t)text);
-}
-
-void board_exit(int status)
-{
-    for (;;) {
-        semihost(SYS_EXIT, status == 0 ? APPLICATION_EXIT : RUN_TIME_ERROR);
-    }
 }
 
 uint32_t board_counter(void)

@@ -16,9 +16,22 @@ uint32_t board_counter(void);
 /* Takes exactly 2 `rounds` + 1 instructions. */
 void board_loop(uint32_t rounds);
 
-/* Writes a text to the emulator's terminal; ends the emulator with a status. */
-void board_write(const char *text);
-void board_exit(int status) __attribute__((noreturn));
+/* Asks the emulator for one of its operations. */
+void board_semihost(uint32_t operation, uint32_t argument);
+
+/* Writes a text to the emulator's terminal. */
+static inline void board_write(const char *text)
+{
+    board_semihost(UINT32_C(0x04), (uint32_t)(uintptr_t)text); /* SYS_WRITE0 */
+}
+
+/* Ends the emulator with a status: SYS_EXIT with ADP_Stopped_ApplicationExit or ADP_Stopped_RunTimeErrorUnknown. */
+static inline __attribute__((noreturn)) void board_exit(int status)
+{
+    for (;;) {
+        board_semihost(UINT32_C(0x18), status == 0 ? UINT32_C(0x20026) : UINT32_C(0x20023));
+    }
+}
 
 #ifdef __arm__
 #define BOARD_COUNTER_MASK UINT32_C(0x00ffffff)

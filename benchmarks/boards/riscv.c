@@ -1,12 +1,7 @@
 /* Start, semihosting and counter of RV32: minstret counts instructions. */
 #include "board.h"
 
-#define SYS_WRITE0 4
-#define SYS_EXIT 0x18
-#define APPLICATION_EXIT UINT32_C(0x20026)
-#define RUN_TIME_ERROR UINT32_C(0x20023)
-
-static void semihost(uint32_t operation, uint32_t argument)
+void board_semihost(uint32_t operation, uint32_t argument)
 {
     register uint32_t a0 __asm__("a0") = operation;
     register uint32_t a1 __asm__("a1") = argument;
@@ -16,18 +11,6 @@ static void semihost(uint32_t operation, uint32_t argument)
                      : "+r"(a0)
                      : "r"(a1)
                      : "memory");
-}
-
-void board_write(const char *text)
-{
-    semihost(SYS_WRITE0, (uint32_t)text);
-}
-
-void board_exit(int status)
-{
-    for (;;) {
-        semihost(SYS_EXIT, status == 0 ? APPLICATION_EXIT : RUN_TIME_ERROR);
-    }
 }
 
 uint32_t board_counter(void)

@@ -212,10 +212,7 @@ def updated(host: Host, config: dict[str, Any], command: Command) -> dict[str, A
     """
     layer: dict[str, Any] = {}
     for key, value in typed_updates(config, command).items():
-        level, (*path, last) = layer, key.split(".")
-        for part in path:
-            level = level.setdefault(part, {})
-        level[last] = value
+        keys.put(layer, key, value)
     merged: dict[str, Any] = host.main.recursive_dict_update(copy.deepcopy(config), layer)
     return merged
 

@@ -308,12 +308,16 @@ def conform(values: Mapping[Any, Any], defaults: Mapping[str, Any], where: str) 
             raise UserError(f"{where}: {key} is {_shown(value)}: expected a mapping of keys to values")
         else:
             read = kind_of(key, default).read(f"{where}: {key}", value)
-        level = result
-        *path, last = [key] if key in mappings else key.split(".")
-        for part in path:
-            level = level.setdefault(part, {})
-        level[last] = read
+        put(result, key, read)
     return result
+
+
+def put(config: dict[str, Any], key: str, value: Any) -> None:
+    """Set the value of a dotted key; levels that are missing are made."""
+    *path, last = key.split(".")
+    for part in path:
+        config = config.setdefault(part, {})
+    config[last] = value
 
 
 def _literal(value: Any) -> Any:
