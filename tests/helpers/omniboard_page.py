@@ -6,6 +6,7 @@ The figure of the docs is made with it: ``python tests/helpers/omniboard_page.py
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -28,7 +29,11 @@ def missing() -> str:
     for program, remedy in (("chromium", "make browsers"), ("node", "make node"), ("npm", "make node")):
         if shutil.which(program) is None:
             return f"{program} is not installed: {remedy}"
-    made = subprocess.run(["make", "-C", ROOT, INSTALLED.relative_to(ROOT)], capture_output=True, text=True)
+    # Tests in several processes ask at once; npm in one folder twice at a time breaks both.
+    INSTALLED.parent.parent.mkdir(parents=True, exist_ok=True)
+    with open(INSTALLED.parent.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = subprocess.run(["make", "-C", ROOT, INSTALLED.relative_to(ROOT)], capture_output=True, text=True)
     if made.returncode and any(sign in made.stderr for sign in OFFLINE):
         return "npm cannot reach its registry to install Omniboard"
     assert made.returncode == 0, made.stderr

