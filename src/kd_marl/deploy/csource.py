@@ -1,4 +1,4 @@
-"""An agent's network as C99, from two templates: its header and its program, with the weights in a file beside them.
+"""An agent's network as C99, from templates: its header, its program and, in it, the step; weights lie beside them.
 
 Every file and every symbol of an agent begins with its prefix, which ends in a number. So no name of one agent can be
 that of another, or one of the generic names of a program with a single agent.
@@ -158,13 +158,14 @@ def c_files(
         "FAULT_ACTION": action,
         "FEATURES": _listed([f"{row['name']}{_unit(row['unit'])}" for row in features]),
         "ACTION_NAMES": _listed([action or "(this agent never has it)" for action in actions]),
+        "STEP": (_TEMPLATES / "step_float.c.in").read_text(encoding="utf-8"),
         "PRODUCTS": "\n".join(_products(inputs, width, n_actions)),
     }
     filled = {}
     for path, template in ((named.header, "agent.h.in"), (named.source, "agent.c.in")):
         text = (_TEMPLATES / template).read_text(encoding="utf-8")
-        # The products are full of names themselves.
-        for key in ("PRODUCTS", *values):
+        # The step and its products are full of names themselves.
+        for key in ("STEP", "PRODUCTS", *values):
             text = text.replace(f"@{key}@", values[key])
         filled[path] = text
     arrays = [_array(f"{named.prefix}_{key}", matrix) for key, matrix in matrices.items()]
