@@ -11,6 +11,8 @@ from dataclasses import dataclass
 FLOAT_BYTES = 4
 # How the program is compiled: -O2 is the documented form, -Os is smaller and slower.
 LEVELS = ("O2", "Os")
+# What the program's weights are.
+WEIGHTS = ("float32", "int8")
 # At -O2 the products are unrolled: so many rows are added at a time, then what is left in fours and one by one.
 PRODUCT_ROWS = (16, 4, 1)
 # Vectors of the width that live on the stack during a step: aligned features, two gates, past and candidate; at -Os one
@@ -103,7 +105,9 @@ def _lines(rows: int) -> tuple[int, int]:
     return once, loops
 
 
-def footprint(inputs: int, width: int, n_actions: int, level: str = "O2", core: str | None = None) -> Footprint:
+def footprint(
+    inputs: int, width: int, n_actions: int, level: str = "O2", core: str | None = None, weights: str = "float32"
+) -> Footprint:
     """Compute the bytes that the C program of a network of these sizes takes.
 
     Args:
