@@ -53,6 +53,8 @@ _CORES: dict[str, dict[str, _Compiled]] = {
     "rv32imafc": {"O2": _Compiled(1424, 25, 44, 240, 144), "Os": _Compiled(1328, 0, 0, 132, 0)},
 }
 CORES = tuple(_CORES)
+
+
 @dataclass(frozen=True)
 class _CompiledInt8:
     """What a compiler makes of the int8 form for one core at one level.
