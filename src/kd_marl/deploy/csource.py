@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from envs.hetero_mask import naming
 from kd_core.costs.footprint import PRODUCT_ROWS, footprint
+from kd_envs.hetero_mask import naming
 from kd_marl.deploy.onnx_graph import step_constants
 from kd_marl.deploy.weights import Weights, digest, sizes
 from kd_onboard import int8

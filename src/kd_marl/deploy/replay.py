@@ -9,8 +9,8 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from envs.hetero_mask.mask import ObservationMask, before
 from kd_core.artifacts.expert_buffer import ExpertBuffer
+from kd_envs.hetero_mask.mask import ObservationMask, before
 from kd_onboard import int8
 
 # Logits (batch, actions), action (batch,), next state (batch, width).
