@@ -17,7 +17,9 @@ import numpy as np
 from envs.hetero_mask import naming
 from kd_core.costs.footprint import PRODUCT_ROWS, footprint
 from kd_marl.deploy.onnx_graph import step_constants
-from kd_marl.deploy.weights import Weights, digest, sizes
+from kd_marl.deploy.weights import Weights, sizes
+from kd_onboard.sampling import weight_shift
+from kd_onboard.tensors import weights_digest
 
 FORMAT_VERSION = 2
 TEAM_HEADER = "c/kd_team.h"
@@ -132,7 +134,7 @@ def c_files(
     inputs, width, n_actions = sizes(weights)
     largest = largest_feature(weights)
     fast, lean = (footprint(inputs, width, n_actions, level) for level in ("O2", "Os"))
-    matrices = step_constants(weights)
+    matrices, digest = step_constants(weights), weights_digest(weights)
     noop = -1 if noop_action is None else noop_action
     held = f"agent->ready == {named.prefix.upper()}_READY ? agent->last : -1"
     action, meaning = {
@@ -153,7 +155,10 @@ def c_files(
         "LEAN_STACK": str(lean.stack),
         "LARGEST": f"{largest:.3g}",
         "LARGEST_BITS": f"0x{int(largest.view(np.uint32)):08x}",
-        "READY": f"0x{int(digest(weights)[:8], 16) | 1:08x}",
+        "READY": f"0x{int(digest[:8], 16) | 1:08x}",
+        "DIGEST": ", ".join(f"UINT32_C(0x{word:08x})" for word in np.frombuffer(bytes.fromhex(digest[:32]), "<u4")),
+        # So that the sum over all actions has 32 bits.
+        "SHIFT": str(weight_shift(n_actions)),
         "ON_FAULT": meaning,
         "FAULT_ACTION": action,
         "FEATURES": _listed([f"{row['name']}{_unit(row['unit'])}" for row in features]),
