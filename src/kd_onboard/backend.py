@@ -29,7 +29,7 @@ class Backend(Protocol):
 
     @property
     def logits(self) -> np.ndarray:
-        """Return the logits of the last decision, float32 ``(actions,)``; NaN if none was made since the state was set."""
+        """Return the last decision's logits, float32 ``(actions,)``; NaN if none was made since the state was set."""
 
     @property
     def state(self) -> np.ndarray:

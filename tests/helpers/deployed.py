@@ -71,14 +71,16 @@ def compiler():
     return found
 
 
-def write_c(folder: Path, step, prefix="kd_agent_0", name="agent_0", on_fault="raise", noop_action=None):
+def write_c(
+    folder: Path, step, prefix="kd_agent_0", name="agent_0", on_fault="raise", noop_action=None, calibration=None
+):
     """The C sources of a network."""
     weights = agent_weights(step)
     inputs, _, n_actions = sizes(weights)
     features = [{"name": f"f{k}", "unit": "m"} for k in range(inputs)]
     folder.mkdir(parents=True, exist_ok=True)
     told = ("toy", name, features, ["x"] * n_actions, on_fault, noop_action)
-    for file, text in c_files(weights, Named(".", prefix), *told).items():
+    for file, text in c_files(weights, Named(".", prefix), *told, calibration=calibration).items():
         (folder / file).write_text(text)
     return folder
 
@@ -106,7 +108,7 @@ class Program:
         self.generator = np.zeros(2, np.uint64)
         # The struct: its state, and whether it was initialised and its last action.
         self.struct = np.zeros(self.size() // 4, np.float32)
-        self.state = self.struct[: self.width]
+        self.state = self.struct[:-2]
 
     def reset(self):
         self._init(_pointer(self.struct))

@@ -12,13 +12,21 @@ import pytest
 
 from deployed import Program, episodes, network, write_c
 from kd_marl.deploy.weights import agent_weights
-from kd_onboard import Generator, OnboardError, SavedError, memory
+from kd_onboard import Generator, OnboardError, SavedError, int8, memory
 from kd_onboard.sampling import MOST_SEED, draw
 from kd_onboard.tensors import weights_digest
 
 NO_ACTION, BAD_FEATURE, BAD_STATE, NOT_INITIALISED, BAD_SAVE, OTHER_WEIGHTS = -1, -2, -3, -4, -5, -6
 SIZES = (6, 8, 5)
 SEEDS = [(0, 0), (42, 54), (MOST_SEED, MOST_SEED), (1 << 63, 1)]
+
+
+@pytest.fixture(scope="module")
+def in_int8(tmp_path_factory):
+    """The form with int8 weights."""
+    step = network(*SIZES)
+    calibration = int8.calibrate(agent_weights(step), episodes(SIZES[0], 1, count=1, length=100)[0][0])
+    return Program(write_c(tmp_path_factory.mktemp("int8"), step, calibration=calibration), step, "-O2")
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +157,27 @@ def test_a_memory_goes_from_c_to_python_and_back(program):
     assert memory.unpack(program.save()[1], SIZES[1], SIZES[2], digest, "agent 0")[1] is None
 
 
+def test_the_int8_form_draws_saves_and_restores_too(in_int8, program):
+    features, available = (part[0] for part in episodes(SIZES[0], SIZES[2], count=1, length=60))
+    in_int8.reset()
+    in_int8.seed(3)
+    generator = Generator(3)
+    for now in zip(features[:20], available[:20], strict=True):
+        last = in_int8.sample(*now)
+        assert last == draw(in_int8.last_logits()[1], now[1], generator)
+    status, saved = in_int8.save()
+    before = in_int8.struct.tobytes()
+    assert status == 0
+    rest = [in_int8.act(*now) for now in zip(features[20:], available[20:], strict=True)]
+    in_int8.reset()
+    assert in_int8.restore(saved) == 0 and in_int8.struct.tobytes() == before
+    assert [in_int8.act(*now) for now in zip(features[20:], available[20:], strict=True)] == rest
+    for word in (b"\x00\x80\xff\xff", b"\x00\x80\0\0", b"\0\0\1\0"):
+        assert in_int8.restore(with_bytes(saved, 24, word)) == BAD_SAVE
+    # A memory of one form is none of the other.
+    assert program.restore(saved) == OTHER_WEIGHTS and in_int8.restore(program.save()[1]) == OTHER_WEIGHTS
+
+
 def sealed(body):
     return body + struct.pack("<I", zlib.crc32(body))
 
@@ -199,6 +228,6 @@ def test_sampling_takes_no_more_stack_than_the_header_says(tmp_path, flags):
     Program(write_c(tmp_path, step), step, *flags, "-fstack-usage", "-fno-inline")
     usage = (tmp_path / "kd_agent_0.su").read_text()
     frames = {name: int(n) for name, n in re.findall(r":kd_agent_0_(\w+)\t(\d+)\tstatic", usage)}
-    above = frames["draw"] + max(frames["random"], frames["weight"])
+    above = frames["draw"] + max(frames["random"], frames["share"])
     assert frames["sample"] + above <= frames["act"] + frames["choose"] + 4 * 24 + 128
     assert frames["sample"] <= 4 * 24 + 128
