@@ -9,7 +9,6 @@ that of another, or one of the generic names of a program with a single agent.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,10 @@ import numpy as np
 from kd_core.costs.footprint import PRODUCT_ROWS, footprint
 from kd_envs.hetero_mask import naming
 from kd_marl.deploy.onnx_graph import step_constants
-from kd_marl.deploy.weights import Weights, digest, sizes
+from kd_marl.deploy.weights import Weights, sizes
 from kd_onboard import int8
+from kd_onboard.sampling import weight_shift
+from kd_onboard.tensors import weights_digest
 
 FORMAT_VERSION = 2
 TEAM_HEADER = "c/kd_team.h"
@@ -113,14 +114,14 @@ class _Form:
         numbers: of the weights, in words.
         values: of the templates' placeholders.
         arrays: of the weights.
-        mark: of an agent that was initialised by a program with these numbers.
+        digest: sha256 of the numbers, which tells an agent's memory from that of another program.
     """
 
     weights: str
     numbers: str
     values: dict[str, str]
     arrays: list[str]
-    mark: int
+    digest: str
 
 
 def _float_form(weights: Weights) -> _Form:
@@ -134,7 +135,7 @@ def _float_form(weights: Weights) -> _Form:
         "LEAN": _FLOAT_LEAN,
     }
     arrays = [_array(f"@PREFIX@_{key}", "float", matrix) for key, matrix in step_constants(weights).items()]
-    return _Form("float32", "float32, exactly", values, arrays, int(digest(weights)[:8], 16))
+    return _Form("float32", "float32, exactly", values, arrays, weights_digest(weights))
 
 
 def _int8_form(weights: Weights, calibration: int8.Calibration) -> _Form:
@@ -165,8 +166,7 @@ def _int8_form(weights: Weights, calibration: int8.Calibration) -> _Form:
         _array("@PREFIX@_scale", "int16_t", network.scale),
         _array("@PREFIX@_tanh_table", "int16_t", network.table),
     ]
-    mark = hashlib.sha256(f"{digest(weights)} {calibration}".encode()).hexdigest()
-    return _Form("int8", "int8", values, arrays, int(mark[:8], 16))
+    return _Form("int8", "int8", values, arrays, int8.program_digest(weights, calibration))
 
 
 def identifiers(names: Sequence[str]) -> list[str]:
@@ -234,7 +234,12 @@ def c_files(
         "LEAN_STACK": str(lean.stack),
         "LARGEST": f"{largest:.3g}",
         "LARGEST_BITS": f"0x{int(largest.view(np.uint32)):08x}",
-        "READY": f"0x{form.mark | 1:08x}",
+        "READY": f"0x{int(form.digest[:8], 16) | 1:08x}",
+        "DIGEST": ", ".join(
+            f"UINT32_C(0x{word:08x})" for word in np.frombuffer(bytes.fromhex(form.digest)[:16], "<u4")
+        ),
+        # So that the sum over all actions has 32 bits.
+        "SHIFT": str(weight_shift(n_actions)),
         "ON_FAULT": meaning,
         "FAULT_ACTION": action,
         "FEATURES": _listed([f"{row['name']}{_unit(row['unit'])}" for row in features]),

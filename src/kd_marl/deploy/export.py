@@ -25,11 +25,12 @@ from kd_core.errors import UserError
 from kd_learners.losses import role_log_distribution
 from kd_marl.deploy import check, csource, int8, latency, profile, replay
 from kd_marl.deploy.onnx_graph import policy_model
-from kd_marl.deploy.weights import ALIGNER, BODY, Weights, agent_weights, digest, sizes
+from kd_marl.deploy.weights import ALIGNER, BODY, Weights, agent_weights, sizes
 from kd_marl.runs.student_run import StudentRun
 from kd_onboard.bundle import PROFILE, profile_text, read_bundle
 from kd_onboard.int8 import Calibration
 from kd_onboard.profile import FORMAT
+from kd_onboard.tensors import weights_digest
 
 # Of the expert buffer, for int8's agreement and for roles.
 REPLAYED_EPISODES = 100
@@ -75,7 +76,7 @@ class _Draft:
 
     def tensors(self, agent: str, part: str, weights: Weights) -> str:
         """Write part of a network, or name the file that holds the same numbers already."""
-        key = f"{part} {digest(weights)}"
+        key = f"{part} {weights_digest(weights)}"
         if key not in self.written:
             data = safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in weights.items()})
             self.written[key] = self.add(f"weights/{agent}.{part}.safetensors", data)
@@ -198,7 +199,8 @@ def _agents(draft: _Draft, replayed: replay.Replay | None, options: Options) -> 
         aligner, body = ({name: weights[name] for name in part} for part in (ALIGNER, BODY))
         facts["weights"] = [draft.tensors(ids[i], "aligner", aligner), draft.tensors(ids[i], "body", body)]
         form = _c_weights(run, options, i)
-        programs.setdefault(f"{digest(weights)} {facts['features']} {facts['actions']} {form}", []).append(i)
+        key = f"{weights_digest(weights)} {facts['features']} {facts['actions']} {form}"
+        programs.setdefault(key, []).append(i)
         sensors = options.sensors[i] if options.sensors else []
         found.append({**facts, **roles[i], "latency": {}, "sensors": sensors})
     for members in programs.values():
