@@ -35,9 +35,9 @@ import measured
 import numpy as np
 import yaml
 
-from envs.hetero_mask import layout_for, mask_for
 from kd_core.errors import UserError
-from kd_core.host import SOURCE_ROOT
+from kd_core.places import CONFIG
+from kd_envs.hetero_mask import layout_for, mask_for
 from kd_marl.runs import reachable
 
 TASK, OBS_SIZE, LANDMARKS, LISTENER = "pz-mpe-simple-speaker-listener-v4", 11, 3, 1
@@ -145,7 +145,7 @@ def keep(rows: Sequence[Mapping[str, Any]], episodes: int, seed: int, file: Path
 
     They hold for teams that talk too: the speaker has nothing to tell but the goal, which the bound has told already.
     """
-    config = yaml.safe_load((SOURCE_ROOT / "config" / "envs" / "mpe.yaml").read_text(encoding="utf-8"))
+    config = yaml.safe_load((CONFIG / "envs" / "mpe.yaml").read_text(encoding="utf-8"))
     setting = reachable.setting_of({**config, "env_args": {**config["env_args"], "key": TASK}})
     bounds = [
         reachable.Reachable(

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from envs.hetero_mask.mask import ObservationMask
 from kd_controllers.hetero_mac import HeteroMAC
 from kd_controllers.messages import check_same_radio
 from kd_controllers.student_net import HeteroStudent
 from kd_controllers.student_registry import make_student
 from kd_core import checkpoints, files
 from kd_core.errors import UserError
+from kd_envs.hetero_mask.mask import ObservationMask
 
 # Parameters of a `WidthGroup` that each of its agents has for itself; the others belong to a parameter set.
 _OF_AN_AGENT = ("aligner_bias", "hear_weight")

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from envs.hetero_mask.mask import before
 from kd_controllers.hetero_mac import HeteroMAC, student_widths
 from kd_controllers.messages import check_same_radio, read_messages
 from kd_controllers.student_net import check_sharing
@@ -25,6 +24,7 @@ from kd_core import checkpoints, files, progress, stages
 from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.errors import UserError
 from kd_core.host import get_host
+from kd_envs.hetero_mask.mask import before
 from kd_learners import batches, expert_data, objective, roles
 from kd_learners.ancestor import read_ancestor
 from kd_learners.comparators import PERSONAL_ONLY, ComparatorTerms, asks_for_personal

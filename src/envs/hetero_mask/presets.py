@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from envs.hetero_mask.layouts import KNOWN_LAYOUTS, FeatureLayout
-from envs.hetero_mask.mask import ObservationMask
 from kd_core import yaml_text
 from kd_core.errors import UserError, nearest
+from kd_envs.hetero_mask.layouts import KNOWN_LAYOUTS, FeatureLayout
+from kd_envs.hetero_mask.mask import ObservationMask
 
 LIMITS = ("fo", "lh", "lha")
 PRESETS = ("paper", "random")

@@ -14,8 +14,6 @@ from typing import Any
 
 import yaml
 
-from envs.hetero_mask.mask import ObservationMask
-from envs.hetero_mask.presets import joined_masks
 from kd_controllers.hetero_mac import HeteroMAC
 from kd_core import files, progress, stages
 from kd_core.artifacts import teacher as artifacts
@@ -23,6 +21,8 @@ from kd_core.artifacts.teacher import TeacherArtifact
 from kd_core.errors import UserError
 from kd_core.host import Host, get_host
 from kd_core.task import Task
+from kd_envs.hetero_mask.mask import ObservationMask
+from kd_envs.hetero_mask.presets import joined_masks
 from kd_learners.ancestor import read_ancestor
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.stage import Compared, RunContext

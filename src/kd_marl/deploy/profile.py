@@ -11,10 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from envs.hetero_mask import naming
 from kd_core.costs.flops import closed_formula
 from kd_core.costs.footprint import LEVELS, footprint
 from kd_core.versions import package_version
+from kd_envs.hetero_mask import naming
 from kd_marl.runs.student_run import StudentRun
 from kd_onboard.profile import FORMAT, VERSION
 
