@@ -192,9 +192,7 @@ class StudentLearner(Stage):
             )
         read_messages(args, context.mask.layout.agent_names)
         if args.adapt_from and args.agent != "rnn":
-            raise UserError(
-                f"only agent=rnn begins with another student, and agent is {args.agent}: leave adapt_from out"
-            )
+            raise UserError(f"only agent=rnn begins with another student, not {args.agent}: leave adapt_from out")
         if asks_for_personal(terms) and args.agent != "personal_rnn":
             raise UserError(PERSONAL_ONLY)
         check_sharing(args.sharing)
