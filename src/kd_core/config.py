@@ -16,7 +16,7 @@ import copy
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,16 @@ class Command:
     @property
     def line(self) -> str:
         """The command line that repeats this run."""
+        return self._line(self.sacred_arguments)
+
+    @property
+    def line_of_any_seed(self) -> str:
+        """The same without its seed."""
+        return self._line([word for word in self.sacred_arguments if not word.startswith("seed=")])
+
+    def _line(self, arguments: Iterable[str]) -> str:
         flags = [f"--config={self.algorithm}", f"--env-config={self.environment}"]
-        return shlex.join(["python", "src/main.py", *flags, *self.sacred_arguments])
+        return shlex.join(["python", "src/main.py", *flags, *arguments])
 
 
 def parse_command(arguments: list[str]) -> Command:
