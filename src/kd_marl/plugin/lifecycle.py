@@ -210,6 +210,10 @@ def _loop(host: Host, original: Callable[..., None], args: Any, logger: Any, con
                     runner.close_env()
             if isinstance(end, OSError) and end.errno in files.DISK_FULL:
                 raise UserError(f"disk full ({end.filename or args.local_results_path}): free some space") from None
+            if isinstance(end, ModuleNotFoundError) and not host.is_bundled:
+                raise UserError(
+                    f"{args.name} needs the package '{end.name}', which is not installed: pip install {end.name}"
+                ) from None
             if not isinstance(end, _StageDone):
                 raise
     return learners[0], runners[0]
