@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
 
 import pytest
 import yaml
@@ -72,37 +71,6 @@ def test_the_version_is_stated_once(root, metadata):
         if f'"{version}"' in path.read_text(encoding="utf-8")
     ]
     assert stated == ["setup.py"]
-
-
-@pytest.mark.slow
-def test_a_wheel_carries_every_package_and_data_file(root, tmp_path):
-    tree = tmp_path / "tree"
-    shutil.copytree(root / "src", tree / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(root / name, tree / name)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(tmp_path),
-        ".",
-    ]
-    subprocess.run(command, cwd=tree, check=True, capture_output=True, timeout=300)
-    (wheel,) = tmp_path.glob("*.whl")
-    packed = set(zipfile.ZipFile(wheel).namelist())
-    # main.py is for a clone: a top-level module of that name has no place among a user's packages.
-    sources = {
-        path.relative_to(tree / "src").as_posix()
-        for pattern in ("**/*.py", "**/*.yaml", "**/py.typed", "zoo/**/*.json", "zoo/**/*.th", "**/page/*.*")
-        for path in (tree / "src").glob(pattern)
-    } - {"main.py"}
-    assert sources - packed == set()
-    assert not [name for name in packed if name.startswith(("tests/", "envs/__init__"))]
 
 
 def test_without_a_usable_python_setup_says_so_in_one_line(root, tmp_path):

@@ -1,7 +1,7 @@
 """Imports sacred where setuptools is 82 or newer, which has no ``pkg_resources`` any more.
 
-Sacred 0.8.7 needs it for the versions of what is installed, and for the path of one of its own files. Delete this module
-once sacred imports without it.
+Sacred 0.8.7 needs it for the versions of what is installed, and for the path of one of its own files. Delete this
+module once sacred imports without it.
 """
 
 from __future__ import annotations
