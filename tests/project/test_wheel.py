@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 THEIRS = ("config.py", "envs/__init__.py", "main.py", "utils.py", "zoo.py")
 SUITE = f"""
 tasks: {{listener: {{env: mpe, key: {TASK}}}}}
-methods: {{iql: {{with: {{t_max: 50, batch_size_run: 2, batch_size: 2, buffer_size: 2, test_nepisode: 2}}}}}}
+methods: {{iql: {{with: {{t_max: 50, batch_size: 2, buffer_size: 2, test_nepisode: 2}}}}}}
 limits: [fo]
 seeds: [1]
 with: {{eval_episodes: 2}}
