@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from kd_core import terminal
 from kd_core.errors import UserError
 from kd_marl.commands import (
+    adapt,
     buffer,
     bundle,
     dashboard,
@@ -40,6 +41,7 @@ _COMMANDS = (
     run,
     pareto,
     stress,
+    adapt,
     watch,
     suite,
     report,

@@ -118,6 +118,21 @@ def read_masks(value: Mapping[Any, Any] | str | None) -> dict[Any, Any]:
     return _mapping(value, given)
 
 
+def joined_masks(layout: FeatureLayout, first: Any, then: Any) -> dict[int, Any]:
+    """Return masks in which what ``then`` says of an agent wins over what ``first`` says; agents by their index.
+
+    Args:
+        layout: the environment's layout.
+        first: masks as `read_masks` takes them.
+        then: the same.
+
+    Raises:
+        UserError: either cannot be read, or names an agent that is not there.
+    """
+    both = (read_masks(first), read_masks(then))
+    return {_agent_index(layout, key): words for masks in both for key, words in masks.items()}
+
+
 def _mapping(value: Any, given: Any) -> dict[Any, Any]:
     if value is None:
         return {}

@@ -138,6 +138,7 @@ def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mappi
             "batch_size_run": run.config["batch_size_run"],
             **{key: run.config[key] for key in ("common_reward", "reward_scalarisation")},
             "teacher": _portable(run.facts["teacher"]),
+            **({"ancestor": _portable(run.facts["ancestor"])} if "ancestor" in run.facts else {}),
             "buffer": buffer,
             "commit": run.commit,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
