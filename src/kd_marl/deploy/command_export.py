@@ -15,13 +15,17 @@ from kd_core.errors import UserError
 from kd_core.host import Host, get_host
 from kd_marl.deploy import sensors
 from kd_marl.deploy.export import Options, check_fault_action, check_silent, check_target, export
+from kd_marl.deploy.library import write_library
 from kd_marl.plugin import register
 from kd_marl.runs.student_run import StudentRun, load_student, run_arguments
+from kd_onboard.bundle import PROFILE
 
 
 def run(args: argparse.Namespace) -> int:
     """Export the student of the command's arguments; returns the exit status."""
     target = Path(os.path.abspath(args.to.expanduser()))
+    if args.target is not None:
+        return _write_library(args, target)
     check_target(target, args.force)
     student = load_student(args.student)
     check_silent(student)
@@ -29,6 +33,15 @@ def run(args: argparse.Namespace) -> int:
     options = Options(args.int8, args.latency, args.on_fault)
     profile = export_student(student, target, buffer, options, args.measure_sensors, args.force)
     print(_report(args.to, profile, args.int8 and buffer is None))
+    return 0
+
+
+def _write_library(args: argparse.Namespace, target: Path) -> int:
+    """Write a library of the C of a bundle; returns the exit status."""
+    if not (args.student / PROFILE).is_file():
+        raise UserError(f"{args.student} is no bundle, and --target is for one: export the student first, without it")
+    count = write_library(args.student, args.target, target)
+    print(f"{count} files for {args.target}, written to {args.to}: see the example in it")
     return 0
 
 

@@ -22,8 +22,8 @@ from kd_core import files
 from kd_core.artifacts.expert_buffer import FACTS_FILE, ExpertBuffer
 from kd_core.errors import UserError
 from kd_learners.losses import role_log_distribution
-from kd_marl.deploy import check, csource, int8, latency, profile, replay
-from kd_marl.deploy.onnx_graph import policy_model
+from kd_marl.deploy import check, csource, int8, latency, profile, replay, selftest
+from kd_marl.deploy.onnx_graph import contract, policy_model
 from kd_marl.deploy.weights import ALIGNER, BODY, Weights, agent_weights
 from kd_marl.runs.student_run import StudentRun
 from kd_onboard.bundle import PROFILE, profile_text, read_bundle
@@ -178,10 +178,11 @@ def _agents(draft: _Draft, replayed: replay.Replay | None, options: Options) -> 
         found.append({**facts, **roles[i], "latency": {}, "sensors": sensors})
     for members in programs.values():
         first = members[0]
-        made = _models(draft, ids[first], networks[first], found[first], options.on_fault)
+        seen = [] if replayed is None else [replayed.seen(run.mask, i) for i in members]
+        made = _models(draft, ids[first], networks[first], found[first], options.on_fault, seen)
         tried = [{"onnx_int8": None, "int8_agreement": None, "int8_scope": None}] * len(members)
         if options.int8 and replayed is not None:
-            tried = _int8(draft, ids[first], networks[first], [replayed.seen(run.mask, i) for i in members])
+            tried = _int8(draft, ids[first], networks[first], found[first], seen)
         for i, of_agent in zip(members, tried, strict=True):
             found[i].update(**made, **of_agent)
     programs_of = [csource.Named(facts["c"]["folder"], facts["c"]["prefix"]) for facts in found]
@@ -196,21 +197,29 @@ def _agents(draft: _Draft, replayed: replay.Replay | None, options: Options) -> 
     return found
 
 
-def _models(draft: _Draft, name: str, weights: Weights, facts: Mapping[str, Any], on_fault: str) -> dict[str, Any]:
+def _models(
+    draft: _Draft, name: str, weights: Weights, facts: Mapping[str, Any], on_fault: str, seen: Sequence[replay.Seen]
+) -> dict[str, Any]:
     """Return the ONNX and the C of a program."""
     named = csource.Named.of(name)
-    model = policy_model(weights).SerializeToString(deterministic=True)
+    properties = contract(weights, draft.run.task, facts["name"], facts["features"], facts["actions"])
+    model = policy_model(weights, properties).SerializeToString(deterministic=True)
     found = {"onnx": draft.add(f"onnx/{name}.onnx", model)}
     told = (facts["name"], facts["features"], facts["actions"], on_fault, facts["noop_action"])
     for path, text in csource.c_files(weights, named, draft.run.task, *told).items():
         draft.add(path, text.encode())
+    draft.add(named.binary, csource.weights_file(weights, draft.run.task, facts["features"], facts["actions"]))
+    draft.add(named.test, selftest.text(selftest.choose(weights, seen), named, facts["name"]).encode())
     c = {"folder": named.folder, "prefix": named.prefix, "header": named.header, "sources": [named.source]}
     return {**found, "c": c}
 
 
-def _int8(draft: _Draft, name: str, weights: Weights, seen: Sequence[replay.Seen]) -> list[dict[str, Any]]:
+def _int8(
+    draft: _Draft, name: str, weights: Weights, facts: Mapping[str, Any], seen: Sequence[replay.Seen]
+) -> list[dict[str, Any]]:
     """Return the int8 ONNX of a program, if every agent that runs it agrees, and the facts for each of them."""
-    tried = int8.quantise_checked(weights, seen)
+    properties = contract(weights, draft.run.task, facts["name"], facts["features"], facts["actions"])
+    tried = int8.quantise_checked(weights, seen, properties)
     path = None if tried.model is None else draft.add(f"onnx/{name}.int8.onnx", tried.model)
     return [
         {
