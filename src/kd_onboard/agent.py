@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_onboard import memory
+from kd_onboard import int8, memory
 from kd_onboard.backend import BAD_STATE, Backend, make_backend
 from kd_onboard.bundle import Bundle, read_bundle
 from kd_onboard.errors import FaultError
@@ -78,7 +78,10 @@ class OnboardAgent:
         admit(read, key, backend == "c" and library is None, trust)
         profile = read.agent(agent)
         network = make_backend(read, profile, backend, library)
-        return cls(profile, network, read.profile.on_fault, weights_digest(read.weights(profile)))
+        weights = read.weights(profile)
+        calibration = profile.c.int8 if backend == "c" and profile.c is not None else None
+        digest = weights_digest(weights) if calibration is None else int8.program_digest(weights, calibration)
+        return cls(profile, network, read.profile.on_fault, digest)
 
     def reset(self) -> None:
         """Begin an episode: reset the recurrent state and the last action."""
@@ -135,7 +138,7 @@ class OnboardAgent:
         return None if np.isnan(found).any() else found
 
     def state(self) -> np.ndarray:
-        """Return the recurrent state, float32 ``(width,)``."""
+        """Return the recurrent state, ``(width,)``: float32, or int16 of a C program with int8 weights."""
         return self._backend.state.copy()
 
     def save(self) -> bytes:
@@ -149,7 +152,7 @@ class OnboardAgent:
             SavedError: the bytes are damaged, or of an agent with other weights; the agent stays as it was.
         """
         size = self._available.size
-        state, self._last = memory.unpack(saved, self.profile.width, size, self._digest, self.profile.label)
+        state, self._last = memory.unpack(saved, self._backend.state, size, self._digest, self.profile.label)
         self._backend.restore(state)
 
     def _read_features(self, given: Any) -> None:

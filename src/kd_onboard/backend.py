@@ -33,7 +33,7 @@ class Backend(Protocol):
 
     @property
     def state(self) -> np.ndarray:
-        """Return the recurrent state, float32 ``(width,)``; it is not to be written to."""
+        """Return the recurrent state, float32 or, of int8 C, int16 ``(width,)``; it is not to be written to."""
 
     def reset(self) -> None:
         """Reset the recurrent state."""

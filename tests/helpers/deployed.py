@@ -84,13 +84,13 @@ def write_c(
     for file, text in c_files(weights, Named(".", prefix), *told, calibration=calibration).items():
         (folder / file).write_text(text)
     (folder / f"{prefix}_weights.bin").write_bytes(weights_file(weights, "toy", features, ["x"] * n_actions))
-    steps = selftest.choose(weights, [])
+    steps = selftest.choose(weights, [], calibration)
     (folder / f"{prefix}_test.inc").write_text(selftest.text(steps, Named(".", prefix), name))
     return folder
 
 
 # What `act` may call and what calls nothing more.
-LEAVES = ("init", "fault", "within", "exp", "sigmoid", "tanh", "column", "unit", "logit")
+LEAVES = ("init", "fault", "within", "exp", "sigmoid", "tanh", "column", "unit", "logit", "sum", "fixed", "sound")
 
 
 class Program:
@@ -163,7 +163,7 @@ class Program:
         return self._on_fault(_pointer(self.struct), _pointer(np.ascontiguousarray(available, np.uint8)))
 
 
-def compiled_bytes(folder: Path, width, command=(), size="size", prefix="kd_agent_0", level="O2"):
+def compiled_bytes(folder: Path, width, command=(), size="size", prefix="kd_agent_0", level="O2", state=None):
     """Flash and RAM of a program: all of its sections, and its state with the deepest stack of ``act``.
 
     Args:
@@ -173,6 +173,7 @@ def compiled_bytes(folder: Path, width, command=(), size="size", prefix="kd_agen
         size: the tool that tells sections.
         prefix: of its symbols.
         level: it is compiled at.
+        state: bytes of its struct; None: of one with float32 weights.
     """
     words = [*(command or [compiler()]), *FLAGS, f"-{level}", "-ffreestanding", "-fstack-usage"]
     words += ["-ffunction-sections", "-fdata-sections"]
@@ -184,14 +185,17 @@ def compiled_bytes(folder: Path, width, command=(), size="size", prefix="kd_agen
     sections = subprocess.run([size, "used.o"], cwd=folder, check=True, capture_output=True, text=True).stdout
     text, data, bss = (int(number) for number in sections.splitlines()[1].split()[:3])
     assert data == bss == 0
-    # `act` calls `step`, and `choose` calls `head`; both call leaves. Any of them may have been put into its caller.
+    # `act` calls `step`, and `choose` calls `head` or `logit`; all call leaves, or `row`, which does. Any of them may
+    # have been put into its caller.
     frames = {
         name.removeprefix(f"{prefix}_"): int(n)
         for name, n in re.findall(r":(\w+)\t(\d+)\tstatic", (folder / "agent.su").read_text())
     }
-    act, step, choose, head = (frames.pop(name, 0) for name in ("act", "step", "choose", "head"))
+    act, step, choose = (frames.pop(name, 0) for name in ("act", "step", "choose"))
+    row = frames.pop("row", 0)
+    head = max(frames.pop("head", 0), frames.pop("logit", 0))
     leaf = max(n for name, n in frames.items() if name in LEAVES or name.startswith("add_"))
-    return text, 4 * width + 8 + act + leaf + max(step, choose + head)
+    return text, (4 * width + 8 if state is None else state) + act + row + leaf + max(step, choose + head)
 
 
 def _pointer(array):

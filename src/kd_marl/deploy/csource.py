@@ -1,7 +1,7 @@
 """An agent's network as C99, from templates: its header, its program and, in it, the step; weights lie beside them.
 
-A program has one of two forms, float32 or int8, with the same functions. Of the first the step is float arithmetic, of
-the other whole numbers only, those of `kd_onboard.int8`.
+A program has float32 weights or int8 weights, with the same functions. With the latter its step is whole numbers only,
+those of `kd_onboard.int8`.
 
 Every file and every symbol of an agent begins with its prefix, which ends in a number. So no name of one agent can be
 that of another, or one of the generic names of a program with a single agent.
@@ -50,6 +50,13 @@ _BLOCK = """\
         }
     }
 """
+_FLOAT_ARITHMETIC = """\
+ * Weights lie row after row, a row for each input. A sum begins with its bias and adds the rows in their order, in both
+ * forms of the program, so that both compute the same numbers."""
+_INT8_ARITHMETIC = """\
+ * Weights are int8 and lie row after row, a row for each output, whose sum has a scale of its own."""
+_FLOAT_LEAN = """ Compiled for size, or with
+ * KD_AGENT_LEAN_STACK defined, it computes one unit after the other: less stack, the same numbers, more time."""
 _TEAM = """\
 /*
  * The team of @TASK@: the headers of all its programs. Compile c/<agent>/<prefix>.c of each.
@@ -108,11 +115,6 @@ class Named:
         """Path of the steps that the program tests itself with."""
         return f"{self.folder}/{self.prefix}_test.inc"
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """All its files."""
-        return (self.header, self.source, self.weights, self.binary, self.test)
-
     @classmethod
     def of(cls, identifier: str) -> Named:
         """Name the C of an agent by its identifier."""
@@ -142,13 +144,11 @@ def _float_form(weights: Weights) -> _Form:
     step = (_TEMPLATES / "step_float.c.in").read_text(encoding="utf-8")
     values = {
         "STEP": step.replace("@PRODUCTS@", "\n".join(_products(*sizes(weights)))),
-        "ARITHMETIC": " * Weights lie row after row, a row for each input. A sum begins with its bias and adds the "
-        "rows in their order, in both\n * forms of the program, so that both compute the same numbers.",
+        "ARITHMETIC": _FLOAT_ARITHMETIC,
         "SOUND": "@PREFIX@_within(agent->state, @UPPER@_WIDTH, @UPPER@_LARGEST_STATE)",
         "STATE_TYPE": "float",
         "STATE_SIZE": "@UPPER@_WIDTH",
-        "LEAN": " Compiled for size, or with\n * KD_AGENT_LEAN_STACK defined, it computes one unit after the other: "
-        "less stack, the same numbers, more time.",
+        "LEAN": _FLOAT_LEAN,
     }
     matrices = step_constants(weights)
     values["LOADED"] = "\n".join(_loaded(matrices))
@@ -163,8 +163,7 @@ def _int8_form(weights: Weights, calibration: int8.Calibration) -> _Form:
     rows, columns = int8.padded(width), int8.padded(inputs)
     values = {
         "STEP": (_TEMPLATES / "step_int8.c.in").read_text(encoding="utf-8"),
-        "ARITHMETIC": " * Weights are int8 and lie row after row, a row for each output, whose sum has a scale of its "
-        "own.",
+        "ARITHMETIC": _INT8_ARITHMETIC,
         "SOUND": "@PREFIX@_sound(agent->state)",
         "STATE_TYPE": "int16_t",
         "STATE_SIZE": str(rows),
@@ -188,8 +187,7 @@ def _int8_form(weights: Weights, calibration: int8.Calibration) -> _Form:
         _array("@PREFIX@_scale", "int16_t", network.scale),
         _array("@PREFIX@_tanh_table", "int16_t", network.table),
     ]
-    digest = hashlib.sha256(f"{weights_digest(weights)} {calibration}".encode()).hexdigest()
-    return _Form("int8", "int8", values, arrays, digest)
+    return _Form("int8", "int8", values, arrays, int8.program_digest(weights, calibration))
 
 
 def identifiers(names: Sequence[str]) -> list[str]:
@@ -277,6 +275,25 @@ def c_files(
         filled[path] = text
     head = f'/* The weights of agent "{comment(name)}", {form.numbers}; {named.prefix}.c includes them. */\n\n'
     return {**filled, named.weights: head + "\n".join(form.arrays).replace("@PREFIX@", named.prefix)}
+
+
+def all_files(
+    weights: Weights,
+    named: Named,
+    task: str,
+    name: str,
+    features: Sequence[Mapping[str, Any]],
+    actions: Sequence[str | None],
+    on_fault: str,
+    noop_action: int | None,
+    calibration: int8.Calibration | None,
+) -> dict[str, bytes]:
+    """Return the sources and, where they can be loaded, the weights as a file; arguments as for :func:`c_files`."""
+    told = (name, features, actions, on_fault, noop_action, calibration)
+    found = {path: text.encode() for path, text in c_files(weights, named, task, *told).items()}
+    if calibration is None:
+        found[named.binary] = weights_file(weights, task, features, actions)
+    return found
 
 
 def contract(task: str, features: Sequence[Mapping[str, Any]], actions: Sequence[str | None]) -> int:

@@ -17,6 +17,7 @@ from kd_marl.deploy.csource import Named, comment, hexadecimal, largest_feature
 from kd_marl.deploy.onnx_graph import step_constants
 from kd_marl.deploy.replay import Seen
 from kd_marl.deploy.weights import Weights, sizes
+from kd_onboard import int8
 from kd_onboard.tensors import weights_digest
 
 # Steps at most, and by how much of the largest logit the best one is above the next.
@@ -39,15 +40,16 @@ class Steps:
     actions: np.ndarray
 
 
-def choose(weights: Weights, seen: Sequence[Seen]) -> Steps:
+def choose(weights: Weights, seen: Sequence[Seen], calibration: int8.Calibration | None = None) -> Steps:
     """Choose the episode in whose first steps the agent does most different things.
 
     Args:
         weights: its network.
         seen: what agents with this network met; empty: features are drawn.
+        calibration: of C with int8 weights, or None.
     """
     best = max(
-        (_clear(weights, features, available) for features, available in _episodes(weights, seen)),
+        (_clear(weights, calibration, features, available) for features, available in _episodes(weights, seen)),
         key=lambda steps: (len(set(steps.actions.tolist())), len(steps.actions)),
     )
     if len(best.actions):
@@ -67,11 +69,14 @@ def _episodes(weights: Weights, seen: Sequence[Seen]) -> Iterator[tuple[np.ndarr
             yield rng.standard_normal((STEPS, inputs)).astype(np.float32), np.ones((STEPS, n_actions), bool)
 
 
-def _clear(weights: Weights, features: np.ndarray, available: np.ndarray) -> Steps:
+def _clear(
+    weights: Weights, calibration: int8.Calibration | None, features: np.ndarray, available: np.ndarray
+) -> Steps:
     """Return an episode's steps before the first in which the choice is not clear."""
     sound = available.any(1) & (np.abs(features) <= largest_feature(weights)).all(1)
     features, available = (rows[: _leading(sound)] for rows in (features, available))
-    logits, actions = _decisions(weights, features, available)
+    logits = _logits(weights, features) if calibration is None else _int8_logits(weights, calibration, features)
+    actions = np.where(available, logits, -np.inf).argmax(1)
     best = np.take_along_axis(logits, actions[:, None], 1)
     others = np.where(available & (np.arange(logits.shape[1]) != actions[:, None]), logits, -np.inf)
     clear = (best - others > MARGIN * np.maximum(1.0, np.abs(logits))).all(1)
@@ -84,11 +89,11 @@ def _leading(holds: np.ndarray) -> int:
     return len(holds) if holds.all() else int(holds.argmin())
 
 
-def _decisions(weights: Weights, features: np.ndarray, available: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the logits of an episode's steps in float64, and the best available actions."""
+def _logits(weights: Weights, features: np.ndarray) -> np.ndarray:
+    """Return the logits of an episode's steps, float64."""
     w = {name: np.asarray(value, np.float64) for name, value in step_constants(weights).items()}
     width = len(w["align_bias"])
-    state, logits = np.zeros(width), np.zeros(available.shape)
+    state, logits = np.zeros(width), np.zeros((len(features), len(w["head_bias"])))
     for step, row in enumerate(features.astype(np.float64)):
         aligned = np.maximum(row @ w["align_weight"] + w["align_bias"], 0.0)
         gates = 0.5 * np.tanh(0.5 * (np.concatenate([aligned, state]) @ w["gates_weight"] + w["gates_bias"])) + 0.5
@@ -96,7 +101,17 @@ def _decisions(weights: Weights, features: np.ndarray, available: np.ndarray) ->
         candidate = np.tanh(aligned @ w["input_weight"] + w["input_bias"] + past)
         state = candidate + gates[width:] * (state - candidate)
         logits[step] = state @ w["head_weight"] + w["head_bias"]
-    return logits, np.where(available, logits, -np.inf).argmax(1)
+    return logits
+
+
+def _int8_logits(weights: Weights, calibration: int8.Calibration, features: np.ndarray) -> np.ndarray:
+    """Return the same of C with int8 weights, exactly."""
+    network = int8.quantise(weights, calibration)
+    _, width, n_actions = sizes(weights)
+    state, logits = np.zeros((1, width), np.int16), np.zeros((len(features), n_actions))
+    for step in range(len(features)):
+        logits[step : step + 1], state = int8.step(network, features[step : step + 1], state)
+    return logits
 
 
 def text(steps: Steps, named: Named, name: str) -> str:
@@ -125,7 +140,7 @@ def _rows(values: np.ndarray, write: Callable[[Any], str]) -> list[str]:
     return ["{" + ", ".join(write(value) for value in row) + "}" for row in values]
 
 
-def fault(data: bytes, weights: Weights, named: Named, name: str) -> str:
+def fault(data: bytes, weights: Weights, named: Named, name: str, calibration: int8.Calibration | None = None) -> str:
     """Return why a file is not one that `text` writes of steps of this network; empty if it is.
 
     Args:
@@ -133,6 +148,7 @@ def fault(data: bytes, weights: Weights, named: Named, name: str) -> str:
         weights: the network.
         named: what its C is called.
         name: the agent's name, for comments.
+        calibration: of C with int8 weights, or None.
     """
     inputs, _, n_actions = sizes(weights)
     try:
@@ -148,7 +164,7 @@ def fault(data: bytes, weights: Weights, named: Named, name: str) -> str:
     # What numpy and the parsers make of other text.
     except (ValueError, IndexError, OverflowError, TypeError):
         return "is no list of steps as an export writes it"
-    whole = _clear(weights, steps.features, steps.available)
+    whole = _clear(weights, calibration, steps.features, steps.available)
     if not len(whole.actions) or whole.actions.tolist() != steps.actions.tolist():
         return "holds steps in which the network does something else, or does it by a hair"
     return ""

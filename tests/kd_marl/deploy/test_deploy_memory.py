@@ -25,8 +25,11 @@ SEEDS = [(0, 0), (42, 54), (MOST_SEED, MOST_SEED), (1 << 63, 1)]
 def in_int8(tmp_path_factory):
     """The form with int8 weights."""
     step = network(*SIZES)
-    calibration = int8.calibrate(agent_weights(step), episodes(SIZES[0], 1, count=1, length=100)[0][0])
-    return Program(write_c(tmp_path_factory.mktemp("int8"), step, calibration=calibration), step, "-O2")
+    return Program(write_c(tmp_path_factory.mktemp("int8"), step, calibration=calibration()), step, "-O2")
+
+
+def calibration():
+    return int8.calibrate(agent_weights(network(*SIZES)), episodes(SIZES[0], 1, count=1, length=100)[0][0])
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +148,7 @@ def test_a_memory_goes_from_c_to_python_and_back(program):
         last = program.act(*now)
     status, saved = program.save()
     assert status == 0
-    state, found = memory.unpack(saved, SIZES[1], SIZES[2], digest, "agent 0")
+    state, found = memory.unpack(saved, np.zeros(SIZES[1], np.float32), SIZES[2], digest, "agent 0")
     assert state.tobytes() == program.state.tobytes() and found == last
     assert memory.pack(state, last, digest) == saved
     before = program.struct.tobytes()
@@ -154,7 +157,7 @@ def test_a_memory_goes_from_c_to_python_and_back(program):
     assert program.restore(saved) == 0 and program.struct.tobytes() == before
     assert [program.act(*now) for now in zip(features[10:], available[10:], strict=True)] == rest
     program.reset()
-    assert memory.unpack(program.save()[1], SIZES[1], SIZES[2], digest, "agent 0")[1] is None
+    assert memory.unpack(program.save()[1], np.zeros(SIZES[1], np.float32), SIZES[2], digest, "agent 0")[1] is None
 
 
 def test_the_int8_form_draws_saves_and_restores_too(in_int8, program):
@@ -174,6 +177,9 @@ def test_the_int8_form_draws_saves_and_restores_too(in_int8, program):
     assert [in_int8.act(*now) for now in zip(features[20:], available[20:], strict=True)] == rest
     for word in (b"\x00\x80\xff\xff", b"\x00\x80\0\0", b"\0\0\1\0"):
         assert in_int8.restore(with_bytes(saved, 24, word)) == BAD_SAVE
+    digest = int8.program_digest(agent_weights(network(*SIZES)), calibration())
+    state, found = memory.unpack(saved, np.zeros(SIZES[1], np.int16), SIZES[2], digest, "agent 0")
+    assert memory.pack(state, found, digest) == saved
     # A memory of one form is none of the other.
     assert program.restore(saved) == OTHER_WEIGHTS and in_int8.restore(program.save()[1]) == OTHER_WEIGHTS
 
@@ -213,7 +219,8 @@ def test_a_memory_that_no_agent_of_these_weights_saved_is_refused_and_changes_no
     assert program.restore(change(saved)) == code
     assert program.struct.tobytes() == before
     with pytest.raises(SavedError, match=f"^agent 0: the .*{message}"):
-        memory.unpack(change(saved), SIZES[1], SIZES[2], weights_digest(agent_weights(network(*SIZES))), "agent 0")
+        digest = weights_digest(agent_weights(network(*SIZES)))
+        memory.unpack(change(saved), np.zeros(SIZES[1], np.float32), SIZES[2], digest, "agent 0")
 
 
 def test_what_has_no_memory_saves_none(program):
