@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from deployed import FLAGS, Program, episodes, network, write_c
+from deployed import FLAGS, Program, compiler, episodes, network, write_c
 from kd_marl.deploy import selftest
 from kd_marl.deploy.csource import Named, weights_file
 from kd_marl.deploy.replay import Seen
 from kd_marl.deploy.weights import agent_weights
+from kd_onboard import int8
 
 NOT_INITIALISED, OTHER_WEIGHTS, BAD_WEIGHTS, FOREIGN_WEIGHTS, MISALIGNED = -4, -6, -7, -8, -9
 SIZES = (6, 8, 5)
@@ -214,3 +215,15 @@ def test_a_list_of_steps_that_proves_nothing_is_refused(folder, name):
     assert changed != text
     assert selftest.fault(changed.encode(), weights, named, "agent_0")
     assert selftest.fault(text.encode(), agent_weights(network(*SIZES, seed=1)), named, "agent_0")
+
+
+def test_the_int8_form_tests_itself_with_steps_of_its_own_and_loads_nothing(tmp_path):
+    step = network(*SIZES)
+    calibration = int8.calibrate(agent_weights(step), episodes(SIZES[0], 1, count=1, length=100)[0][0])
+    folder = write_c(tmp_path, step, calibration=calibration)
+    assert Program(folder, step, "-O2", LOADABLE[1]).test() == 0
+    written, named = (folder / "kd_agent_0_test.inc").read_bytes(), Named(".", "kd_agent_0")
+    assert selftest.fault(written, agent_weights(step), named, "agent_0", calibration) == ""
+    words = [compiler(), *FLAGS, LOADABLE[0], "-c", "kd_agent_0.c"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+    assert done.returncode and "int8 weights are part of their program: leave KD_AGENT_LOADABLE out" in done.stderr
