@@ -89,6 +89,8 @@ def write_c(
     return folder
 
 
+# The functions of an agent's header.
+PUBLIC = ("act", "init", "last_logits", "logits", "on_fault", "restore", "sample", "save", "seed", "size")
 # What `act` may call and what calls nothing more.
 LEAVES = ("init", "fault", "within", "exp", "sigmoid", "tanh", "column", "unit", "logit", "sum", "fixed", "sound")
 

@@ -66,7 +66,7 @@ class GymmaWrapper(MultiAgentEnv):
         self._obs_size = max(spaces.flatdim(space) for space in self._spaces)
         self._state_size = int(getattr(inner, "state_size", self.n_agents * self._obs_size))
         self._n_actions = max(n_actions)
-        self._starts = [int(space.start) for space in action.spaces]
+        self._starts = [int(getattr(space, "start", 0)) for space in action.spaces]
         self._avail = [[1] * own + [0] * (self._n_actions - own) for own in n_actions]
         self._steps = 0
         self._obs = np.zeros((self.n_agents, self._obs_size), np.float32)

@@ -29,7 +29,6 @@ from kd_marl.processes.workers import workers_watched
 from kd_marl.runs import lineage
 from kd_runners import environments
 
-
 # A checkout registers these when a learner of theirs is built.
 _REGISTERED_LATE = frozenset({"pac_critic", "pac_critic_ns", "pac_dcg_critic_ns"})
 # Parts of EPyMARL that the bundled runtime leaves to it.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from deployed import FLAGS, OPTIMISATIONS, Program, compiled_bytes, compiler, episodes, network, write_c
+from deployed import FLAGS, OPTIMISATIONS, PUBLIC, Program, compiled_bytes, compiler, episodes, network, write_c
 from kd_core.costs.footprint import LEVELS, footprint
 from kd_marl.deploy import csource, replay
 from kd_marl.deploy.csource import largest_feature
@@ -258,7 +258,6 @@ def test_every_name_of_an_agent_is_its_own_and_ends_in_a_number():
 
 
 COMPILERS = ("gcc", "clang")
-PUBLIC = ("act", "init", "last_logits", "logits", "on_fault", "restore", "sample", "save", "seed", "size")
 
 
 @pytest.mark.parametrize("name", COMPILERS)

@@ -181,6 +181,7 @@ def test_the_int8_form_draws_saves_and_restores_too(in_int8, program):
     state, found = memory.unpack(saved, np.zeros(SIZES[1], np.int16), SIZES[2], digest, "agent 0")
     assert memory.pack(state, found, digest) == saved
     # A memory of one form is none of the other.
+    program.reset()
     assert program.restore(saved) == OTHER_WEIGHTS and in_int8.restore(program.save()[1]) == OTHER_WEIGHTS
 
 
