@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from kd_core.costs.flops import AgentStep
-from kd_marl.deploy.csource import Named, c_files
+from kd_marl.deploy import selftest
+from kd_marl.deploy.csource import Named, c_files, weights_file
 from kd_marl.deploy.weights import agent_weights, sizes
 
 # Strict enough for any firmware, and without a C library: what a board's build may ask.
@@ -82,6 +83,9 @@ def write_c(
     told = ("toy", name, features, ["x"] * n_actions, on_fault, noop_action)
     for file, text in c_files(weights, Named(".", prefix), *told, calibration=calibration).items():
         (folder / file).write_text(text)
+    (folder / f"{prefix}_weights.bin").write_bytes(weights_file(weights, "toy", features, ["x"] * n_actions))
+    steps = selftest.choose(weights, [], calibration)
+    (folder / f"{prefix}_test.inc").write_text(selftest.text(steps, Named(".", prefix), name))
     return folder
 
 
@@ -108,6 +112,9 @@ class Program:
         self._functions["seed"].argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64]
         self._functions["restore"].argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
         self.generator = np.zeros(2, np.uint64)
+        # Only with their macros.
+        self.test = getattr(program, f"{prefix}_test", None)
+        self._load = getattr(program, f"{prefix}_load", None)
         # The struct: its state, and whether it was initialised and its last action.
         self.struct = np.zeros(self.size() // 4, np.float32)
         self.state = self.struct[:-2]
@@ -145,6 +152,14 @@ class Program:
 
     def restore(self, data):
         return self._functions["restore"](_pointer(self.struct), data, len(data))
+
+    def load(self, data, size=None, offset=0):
+        """Give the program a file of weights, which begins ``offset`` bytes behind a multiple of 16."""
+        self.buffer = np.zeros(len(data) + 32, np.uint8)
+        start = -self.buffer.ctypes.data % 16 + offset
+        self.buffer[start : start + len(data)] = np.frombuffer(data, np.uint8)
+        address = ctypes.c_void_p(self.buffer.ctypes.data + start)
+        return self._load(address, ctypes.c_size_t(len(data) if size is None else size))
 
     def on_fault(self, available):
         return self._on_fault(_pointer(self.struct), _pointer(np.ascontiguousarray(available, np.uint8)))
