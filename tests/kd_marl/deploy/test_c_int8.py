@@ -151,8 +151,8 @@ def shipped(tiny_student, tmp_path_factory):
 
 
 def test_the_bundle_has_int8_c_its_costs_and_its_agreement_and_is_proved(shipped, tiny_bundle):
-    bundle = check_bundle(shipped)
-    for agent, plain in zip(bundle.profile.raw["agents"], json.loads((tiny_bundle / "profile.json").read_text())["agents"]):
+    bundle, others = check_bundle(shipped), json.loads((tiny_bundle / "profile.json").read_text())["agents"]
+    for agent, plain in zip(bundle.profile.raw["agents"], others, strict=True):
         assert 0.0 <= agent["c"]["int8_agreement"] <= 1.0
         assert len(agent["c"]["int8"]["exponents"]) == agent["inputs"]
         told = footprint(agent["inputs"], agent["width"], len(agent["actions"]), weights="int8")
