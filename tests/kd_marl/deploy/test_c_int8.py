@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from deployed import FLAGS, Program, compiled_bytes, compiler, episodes, network, write_c
+from kd_core.costs.budget import Budget
 from kd_core.costs.footprint import LEVELS, footprint
 from kd_core.errors import UserError
 from kd_marl.cli import main
@@ -171,6 +172,19 @@ def test_the_runtime_plays_the_int8_c(shipped):
         _, actions = replay.run(replay.int8_step(numbers), features, available, profile.width)
         agent.reset()
         assert [agent.act(*now) for now in zip(features[0], available[0], strict=True)] == actions[0].tolist()
+
+
+def test_a_budget_of_int8_weights_is_held_to_the_c_that_the_bundle_has(shipped, tiny_bundle, tmp_path):
+    told = footprint(10, 12, 5, weights="int8")
+    budget = Budget(flash_bytes=told.flash, ram_bytes=told.ram, weights="int8").to_dict()
+    for bundle in (shipped, tiny_bundle):
+        folder = shutil.copytree(bundle, tmp_path / bundle.parent.name)
+        change_profile(folder, lambda values: values["agents"][1].update(budget=budget))
+        if bundle == shipped:
+            check_bundle(folder)
+            continue
+        with pytest.raises(BundleError, match="the budget is one of int8 weights, and its C has float32"):
+            check_bundle(folder)
 
 
 def _shift(values):
