@@ -7,7 +7,6 @@
 
 The program runs bare-metal in QEMU and plays recorded episodes: every action must be the recorded one, or this ends.
 With int8 weights that is the action of the same whole numbers in numpy, and beside it stands how many are float32's.
-A bundle's recording holds float32's actions: an int8 program must take 99 % of them.
 
 Instructions are those of the costliest decision, counted by the core's own counter (SysTick, minstret) in a clock that
 advances with instructions. They are no cycles: QEMU knows no wait states, caches or pipelines. Stack is painted before
@@ -43,7 +42,6 @@ from kd_core.costs.footprint import LEVELS, WEIGHTS, instructions_int8  # noqa: 
 from kd_core.errors import UserError  # noqa: E402
 from kd_marl.deploy import csource, replay  # noqa: E402
 from kd_marl.deploy import trace as traces  # noqa: E402
-from kd_marl.deploy.int8 import LEAST_AGREEMENT  # noqa: E402
 from kd_marl.deploy.weights import agent_weights  # noqa: E402
 from kd_onboard import int8  # noqa: E402
 from kd_onboard.bundle import read_bundle  # noqa: E402
@@ -158,8 +156,7 @@ class Agent:
         prefix: of the sources.
         episode: the recording's header.
         weights: one of `kd_core.costs.footprint.WEIGHTS`.
-        agreement: share of its recorded actions that are those of the network in float32.
-        alike: share of the recorded actions that the program must take.
+        agreement: share of its decisions that are those of the network in float32.
     """
 
     name: str
@@ -168,8 +165,7 @@ class Agent:
     prefix: str
     episode: Path
     weights: str = "float32"
-    agreement: float = 1.0
-    alike: float = 1.0
+    agreement: float | None = 1.0
 
 
 def drawn_agent(
@@ -228,8 +224,9 @@ def bundle_agent(folder: Path, key: str, episode: Path) -> Agent:
     if f"#define {header.stem.upper()}_RECORD_STEPS" not in episode.read_text(encoding="utf-8"):
         raise UserError(f"{episode} is no recording of {profile.label}: record it with --agent {key}")
     sizes = (profile.inputs, profile.width, profile.n_actions)
-    weights, alike = ("float32", 1.0) if profile.c.int8 is None else ("int8", LEAST_AGREEMENT)
-    return Agent(profile.label, sizes, header.parent, header.stem, episode.absolute(), weights, alike=alike)
+    said = bundle.profile.raw["agents"][profile.index]["c"]
+    form = ("float32", 1.0) if profile.c.int8 is None else ("int8", said["int8_agreement"])
+    return Agent(profile.label, sizes, header.parent, header.stem, episode.absolute(), *form)
 
 
 def play(core: Core, agent: Agent, level: str, folder: Path) -> dict[str, Any]:
@@ -242,7 +239,7 @@ def play(core: Core, agent: Agent, level: str, folder: Path) -> dict[str, Any]:
         folder: to build in, which exists.
 
     Raises:
-        UserError: a tool is missing or refuses, or too many actions are not the recorded ones.
+        UserError: a tool is missing or refuses, or an action is not the recorded one.
     """
     if tool := core.missing():
         raise UserError(f"{core.name} needs {tool}, which is not installed: make boards")
@@ -271,7 +268,7 @@ def play(core: Core, agent: Agent, level: str, folder: Path) -> dict[str, Any]:
     found = {name: int(value, 16) for name, value in re.findall(r"^(\w+) ([0-9a-f]{8})$", told, re.MULTILINE)}
     if "state" not in found:
         raise UserError(f"{agent.name} on {core.name} at -{level} ended with: {told.strip()[-200:] or 'nothing'}")
-    if found["agreed"] < agent.alike * found["steps"]:
+    if found["agreed"] != found["steps"]:
         raise UserError(
             f"{agent.name} on {core.name} at -{level}: only {found['agreed']} of {found['steps']} actions are as "
             "recorded"
@@ -286,7 +283,6 @@ def play(core: Core, agent: Agent, level: str, folder: Path) -> dict[str, Any]:
     arithmetic, library = (sections.get(name, 0) for name in ("arithmetic", "library"))
     return {
         "actions": found["steps"],
-        "alike": found["agreed"],
         "instructions": round(found["ticks"] * per_tick),
         "stack": found["stack"],
         "stack_told": found["stack_told"],
@@ -383,8 +379,8 @@ def text(result: Mapping[str, Any]) -> str:
             "weights": line["weights"],
             "core": line["core"],
             "level": f"-{line['level']}",
-            "actions alike": f"{line['alike']} of {line['actions']}",
-            "as in float32": f"{100 * line['agreement']:.1f} %",
+            "actions alike": f"{line['actions']} of {line['actions']}",
+            "as in float32": "-" if line["agreement"] is None else f"{100 * line['agreement']:.1f} %",
             "instructions": _told(line["instructions"], line["instructions_told"]),
             "stack": line["stack"],
             "RAM": f"{line['ram']} ({_above(line['ram_told'], line['ram'])})",

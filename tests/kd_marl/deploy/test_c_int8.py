@@ -24,7 +24,8 @@ from kd_marl.deploy.check import check_bundle
 from kd_marl.deploy.csource import largest_feature
 from kd_marl.deploy.weights import agent_weights
 from kd_onboard import OnboardAgent, int8, read_bundle
-from kd_onboard.errors import BundleError
+from kd_onboard.errors import BackendError, BundleError
+from kd_onboard.numpy_backend import program_backend
 from onboard_bundles import LIMIT, change_profile, replace_file, student
 
 SIZES = ((18, 16, 5), (5, 7, 3))
@@ -167,11 +168,27 @@ def test_the_runtime_plays_the_int8_c(shipped):
     bundle = read_bundle(shipped)
     for profile in bundle.agents:
         agent = OnboardAgent.load(bundle, profile.index, "c", trust=True)
+        # What records episodes for boards.
+        same = OnboardAgent(profile, program_backend(bundle.weights(profile), profile), "raise")
         numbers = int8.quantise(bundle.weights(profile), profile.c.int8)
         features, available = episodes(profile.inputs, profile.n_actions, 1, 20)
         _, actions = replay.run(replay.int8_step(numbers), features, available, profile.width)
-        agent.reset()
-        assert [agent.act(*now) for now in zip(features[0], available[0], strict=True)] == actions[0].tolist()
+        for player in (agent, same):
+            player.reset()
+            assert [player.act(*now) for now in zip(features[0], available[0], strict=True)] == actions[0].tolist()
+
+
+def test_a_program_of_another_calibration_is_refused_as_it_is_loaded(shipped, tmp_path):
+    compiler()
+    profile = read_bundle(shipped).agents[0]
+    library = tmp_path / "agent.so"
+    words = [compiler(), "-O2", "-shared", "-fPIC", profile.c.sources[0], "-o", str(library)]
+    subprocess.run(words, cwd=shipped, check=True)
+    OnboardAgent.load(shipped, 0, "c", library)
+    other = shutil.copytree(shipped, tmp_path / "bundle")
+    change_profile(other, lambda values: values["agents"][0]["c"]["int8"]["exponents"].__setitem__(0, 3))
+    with pytest.raises(BackendError, match="does not compute the network of agent 0"):
+        OnboardAgent.load(other, 0, "c", library)
 
 
 def test_a_budget_of_int8_weights_is_held_to_the_c_that_the_bundle_has(shipped, tiny_bundle, tmp_path):
