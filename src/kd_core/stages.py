@@ -48,8 +48,9 @@ def locate_teacher(args: Any, task: Task) -> TeacherArtifact:
 
 
 def several(args: Any) -> list[str]:
-    """Return the names of ``teachers=``; empty for a run with one teacher, or of another stage."""
-    return list(getattr(args, "teachers", None) or [])
+    """Return the names of ``teachers=``, a list or text; empty for a run with one teacher, or of another stage."""
+    given = getattr(args, "teachers", None) or []
+    return [name.strip(" '\"") for name in given.strip("[] ").split(",")] if isinstance(given, str) else list(given)
 
 
 def locate_teachers(args: Any, task: Task) -> list[TeacherArtifact]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from kd_core.artifacts.teacher import read_facts, save_teacher, weights_sha256
 from kd_core.checkpoints import fingerprint, read_checkpoint
 from kd_core.errors import UserError
+from kd_core.stages import several
 from kd_learners import objective
 from kd_learners.panel import Line
 from kd_learners.student_learner import StudentLearner
@@ -151,6 +153,12 @@ def test_each_teachers_roles_are_compared_with_those_of_the_student_that_belong_
 def test_what_several_teachers_cannot_do_is_one_line(results, places, tmp_path, updates, message):
     with pytest.raises(UserError, match=message):
         make_learner(results, places, **{**two(places), **updates})
+
+
+@pytest.mark.parametrize("given", ["a,b", "[a, 'b']", ["a", "b"], ("a", "b")])
+def test_teachers_are_a_list_or_text(given):
+    assert several(SimpleNamespace(teachers=given)) == ["a", "b"]
+    assert several(SimpleNamespace(teachers=None)) == several(SimpleNamespace()) == []
 
 
 def test_teachers_of_different_action_counts_are_refused(results, places, tmp_path):
