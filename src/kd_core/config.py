@@ -333,9 +333,10 @@ def _find_config(host: Host, kind: str, name: str, asked_by: str = "") -> Path:
     """Find the YAML file that a name means; ``asked_by`` is the file whose ``base`` it is, if any."""
     folders = [CONFIG / kind, host.config_path / kind]
     candidates = [folder / f"{name}.yaml" for folder in folders]
-    if os.sep in name:
+    own = Path(name).suffix in (".yaml", ".yml")
+    if os.sep in name or own:
         path = Path(asked_by).parent / Path(name).expanduser()
-        candidates = [path if path.suffix == ".yaml" else path.with_name(path.name + ".yaml")]
+        candidates = [path if own else path.with_name(path.name + ".yaml")]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
