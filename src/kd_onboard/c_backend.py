@@ -10,6 +10,8 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,12 @@ _MARKS_BYTES = 8
 
 
 class CBackend:
-    """An agent's compiled program; see :class:`kd_onboard.backend.Backend`."""
+    """An agent's compiled program; see :class:`kd_onboard.backend.Backend`.
+
+    Attributes:
+        reset: resets the recurrent state.
+        decide: returns the best available action, or the negative number of the program's fault.
+    """
 
     def __init__(self, library: Path, prefix: str, agent: AgentProfile) -> None:
         """Load a program.
@@ -47,7 +54,7 @@ class CBackend:
         Raises:
             BackendError: it cannot be loaded here, or has a state of another size.
         """
-        init, self._act, self._logits, size = _load(library, prefix)
+        init, act, self._logits, size = _load(library, prefix)
         self._where, self._label = library, agent.label
         expected = 4 * agent.width + _MARKS_BYTES
         if size() != expected:
@@ -57,8 +64,10 @@ class CBackend:
         self.features = np.zeros(agent.inputs, np.float32)
         self.available = np.zeros(agent.n_actions, bool)
         self._state = np.zeros(expected // 4, np.float32)
-        # Made once: turning an array into a pointer costs more than the decision.
-        self._pointers = [ctypes.c_void_p(part.ctypes.data) for part in (self._state, self.features, self.available)]
+        # Made once: turning an array into a pointer costs more than the decision, as does checking what is passed.
+        pointers = [ctypes.c_void_p(part.ctypes.data) for part in (self._state, self.features, self.available)]
+        self.reset: Callable[[], None] = partial(init, pointers[0])
+        self.decide: Callable[[], int] = partial(act, *pointers)
         self._init = init
         self.reset()
 
@@ -91,14 +100,6 @@ class CBackend:
                     "C again, without flags that change its arithmetic"
                 )
 
-    def reset(self) -> None:
-        """Reset the recurrent state."""
-        self._init(self._pointers[0])
-
-    def decide(self) -> int:
-        """Return the best available action, or the negative number of the program's fault."""
-        return self._act(*self._pointers)
-
 
 def open_c(bundle: Bundle, agent: AgentProfile, library: str | os.PathLike[str] | None) -> CBackend:
     """Build an agent's C backend, from ``library`` or from a program compiled now.
@@ -122,15 +123,13 @@ def _load(path: Path, prefix: str) -> tuple[Any, Any, Any, Any]:
         BackendError: the library cannot be loaded, or lacks one of them.
     """
     try:
-        program = ctypes.CDLL(str(path.absolute()))
+        program = ctypes.PyDLL(str(path.absolute()))
         init, act, logits, size = (getattr(program, f"{prefix}_{name}") for name in ("init", "act", "logits", "size"))
     except (OSError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise BackendError(f"cannot use {path} ({reason}): compile the bundle's C for this machine") from None
-    init.argtypes, init.restype = [ctypes.c_void_p], None
-    for step in (act, logits):
-        step.argtypes, step.restype = [ctypes.c_void_p] * 3, ctypes.c_int
-    size.argtypes, size.restype = [], ctypes.c_size_t
+    # Without argtypes: all are called with pointers that are made as such.
+    init.restype, act.restype, logits.restype, size.restype = None, ctypes.c_int, ctypes.c_int, ctypes.c_size_t
     return init, act, logits, size
 
 

@@ -163,6 +163,19 @@ def test_bad_input_raises_one_line_and_leaves_the_state_alone(folder, backend, f
     assert runner.faults == 8 and runner.last_fault is not None
 
 
+@pytest.mark.parametrize("numpy_says", ["ignore", "warn", "raise"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, ">f4"])
+def test_too_large_features_are_a_fault_whatever_numpy_does_about_overflow(folder, numpy_says, dtype, recwarn):
+    runner = OnboardAgent.load(folder, 0)
+    with np.errstate(all=numpy_says), pytest.raises(FaultError, match=r"feature 1 \('.+'\) is -?3e\+38"):
+        runner.act(np.array([0, -3e38, 0], dtype), np.ones(ACTIONS, bool))
+    # As it is outside of tests, where a warning is no error.
+    with warnings.catch_warnings(), pytest.raises(FaultError):
+        warnings.simplefilter("always")
+        importlib.reload(agent_module).OnboardAgent.load(folder, 0).act(np.full(3, 3e38, dtype), np.ones(ACTIONS, bool))
+    assert not recwarn.list
+
+
 def test_hold_repeats_the_last_action_only_while_it_is_available(tmp_path):
     runner = OnboardAgent.load(write_bundle(tmp_path / "bundle", on_fault="hold"), 0)
     missing = np.full(3, np.nan)
