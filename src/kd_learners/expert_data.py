@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.hetero_mask.mask import ObservationMask, before
 from kd_controllers.messages import Messages, Radio
 from kd_core.artifacts.expert_buffer import ExpertBuffer
+from kd_envs.hetero_mask.mask import ObservationMask, before
 from kd_learners.batches import Episodes
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.labelled import LabelledSteps, Labeller
@@ -111,6 +111,13 @@ class ExpertData:
             speaks=None if radio is None else radio.speaks,
             delivered=None if radio is None else radio.delivered,
         )
+
+    def largest_features(self, count: int, generator: np.random.Generator) -> np.ndarray:
+        """Return the largest size of each agent's features in ``count`` episodes, ``(agents, features)``."""
+        chosen = np.sort(generator.permutation(self.buffer.episodes)[:count])
+        part = self.buffer.gather(chosen, ("obs", "actions"))
+        seen = self.mask.extend(part["obs"][:, :-1], before(part["actions"]))
+        return seen.abs().amax((0, 1)).numpy()
 
     def _radio(self, messages: Messages, avail: Tensor, generator: np.random.Generator) -> Radio:
         """Draw the messages that students would lose in episodes ``(batch, time, agents, actions)``."""

@@ -23,7 +23,8 @@ from kd_core.artifacts import teacher as artifacts
 from kd_core.artifacts.teacher import TeacherArtifact
 from kd_core.config import assemble, parse_command, task_key
 from kd_core.errors import UserError
-from kd_core.host import SOURCE_ROOT, Host, get_host
+from kd_core.host import Host, get_host
+from kd_core.places import MAIN, PROGRAM
 from kd_marl import retrain
 from kd_marl.processes import process
 from kd_marl.runs import student_run
@@ -252,6 +253,7 @@ def export(
     measure_sensors: int | None = None,
     buffer: Path | str | None = None,
     force: bool = False,
+    c_weights: Literal["float32", "int8"] | None = None,
 ) -> Bundle:
     """Write a student's bundle as ``kd-marl export`` does: weights, ONNX and C99 of each agent, and their profile.
 
@@ -266,6 +268,8 @@ def export(
         measure_sensors: episodes of each measurement of the return with and without each block of features; None: none.
         buffer: the expert buffer, if it is not where the run left it.
         force: replace a bundle that is there.
+        c_weights: form of the C; int8 needs the expert buffer, and is written where 99 % of the decisions are those of
+            float32. None: what each agent's budget says, else float32.
 
     Returns:
         The bundle as read back from disk, every file checked.
@@ -277,7 +281,7 @@ def export(
     target = Path(folder).expanduser().absolute()
     work, options = _EXPORT.load(), _OPTIONS.load()
     expert = student.find_buffer(None if buffer is None else Path(buffer).expanduser())
-    work(student, target, expert, options(int8, latency, on_fault), measure_sensors, force)
+    work(student, target, expert, options(int8, latency, on_fault, None, c_weights), measure_sensors, force)
     return read_bundle(target)
 
 
@@ -381,8 +385,8 @@ def _run(words: Sequence[str], logs: Path) -> Path:
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "ab") as said:
             start = said.tell()
-            _log.info("python src/main.py %s; its log is %s", shlex.join(words), log)
-            run = process.start([sys.executable, str(SOURCE_ROOT / "main.py"), *words], said, one_thread=False)
+            _log.info("%s; its log is %s", shlex.join([*PROGRAM, *words]), log)
+            run = process.start([sys.executable, str(MAIN), *words], said, one_thread=False)
             try:
                 status = run.wait()
             except BaseException:

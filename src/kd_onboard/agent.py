@@ -47,7 +47,7 @@ class OnboardAgent:
         self._features = backend.features
         self._features_shape, self._available_shape = backend.features.shape, backend.available.shape
         # The same memory as `available`.
-        self._flags, self._nothing = memoryview(backend.available).cast("B"), bytes(backend.available.size)
+        self._flags, self._nothing = backend.available.data.cast("B"), bytes(backend.available.size)
         self._last: int | None = None
 
     @classmethod

@@ -10,13 +10,14 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kd_onboard import int8
 from kd_onboard.bundle import Bundle
 from kd_onboard.errors import BackendError
 from kd_onboard.folders import check_own_file, own_folder
@@ -55,8 +56,9 @@ class CBackend:
             BackendError: it cannot be loaded here, or has a state of another size.
         """
         init, act, self._logits, size = _load(library, prefix)
-        self._where, self._label = library, agent.label
-        expected = 4 * agent.width + _MARKS_BYTES
+        self._where = library
+        calibration = None if agent.c is None else agent.c.int8
+        expected = _MARKS_BYTES + (4 * agent.width if calibration is None else 2 * int8.padded(agent.width))
         if size() != expected:
             raise BackendError(
                 f"{library} is not the program of {agent.label}: a state of {size()} bytes, expected {expected}"
@@ -71,11 +73,12 @@ class CBackend:
         self._init = init
         self.reset()
 
-    def check(self, network: NumpyBackend) -> None:
+    def check(self, weights: Mapping[str, np.ndarray], agent: AgentProfile) -> None:
         """Check that the program computes the agent's network, and not an earlier export or another agent.
 
         Args:
-            network: the agent's network, from the bundle's weights.
+            weights: of the bundle.
+            agent: the profile of the program's agent.
 
         Raises:
             BackendError: the program computes another network.
@@ -84,19 +87,21 @@ class CBackend:
         features, logits = (np.zeros(part.size + _ROOM, np.float32) for part in (self.features, self.available))
         state = np.zeros_like(self._state)
         self._init(ctypes.c_void_p(state.ctypes.data))
-        network.available[:] = True
+        probe = _probe(weights, agent)
         for step in range(_PROBES):
-            network.features[:] = np.cos(np.arange(1, len(network.features) + 1) * (step + 1))
-            features[: len(network.features)] = network.features
+            given = np.cos(np.arange(1, agent.inputs + 1) * (step + 1)).astype(np.float32)
+            features[: agent.inputs] = given
             logits.fill(np.nan)
             refused = self._logits(*(ctypes.c_void_p(part.ctypes.data) for part in (state, features, logits)))
-            network.decide()
-            expected = network.logits
+            expected = probe(given)
             most = _TOLERANCE * max(1.0, float(np.abs(expected).max()))
+            if agent.c is not None and agent.c.int8 is not None:
+                # Whole numbers are the same everywhere.
+                most = 0.0
             close = np.allclose(logits[: len(expected)], expected, rtol=0, atol=most)
             if refused or not close or not np.isnan(logits[len(expected) :]).all():
                 raise BackendError(
-                    f"{self._where} does not compute the network of {self._label} in this bundle: compile the bundle's "
+                    f"{self._where} does not compute the network of {agent.label} in this bundle: compile the bundle's "
                     "C again, without flags that change its arithmetic"
                 )
 
@@ -112,8 +117,30 @@ def open_c(bundle: Bundle, agent: AgentProfile, library: str | os.PathLike[str] 
         raise BackendError(f"{bundle.folder} has no C program of {agent.label}: use another backend")
     path = Path(library) if library is not None else compile_agent(bundle, agent.c)
     backend = CBackend(path, agent.c.prefix, agent)
-    backend.check(NumpyBackend(bundle.weights(agent), agent))
+    backend.check(bundle.weights(agent), agent)
     return backend
+
+
+def _probe(weights: Mapping[str, np.ndarray], agent: AgentProfile) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that takes the steps of an episode in numpy and returns their logits."""
+    if agent.c is None or agent.c.int8 is None:
+        network = NumpyBackend(weights, agent)
+        network.available[:] = True
+
+        def decide(features: np.ndarray) -> np.ndarray:
+            network.features[:] = features
+            network.decide()
+            return network.logits
+
+        return decide
+    numbers, state = int8.quantise(weights, agent.c.int8), np.zeros((1, agent.width), np.int16)
+
+    def advance(features: np.ndarray) -> np.ndarray:
+        nonlocal state
+        logits, state = int8.step(numbers, features[None], state)
+        return logits[0]
+
+    return advance
 
 
 def _load(path: Path, prefix: str) -> tuple[Any, Any, Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -72,7 +73,7 @@ def _check_schema(bundle: Bundle) -> None:
 def _check_costs(bundle: Bundle, agent: AgentProfile) -> None:
     """Refuse a profile whose costs are not those of its sizes."""
     said = bundle.profile.raw["agents"][agent.index]
-    true = profile.costs(agent.inputs, agent.width, agent.n_actions)
+    true = profile.costs(agent.inputs, agent.width, agent.n_actions, _weights_of(agent))
     for key, value in true.items():
         if said[key] != value:
             raise BundleError(
@@ -98,12 +99,19 @@ def check_budgets(bundle: Bundle, budgets: Sequence[Budget]) -> None:
 def _check_budget(bundle: Bundle, agent: AgentProfile, budget: Budget | None) -> None:
     if budget is None:
         return
-    if faults := budget.excess(agent.inputs, agent.width, agent.n_actions):
+    weights = _weights_of(agent)
+    if faults := replace(budget, weights=weights).excess(agent.inputs, agent.width, agent.n_actions):
         board = f" ({budget.board})" if budget.board else ""
+        meant = "; the budget is one of int8 weights, and its C has float32" if budget.weights != weights else ""
         raise BundleError(
             f"{bundle.folder}: {agent.label} of width {agent.width} does not fit its budget{board}: it takes "
-            f"{' and '.join(faults)}"
+            f"{' and '.join(faults)}{meant}"
         )
+
+
+def _weights_of(agent: AgentProfile) -> str:
+    """Return what the weights of its C are, one of `kd_core.costs.footprint.WEIGHTS`."""
+    return "float32" if agent.c is None or agent.c.int8 is None else "int8"
 
 
 def _check_onnx(bundle: Bundle, agent: AgentProfile, weights: Weights) -> None:
@@ -157,7 +165,7 @@ def _check_c(
         )
     features = bundle.profile.raw["agents"][agent.index]["features"]
     told = (first.name, features, agent.actions, bundle.profile.on_fault, agent.noop_action)
-    files = csource.c_files(weights, named, bundle.task.name, *told)
+    files = csource.c_files(weights, named, bundle.task.name, *told, agent.c.int8)
     for path in (named.weights, named.source, named.header):
         if bundle.read(path) != files[path].encode():
             fault = "does not hold the weights of" if path == named.weights else "is not what this version writes for"
