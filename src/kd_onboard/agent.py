@@ -193,5 +193,6 @@ def _as_array(given: Any) -> np.ndarray:
     try:
         # Masked entries count as missing, but asarray would return their hidden numbers.
         return np.ma.filled(given.astype(float), np.nan) if np.ma.isMaskedArray(given) else np.asarray(given)
-    except (ValueError, TypeError, OverflowError, RuntimeError):
+    # What is given may raise anything; whatever it is, it is no array.
+    except Exception:
         return np.empty((), object)

@@ -152,7 +152,8 @@ def _load(path: Path, prefix: str) -> tuple[Any, Any, Any, Any]:
     try:
         program = ctypes.PyDLL(str(path.absolute()))
         init, act, logits, size = (getattr(program, f"{prefix}_{name}") for name in ("init", "act", "logits", "size"))
-    except (OSError, AttributeError) as error:
+    # ValueError: a name that no file can have.
+    except (OSError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise BackendError(f"cannot use {path} ({reason}): compile the bundle's C for this machine") from None
     # Without argtypes: all are called with pointers that are made as such.
@@ -193,8 +194,8 @@ def compile_agent(bundle: Bundle, program: CSource) -> Path:
         digest.update(f"{path} {len(data)}\n".encode() + data)
     cache = own_folder(CACHE_VARIABLE, "XDG_CACHE_HOME", "~/.cache")
     library = cache / f"{program.prefix[:60]}-{digest.hexdigest()[:32]}.so"
-    if os.path.lexists(library):
-        check_own_file(library)
+    mark = library.with_suffix(".sha256")
+    if _is_whole(library, mark):
         return library
     with tempfile.TemporaryDirectory(dir=cache, prefix="compile-") as scratch:
         for path, data in files.items():
@@ -210,6 +211,23 @@ def compile_agent(bundle: Bundle, program: CSource) -> Path:
             first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
             raise BackendError(f"'{compiler[0]}' cannot compile {program.sources[0]}: {' '.join(first.split())}")
         made.chmod(0o700)
+        noted = Path(scratch, "agent.sha256")
+        noted.write_text(hashlib.sha256(made.read_bytes()).hexdigest())
+        noted.chmod(0o600)
         # Atomic, so that two processes can compile the same program at once.
         os.replace(made, library)
+        os.replace(noted, mark)
     return library
+
+
+def _is_whole(library: Path, mark: Path) -> bool:
+    """Tell whether a program is in the cache as it was compiled: to load half a one would end the process.
+
+    Raises:
+        TrustError: others could have changed it.
+    """
+    if not (os.path.lexists(library) and os.path.lexists(mark)):
+        return False
+    check_own_file(library)
+    check_own_file(mark)
+    return mark.read_bytes() == hashlib.sha256(library.read_bytes()).hexdigest().encode()

@@ -29,6 +29,8 @@ from kd_onboard.profile import AgentProfile
 RESET, ACT, ERROR = b"R", b"A", b"E"
 COUNT = struct.Struct("<H")
 LENGTH = struct.Struct("<I")
+# What a request's number of a slot can tell apart.
+LARGEST_SLOTS = 1 << 16
 
 
 def row_type(agent: AgentProfile) -> np.dtype:
@@ -83,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--key", help="file of the public key that must have signed the bundle")
     parser.add_argument("--trust", action="store_true", help="run the bundle's C although no key vouches for it")
     args = parser.parse_args(arguments)
+    if not 1 <= args.slots <= LARGEST_SLOTS:
+        parser.error(f"--slots {args.slots}: expected a whole number from 1 to {LARGEST_SLOTS}")
     # Text that a library prints must not become an answer.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
