@@ -55,7 +55,7 @@ class CBackend:
         Raises:
             BackendError: it cannot be loaded here, or has a state of another size.
         """
-        init, act, self._logits, size = _load(library, prefix)
+        init, act, self._logits, self._last_logits, size = _load(library, prefix)
         self._where = library
         calibration = None if agent.c is None else agent.c.int8
         expected = _MARKS_BYTES + (4 * agent.width if calibration is None else 2 * int8.padded(agent.width))
@@ -66,6 +66,8 @@ class CBackend:
         self.features = np.zeros(agent.inputs, np.float32)
         self.available = np.zeros(agent.n_actions, bool)
         self._state = np.zeros(expected // 4, np.float32)
+        self.state = self._state.view(np.float32 if calibration is None else np.int16)[: agent.width]
+        self._last = self._state[-1:].view(np.int32)
         # Made once: turning an array into a pointer costs more than the decision, as does checking what is passed.
         pointers = [ctypes.c_void_p(part.ctypes.data) for part in (self._state, self.features, self.available)]
         self.reset: Callable[[], None] = partial(init, pointers[0])
@@ -105,6 +107,19 @@ class CBackend:
                     "C again, without flags that change its arithmetic"
                 )
 
+    def restore(self, state: np.ndarray) -> None:
+        """Set the recurrent state."""
+        self.reset()
+        self.state[:] = state
+
+    @property
+    def logits(self) -> np.ndarray:
+        """The logits of the last decision, NaN where there was none since the state was set."""
+        found = np.full(self.available.size, np.nan, np.float32)
+        if self._last[0] >= 0:
+            self._last_logits(ctypes.c_void_p(self._state.ctypes.data), ctypes.c_void_p(found.ctypes.data))
+        return found
+
 
 def open_c(bundle: Bundle, agent: AgentProfile, library: str | os.PathLike[str] | None) -> CBackend:
     """Build an agent's C backend, from ``library`` or from a program compiled now.
@@ -143,22 +158,23 @@ def _probe(weights: Mapping[str, np.ndarray], agent: AgentProfile) -> Callable[[
     return advance
 
 
-def _load(path: Path, prefix: str) -> tuple[Any, Any, Any, Any]:
-    """Load the program's ``init``, ``act``, ``logits`` and ``size``.
+def _load(path: Path, prefix: str) -> tuple[Any, Any, Any, Any, Any]:
+    """Load the program's ``init``, ``act``, ``logits``, ``last_logits`` and ``size``.
 
     Raises:
         BackendError: the library cannot be loaded, or lacks one of them.
     """
     try:
         program = ctypes.PyDLL(str(path.absolute()))
-        init, act, logits, size = (getattr(program, f"{prefix}_{name}") for name in ("init", "act", "logits", "size"))
+        names = ("init", "act", "logits", "last_logits", "size")
+        init, act, logits, last_logits, size = (getattr(program, f"{prefix}_{name}") for name in names)
     # ValueError: a name that no file can have.
     except (OSError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise BackendError(f"cannot use {path} ({reason}): compile the bundle's C for this machine") from None
     # Without argtypes: all are called with pointers that are made as such.
-    init.restype, act.restype, logits.restype, size.restype = None, ctypes.c_int, ctypes.c_int, ctypes.c_size_t
-    return init, act, logits, size
+    init.restype, size.restype = None, ctypes.c_size_t
+    return init, act, logits, last_logits, size
 
 
 def _words(variable: str) -> list[str]:

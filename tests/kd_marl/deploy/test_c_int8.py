@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from deployed import FLAGS, Program, compiled_bytes, compiler, episodes, network, write_c
+from deployed import FLAGS, PUBLIC, Program, compiled_bytes, compiler, episodes, network, write_c
 from kd_core.costs.footprint import LEVELS, footprint
 from kd_core.errors import UserError
 from kd_marl.cli import main
@@ -124,7 +124,7 @@ def test_strict_compilers_have_nothing_to_say_and_no_library_is_needed(tmp_path,
     assert done.returncode == 0 and not done.stderr, done.stderr
     symbols = subprocess.run(["nm", "agent.o"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     assert set(re.findall(r"U (\w+)", symbols)) <= {"memcpy", "memset"}
-    public = {f"kd_agent_0_{part}" for part in ("act", "init", "logits", "on_fault", "size")}
+    public = {f"kd_agent_0_{part}" for part in PUBLIC}
     assert set(re.findall(r"[A-TV-Z] (\w+)", symbols)) == public, "everything else is static"
 
 
@@ -152,7 +152,8 @@ def shipped(tiny_student, tmp_path_factory):
 
 def test_the_bundle_has_int8_c_its_costs_and_its_agreement_and_is_proved(shipped, tiny_bundle):
     bundle = check_bundle(shipped)
-    for agent, plain in zip(bundle.profile.raw["agents"], json.loads((tiny_bundle / "profile.json").read_text())["agents"]):
+    before = json.loads((tiny_bundle / "profile.json").read_text())["agents"]
+    for agent, plain in zip(bundle.profile.raw["agents"], before, strict=True):
         assert 0.0 <= agent["c"]["int8_agreement"] <= 1.0
         assert len(agent["c"]["int8"]["exponents"]) == agent["inputs"]
         told = footprint(agent["inputs"], agent["width"], len(agent["actions"]), weights="int8")
