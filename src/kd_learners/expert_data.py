@@ -113,8 +113,11 @@ class ExpertData:
         )
 
     def largest_features(self, count: int, generator: np.random.Generator) -> np.ndarray:
-        """Return the largest size of each agent's features in ``count`` episodes, ``(agents, features)``."""
-        chosen = np.sort(generator.permutation(self.buffer.episodes)[:count])
+        """Return the largest size of each agent's features, ``(agents, features)``.
+
+        It is that of every second of ``count`` episodes, on which an export calibrates int8 C with a generator alike.
+        """
+        chosen = np.sort(generator.permutation(self.buffer.episodes)[:count])[::2]
         part = self.buffer.gather(chosen, ("obs", "actions"))
         seen = self.mask.extend(part["obs"][:, :-1], before(part["actions"]))
         return seen.abs().amax((0, 1)).numpy()

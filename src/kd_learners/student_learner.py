@@ -54,7 +54,7 @@ REPORTED = {
     "decision_us": "decision_us_student",
 }
 NO_CUDA = "kd_mappo_student runs on the CPU: set use_cuda=False"
-# Of the C that the students finish for, and the expert episodes whose features it is calibrated on.
+# Of the C that the students finish for, and the expert episodes that are drawn for it, as an export draws them.
 QUANTISED, CALIBRATING_EPISODES = ("int8",), 100
 # Embeddings that the role centroids are fitted to: enough for a few centroids, and fast.
 ROLE_EMBEDDINGS = 20_000
@@ -289,7 +289,9 @@ class StudentLearner(Stage):
         return nullcontext() if self.quantised is None or self.t_env < begins else self.quantised.in_place()
 
     def finish(self) -> None:
-        """Mark the training as finished."""
+        """Mark the training as finished; a student that was trained for int8 keeps the rounded weights."""
+        if self.quantised is not None:
+            self.quantised.settle()
         self.finished = True
         self.bar.close()
 

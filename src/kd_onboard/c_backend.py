@@ -10,7 +10,6 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from kd_onboard import int8
 from kd_onboard.bundle import Bundle
 from kd_onboard.errors import BackendError
 from kd_onboard.folders import check_own_file, own_folder
-from kd_onboard.numpy_backend import NumpyBackend
+from kd_onboard.numpy_backend import Int8Backend, NumpyBackend, program_backend
 from kd_onboard.profile import AgentProfile, CSource
 
 # Without -march=native: the cache may lie in a home folder that machines share.
@@ -50,7 +49,7 @@ class CBackend:
             BackendError: it cannot be loaded here, or has a state of another size.
         """
         init, self._act, self._logits, self._last_logits, size = _load(library, prefix)
-        self._where = library
+        self._where, self._label = library, agent.label
         calibration = None if agent.c is None else agent.c.int8
         expected = _MARKS_BYTES + (4 * agent.width if calibration is None else 2 * int8.padded(agent.width))
         if size() != expected:
@@ -67,12 +66,11 @@ class CBackend:
         self._init = init
         self.reset()
 
-    def check(self, weights: Mapping[str, np.ndarray], agent: AgentProfile) -> None:
+    def check(self, network: NumpyBackend | Int8Backend) -> None:
         """Check that the program computes the agent's network, and not an earlier export or another agent.
 
         Args:
-            weights: of the bundle.
-            agent: the profile of the program's agent.
+            network: the agent's network, from the bundle's weights, as its program computes it.
 
         Raises:
             BackendError: the program computes another network.
@@ -81,21 +79,21 @@ class CBackend:
         features, logits = (np.zeros(part.size + _ROOM, np.float32) for part in (self.features, self.available))
         state = np.zeros_like(self._state)
         self._init(ctypes.c_void_p(state.ctypes.data))
-        probe = _probe(weights, agent)
+        network.available[:] = True
         for step in range(_PROBES):
-            given = np.cos(np.arange(1, agent.inputs + 1) * (step + 1)).astype(np.float32)
-            features[: agent.inputs] = given
+            network.features[:] = np.cos(np.arange(1, len(network.features) + 1) * (step + 1))
+            features[: len(network.features)] = network.features
             logits.fill(np.nan)
             refused = self._logits(*(ctypes.c_void_p(part.ctypes.data) for part in (state, features, logits)))
-            expected = probe(given)
-            most = _TOLERANCE * max(1.0, float(np.abs(expected).max()))
-            if agent.c is not None and agent.c.int8 is not None:
-                # Whole numbers are the same everywhere.
-                most = 0.0
+            network.decide()
+            expected = network.logits
+            # Whole numbers are the same everywhere.
+            share = 0.0 if isinstance(network, Int8Backend) else _TOLERANCE
+            most = share * max(1.0, float(np.abs(expected).max()))
             close = np.allclose(logits[: len(expected)], expected, rtol=0, atol=most)
             if refused or not close or not np.isnan(logits[len(expected) :]).all():
                 raise BackendError(
-                    f"{self._where} does not compute the network of {agent.label} in this bundle: compile the bundle's "
+                    f"{self._where} does not compute the network of {self._label} in this bundle: compile the bundle's "
                     "C again, without flags that change its arithmetic"
                 )
 
@@ -132,30 +130,8 @@ def open_c(bundle: Bundle, agent: AgentProfile, library: str | os.PathLike[str] 
         raise BackendError(f"{bundle.folder} has no C program of {agent.label}: use another backend")
     path = Path(library) if library is not None else compile_agent(bundle, agent.c)
     backend = CBackend(path, agent.c.prefix, agent)
-    backend.check(bundle.weights(agent), agent)
+    backend.check(program_backend(bundle.weights(agent), agent))
     return backend
-
-
-def _probe(weights: Mapping[str, np.ndarray], agent: AgentProfile) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that takes the steps of an episode in numpy and returns their logits."""
-    if agent.c is None or agent.c.int8 is None:
-        network = NumpyBackend(weights, agent)
-        network.available[:] = True
-
-        def decide(features: np.ndarray) -> np.ndarray:
-            network.features[:] = features
-            network.decide()
-            return network.logits
-
-        return decide
-    numbers, state = int8.quantise(weights, agent.c.int8), np.zeros((1, agent.width), np.int16)
-
-    def advance(features: np.ndarray) -> np.ndarray:
-        nonlocal state
-        logits, state = int8.step(numbers, features[None], state)
-        return logits[0]
-
-    return advance
 
 
 def _load(path: Path, prefix: str) -> tuple[Any, Any, Any, Any, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from kd_onboard import int8
 from kd_onboard.profile import AgentProfile
 
 
@@ -59,3 +60,38 @@ class NumpyBackend:
         gates = 0.5 * np.tanh(0.5 * (new[: 2 * width] + old[: 2 * width])) + 0.5
         candidate = np.tanh(new[2 * width :] + gates[:width] * old[2 * width :])
         return candidate + gates[width:] * (self.state - candidate)
+
+
+class Int8Backend:
+    """The whole numbers of an int8 C program; see :class:`kd_onboard.backend.Backend`.
+
+    Attributes:
+        logits: of the last decision, float32 ``(actions,)``.
+        state: the recurrent state, int16 ``(width,)``.
+    """
+
+    def __init__(self, weights: Mapping[str, np.ndarray], agent: AgentProfile, calibration: int8.Calibration) -> None:
+        self._network, self._width = int8.quantise(weights, calibration), agent.width
+        self.features = np.zeros(agent.inputs, np.float32)
+        self.available = np.zeros(agent.n_actions, bool)
+        self.reset()
+
+    def reset(self) -> None:
+        """Reset the recurrent state."""
+        self.restore(np.zeros(self._width, np.int16))
+
+    def restore(self, state: np.ndarray) -> None:
+        """Set the recurrent state."""
+        self.state, self.logits = state, np.full(len(self.available), np.nan, np.float32)
+
+    def decide(self) -> int:
+        """Return the best available action; whole numbers never overflow."""
+        (self.logits,), (self.state,) = int8.step(self._network, self.features[None], self.state[None])
+        return int(np.where(self.available, self.logits, -np.inf).argmax())
+
+
+def program_backend(weights: Mapping[str, np.ndarray], agent: AgentProfile) -> NumpyBackend | Int8Backend:
+    """Return the backend that computes what the agent's C does: with int8 weights to the bit."""
+    if agent.c is None or agent.c.int8 is None:
+        return NumpyBackend(weights, agent)
+    return Int8Backend(weights, agent, agent.c.int8)

@@ -182,7 +182,7 @@ def compiled_bytes(folder: Path, width, command=(), size="size", prefix="kd_agen
     subprocess.run([*words, "-c", f"{prefix}.c", "-o", "agent.o"], cwd=folder, check=True)
     # What the formulas are of: a linker leaves out the functions that a program does not call.
     used = [word for name in ("act", "init", "logits", "on_fault", "size") for word in ("-u", f"{prefix}_{name}")]
-    link = [words[0], "-r", "-nostdlib", "-Wl,--gc-sections", *used, "agent.o", "-o", "used.o"]
+    link = [*(command or [compiler()]), "-r", "-nostdlib", "-Wl,--gc-sections", *used, "agent.o", "-o", "used.o"]
     subprocess.run(link, cwd=folder, check=True)
     sections = subprocess.run([size, "used.o"], cwd=folder, check=True, capture_output=True, text=True).stdout
     text, data, bss = (int(number) for number in sections.splitlines()[1].split()[:3])
