@@ -51,6 +51,9 @@ HARNESS = Path(__file__).parent / "boards"
 # An agent's program must compile so; the harness, which has assembly and addresses, so far as it can.
 STRICT = ("-std=c99", "-pedantic-errors", "-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wmissing-prototypes")
 STRICT += ("-Wdouble-promotion", "-Wshadow", "-Wundef", "-Wcast-qual")
+# The formulas are of these functions; the linker leaves out what a program does not call, as builds for boards do.
+SECTIONS = ("-ffunction-sections", "-fdata-sections")
+USED = ("act", "init", "logits", "on_fault", "size")
 LOOP_INSTRUCTIONS = 2 * 1000 + 1
 # Inputs, width and actions of students of simple_spread under `fo`.
 SIZES = ((18, 32, 5), (18, 16, 5))
@@ -251,8 +254,10 @@ def play(core: Core, agent: Agent, level: str, folder: Path) -> dict[str, Any]:
     memory = "".join(f"    {name} : ORIGIN = {at:#x}, LENGTH = {size:#x}\n" for name, (at, size) in regions.items())
     (folder / "memory.ld").write_text(f"MEMORY\n{{\n{memory}}}\nINCLUDE {HARNESS / 'link.ld'}\n")
     include = ("-I", str(folder), "-I", str(agent.folder), "-I", str(HARNESS))
-    compiled = (gcc, *core.flags, f"-{level}", "-c", "-ffreestanding")
-    _tool([*compiled, *STRICT, str(agent.folder / f"{agent.prefix}.c"), "-o", "agent.o"], folder)
+    compiled = (gcc, *core.flags, f"-{level}", "-c", "-ffreestanding", *SECTIONS)
+    _tool([*compiled, *STRICT, str(agent.folder / f"{agent.prefix}.c"), "-o", "whole.o"], folder)
+    wanted = [word for name in USED for word in ("-u", f"{agent.prefix}_{name}")]
+    _tool([gcc, *core.flags, "-r", "-nostdlib", "-Wl,--gc-sections", *wanted, "whole.o", "-o", "agent.o"], folder)
     for name in ("replay.c", architecture):
         # Not for size: painting would become a call. The header tells its own form's stack.
         form = ("-O1", *(("-DKD_AGENT_LEAN_STACK",) if level == "Os" else ()))

@@ -35,13 +35,8 @@ from kd_learners.int8_weights import Int8Weights
 from kd_learners.labelled import LabelledSteps, Labeller, RecentEpisodes
 from kd_learners.losses import action_log_prob, masked_log_softmax
 from kd_learners.settings import (
-    check_above_zero,
     check_acting,
     check_blocks,
-    check_counts,
-    check_episodes,
-    check_not_negative,
-    check_shares,
     read_settings,
 )
 from kd_learners.stage import Compared, RunContext, Stage
@@ -94,11 +89,6 @@ class StudentSettings:
     def __post_init__(self) -> None:
         if self.distill_on not in SOURCES:
             raise UserError(f"distill_on is '{self.distill_on}': choose one of {', '.join(SOURCES)}")
-        check_counts(self, "updates_per_train", "minibatch_episodes", "student_episodes", "t_max")
-        check_above_zero(self, "lr", "grad_norm_clip")
-        check_not_negative(self, "n_roles")
-        check_shares(self, "student_share", "lr_final_share", "distillation_final_share", "gamma", "gae_lambda")
-        check_shares(self, "quantise_share")
         if self.quantise not in (None, *QUANTISED):
             raise UserError(f"quantise is '{self.quantise}': choose null or {', '.join(QUANTISED)}")
         if self.role_init not in roles.ROLE_INITS:
@@ -192,13 +182,10 @@ class StudentLearner(Stage):
             )
         read_messages(args, context.mask.layout.agent_names)
         if args.adapt_from and args.agent != "rnn":
-            raise UserError(
-                f"only agent=rnn begins with another student, and agent is {args.agent}: leave adapt_from out"
-            )
+            raise UserError(f"only agent=rnn begins with another student, not {args.agent}: leave adapt_from out")
         if asks_for_personal(terms) and args.agent != "personal_rnn":
             raise UserError(PERSONAL_ONLY)
         check_sharing(args.sharing)
-        check_episodes(args.eval_episodes)
         if args.use_cuda:
             raise UserError(NO_CUDA)
 

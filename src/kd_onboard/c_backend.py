@@ -48,7 +48,7 @@ class CBackend:
         Raises:
             BackendError: it cannot be loaded here, or has a state of another size.
         """
-        init, self._act, self._logits, size = _load(library, prefix)
+        init, self._act, self._logits, self._last_logits, size = _load(library, prefix)
         self._where, self._label = library, agent.label
         calibration = None if agent.c is None else agent.c.int8
         expected = _MARKS_BYTES + (4 * agent.width if calibration is None else 2 * int8.padded(agent.width))
@@ -59,6 +59,8 @@ class CBackend:
         self.features = np.zeros(agent.inputs, np.float32)
         self.available = np.zeros(agent.n_actions, bool)
         self._state = np.zeros(expected // 4, np.float32)
+        self.state = self._state.view(np.float32 if calibration is None else np.int16)[: agent.width]
+        self._last = self._state[-1:].view(np.int32)
         # Made once: turning an array into a pointer costs more than the decision.
         self._pointers = [ctypes.c_void_p(part.ctypes.data) for part in (self._state, self.features, self.available)]
         self._init = init
@@ -99,6 +101,19 @@ class CBackend:
         """Reset the recurrent state."""
         self._init(self._pointers[0])
 
+    def restore(self, state: np.ndarray) -> None:
+        """Set the recurrent state."""
+        self.reset()
+        self.state[:] = state
+
+    @property
+    def logits(self) -> np.ndarray:
+        """The logits of the last decision, NaN where there was none since the state was set."""
+        found = np.full(self.available.size, np.nan, np.float32)
+        if self._last[0] >= 0:
+            self._last_logits(self._pointers[0], ctypes.c_void_p(found.ctypes.data))
+        return found
+
     def decide(self) -> int:
         """Return the best available action, or the negative number of the program's fault."""
         return self._act(*self._pointers)
@@ -119,23 +134,25 @@ def open_c(bundle: Bundle, agent: AgentProfile, library: str | os.PathLike[str] 
     return backend
 
 
-def _load(path: Path, prefix: str) -> tuple[Any, Any, Any, Any]:
-    """Load the program's ``init``, ``act``, ``logits`` and ``size``.
+def _load(path: Path, prefix: str) -> tuple[Any, Any, Any, Any, Any]:
+    """Load the program's ``init``, ``act``, ``logits``, ``last_logits`` and ``size``.
 
     Raises:
         BackendError: the library cannot be loaded, or lacks one of them.
     """
     try:
         program = ctypes.CDLL(str(path.absolute()))
-        init, act, logits, size = (getattr(program, f"{prefix}_{name}") for name in ("init", "act", "logits", "size"))
+        names = ("init", "act", "logits", "last_logits", "size")
+        init, act, logits, last_logits, size = (getattr(program, f"{prefix}_{name}") for name in names)
     except (OSError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise BackendError(f"cannot use {path} ({reason}): compile the bundle's C for this machine") from None
     init.argtypes, init.restype = [ctypes.c_void_p], None
     for step in (act, logits):
         step.argtypes, step.restype = [ctypes.c_void_p] * 3, ctypes.c_int
+    last_logits.argtypes, last_logits.restype = [ctypes.c_void_p] * 2, ctypes.c_int
     size.argtypes, size.restype = [], ctypes.c_size_t
-    return init, act, logits, size
+    return init, act, logits, last_logits, size
 
 
 def _words(variable: str) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from deployed import FLAGS, Program, compiled_bytes, compiler, episodes, network, write_c
+from deployed import FLAGS, PUBLIC, Program, compiled_bytes, compiler, episodes, network, write_c
 from kd_core.costs.budget import Budget
 from kd_core.costs.footprint import LEVELS, footprint
 from kd_core.errors import UserError
@@ -126,7 +126,7 @@ def test_strict_compilers_have_nothing_to_say_and_no_library_is_needed(tmp_path,
     assert done.returncode == 0 and not done.stderr, done.stderr
     symbols = subprocess.run(["nm", "agent.o"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     assert set(re.findall(r"U (\w+)", symbols)) <= {"memcpy", "memset"}
-    public = {f"kd_agent_0_{part}" for part in ("act", "init", "logits", "on_fault", "size")}
+    public = {f"kd_agent_0_{part}" for part in PUBLIC}
     assert set(re.findall(r"[A-TV-Z] (\w+)", symbols)) == public, "everything else is static"
 
 
