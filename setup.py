@@ -36,7 +36,7 @@ setup(
     package_data={
         "": ["*.yaml", "*.json", "*.th", "*.safetensors", "py.typed"],
         "kd_marl.dashboard": ["page/*"],
-        "kd_marl.deploy": ["templates/*.in"],
+        "kd_marl.deploy": ["templates/**/*.in"],
         "kd_marl.watch": ["page.*"],
     },
     install_requires=[

@@ -16,12 +16,12 @@ import copy
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kd_core import keys, sacred_flags, yaml_text
+from kd_core import constructors, keys, sacred_flags, yaml_text
 from kd_core.errors import UserError, nearest
 from kd_core.host import Host
 from kd_core.places import CONFIG, CONFIG_NAME, PROGRAM
@@ -61,8 +61,16 @@ class Command:
     @property
     def line(self) -> str:
         """The command line that repeats this run."""
+        return self._line(self.sacred_arguments)
+
+    @property
+    def line_of_any_seed(self) -> str:
+        """The same without its seed."""
+        return self._line([word for word in self.sacred_arguments if not word.startswith("seed=")])
+
+    def _line(self, arguments: Iterable[str]) -> str:
         flags = [f"--config={self.algorithm}", f"--env-config={self.environment}"]
-        return shlex.join([*PROGRAM, *flags, *self.sacred_arguments])
+        return shlex.join([*PROGRAM, *flags, *arguments])
 
 
 def parse_command(arguments: list[str]) -> Command:
@@ -177,6 +185,7 @@ def assemble(host: Host, command: Command, naming: str = _NAMING) -> dict[str, A
         raise UserError(f"{path} names no learner: expected 'base: NAME' of another algorithm, or all of its own keys")
     if not config.get("learner", "").startswith("kd_"):
         config = _own_networks(host, config, command)
+    _take_constructor_arguments(config, command)
     updates = typed_updates(config, command)
     environment = config["env_args"]
     name = environment.get("map_name") or environment.get("key") or ""
@@ -329,9 +338,10 @@ def _find_config(host: Host, kind: str, name: str, asked_by: str = "") -> Path:
     """Find the YAML file that a name means; ``asked_by`` is the file whose ``base`` it is, if any."""
     folders = [CONFIG / kind, host.config_path / kind]
     candidates = [folder / f"{name}.yaml" for folder in folders]
-    if os.sep in name:
+    own = Path(name).suffix in (".yaml", ".yml")
+    if os.sep in name or own:
         path = Path(asked_by).parent / Path(name).expanduser()
-        candidates = [path if path.suffix == ".yaml" else Path(f"{path}.yaml")]
+        candidates = [path if own else Path(f"{path}.yaml")]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -344,6 +354,29 @@ def _find_config(host: Host, kind: str, name: str, asked_by: str = "") -> Path:
     flag = "--config" if kind == "algs" else "--env-config"
     asked = f"{asked_by} has base: {name}" if asked_by else f"{flag}={name}"
     raise UserError(f"{asked}: no such configuration; {nearest(name, known)}")
+
+
+def _take_constructor_arguments(config: dict[str, Any], command: Command) -> None:
+    """Add the arguments of the environment's own constructor that a command names to its configuration.
+
+    Raises:
+        UserError: the constructor has no such argument, and there is no such key.
+    """
+    if config["env"] != "gymma":
+        return
+    own = config["env_args"]
+    named = [key.removeprefix("env_args.") for key in command.updates if key.startswith("env_args.")]
+    unknown = [name for name in named if name not in own and "." not in name and name != "seed"]
+    if not unknown:
+        return
+    key = str(command.updates.get("env_args.key") or own.get("key") or "")
+    takes = constructors.arguments(key)
+    for name in unknown:
+        if takes is not None and name not in takes:
+            has = f"; {key} itself takes {', '.join(sorted(takes))}" if takes else ""
+            hint = nearest(f"env_args.{name}", [f"env_args.{valid}" for valid in (*own, *takes)])
+            raise UserError(f"unknown key 'env_args.{name}' in 'with': {hint}{has}")
+        own[name] = None
 
 
 def _check_key(config: dict[str, Any], key: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import logging
 import os
 import subprocess
 import sys
@@ -124,6 +125,11 @@ def _load_checkout(home: Path) -> Host:
     if getattr(sys.modules.get("envs"), "__file__", "") is None:
         # Ours, a namespace package imported too early: it would hide the checkout's own.
         del sys.modules["envs"]
+    # What its code says to its authors: of PettingZoo's and PyTorch's older interfaces.
+    for known in ("Using a non-tuple sequence for multidim", r"The `(action|observation)_spaces` dictionary"):
+        warnings.filterwarnings("ignore", message=known)
+    # Its main module wakes every logger, and Sacred asks git for the commit.
+    logging.getLogger("git").setLevel(logging.WARNING)
     _placeholder("smaclite")
     spec = importlib.util.spec_from_file_location("epymarl_main", home / "src" / "main.py")
     assert spec is not None and spec.loader is not None, f"cannot load {home}/src/main.py"
