@@ -334,7 +334,7 @@ class Fuzzer:
             for descriptor, path in ((0, os.devnull), (1, out), (2, err)):
                 opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
                 os.dup2(opened, descriptor)
-            sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
             if not fuzzed.whole:
                 _stop_before_anything_is_made()
             sys.argv = ["src/main.py", *fuzzed.words]
