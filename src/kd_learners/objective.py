@@ -17,7 +17,6 @@ from kd_core.errors import UserError
 from kd_learners import losses
 from kd_learners.advantages import standardise
 from kd_learners.labelled import LabelledSteps
-from kd_learners.settings import check_above_zero, check_not_negative
 
 CE_TARGETS = ("hard", "soft")
 # Logged names of the terms that come from the teacher; each has a weight of that name with "_coef".
@@ -50,8 +49,6 @@ class ObjectiveSettings:
     def __post_init__(self) -> None:
         if self.ce_target not in CE_TARGETS:
             raise UserError(f"ce_target is '{self.ce_target}': choose one of {', '.join(CE_TARGETS)}")
-        check_above_zero(self, "temperature", "ce_temperature", "eps_clip")
-        check_not_negative(self, "ppo_coef", "entropy_coef", *(f"{name}_coef" for name in TAUGHT))
 
 
 def with_distillation(settings: ObjectiveSettings, share: float) -> ObjectiveSettings:

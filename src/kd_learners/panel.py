@@ -153,3 +153,7 @@ class PanelData:
         return LabelledSteps.join(
             [replace(steps, labelled_by=torch.full((len(steps.obs),), number)) for number, steps in drawn]
         )
+
+    def largest_features(self, count: int, generator: np.random.Generator) -> np.ndarray:
+        """Return the largest size of each agent's features in any of the buffers, ``(agents, features)``."""
+        return np.max([part.largest_features(count, generator) for part in self.parts], axis=0)

@@ -15,7 +15,6 @@ from kd_core.errors import UserError
 from kd_core.task import Task
 from kd_envs.hetero_mask.mask import ObservationMask
 from kd_learners.frozen_teacher import FrozenTeacher
-from kd_learners.settings import check_episodes
 
 
 @dataclass(frozen=True)
@@ -131,8 +130,6 @@ class StockAlgorithm(Stage):
             UserError: the first key with an impossible value.
         """
         check_sizes(args)
-        if args.final_evaluation:
-            check_episodes(args.eval_episodes)
 
     def compared(self) -> Compared | None:
         """Name the algorithm's own policy, under the run's limits."""

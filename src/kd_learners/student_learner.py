@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,17 +32,13 @@ from kd_learners.ancestor import read_ancestor
 from kd_learners.comparators import PERSONAL_ONLY, ComparatorTerms, asks_for_personal
 from kd_learners.exporter import ExportSettings
 from kd_learners.frozen_teacher import FrozenTeacher
+from kd_learners.int8_weights import Int8Weights
 from kd_learners.labelled import LabelledSteps, Labeller, RecentEpisodes
 from kd_learners.losses import action_log_prob, masked_log_softmax
 from kd_learners.panel import Panel, PanelData, fit_line, read_weights
 from kd_learners.settings import (
-    check_above_zero,
     check_acting,
     check_blocks,
-    check_counts,
-    check_episodes,
-    check_not_negative,
-    check_shares,
     read_settings,
 )
 from kd_learners.stage import Compared, RunContext, Stage
@@ -59,6 +56,8 @@ REPORTED = {
     "decision_us": "decision_us_student",
 }
 NO_CUDA = "kd_mappo_student runs on the CPU: set use_cuda=False"
+# Of the C that the students finish for, and the expert episodes that are drawn for it, as an export draws them.
+QUANTISED, CALIBRATING_EPISODES = ("int8",), 100
 # Embeddings that the role centroids are fitted to: enough for a few centroids, and fast.
 ROLE_EMBEDDINGS = 20_000
 
@@ -75,6 +74,8 @@ class StudentSettings:
     lr_final_share: float
     distillation_final_share: float
     decay: str
+    quantise: str | None
+    quantise_share: float
     updates_per_train: int
     minibatch_episodes: int
     distill_on: str
@@ -90,10 +91,8 @@ class StudentSettings:
     def __post_init__(self) -> None:
         if self.distill_on not in SOURCES:
             raise UserError(f"distill_on is '{self.distill_on}': choose one of {', '.join(SOURCES)}")
-        check_counts(self, "updates_per_train", "minibatch_episodes", "student_episodes", "t_max")
-        check_above_zero(self, "lr", "grad_norm_clip")
-        check_not_negative(self, "n_roles")
-        check_shares(self, "student_share", "lr_final_share", "distillation_final_share", "gamma", "gae_lambda")
+        if self.quantise not in (None, *QUANTISED):
+            raise UserError(f"quantise is '{self.quantise}': choose null or {', '.join(QUANTISED)}")
         if self.role_init not in roles.ROLE_INITS:
             raise UserError(f"role_init is '{self.role_init}': choose one of {', '.join(roles.ROLE_INITS)}")
         if self.decay not in DECAYS:
@@ -155,6 +154,11 @@ class StudentLearner(Stage):
             else:
                 self.labeller, self.expert = self._expert(self.teacher, buffers[0])
         self.optimiser = torch.optim.Adam(self.learnt, lr=self.settings.lr)
+        self.quantised: Int8Weights | None = None
+        if self.settings.quantise and context.buffer_folder is not None:
+            # Its own generator, so that a resumed run finds the same powers.
+            largest = self.expert.largest_features(CALIBRATING_EPISODES, np.random.default_rng(args.seed))
+            self.quantised = Int8Weights(mac.agent, largest)
         self.updates = 0
         self.t_env = 0
         self.finished = False
@@ -173,20 +177,24 @@ class StudentLearner(Stage):
             raise UserError("kd_mappo_student needs mac=hetero_mac and mask_at=controller: the teacher must see it all")
         check_blocks(args)
         check_acting(args)
-        read_settings(StudentSettings, args)
+        settings = read_settings(StudentSettings, args)
         terms = read_settings(objective.ObjectiveSettings, args)
         read_settings(ExportSettings, args)
         if stages.several(args):
             check_several(args, terms)
         student_widths(args, context.mask)
         check_agent(args)
+        if settings.quantise and (args.agent != "rnn" or args.message_bits):
+            raise UserError(
+                "quantise=int8 is for the students that C is written of: set agent=rnn and message_bits=0, or "
+                "quantise=null"
+            )
         read_messages(args, context.mask.layout.agent_names)
         if args.adapt_from and args.agent != "rnn":
             raise UserError(f"only agent=rnn begins with another student, not {args.agent}: leave adapt_from out")
         if asks_for_personal(terms) and args.agent != "personal_rnn":
             raise UserError(PERSONAL_ONLY)
         check_sharing(args.sharing)
-        check_episodes(args.eval_episodes)
         if args.use_cuda:
             raise UserError(NO_CUDA)
 
@@ -292,12 +300,13 @@ class StudentLearner(Stage):
 
     def _update(self, batch: LabelledSteps, with_diagnostics: bool) -> dict[str, Tensor]:
         """Take one gradient step, and return what is logged."""
-        logits, embedding = self.mac.agent.unroll_packed(batch.obs, batch.length, batch.radio)
-        parts = objective.terms(batch, logits, embedding, self.student_roles, self.weights)
-        parts |= self.comparators(batch, embedding, self.mac.agent, self.weights.temperature)
-        loss = objective.total(parts, self.weights)
         self.optimiser.zero_grad()
-        loss.backward()
+        with self._weights():
+            logits, embedding = self.mac.agent.unroll_packed(batch.obs, batch.length, batch.radio)
+            parts = objective.terms(batch, logits, embedding, self.student_roles, self.weights)
+            parts |= self.comparators(batch, embedding, self.mac.agent, self.weights.temperature)
+            loss = objective.total(parts, self.weights)
+            loss.backward()
         norm = nn.utils.clip_grad_norm_(self.learnt, self.settings.grad_norm_clip)
         self.optimiser.step()
         self.updates += 1
@@ -306,8 +315,15 @@ class StudentLearner(Stage):
         extra = objective.diagnostics(batch, logits.detach(), self.objective.eps_clip)
         return {**parts, **extra, "loss": loss.detach(), "agent_grad_norm": norm}
 
+    def _weights(self) -> AbstractContextManager[None]:
+        """Return the block in which the students have the weights that they are trained with now."""
+        begins = (1.0 - self.settings.quantise_share) * self.settings.t_max
+        return nullcontext() if self.quantised is None or self.t_env < begins else self.quantised.in_place()
+
     def finish(self) -> None:
-        """Mark the training as finished."""
+        """Mark the training as finished; a student that was trained for int8 keeps the rounded weights."""
+        if self.quantised is not None:
+            self.quantised.settle()
         self.finished = True
         self.bar.close()
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from kd_onboard import int8
 from kd_onboard.bundle import Bundle
 from kd_onboard.errors import BackendError
 from kd_onboard.folders import check_own_file, own_folder
-from kd_onboard.numpy_backend import NumpyBackend
+from kd_onboard.numpy_backend import Int8Backend, NumpyBackend, program_backend
 from kd_onboard.profile import AgentProfile, CSource
 
 # Without -march=native: the cache may lie in a home folder that machines share.
@@ -47,9 +48,10 @@ class CBackend:
         Raises:
             BackendError: it cannot be loaded here, or has a state of another size.
         """
-        init, self._act, self._logits, size = _load(library, prefix)
+        init, self._act, self._logits, self._last_logits, size = _load(library, prefix)
         self._where, self._label = library, agent.label
-        expected = 4 * agent.width + _MARKS_BYTES
+        calibration = None if agent.c is None else agent.c.int8
+        expected = _MARKS_BYTES + (4 * agent.width if calibration is None else 2 * int8.padded(agent.width))
         if size() != expected:
             raise BackendError(
                 f"{library} is not the program of {agent.label}: a state of {size()} bytes, expected {expected}"
@@ -57,16 +59,18 @@ class CBackend:
         self.features = np.zeros(agent.inputs, np.float32)
         self.available = np.zeros(agent.n_actions, bool)
         self._state = np.zeros(expected // 4, np.float32)
+        self.state = self._state.view(np.float32 if calibration is None else np.int16)[: agent.width]
+        self._last = self._state[-1:].view(np.int32)
         # Made once: turning an array into a pointer costs more than the decision.
         self._pointers = [ctypes.c_void_p(part.ctypes.data) for part in (self._state, self.features, self.available)]
         self._init = init
         self.reset()
 
-    def check(self, network: NumpyBackend) -> None:
+    def check(self, network: NumpyBackend | Int8Backend) -> None:
         """Check that the program computes the agent's network, and not an earlier export or another agent.
 
         Args:
-            network: the agent's network, from the bundle's weights.
+            network: the agent's network, from the bundle's weights, as its program computes it.
 
         Raises:
             BackendError: the program computes another network.
@@ -83,7 +87,9 @@ class CBackend:
             refused = self._logits(*(ctypes.c_void_p(part.ctypes.data) for part in (state, features, logits)))
             network.decide()
             expected = network.logits
-            most = _TOLERANCE * max(1.0, float(np.abs(expected).max()))
+            # Whole numbers are the same everywhere.
+            share = 0.0 if isinstance(network, Int8Backend) else _TOLERANCE
+            most = share * max(1.0, float(np.abs(expected).max()))
             close = np.allclose(logits[: len(expected)], expected, rtol=0, atol=most)
             if refused or not close or not np.isnan(logits[len(expected) :]).all():
                 raise BackendError(
@@ -94,6 +100,19 @@ class CBackend:
     def reset(self) -> None:
         """Reset the recurrent state."""
         self._init(self._pointers[0])
+
+    def restore(self, state: np.ndarray) -> None:
+        """Set the recurrent state."""
+        self.reset()
+        self.state[:] = state
+
+    @property
+    def logits(self) -> np.ndarray:
+        """The logits of the last decision, NaN where there was none since the state was set."""
+        found = np.full(self.available.size, np.nan, np.float32)
+        if self._last[0] >= 0:
+            self._last_logits(self._pointers[0], ctypes.c_void_p(found.ctypes.data))
+        return found
 
     def decide(self) -> int:
         """Return the best available action, or the negative number of the program's fault."""
@@ -111,27 +130,29 @@ def open_c(bundle: Bundle, agent: AgentProfile, library: str | os.PathLike[str] 
         raise BackendError(f"{bundle.folder} has no C program of {agent.label}: use another backend")
     path = Path(library) if library is not None else compile_agent(bundle, agent.c)
     backend = CBackend(path, agent.c.prefix, agent)
-    backend.check(NumpyBackend(bundle.weights(agent), agent))
+    backend.check(program_backend(bundle.weights(agent), agent))
     return backend
 
 
-def _load(path: Path, prefix: str) -> tuple[Any, Any, Any, Any]:
-    """Load the program's ``init``, ``act``, ``logits`` and ``size``.
+def _load(path: Path, prefix: str) -> tuple[Any, Any, Any, Any, Any]:
+    """Load the program's ``init``, ``act``, ``logits``, ``last_logits`` and ``size``.
 
     Raises:
         BackendError: the library cannot be loaded, or lacks one of them.
     """
     try:
         program = ctypes.CDLL(str(path.absolute()))
-        init, act, logits, size = (getattr(program, f"{prefix}_{name}") for name in ("init", "act", "logits", "size"))
+        names = ("init", "act", "logits", "last_logits", "size")
+        init, act, logits, last_logits, size = (getattr(program, f"{prefix}_{name}") for name in names)
     except (OSError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise BackendError(f"cannot use {path} ({reason}): compile the bundle's C for this machine") from None
     init.argtypes, init.restype = [ctypes.c_void_p], None
     for step in (act, logits):
         step.argtypes, step.restype = [ctypes.c_void_p] * 3, ctypes.c_int
+    last_logits.argtypes, last_logits.restype = [ctypes.c_void_p] * 2, ctypes.c_int
     size.argtypes, size.restype = [], ctypes.c_size_t
-    return init, act, logits, size
+    return init, act, logits, last_logits, size
 
 
 def _words(variable: str) -> list[str]:

@@ -7,16 +7,21 @@ scale is a gate's input in parts of 2^12, or a logit. Nothing is a float but the
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from kd_onboard.tensors import weights_digest
 
 MOST_WEIGHT, MOST_VALUE = 127, 32767
 # Rows and vectors are filled with zeros up to a multiple of this.
 LANES = 4
 # Of a feature, the exponent of two that it is multiplied by; whatever is smaller than float32's normal numbers is 0.
 LEAST_EXPONENT, MOST_EXPONENT = -114, 127
+# The aligner's sums, half of int32 at most, are half of int16 after it at the latest.
+MOST_SHIFT = 17
 # Fractional bits of a gate's input, and of what lies between -1 and 1.
 GATE_BITS, UNIT_BITS = 12, 15
 # Logits are rounded to as many bits as float32 holds exactly.
@@ -97,6 +102,11 @@ def calibrate(weights: Mapping[str, np.ndarray], features: np.ndarray) -> Calibr
     while most >> shift > MOST_VALUE >> 1:
         shift += 1
     return Calibration(tuple(powers), shift)
+
+
+def program_digest(weights: Mapping[str, np.ndarray], calibration: Calibration) -> str:
+    """Return what tells a program's numbers from another's: the sha256 of weights and calibration."""
+    return hashlib.sha256(f"{weights_digest(weights)} {calibration}".encode()).hexdigest()
 
 
 def quantise(weights: Mapping[str, np.ndarray], calibration: Calibration) -> Int8Network:
