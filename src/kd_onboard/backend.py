@@ -38,6 +38,18 @@ class Backend(Protocol):
         """
 
 
+class TalkingBackend(Backend, Protocol):
+    """The same of an agent that talks; `kd_onboard.messages` describes the rows.
+
+    Attributes:
+        inbox: uint8 ``(speakers, 1 + payload)``, to be filled before :meth:`decide`.
+        outbox: uint8 ``(1 + payload,)``, what the agent says after its step; empty if nobody hears it.
+    """
+
+    inbox: np.ndarray
+    outbox: np.ndarray
+
+
 def make_backend(
     bundle: Bundle, agent: AgentProfile, name: str, library: str | os.PathLike[str] | None = None
 ) -> Backend:
@@ -59,9 +71,9 @@ def make_backend(
         raise BackendError(f"library= is for backend 'c', not for {name!r}: leave it out")
     # Imported here, so that a board needs the packages of the backend that it uses and no others.
     if name == "numpy":
-        from kd_onboard.numpy_backend import NumpyBackend
+        from kd_onboard.numpy_backend import open_numpy
 
-        return NumpyBackend(bundle.weights(agent), agent)
+        return open_numpy(bundle.weights(agent), agent)
     if name == "c":
         from kd_onboard.c_backend import open_c
 

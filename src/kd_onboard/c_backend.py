@@ -18,7 +18,8 @@ import numpy as np
 from kd_onboard.bundle import Bundle
 from kd_onboard.errors import BackendError
 from kd_onboard.folders import check_own_file, own_folder
-from kd_onboard.numpy_backend import NumpyBackend
+from kd_onboard.messages import empty_inbox, empty_outbox
+from kd_onboard.numpy_backend import NumpyBackend, TalkingNumpyBackend, open_numpy
 from kd_onboard.profile import AgentProfile, CSource
 
 # Without -march=native: the cache may lie in a home folder that machines share.
@@ -29,8 +30,8 @@ _PATIENCE_S = 300
 # Comparison of a program with the weights: its steps, the largest difference of logits relative to the largest logit,
 # and the spare floats behind the buffers.
 _PROBES, _TOLERANCE, _ROOM = 3, 1e-3, 1 << 16
-# Of an agent's struct behind its state: whether it was initialised, and its last action.
-_MARKS_BYTES = 8
+# Of an agent's struct behind its state: whether it was initialised, and its last action; then its turn, if it talks.
+_MARKS_BYTES, _TURN_BYTES = 8, 4
 
 
 class CBackend:
@@ -47,9 +48,12 @@ class CBackend:
         Raises:
             BackendError: it cannot be loaded here, or has a state of another size.
         """
-        init, self._act, self._logits, size = _load(library, prefix)
+        self.inbox, self.outbox = _radio(agent)
+        # Those that every call has in addition, of an agent that talks.
+        self._radio = [] if agent.messages is None else [self.inbox, self.outbox]
+        init, self._act, self._logits, size = _load(library, prefix, 3 + len(self._radio))
         self._where, self._label = library, agent.label
-        expected = 4 * agent.width + _MARKS_BYTES
+        expected = 4 * agent.width + _MARKS_BYTES + (0 if agent.messages is None else _TURN_BYTES)
         if size() != expected:
             raise BackendError(
                 f"{library} is not the program of {agent.label}: a state of {size()} bytes, expected {expected}"
@@ -58,7 +62,8 @@ class CBackend:
         self.available = np.zeros(agent.n_actions, bool)
         self._state = np.zeros(expected // 4, np.float32)
         # Made once: turning an array into a pointer costs more than the decision.
-        self._pointers = [ctypes.c_void_p(part.ctypes.data) for part in (self._state, self.features, self.available)]
+        buffers = (self._state, self.features, self.available, *self._radio)
+        self._pointers = [ctypes.c_void_p(part.ctypes.data) for part in buffers]
         self._init = init
         self.reset()
 
@@ -74,18 +79,26 @@ class CBackend:
         # Spare room for a wrong program that reads and writes beyond this agent's sizes.
         features, logits = (np.zeros(part.size + _ROOM, np.float32) for part in (self.features, self.available))
         state = np.zeros_like(self._state)
+        radio = [np.zeros(part.size + _ROOM, np.uint8) for part in self._radio]
         self._init(ctypes.c_void_p(state.ctypes.data))
         network.available[:] = True
         for step in range(_PROBES):
             network.features[:] = np.cos(np.arange(1, len(network.features) + 1) * (step + 1))
             features[: len(network.features)] = network.features
             logits.fill(np.nan)
-            refused = self._logits(*(ctypes.c_void_p(part.ctypes.data) for part in (state, features, logits)))
+            if isinstance(network, TalkingNumpyBackend):
+                # Marks and bits of every kind.
+                network.inbox[:] = (37 * (step + 1) * _counted(network.inbox.shape)) % 256
+                network.inbox[:, 0] %= 2
+                radio[0][: network.inbox.size] = network.inbox.reshape(-1)
+            buffers: tuple[np.ndarray, ...] = (state, features, logits, *radio)
+            refused = self._logits(*(ctypes.c_void_p(part.ctypes.data) for part in buffers))
             network.decide()
             expected = network.logits
             most = _TOLERANCE * max(1.0, float(np.abs(expected).max()))
             close = np.allclose(logits[: len(expected)], expected, rtol=0, atol=most)
-            if refused or not close or not np.isnan(logits[len(expected) :]).all():
+            says = not isinstance(network, TalkingNumpyBackend) or _says(radio[1], network)
+            if refused or not close or not says or not np.isnan(logits[len(expected) :]).all():
                 raise BackendError(
                     f"{self._where} does not compute the network of {self._label} in this bundle: compile the bundle's "
                     "C again, without flags that change its arithmetic"
@@ -111,12 +124,34 @@ def open_c(bundle: Bundle, agent: AgentProfile, library: str | os.PathLike[str] 
         raise BackendError(f"{bundle.folder} has no C program of {agent.label}: use another backend")
     path = Path(library) if library is not None else compile_agent(bundle, agent.c)
     backend = CBackend(path, agent.c.prefix, agent)
-    backend.check(NumpyBackend(bundle.weights(agent), agent))
+    backend.check(open_numpy(bundle.weights(agent), agent))
     return backend
 
 
-def _load(path: Path, prefix: str) -> tuple[Any, Any, Any, Any]:
-    """Load the program's ``init``, ``act``, ``logits`` and ``size``.
+def _radio(agent: AgentProfile) -> tuple[np.ndarray, np.ndarray]:
+    """Build inbox and outbox; empty for a silent agent."""
+    if agent.messages is None:
+        return np.zeros((0, 1), np.uint8), np.zeros(0, np.uint8)
+    return empty_inbox(agent.messages), empty_outbox(agent.messages)
+
+
+def _counted(shape: tuple[int, ...]) -> np.ndarray:
+    """Number the elements of an array, from 1."""
+    return np.arange(1, int(np.prod(shape)) + 1).reshape(shape)
+
+
+def _says(outbox: np.ndarray, network: TalkingNumpyBackend) -> bool:
+    """Compare what a program says with its network, but for bits that rounding decides."""
+    said, expected, voice = outbox[: network.outbox.size], network.outbox, network.voice
+    if not expected.any():
+        return not said.any()
+    same = np.unpackbits(said[1:], count=voice.size, bitorder="little") == (voice >= 0)
+    near = np.abs(voice) < _TOLERANCE * max(1.0, float(np.abs(voice).max()))
+    return bool(said[0] == expected[0] and (same | near).all())
+
+
+def _load(path: Path, prefix: str, arguments: int) -> tuple[Any, Any, Any, Any]:
+    """Load the program's ``init``, ``act``, ``logits`` and ``size``; two of them take so many arguments.
 
     Raises:
         BackendError: the library cannot be loaded, or lacks one of them.
@@ -129,7 +164,7 @@ def _load(path: Path, prefix: str) -> tuple[Any, Any, Any, Any]:
         raise BackendError(f"cannot use {path} ({reason}): compile the bundle's C for this machine") from None
     init.argtypes, init.restype = [ctypes.c_void_p], None
     for step in (act, logits):
-        step.argtypes, step.restype = [ctypes.c_void_p] * 3, ctypes.c_int
+        step.argtypes, step.restype = [ctypes.c_void_p] * arguments, ctypes.c_int
     size.argtypes, size.restype = [], ctypes.c_size_t
     return init, act, logits, size
 

@@ -2,6 +2,8 @@
 
 a = relu(A x + a0),   r, z = sigmoid(I_rz a + i_rz + H_rz h + h_rz),   n = tanh(I_n a + i_n + r (H_n h + h_n))
 h' = (1 - z) n + z h,   logits = L h' + l0
+
+An agent that talks has a = relu(A x + a0 + R inbox), and says m = sign(S h').
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kd_onboard.profile import AgentProfile
+from kd_onboard.messages import Turns, empty_inbox, empty_outbox, signs
+from kd_onboard.profile import AgentMessages, AgentProfile
 
 
 class NumpyBackend:
@@ -48,10 +51,54 @@ class NumpyBackend:
     def _advance(self) -> np.ndarray:
         """Compute the state after this step."""
         weights, width = self._weights, self._width
-        aligned = np.maximum(weights["align.weight"] @ self.features + weights["align.bias"], 0)
+        aligned = np.maximum(self._aligned(), 0)
         new = weights["gru.weight_ih"] @ aligned + weights["gru.bias_ih"]
         old = weights["gru.weight_hh"] @ self._state + weights["gru.bias_hh"]
         # The sigmoid as a tanh: exp of a large number would overflow.
         gates = 0.5 * np.tanh(0.5 * (new[: 2 * width] + old[: 2 * width])) + 0.5
         candidate = np.tanh(new[2 * width :] + gates[:width] * old[2 * width :])
         return candidate + gates[width:] * (self._state - candidate)
+
+    def _aligned(self) -> np.ndarray:
+        """Compute what the input layer gives, before its ReLU."""
+        return self._weights["align.weight"] @ self.features + self._weights["align.bias"]
+
+
+class TalkingNumpyBackend(NumpyBackend):
+    """The same of an agent that talks; see :class:`kd_onboard.backend.TalkingBackend`.
+
+    Attributes:
+        voice: S h' of the last decision, float32 ``(bits,)``; empty for an agent that nobody hears.
+    """
+
+    def __init__(self, weights: Mapping[str, np.ndarray], agent: AgentProfile, messages: AgentMessages) -> None:
+        self._bits = messages.bits
+        self.inbox, self.outbox = empty_inbox(messages), empty_outbox(messages)
+        self.voice = np.zeros(agent.exchanged[1], np.float32)
+        self._turns = Turns(messages, self.outbox)
+        super().__init__(weights, agent)
+
+    def reset(self) -> None:
+        """Reset the recurrent state."""
+        super().reset()
+        self._turns.reset()
+
+    def decide(self) -> int:
+        """Return the best available action and write the outbox, or -1 if the numbers overflowed."""
+        action = super().decide()
+        if action >= 0:
+            speak = self._weights.get("speak.weight")
+            self.voice = self._state[:0] if speak is None else speak @ self._state
+            self._turns.end(self.voice >= 0, self.available)
+        return action
+
+    def _aligned(self) -> np.ndarray:
+        own, hear = super()._aligned(), self._weights.get("hear.weight")
+        return own if hear is None else own + hear @ signs(self.inbox, self._bits)
+
+
+def open_numpy(weights: Mapping[str, np.ndarray], agent: AgentProfile) -> NumpyBackend:
+    """Build an agent's numpy backend."""
+    if agent.messages is None:
+        return NumpyBackend(weights, agent)
+    return TalkingNumpyBackend(weights, agent, agent.messages)

@@ -33,6 +33,7 @@ def check_bundle(folder: Path) -> Bundle:
     """
     bundle = read_bundle(folder)
     _check_schema(bundle)
+    _check_messages(bundle)
     used = {csource.TEAM_HEADER}
     identifiers = csource.identifiers([agent.name for agent in bundle.agents])
     programs: list[tuple[str, Named]] = []
@@ -46,7 +47,7 @@ def check_bundle(folder: Path) -> Bundle:
         # Agents with equal networks and inputs share files, which bear the name of the first and are checked once.
         first.setdefault(agent.c.folder, agent)
         facts = ("weights", "onnx", "onnx_int8", "int8_scope", "c", "features", "actions", "noop_action")
-        key = repr([said[name] for name in facts])
+        key = repr([[said[name] for name in facts], said.get("messages")])
         if key not in checked:
             weights = bundle.weights(agent)
             _check_onnx(bundle, agent, weights)
@@ -69,10 +70,28 @@ def _check_schema(bundle: Bundle) -> None:
         raise BundleError(f"{bundle.folder}: profile.json{place} breaks its schema: {reason[:200]}")
 
 
+def _check_messages(bundle: Bundle) -> None:
+    """Refuse a team whose radio is described where nobody talks, or is not, or has another rate than its agents."""
+    team = bundle.profile.raw.get("messages")
+    rates = {agent.messages.bits / agent.messages.every for agent in bundle.agents if agent.messages is not None}
+    said = set() if team is None else {team["bits_per_step"]}
+    if said != rates:
+        raise BundleError(
+            f"{bundle.folder}: its agents say {_bits(rates)} a step, profile.json's messages {_bits(said)}: export it "
+            "again"
+        )
+    if any(agent.messages is not None and agent.onnx_int8 is not None for agent in bundle.agents):
+        raise BundleError(f"{bundle.folder}: agents that talk have no int8 ONNX: export it again")
+
+
+def _bits(rates: set[float]) -> str:
+    return f"{min(rates):g} bits" if rates else "nothing"
+
+
 def _check_costs(bundle: Bundle, agent: AgentProfile) -> None:
     """Refuse a profile whose costs are not those of its sizes."""
     said = bundle.profile.raw["agents"][agent.index]
-    true = profile.costs(agent.inputs, agent.width, agent.n_actions)
+    true = profile.costs(agent.inputs, agent.width, agent.n_actions, *agent.exchanged)
     for key, value in true.items():
         if said[key] != value:
             raise BundleError(
@@ -98,7 +117,7 @@ def check_budgets(bundle: Bundle, budgets: Sequence[Budget]) -> None:
 def _check_budget(bundle: Bundle, agent: AgentProfile, budget: Budget | None) -> None:
     if budget is None:
         return
-    if faults := budget.excess(agent.inputs, agent.width, agent.n_actions):
+    if faults := budget.excess(agent.inputs, agent.width, agent.n_actions, *agent.exchanged):
         board = f" ({budget.board})" if budget.board else ""
         raise BundleError(
             f"{bundle.folder}: {agent.label} of width {agent.width} does not fit its budget{board}: it takes "
@@ -156,7 +175,7 @@ def _check_c(
             f"{bundle.folder}: {agent.label} has other C files than {named.header} and {named.source}: export it again"
         )
     features = bundle.profile.raw["agents"][agent.index]["features"]
-    told = (first.name, features, agent.actions, bundle.profile.on_fault, agent.noop_action)
+    told = (first.name, features, agent.actions, bundle.profile.on_fault, agent.noop_action, agent.messages)
     files = csource.c_files(weights, named, bundle.task.name, *told)
     for path in (named.weights, named.source, named.header):
         if bundle.read(path) != files[path].encode():

@@ -14,7 +14,7 @@ from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.errors import UserError
 from kd_core.host import Host, get_host
 from kd_marl.deploy import sensors
-from kd_marl.deploy.export import Options, check_fault_action, check_silent, check_target, export
+from kd_marl.deploy.export import Options, check_exportable, check_fault_action, check_target, export
 from kd_marl.plugin import register
 from kd_marl.runs.student_run import StudentRun, load_student, run_arguments
 
@@ -24,11 +24,11 @@ def run(args: argparse.Namespace) -> int:
     target = Path(os.path.abspath(args.to.expanduser()))
     check_target(target, args.force)
     student = load_student(args.student)
-    check_silent(student)
+    check_exportable(student, args.int8)
     buffer = student.find_buffer(args.buffer)
     options = Options(args.int8, args.latency, args.on_fault)
     profile = export_student(student, target, buffer, options, args.measure_sensors, args.force)
-    print(_report(args.to, profile, args.int8 and buffer is None))
+    print(_report(args.to, profile, args.int8 is not False and buffer is None))
     return 0
 
 
@@ -59,7 +59,7 @@ def export_student(
     host = get_host()
     register.register(host)
     check_target(folder, force)
-    check_silent(student)
+    check_exportable(student, options.int8)
     check_fault_action(student, options.on_fault)
     if measure_sensors is not None:
         options = replace(options, sensors=sensors.measure(host, student, measure_sensors))
@@ -99,7 +99,10 @@ def _report(folder: Path, profile: Mapping[str, Any], lacks_buffer: bool) -> str
                 f"{'':<{name}}  without {sensor['block']}: return {sensor['return_without']:.2f} instead of "
                 f"{sensor['return_with']:.2f} ({sensor['episodes']} episodes)"
             )
-    if lacks_buffer:
+    if (radio := profile.get("messages")) is not None:
+        rate = "" if radio["bits_per_second"] is None else f", {radio['bits_per_second']:g} a second"
+        lines.append(f"messages: {radio['bits_per_step']:g} bits a step{rate}; int8 is for silent students")
+    elif lacks_buffer:
         lines.append("no expert buffer was found, so int8 was not tried: name it with --buffer")
     return "\n".join([*lines, f"written to {folder}; next: kd-marl bundle check {shlex.quote(str(folder))}"])
 

@@ -17,7 +17,8 @@ import numpy as np
 from envs.hetero_mask import naming
 from kd_core.costs.footprint import PRODUCT_ROWS, footprint
 from kd_marl.deploy.onnx_graph import step_constants
-from kd_marl.deploy.weights import Weights, digest, sizes
+from kd_marl.deploy.weights import Weights, digest, exchanged, sizes
+from kd_onboard.profile import AgentMessages
 
 FORMAT_VERSION = 2
 TEAM_HEADER = "c/kd_team.h"
@@ -38,6 +39,17 @@ _BLOCK = """\
         }
     }
 """
+# At -Os, between the sums of the features and the gates.
+_HEAR_LEAN = """\
+    @PREFIX@_hear(inbox, aligned);
+    for (unit = 0; unit < @UPPER@_WIDTH; unit++) {
+        aligned[unit] = aligned[unit] > 0.0f ? aligned[unit] : 0.0f;
+    }
+"""
+_TALK_KEYS = (
+    *("MESSAGE_SIZES", "MESSAGE_ALIASES", "MESSAGE_COMMENT", "LOGITS_COMMENT", "TURN", "FIRST_TURN", "BAD_TURN"),
+    *("RADIO", "SILENCE", "HEARD", "INBOX", "HEAR", "HEAR_LEAN", "SPEAK", "SPEAK_ALWAYS"),
+)
 _TEAM = """\
 /*
  * The team of @TASK@: the headers of all its programs. Compile c/<agent>/<prefix>.c of each.
@@ -113,6 +125,7 @@ def c_files(
     actions: Sequence[str | None],
     on_fault: str = "raise",
     noop_action: int | None = None,
+    messages: AgentMessages | None = None,
 ) -> dict[str, str]:
     """Return the sources of one agent.
 
@@ -125,14 +138,18 @@ def c_files(
         actions: `interface.action_names` of it.
         on_fault: ``raise``, ``hold`` or ``noop``: what the program does with input that it must not act on.
         noop_action: the action of ``noop``.
+        messages: what it tells others and hears from them; None: it is silent.
 
     Returns:
         Path in the bundle -> text.
     """
     inputs, width, n_actions = sizes(weights)
     largest = largest_feature(weights)
-    fast, lean = (footprint(inputs, width, n_actions, level) for level in ("O2", "Os"))
+    inbox, outbox = exchanged(weights)
+    fast, lean = (footprint(inputs, width, n_actions, level, inbox=inbox, outbox=outbox) for level in ("O2", "Os"))
     matrices = step_constants(weights)
+    if messages is not None and inbox:
+        matrices["hear_weight"] = _paired(matrices["hear_weight"], messages.bits)
     noop = -1 if noop_action is None else noop_action
     held = f"agent->ready == {named.prefix.upper()}_READY ? agent->last : -1"
     action, meaning = {
@@ -141,6 +158,7 @@ def c_files(
         "noop": (str(noop), f"it takes action {noop}, which does nothing"),
     }[on_fault]
     values = {
+        **_talk(messages),
         "PREFIX": named.prefix,
         "UPPER": named.prefix.upper(),
         "NAME": comment(name),
@@ -158,12 +176,12 @@ def c_files(
         "FAULT_ACTION": action,
         "FEATURES": _listed([f"{row['name']}{_unit(row['unit'])}" for row in features]),
         "ACTION_NAMES": _listed([action or "(this agent never has it)" for action in actions]),
-        "STEP": (_TEMPLATES / "step_float.c.in").read_text(encoding="utf-8"),
-        "PRODUCTS": "\n".join(_products(inputs, width, n_actions)),
+        "STEP": _template("hear.c.in", inbox) + _template("step_float.c.in") + _template("say.c.in", outbox),
+        "PRODUCTS": "\n".join(_products(inputs, width, n_actions, outbox)),
     }
     filled = {}
     for path, template in ((named.header, "agent.h.in"), (named.source, "agent.c.in")):
-        text = (_TEMPLATES / template).read_text(encoding="utf-8")
+        text = _template(template)
         # The step and its products are full of names themselves.
         for key in ("STEP", "PRODUCTS", *values):
             text = text.replace(f"@{key}@", values[key])
@@ -171,6 +189,60 @@ def c_files(
     arrays = [_array(f"{named.prefix}_{key}", matrix) for key, matrix in matrices.items()]
     head = f'/* The weights of agent "{comment(name)}", float32, exactly; {named.prefix}.c includes them. */\n\n'
     return {**filled, named.weights: head + "\n".join(arrays)}
+
+
+def _template(name: str, wanted: int = 1) -> str:
+    """Read a template; empty where it is not wanted."""
+    return (_TEMPLATES / name).read_text(encoding="utf-8") if wanted else ""
+
+
+def _paired(rows: np.ndarray, bits: int) -> np.ndarray:
+    """Turn the rows of each two bits of a message into their sum and their difference: half as many are added."""
+    found = rows.copy()
+    for start in range(0, len(rows), bits):
+        one, other = rows[start : start + bits - 1 : 2], rows[start + 1 : start + bits : 2]
+        found[start : start + bits - 1 : 2], found[start + 1 : start + bits : 2] = one + other, one - other
+    return found
+
+
+def _talk(messages: AgentMessages | None) -> dict[str, str]:
+    """Return what an agent that talks has in its templates beside hearing and saying; all empty for a silent one."""
+    if messages is None:
+        return {**dict.fromkeys(_TALK_KEYS, ""), "ALIGNED": "sum > 0.0f ? sum : 0.0f"}
+    hears, says = bool(messages.hears), bool(messages.heard_by)
+    sizes = {
+        "BITS": messages.bits,
+        "BYTES": 1 + messages.payload_bytes,
+        "EVERY": messages.every,
+        "LATENCY": messages.latency,
+    }
+    speakers = "".join(f" *   message {place} of the inbox: of agent {i}\n" for place, i in enumerate(messages.hears))
+    unused = ("" if hears else "    (void)inbox;\n") + ("" if says else "    (void)outbox;\n")
+    return {
+        "MESSAGE_SIZES": "".join(f"#define @UPPER@_MESSAGE_{name} {size}\n" for name, size in sizes.items())
+        + f"#define @UPPER@_HEARS {len(messages.hears)}\n",
+        "MESSAGE_ALIASES": "".join(f"#define KD_AGENT_MESSAGE_{name} @UPPER@_MESSAGE_{name}\n" for name in sizes)
+        + "#define KD_AGENT_HEARS @UPPER@_HEARS\n",
+        "MESSAGE_COMMENT": f""" *
+ * Messages: a message has @UPPER@_MESSAGE_BYTES bytes. The first is 1 if there is one, else 0; behind it are its bits,
+ * bit k as bit k % 8 of byte k / 8. A message that is missing is all zeros, never waited for.
+ * `inbox` has @UPPER@_HEARS of them, each said @UPPER@_MESSAGE_LATENCY steps ago{", or NULL" * (not hears)}.
+ * `outbox` is what the agent says after this step{", and NULL: nobody hears it" * (not says)}. After a fault it is 0.
+{speakers}""",
+        "LOGITS_COMMENT": " * It speaks as if it had a choice.\n",
+        "TURN": "    uint32_t turn;\n",
+        "FIRST_TURN": "    agent->turn = 0;\n",
+        "BAD_TURN": " || agent->turn >= @UPPER@_MESSAGE_EVERY",
+        "RADIO": ",\n    const unsigned char *inbox, unsigned char *outbox",
+        "SILENCE": unused + ("    @PREFIX@_silence(outbox);\n" if says else ""),
+        "HEARD": ", const unsigned char *inbox" * hears,
+        "INBOX": ", inbox" * hears,
+        "ALIGNED": "sum" if hears else "sum > 0.0f ? sum : 0.0f",
+        "HEAR": "    @PREFIX@_hear(inbox, aligned);\n" * hears,
+        "HEAR_LEAN": _HEAR_LEAN * hears,
+        "SPEAK": "    @PREFIX@_end(agent, available, outbox);\n" * says,
+        "SPEAK_ALWAYS": "        @PREFIX@_end(agent, NULL, outbox);\n" * says,
+    }
 
 
 def team_header(task: str, agents: Sequence[tuple[str, Named]]) -> str:
@@ -206,8 +278,9 @@ def largest_feature(weights: Weights) -> np.float32:
     return np.float32(0.25 * float(np.finfo(np.float32).max) / (aligned * gates))
 
 
-def _products(inputs: int, width: int, n_actions: int) -> list[str]:
+def _products(inputs: int, width: int, n_actions: int, outbox: int) -> list[str]:
     """Write the function of each product; the gates have two, for the aligned features and for the state."""
+    voice = [_product("speak", "speak", width, outbox, 0)] if outbox else []
     return [
         _product("align", "align", inputs, width, 0),
         _product("gates", "gates", width, 2 * width, 0),
@@ -215,6 +288,7 @@ def _products(inputs: int, width: int, n_actions: int) -> list[str]:
         _product("past", "past", width, width, 0),
         _product("input", "input", width, width, 0),
         _product("head", "head", width, n_actions, 0),
+        *voice,
     ]
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import safetensors.numpy
 import torch
 
+from kd_controllers.messages import Radio
 from kd_controllers.talking_net import TalkingStudent
 from kd_core import files
 from kd_core.artifacts.expert_buffer import FACTS_FILE, ExpertBuffer
@@ -27,7 +28,7 @@ from kd_marl.deploy.onnx_graph import policy_model
 from kd_marl.deploy.weights import ALIGNER, BODY, Weights, agent_weights, digest
 from kd_marl.runs.student_run import StudentRun
 from kd_onboard.bundle import PROFILE, profile_text, read_bundle
-from kd_onboard.profile import FORMAT
+from kd_onboard.profile import FORMAT, AgentMessages
 
 # Of the expert buffer, for int8's agreement and for roles.
 REPLAYED_EPISODES = 100
@@ -39,13 +40,13 @@ class Options:
     """What the user chose.
 
     Attributes:
-        int8: try int8 weights.
+        int8: try int8 weights; None: for silent students.
         latency: measure decisions on this machine.
         on_fault: ``raise``, ``hold`` or ``noop``.
         sensors: `sensors.measure` of each agent, or None.
     """
 
-    int8: bool = True
+    int8: bool | None = None
     latency: bool = True
     on_fault: str = "raise"
     sensors: list[list[dict[str, Any]]] | None = None
@@ -103,7 +104,7 @@ def export(
         UserError: the folder is taken, an agent lacks what ``on_fault`` needs, or the disk is full.
     """
     check_target(folder, force)
-    check_silent(run)
+    check_exportable(run, options.int8)
     check_fault_action(run, options.on_fault)
     replayed = None if buffer is None else replay.from_buffer(buffer, run.mask, REPLAYED_EPISODES, run.facts["seed"])
     source = None
@@ -140,8 +141,8 @@ def check_fault_action(run: StudentRun, on_fault: str) -> None:
             )
 
 
-def check_silent(run: StudentRun) -> None:
-    """Refuse students that talk, or that are told which sensors deliver.
+def check_exportable(run: StudentRun, int8: bool | None) -> None:
+    """Refuse students that are told which sensors deliver, and int8 for those that talk.
 
     Raises:
         UserError: they are such students.
@@ -151,12 +152,8 @@ def check_silent(run: StudentRun) -> None:
             f"{run.record} is told which of its sensors deliver, and bundles of such students are not supported yet: "
             "export a student with sensor_status=False"
         )
-    if isinstance(run.network, TalkingStudent):
-        bits = run.network.messages.bits
-        raise UserError(
-            f"{run.record} sends {bits}-bit messages, and bundles of talking students are not supported yet: export a "
-            "student with message_bits=0"
-        )
+    if int8 and isinstance(run.network, TalkingStudent):
+        raise UserError(f"{run.record} talks, and int8 is for silent students: leave --int8 out")
 
 
 def _agents(draft: _Draft, replayed: replay.Replay | None, options: Options) -> list[dict[str, Any]]:
@@ -170,16 +167,17 @@ def _agents(draft: _Draft, replayed: replay.Replay | None, options: Options) -> 
     found = []
     for i, weights in enumerate(networks):
         facts = profile.agent_facts(run, i)
-        aligner, body = ({name: weights[name] for name in part} for part in (ALIGNER, BODY))
+        aligner, body = ({name: weights[name] for name in part if name in weights} for part in (ALIGNER, BODY))
         facts["weights"] = [draft.tensors(ids[i], "aligner", aligner), draft.tensors(ids[i], "body", body)]
-        programs.setdefault(f"{digest(weights)} {facts['features']} {facts['actions']}", []).append(i)
+        program = f"{digest(weights)} {facts['features']} {facts['actions']} {facts.get('messages')}"
+        programs.setdefault(program, []).append(i)
         sensors = options.sensors[i] if options.sensors else []
         found.append({**facts, **roles[i], "latency": {}, "sensors": sensors})
     for members in programs.values():
         first = members[0]
         made = _models(draft, ids[first], networks[first], found[first], options.on_fault)
         tried = [{"onnx_int8": None, "int8_agreement": None, "int8_scope": None}] * len(members)
-        if options.int8 and replayed is not None:
+        if options.int8 is not False and replayed is not None and not isinstance(run.network, TalkingStudent):
             tried = _int8(draft, ids[first], networks[first], [replayed.seen(run.mask, i) for i in members])
         for i, of_agent in zip(members, tried, strict=True):
             found[i].update(**made, **of_agent)
@@ -200,7 +198,8 @@ def _models(draft: _Draft, name: str, weights: Weights, facts: Mapping[str, Any]
     named = csource.Named.of(name)
     model = policy_model(weights).SerializeToString(deterministic=True)
     found = {"onnx": draft.add(f"onnx/{name}.onnx", model)}
-    told = (facts["name"], facts["features"], facts["actions"], on_fault, facts["noop_action"])
+    messages = AgentMessages.from_dict(facts["messages"]) if "messages" in facts else None
+    told = (facts["name"], facts["features"], facts["actions"], on_fault, facts["noop_action"], messages)
     for path, text in csource.c_files(weights, named, draft.run.task, *told).items():
         draft.add(path, text.encode())
     c = {"folder": named.folder, "prefix": named.prefix, "header": named.header, "sources": [named.source]}
@@ -226,7 +225,10 @@ def _roles(run: StudentRun, replayed: replay.Replay | None) -> list[dict[str, An
     """Return the role that each agent's embeddings show most on the buffer's episodes (Eq. 11), and how clearly."""
     if replayed is None:
         return [{"role": "unknown", "role_share": None}] * run.mask.n_agents
-    _, embedding = run.network.unroll(torch.from_numpy(replayed.obs))
+    available, radio = torch.from_numpy(replayed.available), None
+    if isinstance(run.network, TalkingStudent):
+        radio = Radio(run.network.messages.speaks(available))
+    _, embedding = run.network.unroll(torch.from_numpy(replayed.obs), radio)
     shares = role_log_distribution(embedding, run.roles, run.config["temperature"]).exp()
     found = []
     for i in range(run.mask.n_agents):

@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from envs.hetero_mask import naming
+from kd_controllers.student_net import HeteroStudent
+from kd_controllers.talking_net import TalkingStudent
+from kd_core import files
 from kd_core.costs.flops import closed_formula
 from kd_core.costs.footprint import LEVELS, footprint
 from kd_core.versions import package_version
+from kd_marl.runs import stress_file
 from kd_marl.runs.student_run import StudentRun
-from kd_onboard.profile import FORMAT, VERSION
+from kd_onboard.profile import FORMAT, VERSION, AgentMessages
 
 SCHEMA_FILE = Path(__file__).parent / "profile.schema.json"
 # An absolute path inside a text, or one below a home folder: what stands before it, and its last part.
@@ -39,6 +43,8 @@ def agent_facts(run: StudentRun, agent: int) -> dict[str, Any]:
     name = mask.layout.agent_names[agent]
     rows = naming.features(mask, agent)
     width = run.network.widths[agent]
+    messages = message_facts(run.network, agent)
+    talk = AgentMessages.from_dict(messages) if messages else None
     actions = naming.action_names(run.config["env"], mask.layout.task, name, run.network.n_actions)
     return {
         "index": agent,
@@ -50,18 +56,54 @@ def agent_facts(run: StudentRun, agent: int) -> dict[str, Any]:
         "draw_sizes": None if mask.draw_sizes is None else list(mask.draw_sizes[agent]),
         "actions": actions,
         "noop_action": naming.noop_action(actions),
-        **costs(len(rows), width, run.network.n_actions),
+        **costs(len(rows), width, run.network.n_actions, *((0, 0) if talk is None else talk.exchanged)),
         # Runs before there were budgets say nothing of them.
         "budget": (run.facts.get("budget") or [None] * mask.n_agents)[agent],
+        **({"messages": messages} if messages else {}),
     }
 
 
-def costs(inputs: int, width: int, n_actions: int) -> dict[str, int]:
-    """Return what an agent of these sizes costs, by formula."""
-    fast, small = (footprint(inputs, width, n_actions, level) for level in LEVELS)
+def message_facts(network: HeteroStudent, agent: int) -> dict[str, Any] | None:
+    """Return what an agent tells others and hears from them; None for one that neither speaks nor hears."""
+    if not isinstance(network, TalkingStudent):
+        return None
+    team = network.messages
+    hears, heard_by = team.speakers(agent), team.hearers(agent)
+    if not hears and not heard_by:
+        return None
+    return {"bits": team.bits, "every": team.every, "latency": team.latency, "hears": hears, "heard_by": heard_by}
+
+
+def team_messages(run: StudentRun) -> dict[str, Any] | None:
+    """Return what a talking team's radio must carry, and what a lossy one was measured to leave of it.
+
+    Returns:
+        The bits that an agent sends a step and a second, the loss in training, and one entry for each loss that
+        `kd-marl stress` has measured of this run. None for a silent team.
+    """
+    if not isinstance(run.network, TalkingStudent):
+        return None
+    team = run.network.messages
+    rate = naming.steps_per_second(run.config["env"], run.mask.layout.task)
+    measured = files.read_json(run.folder / stress_file.FILE) if (run.folder / stress_file.FILE).is_file() else {}
+    lost = [row for row in measured.get("rows", ()) if row["kind"] in ("none", "message loss")]
+    return {
+        "bits_per_step": team.bits_per_step(),
+        "bits_per_second": None if rate is None else team.bits_per_step() * rate,
+        "trained_loss": team.loss,
+        "measured_in": measured.get("measures"),
+        "measured": [
+            {"loss": row["level"] or 0.0, "student": row["student_mean"], "episodes": row["episodes"]} for row in lost
+        ],
+    }
+
+
+def costs(inputs: int, width: int, n_actions: int, inbox: int = 0, outbox: int = 0) -> dict[str, int]:
+    """Return what an agent of these sizes costs that hears and says so many bits a step, by formula."""
+    fast, small = (footprint(inputs, width, n_actions, level, inbox=inbox, outbox=outbox) for level in LEVELS)
     return {
         "parameters": fast.weights // 4,
-        "flops_per_decision": closed_formula(inputs, width, n_actions),
+        "flops_per_decision": closed_formula(inputs, width, n_actions, inbox=inbox, outbox=outbox),
         "weights_bytes": fast.weights,
         "state_bytes": fast.state,
         "flash_bytes": fast.flash,
@@ -106,6 +148,7 @@ def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mappi
         buffer: sha256 of the expert buffer's facts and its number of episodes, if it was found.
     """
     layout, summary = run.mask.layout, run.summary
+    messages = team_messages(run)
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -121,6 +164,7 @@ def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mappi
             "episode_limit": episode_limit,
         },
         "on_fault": on_fault,
+        **({"messages": messages} if messages else {}),
         "measured": {
             **{name: {**summary[name], "episodes": summary["episodes"]} for name in _SCORED},
             "retention": summary["retention"],
