@@ -52,7 +52,7 @@ CORES = tuple(_CORES)
 # Beside the recurrent state: whether it was initialised, and the last action; of an agent that talks, its turn too.
 _MARKS_BYTES, _TURN_BYTES = 8, 4
 # Of any core: the code of an agent that talks, without the product of its voice, and the frames of that code.
-_TALKING = {"O2": (1024, 96), "Os": (576, 64)}
+_TALKING = {"O2": (1024, 96), "Os": (640, 64)}
 
 
 @dataclass(frozen=True)
