@@ -17,21 +17,19 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.13",
     package_dir={"": "src"},
-    # src/envs has no __init__.py: on an EPyMARL checkout envs.hetero_mask joins the host's own `envs` package.
-    # config/ and zoo/ hold data only; they keep their place beside the packages, where the code looks for them.
+    # src/kd_envs is a link to src/envs, and kd_core/data holds links to config/, zoo/ and main.py: a wheel has them there,
+    # so that the only names it adds are ours. src/envs has no __init__.py: a checkout has an `envs` package of its own.
     packages=find_namespace_packages(
         where="src",
         include=[
-            "config*",
-            "envs*",
             "epymarl_lite*",
             "kd_controllers*",
             "kd_core*",
+            "kd_envs*",
             "kd_learners*",
             "kd_marl*",
             "kd_onboard*",
             "kd_runners*",
-            "zoo*",
         ],
         exclude=["*.__pycache__", "*.egg-info"],
     ),

@@ -41,6 +41,7 @@ from kd_core.errors import UserError  # noqa: E402
 from kd_marl.deploy import csource, replay  # noqa: E402
 from kd_marl.deploy import trace as traces  # noqa: E402
 from kd_marl.deploy.weights import agent_weights  # noqa: E402
+from kd_onboard import int8  # noqa: E402
 from kd_onboard.bundle import read_bundle  # noqa: E402
 from kd_onboard.errors import OnboardError  # noqa: E402
 
@@ -152,6 +153,8 @@ class Agent:
         folder: that holds the sources.
         prefix: of the sources.
         episode: the recording's header.
+        weights: one of `kd_core.costs.footprint.WEIGHTS`.
+        agreement: share of its actions that are those of the network in float32.
     """
 
     name: str
@@ -159,10 +162,14 @@ class Agent:
     folder: Path
     prefix: str
     episode: Path
+    weights: str = "float32"
+    agreement: float = 1.0
 
 
-def drawn_agent(sizes: tuple[int, int, int], folder: Path, episodes: int = 4, steps: int = 25) -> Agent:
-    """Write an untrained network with a recording: features are drawn, actions are what torch takes on them."""
+def drawn_agent(
+    sizes: tuple[int, int, int], folder: Path, episodes: int = 4, steps: int = 25, weights: str = "float32"
+) -> Agent:
+    """Write an untrained network with a recording: features are drawn, actions are those of torch or of int8 numpy."""
     inputs, width, n_actions = sizes
     torch.manual_seed(0)
     step = AgentStep(*sizes).eval()
@@ -172,23 +179,28 @@ def drawn_agent(sizes: tuple[int, int, int], folder: Path, episodes: int = 4, st
         step.fc2.weight.mul_(3.0)
     named = csource.Named(".", "kd_agent_0")
     features = [{"name": f"f{k}", "unit": None} for k in range(inputs)]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, text in csource.c_files(
-        agent_weights(step), named, "drawn", "agent_0", features, ["x"] * n_actions
-    ).items():
-        (folder / path).write_text(text)
     rng = np.random.default_rng(0)
     seen = rng.standard_normal((episodes, steps, inputs)).astype(np.float32)
     may = rng.random((episodes, steps, n_actions)) < 0.7
     may[..., 0] |= ~may.any(-1)
     _, actions = replay.run(replay.torch_step(step), seen, may, width)
+    network, calibration, agreement = agent_weights(step), None, 1.0
+    if weights == "int8":
+        calibration = int8.calibrate(network, rng.standard_normal((episodes * steps, inputs)).astype(np.float32))
+        in_float32 = actions
+        _, actions = replay.run(replay.int8_step(int8.quantise(network, calibration)), seen, may, width)
+        agreement = float((actions == in_float32)[may.sum(-1) > 1].mean())
+    folder.mkdir(parents=True, exist_ok=True)
+    told = ("drawn", "agent_0", features, ["x"] * n_actions)
+    for path, text in csource.c_files(network, named, *told, calibration=calibration).items():
+        (folder / path).write_text(text)
     begins = np.arange(episodes * steps) % steps == 0
     recorded = traces.Trace(begins, seen.reshape(-1, inputs), may.reshape(-1, n_actions), actions.ravel())
     bundle: Any = SimpleNamespace(folder=folder, task=SimpleNamespace(name="drawn"))
     profile: Any = SimpleNamespace(name="agent_0", label="agent_0", c=named, inputs=inputs, n_actions=n_actions)
     episode = folder / "recorded.h"
     episode.write_text(traces.header(recorded, bundle, profile))
-    return Agent(f"{inputs} inputs, width {width}", sizes, folder, named.prefix, episode)
+    return Agent(f"{inputs} inputs, width {width}", sizes, folder, named.prefix, episode, weights, agreement)
 
 
 def bundle_agent(folder: Path, key: str, episode: Path) -> Agent:

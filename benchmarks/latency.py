@@ -39,8 +39,8 @@ import torch  # noqa: E402
 from latency_teams import EPISODE, HOST, SIZES, TEACHER_WIDTH, Size, Students, Timed  # noqa: E402
 from measured import spread  # noqa: E402
 
-from envs.hetero_mask.presets import LIMITS  # noqa: E402
 from kd_core.costs.flops import closed_formula  # noqa: E402
+from kd_envs.hetero_mask.presets import LIMITS  # noqa: E402
 from kd_marl.deploy import export as exporting  # noqa: E402
 from kd_marl.deploy import int8, onnx_graph  # noqa: E402
 from kd_marl.deploy.weights import agent_weights  # noqa: E402

@@ -25,14 +25,14 @@ warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 HOST = get_host()  # before anything of `envs`: on a checkout the host decides what that package is
 
-from envs.hetero_mask.battles import Part  # noqa: E402
-from envs.hetero_mask.layouts import FeatureLayout, layout_for  # noqa: E402
-from envs.hetero_mask.mask import ObservationMask  # noqa: E402
-from envs.hetero_mask.presets import default_widths, mask_for  # noqa: E402
 from kd_controllers.hetero_mac import HeteroMAC  # noqa: E402
 from kd_controllers.student_net import HeteroStudent  # noqa: E402
 from kd_core.config import assemble, parse_command  # noqa: E402
 from kd_core.costs.flops import AgentStep, closed_formula  # noqa: E402
+from kd_envs.hetero_mask.battles import Part  # noqa: E402
+from kd_envs.hetero_mask.layouts import FeatureLayout, layout_for  # noqa: E402
+from kd_envs.hetero_mask.mask import ObservationMask  # noqa: E402
+from kd_envs.hetero_mask.presets import default_widths, mask_for  # noqa: E402
 from kd_marl.runs.student_run import StudentRun  # noqa: E402
 
 TEACHER_WIDTH = 256

@@ -32,8 +32,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import measured
 import numpy as np
 
-from envs.hetero_mask import layout_for, mask_for
 from kd_core.errors import UserError
+from kd_envs.hetero_mask import layout_for, mask_for
 
 TASK, OBS_SIZE, LANDMARKS, LISTENER = "pz-mpe-simple-speaker-listener-v4", 11, 3, 1
 # The task's rules: steps of an episode; agents that are given the reward, which the host sums; and the world's step in

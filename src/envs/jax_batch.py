@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.jax_support import load
-from envs.worlds import World
 from epymarl_lite.runners.env_group import Outcome, Views
 from kd_core.errors import UserError
+from kd_envs.jax_support import load
+from kd_envs.worlds import World
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from envs.hetero_mask.battles import find_inside
 from kd_core.errors import UserError, nearest
+from kd_envs.hetero_mask.battles import find_inside
 
 KINDS = ("agent", "opponent", "landmark", "goal")
 # MPE's worlds have no walls; agents start between these.

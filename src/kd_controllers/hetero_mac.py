@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.hetero_mask.mask import ObservationMask, before
-from envs.hetero_mask.presets import default_widths, scaled_widths
 from kd_controllers.messages import Radio, draw_delivered, read_messages
 from kd_controllers.policy_mac import PolicyMAC, check_hidden_dim
 from kd_controllers.student_net import HeteroStudent
@@ -18,6 +16,8 @@ from kd_controllers.student_registry import make_student
 from kd_core.costs.boards import read_budget
 from kd_core.costs.budget import Budget, check_widths, fit_widths
 from kd_core.errors import UserError
+from kd_envs.hetero_mask.mask import ObservationMask, before
+from kd_envs.hetero_mask.presets import default_widths, scaled_widths
 
 
 class HeteroMAC(PolicyMAC):

@@ -23,9 +23,9 @@ from typing import Any
 
 from kd_core import keys, sacred_flags, yaml_text
 from kd_core.errors import UserError, nearest
-from kd_core.host import SOURCE_ROOT, Host
+from kd_core.host import Host
+from kd_core.places import CONFIG, CONFIG_NAME, PROGRAM
 
-PLUGIN_CONFIG = SOURCE_ROOT / "config"
 # The controller with a network of its own for each agent, and those of the hosts that it can stand in for.
 OWN_NETWORKS, REPLACEABLE = "hetero_mac", ("basic_mac", "non_shared_mac")
 # The environment's variable for the URL of a MongoDB server, password and all.
@@ -37,15 +37,17 @@ IN_A_CHECKOUT = frozenset(
 )
 _NAMING = "add 'with env_args.key=...' (for example env_args.key=pz-mpe-simple-spread-v3) or env_args.map_name=..."
 
-USAGE = """usage: python src/main.py --config=ALG --env-config=ENV [with key=value env_args.key=value ...]
+_PROGRAM = " ".join(PROGRAM)
 
-  --config       kd_teacher, kd_export, kd_student or a variant of it (src/config/algs), a stock algorithm (mappo, ippo,
-                 iql, vdn, qmix), or a YAML path
+USAGE = f"""usage: {_PROGRAM} --config=ALG --env-config=ENV [with key=value env_args.key=value ...]
+
+  --config       kd_teacher, kd_export, kd_student or a variant of it ({CONFIG_NAME}/algs), a stock algorithm
+                 (mappo, ippo, iql, vdn, qmix), or a YAML path
   --env-config   mpe, gymma, ..., or a YAML path
-  with           any key of the YAML files (src/config/kd_marl.yaml lists the plug-in's own)
+  with           any key of the YAML files ({CONFIG_NAME}/kd_marl.yaml lists the plug-in's own)
 
 example: distil simple_spread's bundled teacher into students of width 32 that see what the paper's Table II lets them
-  python src/main.py --config=kd_student --env-config=mpe with env_args.key=pz-mpe-simple-spread-v3 limits=lh"""
+  {_PROGRAM} --config=kd_student --env-config=mpe with env_args.key=pz-mpe-simple-spread-v3 limits=lh"""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Command:
     def line(self) -> str:
         """The command line that repeats this run."""
         flags = [f"--config={self.algorithm}", f"--env-config={self.environment}"]
-        return shlex.join(["python", "src/main.py", *flags, *self.sacred_arguments])
+        return shlex.join([*PROGRAM, *flags, *self.sacred_arguments])
 
 
 def parse_command(arguments: list[str]) -> Command:
@@ -87,7 +89,7 @@ def parse_command(arguments: list[str]) -> Command:
             rest.append(argument)
     for name, value in flags.items():
         if not value:
-            raise UserError(f"{name} is missing: give {name}=NAME (python src/main.py --help shows an example)")
+            raise UserError(f"{name} is missing: give {name}=NAME ({_PROGRAM} --help shows an example)")
     if tracking:
         # As keys: what a run records of itself repeats it, and the stages that it needs first are tracked alike.
         place = rest.index("with") + 1 if "with" in rest else len(rest)
@@ -161,7 +163,7 @@ def assemble(host: Host, command: Command, naming: str = _NAMING) -> dict[str, A
     """
     merge = host.main.recursive_dict_update
     config = yaml_text.read_mapping(host.config_path / "default.yaml")
-    config = merge(config, yaml_text.read_mapping(PLUGIN_CONFIG / "kd_marl.yaml"))
+    config = merge(config, yaml_text.read_mapping(CONFIG / "kd_marl.yaml"))
     path = _find_config(host, "envs", command.environment)
     config = merge(config, keys.conform(yaml_text.read_mapping(path), config, str(path)))
     for path, layer in _algorithm_layers(host, command.algorithm):
@@ -249,7 +251,7 @@ def task_key(host: Host, environment: str) -> str:
 
 def plugin_keys() -> frozenset[str]:
     """Return the keys that the plug-in adds to every run."""
-    return frozenset(yaml_text.read_mapping(PLUGIN_CONFIG / "kd_marl.yaml"))
+    return frozenset(yaml_text.read_mapping(CONFIG / "kd_marl.yaml"))
 
 
 def _section(sections: Any, environment: str, where: str) -> dict[str, Any]:
@@ -313,7 +315,7 @@ def _own_networks(host: Host, config: dict[str, Any], command: Command) -> dict[
             f"--config={command.algorithm} has a controller of its own ({config['mac']}), so limits=lha cannot give "
             f"every agent a width: use limits=lh, or an algorithm with {' or '.join(REPLACEABLE)}"
         )
-    merge, layer = host.main.recursive_dict_update, yaml_text.read_mapping(PLUGIN_CONFIG / "lha.yaml")
+    merge, layer = host.main.recursive_dict_update, yaml_text.read_mapping(CONFIG / "lha.yaml")
     # A YAML of the user's that names the controller itself may say more of what belongs to it.
     merged: dict[str, Any] = merge(layer, config) if config["mac"] == OWN_NETWORKS else merge(config, layer)
     return merged
@@ -321,7 +323,7 @@ def _own_networks(host: Host, config: dict[str, Any], command: Command) -> dict[
 
 def _find_config(host: Host, kind: str, name: str, asked_by: str = "") -> Path:
     """Find the YAML file that a name means; ``asked_by`` is the file whose ``base`` it is, if any."""
-    folders = [PLUGIN_CONFIG / kind, host.config_path / kind]
+    folders = [CONFIG / kind, host.config_path / kind]
     candidates = [folder / f"{name}.yaml" for folder in folders]
     if os.sep in name:
         path = Path(asked_by).parent / Path(name).expanduser()

@@ -19,9 +19,9 @@ from types import ModuleType
 from typing import Any
 
 from kd_core.errors import UserError
+from kd_core.places import SOURCE_ROOT
 
 TESTED_COMMIT = "cbc38c0"
-SOURCE_ROOT = Path(__file__).resolve().parents[1]
 
 _CHECKOUT_FILES = ("src/main.py", "src/run.py", "src/config/default.yaml", "src/learners/__init__.py")
 
@@ -133,7 +133,7 @@ def _load_checkout(home: Path) -> Host:
             f"EPYMARL_HOME={home} does not import ({error}): install that checkout's requirements"
         ) from None
     envs = importlib.import_module("envs")
-    envs.__path__.append(str(SOURCE_ROOT / "envs"))
+    envs.__path__.append(str(SOURCE_ROOT / "kd_envs"))
     return _collect("epymarl", commit, home / "src" / "config", main, prefix="")
 
 

@@ -12,15 +12,14 @@ import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from kd_core.errors import UserError
+from kd_core.places import CONFIG, SOURCE_ROOT
 
-_CONFIG = Path(__file__).resolve().parents[1] / "config"
-_HOST_CONFIG = Path(__file__).resolve().parents[1] / "epymarl_lite" / "config"
+_HOST_CONFIG = SOURCE_ROOT / "epymarl_lite" / "config"
 # Sacred's own key; numpy takes no other values.
 _SACRED = {"seed": "whole 0..4294967295"}
 _WORDS = {
@@ -200,7 +199,7 @@ def table() -> Mapping[str, Kind]:
         ValueError: two comments say different things of one key, or a default is none of its key's values.
     """
     entries: dict[str, _Entry] = {}
-    for folder in (_HOST_CONFIG, _CONFIG):
+    for folder in (_HOST_CONFIG, CONFIG):
         for path in sorted(folder.rglob("*.yaml")):
             text = path.read_text(encoding="utf-8")
             notes = dict(stated(text))

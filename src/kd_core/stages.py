@@ -17,10 +17,10 @@ from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.artifacts.teacher import TeacherArtifact
 from kd_core.config import assemble, parse_command, plugin_keys, updated
 from kd_core.errors import UserError
-from kd_core.host import SOURCE_ROOT, Host, get_host
+from kd_core.host import Host, get_host
+from kd_core.places import MAIN, PROGRAM, ZOO
 from kd_core.task import Task
 
-ZOO = SOURCE_ROOT / "zoo"
 # Keys of ours that mean something to one stage only.
 _OWN_TO_A_STAGE = frozenset(
     {"resume", "teacher", "expert_buffer", "limits", "masks", "masks_preset", "own_action", "sensor_status", "mask_at"}
@@ -43,7 +43,7 @@ def locate_teacher(args: Any, task: Task) -> TeacherArtifact:
         # Where the student is not made again, neither is its teacher.
         again = {"resume": True} if args.resume or args.evaluate else {}
         run_stage("kd_teacher", args, **again)
-    command = shlex.join(["python", "src/main.py", *_stage_words("kd_teacher", args)])
+    command = shlex.join([*PROGRAM, *_stage_words("kd_teacher", args)])
     folder = _find_teacher(args, command)
     teacher = artifacts.load_teacher(
         folder,
@@ -174,18 +174,18 @@ def run_stage(algorithm: str, args: Any, **updates: Any) -> None:
         UserError: that stage failed; it has said why.
     """
     words = _stage_words(algorithm, args, **updates)
-    _log.info("Running python src/main.py %s", shlex.join(words))
+    _log.info("Running %s", shlex.join([*PROGRAM, *words]))
     if run_main(words):
         raise UserError(f"{algorithm}, which this run needs first, failed: its message is above")
 
 
 def run_main(words: Sequence[str]) -> int:
-    """Run ``python src/main.py`` in this terminal and return its exit status.
+    """Make a run in this terminal and return its exit status.
 
     Raises:
         KeyboardInterrupt: after it has saved what it has, since a terminal's Ctrl-C interrupts it too.
     """
-    with subprocess.Popen([sys.executable, str(SOURCE_ROOT / "main.py"), *words]) as process:
+    with subprocess.Popen([sys.executable, str(MAIN), *words]) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from importlib import metadata
 
-from kd_core.host import SOURCE_ROOT
+from kd_core.places import IN_CLONE, SOURCE_ROOT
 
 
 def installed_version(distribution: str) -> str | None:
@@ -23,6 +23,8 @@ def package_version(distribution: str) -> str:
 
 def source_commit() -> str | None:
     """Find the source tree's commit, ``+`` where tracked files differ from it; None outside a checkout."""
+    if not IN_CLONE:
+        return None
     git = ["git", "-C", str(SOURCE_ROOT)]
     try:
         head = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], text=True, stderr=subprocess.DEVNULL)

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.hetero_mask.mask import ObservationMask, before
 from kd_controllers.messages import Messages, Radio
 from kd_core.artifacts.expert_buffer import ExpertBuffer
+from kd_envs.hetero_mask.mask import ObservationMask, before
 from kd_learners.batches import Episodes
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.labelled import LabelledSteps, Labeller

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from envs.hetero_mask.mask import ObservationMask, before
 from kd_controllers.student_net import HeteroStudent
+from kd_envs.hetero_mask.mask import ObservationMask, before
 from kd_learners.batches import Episodes
 from kd_learners.labelled import until_last_decision
 from kd_learners.losses import kl_divergence, masked_log_softmax, masked_mean

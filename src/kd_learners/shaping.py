@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from envs.smax.simulator import STATE_IDENTITY, STATE_UNIT
 from kd_core.errors import UserError
+from kd_envs.smax.simulator import STATE_IDENTITY, STATE_UNIT
 from kd_learners.batches import Episodes
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from envs.hetero_mask.mask import ObservationMask
 from kd_core.artifacts.teacher import TeacherArtifact
 from kd_core.errors import UserError
 from kd_core.task import Task
+from kd_envs.hetero_mask.mask import ObservationMask
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.settings import check_episodes
 

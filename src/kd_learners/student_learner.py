@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from envs.hetero_mask.mask import before
 from kd_controllers.hetero_mac import HeteroMAC, student_widths
 from kd_controllers.messages import check_same_radio, read_messages
 from kd_controllers.student_net import check_sharing
@@ -25,7 +24,9 @@ from kd_core import checkpoints, files, progress, stages
 from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.errors import UserError
 from kd_core.host import get_host
+from kd_envs.hetero_mask.mask import before
 from kd_learners import batches, expert_data, objective, roles
+from kd_learners.ancestor import read_ancestor
 from kd_learners.comparators import PERSONAL_ONLY, ComparatorTerms, asks_for_personal
 from kd_learners.exporter import ExportSettings
 from kd_learners.frozen_teacher import FrozenTeacher
@@ -135,6 +136,10 @@ class StudentLearner(Stage):
         self.student_roles = nn.Parameter(torch.randn(self.n_roles, mac.agent.max_width) / mac.agent.max_width**0.5)
         self.comparators = ComparatorTerms(self.objective, mac.agent, self.teacher.sizes.hidden_dim, args.state_shape)
         self.learnt = [*mac.parameters(), self.student_roles, *self.comparators.parameters()]
+        self.ancestor: dict[str, str] | None = None
+        # Who goes on with a checkpoint has its ancestor's weights in it.
+        if args.adapt_from and not args.checkpoint_path:
+            self._adapt_from(args.adapt_from)
         self.recent = RecentEpisodes(self.settings.student_episodes)
         if context.buffer_folder is not None:
             buffer = ExpertBuffer.open(context.buffer_folder)
@@ -167,6 +172,10 @@ class StudentLearner(Stage):
         student_widths(args, context.mask)
         check_agent(args)
         read_messages(args, context.mask.layout.agent_names)
+        if args.adapt_from and args.agent != "rnn":
+            raise UserError(
+                f"only agent=rnn begins with another student, and agent is {args.agent}: leave adapt_from out"
+            )
         if asks_for_personal(terms) and args.agent != "personal_rnn":
             raise UserError(PERSONAL_ONLY)
         check_sharing(args.sharing)
@@ -189,6 +198,14 @@ class StudentLearner(Stage):
             )
         folder = None if args.evaluate else stages.locate_buffer(args, teacher)
         return replace(context, teacher=teacher, buffer_folder=folder)
+
+    def _adapt_from(self, path: str) -> None:
+        ancestor = read_ancestor(path, self.args, self.mac)
+        ancestor.hand_over(self.mac)
+        self.ancestor = ancestor.facts
+        if ancestor.roles.shape == self.student_roles.shape:
+            with torch.no_grad():
+                self.student_roles.copy_(ancestor.roles)
 
     def _expert(self, buffer: ExpertBuffer) -> tuple[Labeller, expert_data.ExpertData]:
         """Build the fixed role projection U_T, and the buffer with all that is computed from it once."""
@@ -304,6 +321,7 @@ class StudentLearner(Stage):
             widths=list(self.mac.agent.widths),
             messages=None if self.mac.messages is None else self.mac.messages.to_dict(),
             budget=None if self.mac.budgets is None else [budget.to_dict() for budget in self.mac.budgets],
+            **({} if self.ancestor is None else {"ancestor": self.ancestor}),
         )
 
     def load_models(self, path: str) -> None:
@@ -324,7 +342,7 @@ class StudentLearner(Stage):
             )
         check_same_radio(path, facts, self.mac.messages)
         self.mac.load_models(path)
-        self.updates, self.t_env = facts["updates"], facts["t_env"]
+        self.updates, self.t_env, self.ancestor = facts["updates"], facts["t_env"], facts.get("ancestor")
         if self.args.evaluate:
             return
         state = torch.load(os.path.join(path, "training.th"), map_location="cpu", weights_only=True)

@@ -76,7 +76,8 @@ class TeacherLearner(Stage):
         self.optimiser = torch.optim.Adam(groups, eps=self.settings.optim_eps)
         self.initial_lr = [group["lr"] for group in self.optimiser.param_groups]
         self.follower = self._make_follower()
-        torch.set_num_threads(threads.count(self.settings.torch_threads))
+        self.crew = threads.Crew(self.settings.torch_threads)
+        torch.set_num_threads(self.crew.size)
         mac.half_precision = self.settings.half_precision
         self.returns = RunningMoments()
         self.steps = self.first_step = 0
@@ -157,8 +158,10 @@ class TeacherLearner(Stage):
             group["lr"] = lr * lr_share
         rollout = self._prepare(batches.from_host(batch), lr_share)
         stats: list[dict[str, Tensor]] = []
-        for _ in range(settings.epochs):
-            stats.extend(self._step(*part) for part in rollout.minibatches(settings.minibatches))
+        with self.crew.at_work():
+            for _ in range(settings.epochs):
+                stats.extend(self._step(*part) for part in rollout.minibatches(settings.minibatches))
+        torch.set_num_threads(self.crew.size)
         self.steps = t_env
         if t_env - self.last_log >= self.args.learner_log_interval:
             self.last_log = t_env

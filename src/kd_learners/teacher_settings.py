@@ -42,7 +42,7 @@ class TeacherSettings:
         if self.autocast not in ("none", "bfloat16", "auto"):
             raise UserError(f"autocast is '{self.autocast}': choose none, bfloat16 or auto")
         if type(self.torch_threads) is not int or self.torch_threads < 0:
-            raise UserError(f"torch_threads is {self.torch_threads!r}: expected 0 (every core) or a number of threads")
+            raise UserError(f"torch_threads is {self.torch_threads!r}: expected 0 (the free cores) or a number")
         check_counts(self, "epochs", "minibatches", "chunk_length", "follower_width", "t_max")
         check_above_zero(self, "lr", "critic_lr", "follower_lr", "eps_clip", "grad_norm_clip")
         check_not_negative(self, "optim_eps", "entropy_coef", "imitation_gap_coef", "shaping", "patience")

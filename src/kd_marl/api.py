@@ -23,7 +23,8 @@ from kd_core.artifacts import teacher as artifacts
 from kd_core.artifacts.teacher import TeacherArtifact
 from kd_core.config import assemble, parse_command, task_key
 from kd_core.errors import UserError
-from kd_core.host import SOURCE_ROOT, Host, get_host
+from kd_core.host import Host, get_host
+from kd_core.places import MAIN, PROGRAM
 from kd_marl import retrain
 from kd_marl.processes import process
 from kd_marl.runs import student_run
@@ -381,8 +382,8 @@ def _run(words: Sequence[str], logs: Path) -> Path:
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "ab") as said:
             start = said.tell()
-            _log.info("python src/main.py %s; its log is %s", shlex.join(words), log)
-            run = process.start([sys.executable, str(SOURCE_ROOT / "main.py"), *words], said, one_thread=False)
+            _log.info("%s; its log is %s", shlex.join([*PROGRAM, *words]), log)
+            run = process.start([sys.executable, str(MAIN), *words], said, one_thread=False)
             try:
                 status = run.wait()
             except BaseException:

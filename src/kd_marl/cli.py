@@ -1,4 +1,4 @@
-"""`kd-marl`: everything that is not a run. Training, export and distillation go through `python src/main.py`."""
+"""`kd-marl`: runs, and everything around them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from kd_core import terminal
 from kd_core.errors import UserError
 from kd_marl.commands import (
+    adapt,
     buffer,
     bundle,
     dashboard,
@@ -25,11 +26,13 @@ from kd_marl.commands import (
     suite,
     teachers,
     track,
+    train,
     watch,
 )
 
 # Each has `add(subparsers)`, which registers its parser and, as the parser's `run`, its `Work`.
 _COMMANDS = (
+    train,
     buffer,
     teachers,
     masks,
@@ -38,6 +41,7 @@ _COMMANDS = (
     run,
     pareto,
     stress,
+    adapt,
     watch,
     suite,
     report,
@@ -46,8 +50,7 @@ _COMMANDS = (
     doctor,
 )
 
-_DESCRIPTION = """Looks after what runs leave behind and shows what they would do.
-Runs themselves: python src/main.py --help"""
+_DESCRIPTION = """Trains, looks after what runs leave behind and shows what they would do."""
 
 _EXAMPLE = """example:
   kd-marl masks --env-config mpe --key pz-mpe-simple-spread-v3 --limits lh    who sees what
@@ -61,8 +64,13 @@ class _Parser(argparse.ArgumentParser):
     """Say a mistake in one line, and lets a command take EPyMARL's ``with key=value ...``."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Parse as usual; in commands that have ``updates``, the words after ``with`` are those. Options may follow."""
+        """Parse as usual; in commands that have ``updates``, the words after ``with`` are those. Options may follow.
+
+        A command that has ``words`` takes every word as it is.
+        """
         words = list(sys.argv[1:] if args is None else args)
+        if self.get_default("words") is not None:
+            return argparse.Namespace(run=self.get_default("run"), words=words), []
         if "with" not in words or self.get_default("updates") is None:
             return super().parse_known_args(words, namespace)
         start = words.index("with")

@@ -15,9 +15,9 @@ from typing import Any
 from kd_core.artifacts.teacher import read_facts, teacher_folders
 from kd_core.config import parse_command
 from kd_core.errors import UserError
+from kd_core.places import PROGRAMS
 from kd_core.stages import run_main
 
-_PROGRAM = ["python", "src/main.py"]
 # What a command says of the place where that training was made.
 _PLACES = frozenset({"local_results_path", "begin_with", "resume"})
 
@@ -32,7 +32,7 @@ def commands(facts: Mapping[str, Any]) -> list[list[str]]:
         UserError: a training was not made by ``src/main.py``.
     """
     words = shlex.split(facts["command"] or "")
-    if words[:2] != _PROGRAM:
+    if tuple(words[:2]) not in PROGRAMS:
         raise UserError(f"the teacher's history has no command of src/main.py to repeat, but {facts['command']!r}")
     first = facts["begun_with"]
     return [*(commands(first) if first else []), words[2:]]

@@ -10,18 +10,18 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from envs.hetero_mask.battles import battle_facts
-from envs.hetero_mask.layouts import layout_for
-from envs.hetero_mask.mask import ObservationMask
-from envs.hetero_mask.presets import mask_for
-from envs.hetero_mask.wrapper import MaskedBatch, MaskedEnv
-from envs.mpe import batched_mpe
-from envs.smax import SmaxBatch
 from epymarl_lite.envs.starcraft import missing_starcraft
 from kd_core import checkpoints
 from kd_core.errors import UserError, nearest
 from kd_core.host import Host
 from kd_core.task import Task
+from kd_envs.hetero_mask.battles import battle_facts
+from kd_envs.hetero_mask.layouts import layout_for
+from kd_envs.hetero_mask.mask import ObservationMask
+from kd_envs.hetero_mask.presets import mask_for
+from kd_envs.hetero_mask.wrapper import MaskedBatch, MaskedEnv
+from kd_envs.mpe import batched_mpe
+from kd_envs.smax import SmaxBatch
 from kd_runners.checked_env import CheckedEnv
 
 # Environment -> the package it needs, and how to install it.

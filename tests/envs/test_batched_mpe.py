@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from envs.hetero_mask.layouts import layout_for
-from envs.jax_support import available
-from envs.mpe.batch import TASKS, MpeBatch, batched_mpe
 from epymarl_lite.envs.gymma import GymmaWrapper
 from epymarl_lite.runners.env_group import Views
+from kd_envs.hetero_mask.layouts import layout_for
+from kd_envs.jax_support import available
+from kd_envs.mpe.batch import TASKS, MpeBatch, batched_mpe
 
 SIZE, LIMIT = 4, 25
 needs_jaxmarl = pytest.mark.skipif(not available(), reason="JaxMARL is not installed: pip install -e '.[smax]'")

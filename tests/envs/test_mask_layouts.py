@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from envs.hetero_mask import layout_for, mask_for, plain_layout
-from envs.hetero_mask.layouts import AgentLayout, FeatureLayout
 from kd_core.errors import UserError
+from kd_envs.hetero_mask import layout_for, mask_for, plain_layout
+from kd_envs.hetero_mask.layouts import AgentLayout, FeatureLayout
 from mpe_layouts import MPE_IDS, MPE_LAYOUTS, SPREAD, seen
 
 # --- Layouts against the real environments ---------------------------------------------------------------------------

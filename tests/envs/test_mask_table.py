@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from envs.hetero_mask import default_widths, mask_for, mask_table, mask_text, plain_layout
-from envs.hetero_mask.layouts import ranges
 from kd_core.costs.flops import closed_formula, flops_per_decision
 from kd_core.errors import UserError
+from kd_envs.hetero_mask import default_widths, mask_for, mask_table, mask_text, plain_layout
+from kd_envs.hetero_mask.layouts import ranges
 from mpe_layouts import ADVERSARY, SPREAD, seen
 from smac_layouts import SIZES, smac_layout, smax_layout
 

@@ -6,8 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
-from envs.hetero_mask import MaskedEnv, mask_for, plain_layout
 from kd_core.errors import UserError
+from kd_envs.hetero_mask import MaskedEnv, mask_for, plain_layout
 from mpe_layouts import ADVERSARY, SPREAD
 
 

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.hetero_mask import mask_text
-from envs.hetero_mask.layouts import layout_for
-from envs.hetero_mask.mask import ObservationMask
-from envs.hetero_mask.naming import features
-from envs.hetero_mask.presets import mask_for
 from kd_core.errors import UserError
+from kd_envs.hetero_mask import mask_text
+from kd_envs.hetero_mask.layouts import layout_for
+from kd_envs.hetero_mask.mask import ObservationMask
+from kd_envs.hetero_mask.naming import features
+from kd_envs.hetero_mask.presets import mask_for
 
 SPREAD = layout_for("simple_spread", 3, 18)
 ACTIONS = 5

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.hetero_mask import layout_for, mask_for, plain_layout
-from envs.hetero_mask.battles import Part, battle_facts, battle_parts, name_features
 from kd_core.errors import UserError
+from kd_envs.hetero_mask import layout_for, mask_for, plain_layout
+from kd_envs.hetero_mask.battles import Part, battle_facts, battle_parts, name_features
 from smac_layouts import SIZES, smac_env, smac_layout, smax_layout
 
 

@@ -8,10 +8,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.hetero_mask import default_widths, mask_for, mask_text
-from envs.hetero_mask.presets import FOLDER, LHA_WIDTHS, battle_widths, scaled_widths
 from kd_core.costs.flops import closed_formula, flops_per_decision
 from kd_core.errors import UserError
+from kd_envs.hetero_mask import default_widths, mask_for, mask_text
+from kd_envs.hetero_mask.presets import FOLDER, LHA_WIDTHS, battle_widths, scaled_widths
 from smac_layouts import SIZES, smac_env, smac_layout, smax_layout
 
 # The paper's Table I.

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs import jax_batch
-from envs.jax_support import available, load
-from envs.smax import SmaxBatch, map_facts
-from envs.smax.env import SmaxEnv
-from envs.smax.simulator import STOP, environment
 from kd_core.errors import UserError
+from kd_envs import jax_batch
+from kd_envs.jax_support import available, load
+from kd_envs.smax import SmaxBatch, map_facts
+from kd_envs.smax.env import SmaxEnv
+from kd_envs.smax.simulator import STOP, environment
 
 pytestmark = pytest.mark.skipif(not available(), reason="JaxMARL is not installed: pip install -e '.[smax]'")
 
@@ -308,7 +308,7 @@ from kd_marl.plugin import lifecycle, register
 register.register(host.get_host())
 lifecycle.install(host.get_host())
 assert "jax" not in sys.modules, "imported before anyone asked for a battle"
-from envs.smax.env import SmaxEnv
+from kd_envs.smax.env import SmaxEnv
 streams = sys.stdout, sys.stderr
 env = SmaxEnv(map_name="3m")
 env.get_env_info()

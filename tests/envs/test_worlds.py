@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from envs import jax_support
-from envs.hetero_mask.layouts import layout_for
-from envs.worlds import Shape, World, read_world, world_from
 from epymarl_lite.envs import gymma_fn
 from kd_core.errors import UserError
+from kd_envs import jax_support
+from kd_envs.hetero_mask.layouts import layout_for
+from kd_envs.worlds import Shape, World, read_world, world_from
 
 SPREAD, LISTENER, ADVERSARY = (
     "pz-mpe-simple-spread-v3",
@@ -58,7 +58,7 @@ def check_particles(key, world, obs):
 @needs_jax
 @pytest.mark.parametrize("key", [SPREAD, LISTENER, ADVERSARY])
 def test_batched_particles_are_where_the_observations_say(key):
-    from envs.mpe import MpeBatch
+    from kd_envs.mpe import MpeBatch
 
     envs = MpeBatch(3, key, time_limit=4, seed=2)
     views = envs.reset()
@@ -83,7 +83,7 @@ def test_single_particles_are_where_the_observations_say(key):
 
 @needs_jax
 def test_units_are_where_the_observations_say_and_every_lost_point_of_health_has_its_attack():
-    from envs.smax import SmaxBatch
+    from kd_envs.smax import SmaxBatch
 
     envs = SmaxBatch(4, "3m", seed=5)
     views, sight, damage = envs.reset(), 9.0, 9.0
@@ -135,7 +135,7 @@ def features_of(layout, obs):
 @needs_jax
 @pytest.mark.slow
 def test_units_have_their_own_types():
-    from envs.smax import SmaxBatch
+    from kd_envs.smax import SmaxBatch
 
     envs = SmaxBatch(1, "3s5z", seed=1)
     envs.reset()

@@ -1,6 +1,6 @@
 """The three MPE tasks' feature layouts, for the tests of masks."""
 
-from envs.hetero_mask import layout_for
+from kd_envs.hetero_mask import layout_for
 
 SPREAD = layout_for("pz-mpe-simple-spread-v3", 3, 18)
 SPEAKER_LISTENER = layout_for("pz-mpe-simple-speaker-listener-v4", 2, 11)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from latency_teams import untrained_run
 
-from envs.hetero_mask.layouts import layout_for
-from envs.hetero_mask.mask import ObservationMask
 from kd_controllers.messages import Messages
 from kd_controllers.talking_net import TalkingStudent
+from kd_envs.hetero_mask.layouts import layout_for
+from kd_envs.hetero_mask.mask import ObservationMask
 from kd_marl.deploy import export as exporting
 from kd_onboard import profile_text
 

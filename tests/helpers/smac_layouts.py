@@ -7,8 +7,8 @@ import importlib
 import sys
 from pathlib import Path
 
-from envs.hetero_mask import layout_for
-from envs.hetero_mask.battles import battle_facts
+from kd_envs.hetero_mask import layout_for
+from kd_envs.hetero_mask.battles import battle_facts
 
 DOUBLE = Path(__file__).parent / "smac_double"
 

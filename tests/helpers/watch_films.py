@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from envs.hetero_mask.layouts import layout_for
-from envs.hetero_mask.presets import mask_for
-from envs.worlds import World, particle_world
+from kd_envs.hetero_mask.layouts import layout_for
+from kd_envs.hetero_mask.presets import mask_for
+from kd_envs.worlds import World, particle_world
 from kd_marl.watch.film import Film
 from kd_marl.watch.sensors import failed_sensors
 from kd_marl.watch.takes import Player, Take

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from envs.hetero_mask.presets import scaled_widths
 from kd_controllers.hetero_mac import HeteroMAC, read_widths
 from kd_core.errors import UserError
+from kd_envs.hetero_mask.presets import scaled_widths
 from kd_marl.evaluation.episodes import PairedEpisodes
 from tiny_stages import AGENTS, HOST, OBS, described, scheme_of, stage_args
 

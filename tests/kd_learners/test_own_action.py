@@ -11,13 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.hetero_mask import mask_text
-from envs.hetero_mask.layouts import layout_for
-from envs.hetero_mask.mask import ObservationMask, before
-from envs.hetero_mask.presets import mask_for
-from envs.hetero_mask.wrapper import MaskedBatch, MaskedEnv
 from kd_core import checkpoints
 from kd_core.artifacts.expert_buffer import ExpertBuffer
+from kd_envs.hetero_mask import mask_text
+from kd_envs.hetero_mask.layouts import layout_for
+from kd_envs.hetero_mask.mask import ObservationMask, before
+from kd_envs.hetero_mask.presets import mask_for
+from kd_envs.hetero_mask.wrapper import MaskedBatch, MaskedEnv
 from kd_marl.cli import main
 from kd_marl.deploy import replay
 from kd_marl.runs.student_run import load_student

@@ -13,7 +13,7 @@ import pytest
 import kd_marl
 from kd_core.errors import UserError
 from kd_core.host import get_host
-from kd_core.stages import ZOO
+from kd_core.places import ZOO
 from kd_marl import api
 from kd_onboard import read_bundle
 from main_server import Ended

@@ -11,7 +11,7 @@ import torch
 
 from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.artifacts.teacher import load_teacher
-from kd_core.stages import ZOO
+from kd_core.places import ZOO
 from main_server import Finished
 from stage_fixtures import TASK, TINY, words
 

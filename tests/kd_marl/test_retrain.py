@@ -12,7 +12,7 @@ import pytest
 
 from kd_core.artifacts.teacher import read_facts
 from kd_core.errors import UserError
-from kd_core.stages import ZOO
+from kd_core.places import ZOO
 from kd_marl import cli, retrain
 from stage_fixtures import words
 
@@ -103,7 +103,7 @@ except KeyboardInterrupt:
 
 def test_an_interrupted_stage_has_time_to_save(tmp_path):
     (tmp_path / "main.py").write_text(SLOW_TO_SAVE)
-    here = f"import pathlib, kd_core.stages as stages; stages.SOURCE_ROOT = pathlib.Path({str(tmp_path)!r}); "
+    here = f"import pathlib, kd_core.stages as stages; stages.MAIN = pathlib.Path({str(tmp_path / 'main.py')!r}); "
     process = subprocess.Popen(
         [sys.executable, "-c", f"{here} stages.run_main([{str(tmp_path / 'weights')!r}])"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},

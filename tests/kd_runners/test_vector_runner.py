@@ -13,12 +13,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from envs.hetero_mask import MaskedEnv, mask_for, plain_layout
-from envs.hetero_mask.wrapper import MaskedBatch
-from envs.jax_support import available
-from envs.mpe.batch import TASKS, batched_mpe
 from epymarl_lite.runners.env_group import EnvGroup, env_factories
 from epymarl_lite.runners.rollout import RolloutRunner
+from kd_envs.hetero_mask import MaskedEnv, mask_for, plain_layout
+from kd_envs.hetero_mask.wrapper import MaskedBatch
+from kd_envs.jax_support import available
+from kd_envs.mpe.batch import TASKS, batched_mpe
 from runtime_env import CountingEnv, layout, run_args
 from stage_fixtures import TINY, words
 

@@ -1,10 +1,10 @@
 """Limited, heterogeneous observations: feature layouts, masks, presets, the environment wrapper and its table."""
 
-from envs.hetero_mask.layouts import AgentLayout, FeatureLayout, layout_for, plain_layout
-from envs.hetero_mask.mask import ObservationMask
-from envs.hetero_mask.presets import LIMITS, PRESETS, default_widths, mask_for, read_masks
-from envs.hetero_mask.table import mask_table, mask_text
-from envs.hetero_mask.wrapper import MaskedEnv
+from kd_envs.hetero_mask.layouts import AgentLayout, FeatureLayout, layout_for, plain_layout
+from kd_envs.hetero_mask.mask import ObservationMask
+from kd_envs.hetero_mask.presets import LIMITS, PRESETS, default_widths, mask_for, read_masks
+from kd_envs.hetero_mask.table import mask_table, mask_text
+from kd_envs.hetero_mask.wrapper import MaskedEnv
 
 __all__ = [
     "LIMITS",

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from envs.hetero_mask.battles import battle_parts, name_features
 from kd_core.errors import UserError, nearest
+from kd_envs.hetero_mask.battles import battle_parts, name_features
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from envs.hetero_mask.layouts import FeatureLayout, Rows
 from kd_core.errors import UserError
+from kd_envs.hetero_mask.layouts import FeatureLayout, Rows
 
 if TYPE_CHECKING:
     import torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from envs.hetero_mask.mask import ObservationMask
+from kd_envs.hetero_mask.mask import ObservationMask
 
 _WORLD, _SPEED, _NUMBER = "world units", "world units/s", "1"
 # Task of a layout -> block -> unit. MPE's arena spans -1 to 1 in world units.

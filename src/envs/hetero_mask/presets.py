@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from envs.hetero_mask.layouts import KNOWN_LAYOUTS, FeatureLayout
-from envs.hetero_mask.mask import ObservationMask
 from kd_core import yaml_text
 from kd_core.errors import UserError, nearest
+from kd_envs.hetero_mask.layouts import KNOWN_LAYOUTS, FeatureLayout
+from kd_envs.hetero_mask.mask import ObservationMask
 
 LIMITS = ("fo", "lh", "lha")
 PRESETS = ("paper", "random")
@@ -116,6 +116,21 @@ def read_masks(value: Mapping[Any, Any] | str | None) -> dict[Any, Any]:
         except (yaml.YAMLError, ValueError) as error:
             raise UserError(f"masks {given!r} cannot be read: {HOW_TO_WRITE}") from error
     return _mapping(value, given)
+
+
+def joined_masks(layout: FeatureLayout, first: Any, then: Any) -> dict[int, Any]:
+    """Return masks in which what ``then`` says of an agent wins over what ``first`` says; agents by their index.
+
+    Args:
+        layout: the environment's layout.
+        first: masks as `read_masks` takes them.
+        then: the same.
+
+    Raises:
+        UserError: either cannot be read, or names an agent that is not there.
+    """
+    both = (read_masks(first), read_masks(then))
+    return {_agent_index(layout, key): words for masks in both for key, words in masks.items()}
 
 
 def _mapping(value: Any, given: Any) -> dict[Any, Any]:

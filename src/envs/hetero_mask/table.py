@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from envs.hetero_mask.layouts import ranges
-from envs.hetero_mask.mask import OWN_ACTION, SENSOR_STATUS, ObservationMask
+from kd_envs.hetero_mask.layouts import ranges
+from kd_envs.hetero_mask.mask import OWN_ACTION, SENSOR_STATUS, ObservationMask
 
 # Most features of one unit that are listed; if more and all are visible, the unit's name stands for them.
 _LONGEST_LISTED = 3

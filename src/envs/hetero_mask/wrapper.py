@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from envs.hetero_mask.mask import ObservationMask
 from kd_core.errors import UserError
+from kd_envs.hetero_mask.mask import ObservationMask
 
 
 class MaskedEnv:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from envs.mpe.batch import MpeBatch, batched_mpe
+from kd_envs.mpe.batch import MpeBatch, batched_mpe
 
 __all__ = ["MpeBatch", "batched_mpe"]

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from envs import jax_support
-from envs.jax_batch import JaxBatch, Simulator, compile_simulator
-from envs.worlds import World, particle_world
+from kd_envs import jax_support
+from kd_envs.jax_batch import JaxBatch, Simulator, compile_simulator
+from kd_envs.worlds import World, particle_world
 
 # Tasks of which JaxMARL has the same worlds, observations and rewards: key -> module and class.
 TASKS = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from envs.smax.batch import SmaxBatch
-from envs.smax.simulator import SmaxFacts, map_facts
+from kd_envs.smax.batch import SmaxBatch
+from kd_envs.smax.simulator import SmaxFacts, map_facts
 
 __all__ = ["SmaxBatch", "SmaxFacts", "map_facts"]

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from envs.jax_batch import JaxBatch, Simulator
-from envs.smax.simulator import MAP_WIDTH, MOVES, STOP, battles, environment, map_facts
-from envs.worlds import Shape, World
 from kd_core.errors import UserError
+from kd_envs.jax_batch import JaxBatch, Simulator
+from kd_envs.smax.simulator import MAP_WIDTH, MOVES, STOP, battles, environment, map_facts
+from kd_envs.worlds import Shape, World
 
 
 class SmaxBatch(JaxBatch):
@@ -64,7 +64,7 @@ class SmaxBatch(JaxBatch):
 
     @property
     def simulator(self) -> Simulator:
-        """The compiled battles, which :func:`~envs.smax.simulator.battles` caches."""
+        """The compiled battles, which :func:`~kd_envs.smax.simulator.battles` caches."""
         return battles(self._map_name, self.size)
 
     def share(self, rewards: np.ndarray) -> np.ndarray:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from envs.smax.batch import SmaxBatch
 from epymarl_lite.runners.env_group import Views
 from kd_core.host import get_host
+from kd_envs.smax.batch import SmaxBatch
 
 
 class SmaxEnv(get_host().MultiAgentEnv):  # type: ignore[misc]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from envs.jax_support import load
+from kd_envs.jax_support import load
 
 
 def against_heuristic(**settings: Any) -> Any:

@@ -6,10 +6,10 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-from envs.jax_batch import Simulator, compile_simulator
-from envs.jax_support import load
-from envs.smax.fast_battle import against_heuristic
 from kd_core.errors import UserError, nearest
+from kd_envs.jax_batch import Simulator, compile_simulator
+from kd_envs.jax_support import load
+from kd_envs.smax.fast_battle import against_heuristic
 
 STOP = 4
 MOVES = 5

@@ -18,6 +18,7 @@ from kd_core import files
 from kd_core.artifacts.epymarl_teacher import load_epymarl_checkpoint
 from kd_core.artifacts.teacher_weights import WEIGHT_FILES, StateDict, TeacherArtifact, load_state
 from kd_core.errors import UserError
+from kd_core.places import PROGRAM
 from kd_core.task import Task
 
 FORMAT = "kd-marl/teacher"
@@ -312,7 +313,7 @@ def find_teacher(
     bundled = Path(zoo_dir) / task
     if (bundled / FACTS_FILE).is_file() and env in ("", read_facts(bundled)["env"]):
         return bundled
-    command = train_command or f"python src/main.py --config=kd_teacher --env-config=<env> with env_args.key={task}"
+    command = train_command or f"{' '.join(PROGRAM)} --config=kd_teacher --env-config=<env> with env_args.key={task}"
     raise UserError(
         f"no teacher for {task} in the results or the zoo: train one with `{command}`, "
         "let this run do it with teacher=train, or give teacher=PATH"

@@ -5,6 +5,7 @@ agents:
   0: crazyflie                              # by index, a range, or name
   "1-2": {flash_bytes: 65536, ram_bytes: 4096, flops: 20000}
   listener_0: {board: crazyflie, flash_share: 0.1}
+  3: {board: pico, weights: int8}           # the int8 form of the C: a fourth of the bytes, and no float arithmetic
 largest_width: 64                           # optional
 """
 
@@ -22,7 +23,7 @@ import yaml
 
 from kd_core import yaml_text
 from kd_core.costs.budget import LARGEST_WIDTH, WIDTH_STEP, Budget
-from kd_core.costs.footprint import CORES, LEVELS
+from kd_core.costs.footprint import CORES, LEVELS, WEIGHTS
 from kd_core.errors import UserError, nearest
 
 _log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ _COUNTS = ("flash_bytes", "ram_bytes", "flops")
 _RATES = ("decision_us", "flops_per_second", "clock_hz", "cycles_per_multiply_add", "cycles_per_multiply_add_os")
 # Cycles of a multiply-add, by the level that the C is compiled at.
 CYCLES = {"O2": "cycles_per_multiply_add", "Os": "cycles_per_multiply_add_os"}
+# Of the int8 form: an instruction, and a byte of weights that the flash delivers.
+_INT8_CYCLES = ("cycles_per_instruction", "cycles_per_weight_byte")
 _SHARES = ("flash_share", "ram_share")
 # What describes a board and limits nothing.
 _TITLES = ("name", "processor")
@@ -139,7 +142,8 @@ def _limits(given: Any, where: str) -> Budget:
     own = {"board": given} if isinstance(given, str) else given
     if not isinstance(own, Mapping):
         raise UserError(f"{where}: {given!r} is no budget: give a board, or limits such as {{flash_bytes: 65536}}")
-    valid = ("board", "level", "core", "soft_float_bytes", *_COUNTS, *_RATES, *_SHARES)
+    words = ("board", "level", "core", "weights", "soft_float_bytes")
+    valid = (*words, *_COUNTS, *_RATES, *_INT8_CYCLES, *_SHARES)
     for key in own:
         if key not in valid:
             raise UserError(f"{where}: unknown key '{key}'; {nearest(str(key), valid)}")
@@ -152,7 +156,7 @@ def _limits(given: Any, where: str) -> Budget:
     values = {
         key: _positive(key, value, where)
         for key, value in {**shared, **own}.items()
-        if key not in (*_TITLES, "board", "level", "core", "soft_float_bytes") and value is not None
+        if key not in (*_TITLES, *words) and value is not None
     }
     if not any(key in values for key in _LIMITS):
         raise UserError(f"{where} limits nothing: give one of {', '.join(_LIMITS)}, or a board")
@@ -160,13 +164,24 @@ def _limits(given: Any, where: str) -> Budget:
     level = own.get("level", LEVELS[0])
     if level not in LEVELS:
         raise UserError(f"{where}: level is {level!r}, expected {' or '.join(LEVELS)}, the level the C is compiled at")
+    weights = own.get("weights", WEIGHTS[0])
+    if weights not in WEIGHTS:
+        raise UserError(f"{where}: weights is {weights!r}, expected {' or '.join(WEIGHTS)}, the form of the C")
     core = {**base, **own}.get("core")
     if core is not None and core not in CORES:
         raise UserError(f"{where}: core is {core!r}; {nearest(str(core), CORES)}")
     cycles = values.get(CYCLES[level])
     if rate is None and "clock_hz" in values and cycles is not None:
         rate = _FLOPS_OF_A_MULTIPLY_ADD * values["clock_hz"] / cycles
-    if "decision_us" in values and rate is None:
+    of_int8 = {}
+    # A rate of the user's own was timed, with whatever form.
+    if weights == "int8" and "flops_per_second" not in own and "clock_hz" in values:
+        of_int8 = {
+            name: values["clock_hz"] / values[key]
+            for name, key in zip(("instructions_per_second", "weight_bytes_per_second"), _INT8_CYCLES, strict=True)
+            if key in values
+        }
+    if "decision_us" in values and rate is None and "instructions_per_second" not in of_int8:
         raise UserError(
             f"{where}: decision_us needs flops_per_second, the rate of this board: the FLOPs of a decision that you "
             "timed on it and 48 for each unit of its width, over its seconds"
@@ -178,17 +193,17 @@ def _limits(given: Any, where: str) -> Budget:
     soft = {**base, **own}.get("soft_float_bytes") or 0
     if soft:
         soft = int(_positive("soft_float_bytes", soft, where))
+    if soft and weights == "float32":
         _log.warning(
             "%s: %s has no FPU: every float operation is a call, %d bytes of them are added, and a decision takes "
-            "about forty times as long as with one",
+            "about forty times as long as with one; weights: int8 needs none of them",
             where,
             f"the board {board}" if board else "it",
             soft,
         )
     us = values.get("decision_us")
-    return Budget(
-        board=board, decision_us=us, flops_per_second=rate, level=level, soft_float_bytes=soft, core=core, **counts
-    )
+    told = {"level": level, "soft_float_bytes": soft, "core": core, "weights": weights}
+    return Budget(board=board, decision_us=us, flops_per_second=rate, **told, **of_int8, **counts)
 
 
 def _positive(key: str, value: Any, where: str) -> float:

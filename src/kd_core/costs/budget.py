@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kd_core.costs.flops import closed_formula
-from kd_core.costs.footprint import LEVELS, footprint
+from kd_core.costs.footprint import LEVELS, WEIGHTS, footprint, instructions_int8
 from kd_core.errors import UserError
 
 # Widths are multiples of 4: four floats fill a 128-bit vector register (NEON, SSE, Helium) and every row of weights
@@ -37,6 +37,9 @@ class Budget:
         level: how the C is compiled, one of `footprint.LEVELS`.
         soft_float_bytes: of the compiler's arithmetic on a core without FPU; 0 with one.
         core: one of `footprint.CORES`, whose code is known best; None is any.
+        weights: of the C, one of `footprint.WEIGHTS`. Int8 needs no float arithmetic.
+        instructions_per_second: of the int8 form; with it, its time is not taken from ``flops_per_second``.
+        weight_bytes_per_second: what the flash delivers to it.
     """
 
     board: str | None = None
@@ -48,13 +51,18 @@ class Budget:
     level: str = LEVELS[0]
     soft_float_bytes: int = 0
     core: str | None = None
+    weights: str = WEIGHTS[0]
+    instructions_per_second: float | None = None
+    weight_bytes_per_second: float | None = None
 
     def __post_init__(self) -> None:
-        assert self.decision_us is None or self.flops_per_second, "a time needs a rate"
+        rate = self.flops_per_second or self.instructions_per_second
+        assert self.decision_us is None or rate, "a time needs a rate"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the attributes, for JSON."""
-        return asdict(self)
+        """Return the attributes, for JSON; those of the int8 form only where it is meant."""
+        int8 = ("weights", "instructions_per_second", "weight_bytes_per_second")
+        return {key: value for key, value in asdict(self).items() if self.weights == "int8" or key not in int8}
 
     def excess(self, inputs: int, width: int, n_actions: int, inbox: int = 0, outbox: int = 0) -> list[str]:
         """List each limit that a network of these sizes breaks, and by how much; empty if it fits."""
@@ -73,14 +81,20 @@ class Budget:
 
     def costs(self, inputs: int, width: int, n_actions: int, inbox: int = 0, outbox: int = 0) -> dict[str, float]:
         """Return what a network of these sizes takes that hears and says so many bits, by the name of each limit."""
-        bytes_of = footprint(inputs, width, n_actions, self.level, self.core, inbox, outbox)
-        flops = closed_formula(inputs, width, n_actions, inbox=inbox, outbox=outbox)
-        rate = self.flops_per_second or float("inf")
+        sizes = (inputs, width, n_actions)
+        bytes_of = footprint(*sizes, self.level, self.core, self.weights, inbox, outbox)
+        flops = closed_formula(*sizes, inbox=inbox, outbox=outbox)
+        if self.weights == "int8" and self.instructions_per_second:
+            seconds = instructions_int8(*sizes, self.level, self.core) / self.instructions_per_second
+            seconds += bytes_of.weights / (self.weight_bytes_per_second or float("inf"))
+        else:
+            rate = self.flops_per_second or float("inf")
+            seconds = (flops + GATES * EXPONENTIAL_FLOPS * width) / rate
         return {
-            "flash_bytes": bytes_of.flash + self.soft_float_bytes,
+            "flash_bytes": bytes_of.flash + (self.soft_float_bytes if self.weights == "float32" else 0),
             "ram_bytes": bytes_of.ram,
             "flops": flops,
-            "decision_us": 1e6 * (flops + GATES * EXPONENTIAL_FLOPS * width) / rate,
+            "decision_us": 1e6 * seconds,
         }
 
     def widest(

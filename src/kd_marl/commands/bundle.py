@@ -56,7 +56,7 @@ def add(subparsers: Subparsers) -> None:
     trace.add_argument("--agent", required=True, help="its index or name")
     trace.add_argument("--episodes", type=int, default=1, help="how many (default: 1)")
     trace.add_argument("--to", type=Path, required=True, metavar="FILE", help="the header")
-    trace.add_argument("--env-config", required=True, metavar="NAME", help="as for python src/main.py, e.g. mpe")
+    trace.add_argument("--env-config", required=True, metavar="NAME", help="as for kd-marl train, e.g. mpe")
     # What follows `with` is taken out before argparse looks, see cli.py.
     trace.usage = f"{trace.prog} [options] --env-config NAME DIR with env_args.key=TASK [key=value ...]"
     trace.set_defaults(run=Work("kd_marl.deploy.command_trace:run", host=True, extra="onboard"), updates=[])

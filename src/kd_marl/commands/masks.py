@@ -14,7 +14,7 @@ def add(subparsers: Subparsers) -> None:
         "Show which features each agent's student sees, and how wide it is.",
         "kd-marl masks --env-config mpe --key pz-mpe-simple-spread-v3 --limits lh --masks-preset paper",
     )
-    parser.add_argument("--env-config", required=True, metavar="NAME", help="as for python src/main.py, e.g. mpe")
+    parser.add_argument("--env-config", required=True, metavar="NAME", help="as for kd-marl train, e.g. mpe")
     parser.add_argument("--key", metavar="TASK", help="env_args.key, e.g. pz-mpe-simple-spread-v3")
     parser.add_argument("--map-name", metavar="MAP", help="env_args.map_name, e.g. 3m")
     parser.add_argument("--n-agents", type=int, metavar="N", help="with --env-config smax: sizes of a map of your own,")

@@ -19,7 +19,7 @@ def add(subparsers: Subparsers) -> None:
         "kd-marl pareto --env-config=mpe --widths 4 8 16 32 64 --seeds 1 2 3 --to pareto with "
         "env_args.key=pz-mpe-simple-spread-v3",
     )
-    parser.add_argument("--env-config", required=True, metavar="NAME", help="as for python src/main.py, e.g. mpe")
+    parser.add_argument("--env-config", required=True, metavar="NAME", help="as for kd-marl train, e.g. mpe")
     parser.add_argument(
         "--widths", nargs="+", type=int, default=WIDTHS, metavar="W", help="of all agents (default: 4 8 16 32 64)"
     )

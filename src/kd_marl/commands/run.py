@@ -18,7 +18,7 @@ def add(subparsers: Subparsers) -> None:
         "  kd-marl run bundle --env-config=mpe --backend c --key robots.pub with env_args.key=pz-mpe-simple-spread-v3",
     )
     parser.add_argument("bundle", type=Path, metavar="DIR", help="the bundle's folder, as kd-marl export writes it")
-    parser.add_argument("--env-config", required=True, metavar="NAME", help="as for python src/main.py, e.g. mpe")
+    parser.add_argument("--env-config", required=True, metavar="NAME", help="as for kd-marl train, e.g. mpe")
     parser.add_argument("--backend", default="numpy", help="numpy (the default), onnx, onnx-int8 or c")
     parser.add_argument(
         "--episodes", type=int, help="how many (default: as many as the student's own evaluation, and the same ones)"

@@ -66,7 +66,7 @@ def add(subparsers: Subparsers) -> None:
         "--env-config",
         default="",
         metavar="NAME",
-        help="as for python src/main.py: for a bundle or an EPyMARL checkpoint that does not tell its environment",
+        help="as for kd-marl train: for a bundle or an EPyMARL checkpoint that does not tell its environment",
     )
     # What follows `with` is taken out before argparse looks, see cli.py.
     parser.usage = f"{parser.prog} RUN [RUN ...] [options] [with env_args.key=TASK ...]"

@@ -43,7 +43,7 @@ class Liveness:
         return any(begin <= (started or now) + 1.0 for begin in begun)
 
     def _begun(self, now: float) -> dict[tuple[str, ...], list[float]]:
-        """Return the words after ``main.py`` of every process that has one, and when those processes began."""
+        """Return the words after ``main.py`` or ``kd-marl train`` of every process, and when those processes began."""
         if not 0 <= now - self._listed < _LISTED_S:
             self._listed, self._processes = now, {}
             for folder in Path("/proc").iterdir():
@@ -51,7 +51,10 @@ class Liveness:
                     continue
                 try:
                     words = (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")[:-1]
-                    at = next((i for i, word in enumerate(words[:8]) if os.path.basename(word) == "main.py"), None)
+                    names = [os.path.basename(word) for word in words[:8]]
+                    at = next((i for i, name in enumerate(names) if name == "main.py"), None)
+                    if at is None and "kd-marl" in names and words[names.index("kd-marl") + 1] == "train":
+                        at = names.index("kd-marl") + 1
                     if at is not None:
                         begin = _begin(folder)
                         self._processes.setdefault(tuple(words[at + 1 :]), []).append(begin)

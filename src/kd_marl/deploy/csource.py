@@ -1,11 +1,15 @@
 """An agent's network as C99, from templates: its header, its program and, in it, the step; weights lie beside them.
 
+A program has one of two forms, float32 or int8, with the same functions. Of the first the step is float arithmetic, of
+the other whole numbers only, those of `kd_onboard.int8`.
+
 Every file and every symbol of an agent begins with its prefix, which ends in a number. So no name of one agent can be
 that of another, or one of the generic names of a program with a single agent.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from envs.hetero_mask import naming
 from kd_core.costs.footprint import PRODUCT_ROWS, footprint
+from kd_envs.hetero_mask import naming
 from kd_marl.deploy.onnx_graph import step_constants
 from kd_marl.deploy.weights import Weights, digest, exchanged, sizes
+from kd_onboard import int8
 from kd_onboard.profile import AgentMessages
 
 FORMAT_VERSION = 2
@@ -104,6 +109,78 @@ class Named:
         return cls(f"c/{identifier}", f"kd_{identifier}")
 
 
+@dataclass(frozen=True)
+class _Form:
+    """What one form of the program has of its own.
+
+    Attributes:
+        weights: its name, one of `kd_core.costs.footprint.WEIGHTS`.
+        numbers: of the weights, in words.
+        values: of the templates' placeholders.
+        arrays: of the weights.
+        mark: of an agent that was initialised by a program with these numbers.
+    """
+
+    weights: str
+    numbers: str
+    values: dict[str, str]
+    arrays: list[str]
+    mark: int
+
+
+def _float_form(weights: Weights, messages: AgentMessages | None) -> _Form:
+    inbox, outbox = exchanged(weights)
+    step = _template("hear.c.in", inbox) + _template("step_float.c.in") + _template("say.c.in", outbox)
+    matrices = step_constants(weights)
+    if messages is not None and inbox:
+        matrices["hear_weight"] = _paired(matrices["hear_weight"], messages.bits)
+    values = {
+        "STEP": step.replace("@PRODUCTS@", "\n".join(_products(*sizes(weights), outbox))),
+        "ARITHMETIC": " * Weights lie row after row, a row for each input. A sum begins with its bias and adds the rows "
+        "in their order, in both\n * forms of the program, so that both compute the same numbers.",
+        "SOUND": "@PREFIX@_within(agent->state, @UPPER@_WIDTH, @UPPER@_LARGEST_STATE)",
+        "STATE_TYPE": "float",
+        "STATE_SIZE": "@UPPER@_WIDTH",
+        "LEAN": " Compiled for size, or with\n * KD_AGENT_LEAN_STACK defined, it computes one unit after the other: less "
+        "stack, the same numbers, more time.",
+    }
+    arrays = [_array(f"@PREFIX@_{key}", "float", matrix) for key, matrix in matrices.items()]
+    return _Form("float32", "float32, exactly", values, arrays, int(digest(weights)[:8], 16))
+
+
+def _int8_form(weights: Weights, calibration: int8.Calibration) -> _Form:
+    network = int8.quantise(weights, calibration)
+    inputs, width, _ = sizes(weights)
+    rows, columns = int8.padded(width), int8.padded(inputs)
+    values = {
+        "STEP": _template("step_int8.c.in"),
+        "ARITHMETIC": " * Weights are int8 and lie row after row, a row for each output, whose sum has a scale of its "
+        "own.",
+        "SOUND": "@PREFIX@_sound(agent->state)",
+        "STATE_TYPE": "int16_t",
+        "STATE_SIZE": str(rows),
+        "LEAN": "",
+        "PADDED_INPUTS": str(columns),
+        "PADDED_WIDTH": str(rows),
+        "ALIGN_SHIFT": str(network.align_shift),
+        "GATE_SHIFT": str(network.gate_shift),
+        "LOGIT_EXPONENT": f"({network.logit_exponent})",
+        "TABLE_END": str(int8.TABLE_END),
+    }
+    spare = rows - width
+    arrays = [
+        _array("@PREFIX@_exponent", "int8_t", network.exponents),
+        _words("@PREFIX@_align_weight", _in_fours(np.pad(network.align_weight, ((0, spare), (0, columns - inputs))))),
+        _array("@PREFIX@_align_bias", "int32_t", np.pad(network.align_bias, (0, spare))),
+        _words("@PREFIX@_weight", _in_fours(np.pad(network.weight, ((0, 0), (0, spare))))),
+        _array("@PREFIX@_bias", "int32_t", network.bias),
+        _array("@PREFIX@_scale", "int16_t", network.scale),
+        _array("@PREFIX@_tanh_table", "int16_t", network.table),
+    ]
+    mark = hashlib.sha256(f"{digest(weights)} {calibration}".encode()).hexdigest()
+    return _Form("int8", "int8", values, arrays, int(mark[:8], 16))
+
+
 def identifiers(names: Sequence[str]) -> list[str]:
     """Return a part of file and symbol names for each agent; all differ, and each ends in a number."""
     found: list[str] = []
@@ -125,6 +202,7 @@ def c_files(
     actions: Sequence[str | None],
     on_fault: str = "raise",
     noop_action: int | None = None,
+    calibration: int8.Calibration | None = None,
     messages: AgentMessages | None = None,
 ) -> dict[str, str]:
     """Return the sources of one agent.
@@ -138,18 +216,21 @@ def c_files(
         actions: `interface.action_names` of it.
         on_fault: ``raise``, ``hold`` or ``noop``: what the program does with input that it must not act on.
         noop_action: the action of ``noop``.
-        messages: what it tells others and hears from them; None: it is silent.
+        calibration: of its activations, for the form with int8 weights; None: float32.
+        messages: what it tells others and hears from them; None: it is silent, as int8 forms are.
 
     Returns:
         Path in the bundle -> text.
     """
     inputs, width, n_actions = sizes(weights)
     largest = largest_feature(weights)
+    assert calibration is None or messages is None, "int8 is for silent students"
+    form = _float_form(weights, messages) if calibration is None else _int8_form(weights, calibration)
     inbox, outbox = exchanged(weights)
-    fast, lean = (footprint(inputs, width, n_actions, level, inbox=inbox, outbox=outbox) for level in ("O2", "Os"))
-    matrices = step_constants(weights)
-    if messages is not None and inbox:
-        matrices["hear_weight"] = _paired(matrices["hear_weight"], messages.bits)
+    fast, lean = (
+        footprint(inputs, width, n_actions, level, weights=form.weights, inbox=inbox, outbox=outbox)
+        for level in ("O2", "Os")
+    )
     noop = -1 if noop_action is None else noop_action
     held = f"agent->ready == {named.prefix.upper()}_READY ? agent->last : -1"
     action, meaning = {
@@ -158,6 +239,8 @@ def c_files(
         "noop": (str(noop), f"it takes action {noop}, which does nothing"),
     }[on_fault]
     values = {
+        # First, as they are full of names themselves.
+        **form.values,
         **_talk(messages),
         "PREFIX": named.prefix,
         "UPPER": named.prefix.upper(),
@@ -171,24 +254,20 @@ def c_files(
         "LEAN_STACK": str(lean.stack),
         "LARGEST": f"{largest:.3g}",
         "LARGEST_BITS": f"0x{int(largest.view(np.uint32)):08x}",
-        "READY": f"0x{int(digest(weights)[:8], 16) | 1:08x}",
+        "READY": f"0x{form.mark | 1:08x}",
         "ON_FAULT": meaning,
         "FAULT_ACTION": action,
         "FEATURES": _listed([f"{row['name']}{_unit(row['unit'])}" for row in features]),
         "ACTION_NAMES": _listed([action or "(this agent never has it)" for action in actions]),
-        "STEP": _template("hear.c.in", inbox) + _template("step_float.c.in") + _template("say.c.in", outbox),
-        "PRODUCTS": "\n".join(_products(inputs, width, n_actions, outbox)),
     }
     filled = {}
     for path, template in ((named.header, "agent.h.in"), (named.source, "agent.c.in")):
         text = _template(template)
-        # The step and its products are full of names themselves.
-        for key in ("STEP", "PRODUCTS", *values):
-            text = text.replace(f"@{key}@", values[key])
+        for key, value in values.items():
+            text = text.replace(f"@{key}@", value)
         filled[path] = text
-    arrays = [_array(f"{named.prefix}_{key}", matrix) for key, matrix in matrices.items()]
-    head = f'/* The weights of agent "{comment(name)}", float32, exactly; {named.prefix}.c includes them. */\n\n'
-    return {**filled, named.weights: head + "\n".join(arrays)}
+    head = f'/* The weights of agent "{comment(name)}", {form.numbers}; {named.prefix}.c includes them. */\n\n'
+    return {**filled, named.weights: head + "\n".join(form.arrays).replace("@PREFIX@", named.prefix)}
 
 
 def _template(name: str, wanted: int = 1) -> str:
@@ -311,9 +390,24 @@ def _product(name: str, matrix: str, rows: int, columns: int, first: int) -> str
     return _PRODUCT.replace("@BLOCKS@", blocks).replace("@NAME@", name)
 
 
-def _array(name: str, matrix: np.ndarray) -> str:
-    rows = [f"    {', '.join(_hexadecimal(value) for value in row)},\n" for row in np.atleast_2d(matrix)]
-    return f"static const float {name}[{matrix.size}] = {{\n{''.join(rows)}}};\n"
+def _array(name: str, kind: str, matrix: np.ndarray) -> str:
+    return f"static const {kind} {name}[{matrix.size}] = {{\n{_values(matrix)}}};\n"
+
+
+def _words(name: str, matrix: np.ndarray) -> str:
+    """Write int8 numbers that begin at a word's boundary."""
+    kind = f"union {{\n    int8_t value[{matrix.size}];\n    uint32_t word;\n}}"
+    return f"static const {kind} {name} = {{ {{\n{_values(matrix)}}} }};\n"
+
+
+def _values(matrix: np.ndarray) -> str:
+    write = _hexadecimal if matrix.dtype.kind == "f" else str
+    return "".join(f"    {', '.join(map(write, row))},\n" for row in np.atleast_2d(matrix))
+
+
+def _in_fours(matrix: np.ndarray) -> np.ndarray:
+    """Exchange the second and the third of each four weights of a row: pairs of bytes are unpacked so."""
+    return matrix.reshape(len(matrix), -1, int8.LANES)[:, :, [0, 2, 1, 3]].reshape(len(matrix), -1)
 
 
 def _hexadecimal(value: float) -> str:

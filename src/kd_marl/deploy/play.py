@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from envs.hetero_mask.layouts import layout_for
-from envs.hetero_mask.mask import ObservationMask, own_action_names
 from kd_controllers.policy_mac import PolicyMAC
 from kd_core.errors import UserError
 from kd_core.host import Host
+from kd_envs.hetero_mask.layouts import layout_for
+from kd_envs.hetero_mask.mask import ObservationMask, own_action_names
 from kd_marl.deploy.agent_process import AgentProcess
 from kd_marl.evaluation.episodes import PairedEpisodes, Played
 from kd_marl.processes.workers import workers_watched

@@ -11,13 +11,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from envs.hetero_mask import naming
 from kd_controllers.student_net import HeteroStudent
 from kd_controllers.talking_net import TalkingStudent
 from kd_core import files
 from kd_core.costs.flops import closed_formula
 from kd_core.costs.footprint import LEVELS, footprint
 from kd_core.versions import package_version
+from kd_envs.hetero_mask import naming
 from kd_marl.runs import stress_file
 from kd_marl.runs.student_run import StudentRun
 from kd_onboard.profile import FORMAT, VERSION, AgentMessages
@@ -182,6 +182,7 @@ def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mappi
             "batch_size_run": run.config["batch_size_run"],
             **{key: run.config[key] for key in ("common_reward", "reward_scalarisation")},
             "teacher": _portable(run.facts["teacher"]),
+            **({"ancestor": _portable(run.facts["ancestor"])} if "ancestor" in run.facts else {}),
             "buffer": buffer,
             "commit": run.commit,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -9,8 +9,9 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from envs.hetero_mask.mask import ObservationMask, before
 from kd_core.artifacts.expert_buffer import ExpertBuffer
+from kd_envs.hetero_mask.mask import ObservationMask, before
+from kd_onboard import int8
 
 # Logits (batch, actions), action (batch,), next state (batch, width).
 StepOutcome: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -95,6 +96,16 @@ def run(step: Step, features: np.ndarray, available: np.ndarray, width: int) -> 
         logits.append(now)
         actions.append(action)
     return np.stack(logits, 1), np.stack(actions, 1)
+
+
+def int8_step(network: int8.Int8Network) -> Step:
+    """Return the arithmetic of an int8 C program as a `Step`."""
+
+    def step(features: np.ndarray, available: np.ndarray, state: np.ndarray) -> StepOutcome:
+        logits, following = int8.step(network, features, state)
+        return logits, np.where(available, logits, -np.inf).argmax(1), following
+
+    return step
 
 
 def torch_step(network: torch.nn.Module) -> Step:

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from envs.hetero_mask.mask import ObservationMask
 from kd_controllers.hetero_mac import HeteroMAC
 from kd_core.errors import UserError
 from kd_core.host import Host
+from kd_envs.hetero_mask.mask import ObservationMask
 from kd_marl.evaluation.episodes import PairedEpisodes, Played
 from kd_marl.runs.student_run import StudentRun, run_arguments
 

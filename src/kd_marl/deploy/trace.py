@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from envs.hetero_mask.mask import ObservationMask
 from kd_controllers.policy_mac import PolicyMAC
 from kd_core.errors import UserError
 from kd_core.host import Host
 from kd_core.versions import package_version
+from kd_envs.hetero_mask.mask import ObservationMask
 from kd_learners import batches
 from kd_marl.deploy.csource import comment
 from kd_marl.evaluation.episodes import PairedEpisodes

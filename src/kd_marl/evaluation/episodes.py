@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from envs.hetero_mask.mask import ObservationMask
 from kd_controllers.policy_mac import PolicyMAC
 from kd_core import progress
 from kd_core.errors import UserError
 from kd_core.host import Host
+from kd_envs.hetero_mask.mask import ObservationMask
 from kd_learners import batches
 from kd_learners.settings import check_episodes
 from kd_marl.evaluation import actions as counted

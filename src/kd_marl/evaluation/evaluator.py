@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from envs.hetero_mask.mask import ObservationMask, before
-from envs.hetero_mask.naming import action_names, sight, steps_per_second
 from kd_controllers.hetero_mac import HeteroMAC
 from kd_controllers.host_policy import HostPolicyMAC
 from kd_controllers.policy_mac import PolicyMAC
 from kd_controllers.random_mac import RandomMAC
 from kd_core.host import Host
 from kd_core.metrics import retention
+from kd_envs.hetero_mask.mask import ObservationMask, before
+from kd_envs.hetero_mask.naming import action_names, sight, steps_per_second
 from kd_learners import batches, objective
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.losses import acting_mask

@@ -8,11 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
-from envs.hetero_mask import default_widths, mask_text, read_masks
-from envs.smax.simulator import MOVES, OBS_OWN, OBS_UNIT
 from kd_core.config import assemble, parse_command
 from kd_core.errors import UserError
 from kd_core.host import Host, get_host
+from kd_envs.hetero_mask import default_widths, mask_text, read_masks
+from kd_envs.smax.simulator import MOVES, OBS_OWN, OBS_UNIT
 from kd_marl.plugin import register
 from kd_runners import environments
 

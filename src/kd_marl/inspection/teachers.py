@@ -14,7 +14,7 @@ from rich.table import Column, Table
 
 from kd_core.artifacts.teacher import checkpoint_folder, load_teacher, read_facts, teacher_folders
 from kd_core.errors import UserError
-from kd_core.stages import ZOO
+from kd_core.places import PROGRAM, ZOO
 from kd_marl import retrain
 from kd_marl.inspection.facts import print_facts
 from kd_marl.runs.folders import results_folders
@@ -33,7 +33,7 @@ def list_teachers(args: argparse.Namespace) -> int:
         row = [facts[key] for key in ("task", "steps", "hidden_dim", "seed")]
         table.add_row(*("-" if value is None else str(value) for value in row), _greedy(facts), str(folder))
     if not table.row_count:
-        print("no teachers yet: train one with `python src/main.py --config=kd_teacher --env-config=mpe ...`")
+        print(f"no teachers yet: train one with `{' '.join(PROGRAM)} --config=kd_teacher --env-config=mpe ...`")
         return 0
     # Wide enough for the paths when the output goes to a file or a pipe.
     console = Console()

@@ -15,7 +15,8 @@ from typing import Any
 
 from kd_core import progress, stages
 from kd_core.errors import UserError
-from kd_core.host import SOURCE_ROOT, Host
+from kd_core.host import Host
+from kd_core.places import MAIN
 from kd_marl.deploy import check
 from kd_marl.deploy.export import Options, export
 from kd_marl.processes import process
@@ -191,4 +192,4 @@ class Sweep:
 
 
 def _start(words: Sequence[str], log: Any) -> subprocess.Popen[bytes]:
-    return process.start([sys.executable, str(SOURCE_ROOT / "main.py"), *words], log)
+    return process.start([sys.executable, str(MAIN), *words], log)

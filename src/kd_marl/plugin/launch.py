@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from kd_core import progress
+from kd_core import progress, torch_compiler
 from kd_core.config import Command, assemble, sacred_words, typed_updates
 from kd_core.errors import UserError
 from kd_core.host import Host
@@ -31,6 +31,7 @@ def launch(host: Host, command: Command) -> None:
         UserError: the command does not fit the host's and the plug-in's configuration files.
     """
     torch.set_num_threads(1)
+    torch_compiler.defer()
     progress.remember_terminal()
     register.register(host)
     config = assemble(host, command)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from envs.smax.env import SmaxEnv
 from kd_controllers.hetero_mac import HeteroMAC
 from kd_controllers.teacher_mac import TeacherMAC
 from kd_core.host import Host
+from kd_envs.smax.env import SmaxEnv
 from kd_learners.exporter import BufferExporter
 from kd_learners.student_learner import StudentLearner
 from kd_learners.teacher import TeacherLearner

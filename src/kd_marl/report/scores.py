@@ -10,10 +10,9 @@ from typing import Any
 from kd_core import files
 from kd_core.artifacts.teacher import FACTS_FILE, read_facts, teacher_folders
 from kd_core.errors import UserError
-from kd_core.host import SOURCE_ROOT
 from kd_core.metrics.retention import retention as retention_of
 from kd_core.metrics.retention import retention_normalised
-from kd_core.stages import ZOO
+from kd_core.places import ZOO
 from kd_marl.report.estimates import Estimate, estimate
 from kd_marl.report.groups import Group, Groups, Task
 from kd_marl.runs.finished import Run
@@ -99,7 +98,7 @@ class TaskScores:
             path = Path(group.runs[0].summary["teacher_artifact"]["path"])
             # One that a suite trained is named from the folder that its results folder is in.
             around = [parent.parent.parent for parent in group.runs[0].folder.parents if parent.name == "sacred"]
-            for folder in (path, SOURCE_ROOT.parent / path, *(place / path for place in around)):
+            for folder in (path, ZOO / path.name, *(place / path for place in around)):
                 try:
                     facts = files.read_json(folder / FACTS_FILE)
                 except UserError:

@@ -21,7 +21,7 @@ ACTIONS_FILE, METRICS_FILE, STRESS_FILE = "actions.safetensors", "metrics.json",
 # Stages without a result of their own: a teacher is measured beside its students, in their episodes.
 NO_RESULT = frozenset({"kd_export", "kd_teacher"})
 # An absolute path to a bundled teacher, and what of it is the same on every machine.
-_BUNDLED = re.compile(r"/[^\s'\"=]*/(src/zoo/)")
+_BUNDLED = re.compile(r"/[^\s'\"=]*/(?:src|kd_core/data)/zoo/")
 # Parts of a summary with an entry for each agent.
 _PER_AGENT = ("widths", "inputs", "sees", "actions", "agreement_per_agent")
 # What a report reads of Sacred's account: the rest names the machine and its user.
@@ -202,7 +202,7 @@ def placeless(facts: Any, results: str) -> Any:
         return facts
     if os.path.isabs(results):
         facts = facts.replace(results, Path(results).name)
-    return _BUNDLED.sub(r"\1", facts)
+    return _BUNDLED.sub("src/zoo/", facts)
 
 
 def check_shapes(run: Run) -> None:

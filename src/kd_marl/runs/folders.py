@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from kd_core.host import SOURCE_ROOT
+from kd_core.places import SOURCE_ROOT
 
 # Folders below a results folder that hold no Sacred runs, and much else.
 NO_RUNS = frozenset({"_sources", "buffers", "models", "logs", "bundles"})

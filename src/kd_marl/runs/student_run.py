@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from envs.hetero_mask.mask import ObservationMask
 from kd_controllers.messages import Messages
 from kd_controllers.student_net import HeteroStudent
 from kd_controllers.talking_net import TalkingStudent
@@ -25,6 +24,7 @@ from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.errors import UserError
 from kd_core.host import Host
 from kd_core.task import Task
+from kd_envs.hetero_mask.mask import ObservationMask
 from kd_marl.runs.folders import results_folders
 from kd_runners import environments
 

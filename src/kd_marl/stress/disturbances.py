@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from envs.hetero_mask.layouts import FeatureLayout
+from kd_envs.hetero_mask.layouts import FeatureLayout
 
 # What a disturbance remembers of an episode; empty when the episode begins.
 Memory = tuple[Any, ...]

@@ -19,7 +19,7 @@ from kd_core.artifacts import teacher as artifacts
 from kd_core.artifacts.teacher import TeacherArtifact
 from kd_core.errors import UserError
 from kd_core.host import Host
-from kd_core.stages import ZOO
+from kd_core.places import ZOO
 from kd_core.task import Task
 from kd_learners import batches
 from kd_learners.batches import Episodes

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from envs.hetero_mask.layouts import FeatureLayout
-from envs.hetero_mask.naming import action_names, noop_action
-from envs.jax_support import load
-from envs.smax import map_facts
 from kd_core.errors import UserError, nearest
+from kd_envs.hetero_mask.layouts import FeatureLayout
+from kd_envs.hetero_mask.naming import action_names, noop_action
+from kd_envs.jax_support import load
+from kd_envs.smax import map_facts
 from kd_marl.stress.disturbances import Delay, Dropout, Noise, feature_groups
 from kd_marl.stress.envs import Trouble
 

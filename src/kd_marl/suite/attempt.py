@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kd_core.errors import UserError
-from kd_core.host import SOURCE_ROOT
+from kd_core.places import MAIN
 from kd_marl.processes import process
 from kd_marl.suite.attempts_log import Outcome
 from kd_marl.suite.job import Job
@@ -119,4 +119,4 @@ def judge(status: int, found: Path | None, stopped: bool, log: Path, said: int) 
 
 
 def _command(job: Job) -> list[str]:
-    return [sys.executable, str(SOURCE_ROOT / "main.py"), *job.words]
+    return [sys.executable, str(MAIN), *job.words]

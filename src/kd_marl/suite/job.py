@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from kd_core.places import PROGRAM
 from kd_marl.suite.attempts_log import AttemptsLog, spent
 from kd_marl.suite.proof import Proof
 
@@ -43,7 +44,7 @@ class Job:
     @property
     def line(self) -> str:
         """Return the command line as a reader types it."""
-        return shlex.join(["python", "src/main.py", *self.words])
+        return shlex.join([*PROGRAM, *self.words])
 
     @property
     def lock(self) -> Path:

@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from sacred.arg_parser import get_config_updates
 
-from envs.hetero_mask.mask import ObservationMask
-from envs.hetero_mask.presets import mask_for
 from kd_controllers.hetero_mac import HeteroMAC
 from kd_controllers.policy_mac import PolicyMAC
 from kd_core import checkpoints, files
@@ -24,8 +22,10 @@ from kd_core.artifacts.teacher import TeacherArtifact
 from kd_core.config import assemble, parse_command, task_key
 from kd_core.errors import UserError
 from kd_core.host import Host
-from kd_core.stages import ZOO
+from kd_core.places import ZOO
 from kd_core.task import Task
+from kd_envs.hetero_mask.mask import ObservationMask
+from kd_envs.hetero_mask.presets import mask_for
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_marl.deploy import play as bundles
 from kd_marl.deploy.agent_process import AgentProcess

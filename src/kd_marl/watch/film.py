@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from envs.hetero_mask.layouts import FeatureLayout
-from envs.hetero_mask.naming import NO_BLOCK, action_names
 from kd_core.errors import UserError, nearest
+from kd_envs.hetero_mask.layouts import FeatureLayout
+from kd_envs.hetero_mask.naming import NO_BLOCK, action_names
 from kd_marl.watch.sensors import FailedSensors
 from kd_marl.watch.sight import stem
 from kd_marl.watch.takes import Player, Take

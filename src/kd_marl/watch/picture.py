@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyArrow, Polygon, Rectangle
 
-from envs.hetero_mask.naming import action_names
-from envs.worlds import Shape
 from kd_core import files, progress
 from kd_core.errors import UserError, how_to_install
+from kd_envs.hetero_mask.naming import action_names
+from kd_envs.worlds import Shape
 from kd_marl.watch.film import Film
 from kd_marl.watch.sight import Sight, sight
 from kd_marl.watch.takes import Take

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from envs.jax_batch import JaxBatch
-from envs.worlds import World, read_world
 from epymarl_lite.runners.env_group import EnvGroup, Outcome, VectorEnv, Views, env_factories
 from epymarl_lite.runners.rollout import RolloutRunner
 from kd_core.host import Host
+from kd_envs.jax_batch import JaxBatch
+from kd_envs.worlds import World, read_world
 from kd_marl.stress.envs import DisturbedEnvs, Trouble
 from kd_runners.vector import batched_envs
 

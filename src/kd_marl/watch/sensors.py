@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from envs.hetero_mask.layouts import FeatureLayout
 from kd_core.errors import UserError, nearest
+from kd_envs.hetero_mask.layouts import FeatureLayout
 from kd_marl.stress.disturbances import Memory
 
 

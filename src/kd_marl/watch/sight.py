@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from envs.hetero_mask.layouts import FeatureLayout
-from envs.worlds import Shape
+from kd_envs.hetero_mask.layouts import FeatureLayout
+from kd_envs.worlds import Shape
 from kd_marl.watch.takes import Take
 
 # Nothing of it, a part or all; itself; or it would be shown, but the sensors for it have failed, or it is further away

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.hetero_mask.mask import ObservationMask, before
-from envs.worlds import World
 from kd_controllers.hetero_mac import HeteroMAC
 from kd_controllers.messages import Radio
 from kd_controllers.policy_mac import UNAVAILABLE_LOGIT, PolicyMAC
 from kd_controllers.talking_net import TalkingStep, TalkingStudent
 from kd_core.errors import UserError
 from kd_core.host import Host
+from kd_envs.hetero_mask.mask import ObservationMask, before
+from kd_envs.worlds import World
 from kd_learners import batches, central_critic
 from kd_learners.batches import Episodes
 from kd_learners.frozen_teacher import FrozenTeacher

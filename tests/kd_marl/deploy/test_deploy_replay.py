@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 import tagged_episodes
-from envs.hetero_mask.layouts import plain_layout
-from envs.hetero_mask.mask import ObservationMask
 from kd_core.artifacts.expert_buffer import ExpertBuffer
+from kd_envs.hetero_mask.layouts import plain_layout
+from kd_envs.hetero_mask.mask import ObservationMask
 from kd_marl.deploy import replay
 from tiny_students import make_learner
 

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from envs.hetero_mask import naming
+from kd_envs.hetero_mask import naming
 from kd_marl.cli import main
 from kd_marl.deploy import export as writing
 from kd_marl.deploy.check import check_bundle

@@ -13,9 +13,9 @@ import pytest
 import safetensors.numpy
 import torch
 
-from envs.hetero_mask.layouts import plain_layout
-from envs.hetero_mask.mask import ObservationMask
 from kd_controllers.student_net import HeteroStudent
+from kd_envs.hetero_mask.layouts import plain_layout
+from kd_envs.hetero_mask.mask import ObservationMask
 from kd_marl.deploy import export as writing
 from kd_marl.deploy import int8, replay
 from kd_marl.deploy.check import check_bundle

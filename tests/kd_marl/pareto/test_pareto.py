@@ -261,7 +261,7 @@ def test_an_interrupted_sweep_leaves_no_process_behind(tmp_path, monkeypatch, ca
     (source / "main.py").write_text(
         f"import os, pathlib, time\npathlib.Path({str(begun)!r}).write_text(str(os.getpid()))\ntime.sleep(600)\n"
     )
-    monkeypatch.setattr(pareto_runs, "SOURCE_ROOT", source)
+    monkeypatch.setattr(pareto_runs, "MAIN", source / "main.py")
 
     def interrupted(seconds):
         time.sleep(seconds)

@@ -17,10 +17,10 @@ from kd_core.host import get_host
 
 get_host()  # before anything of `envs`: on a checkout the host decides what that package is
 
-from envs import jax_support  # noqa: E402
-from envs.hetero_mask.layouts import AgentLayout, FeatureLayout, layout_for, plain_layout  # noqa: E402
 from epymarl_lite.runners.env_group import EnvGroup  # noqa: E402
 from kd_core.errors import UserError  # noqa: E402
+from kd_envs import jax_support  # noqa: E402
+from kd_envs.hetero_mask.layouts import AgentLayout, FeatureLayout, layout_for, plain_layout  # noqa: E402
 from kd_marl.stress import plan  # noqa: E402
 from kd_marl.stress.disturbances import Chain, Delay, Dropout, Noise, feature_groups, only_idle  # noqa: E402
 from kd_marl.stress.envs import DisturbedEnvs, Trouble  # noqa: E402
@@ -269,7 +269,7 @@ from kd_core.errors import UserError
 from kd_core.host import get_host
 get_host()
 from types import SimpleNamespace
-from envs.hetero_mask.layouts import layout_for
+from kd_envs.hetero_mask.layouts import layout_for
 from kd_marl.stress.plan import Wanted, equal_maps, plan
 
 assert equal_maps("3m") == []

@@ -24,7 +24,7 @@ HOST = get_host()  # before anything of ours asks the host for its classes
 
 from epymarl_lite.runners.worker_pool import WorkerPool  # noqa: E402
 from kd_core.errors import UserError  # noqa: E402
-from kd_core.stages import ZOO  # noqa: E402
+from kd_core.places import ZOO  # noqa: E402
 from kd_marl.stress import measure, page  # noqa: E402
 from kd_marl.stress.disturbances import Dropout, Noise, feature_groups  # noqa: E402
 from kd_marl.stress.envs import Trouble  # noqa: E402

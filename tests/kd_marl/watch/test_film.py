@@ -13,9 +13,9 @@ from kd_core.host import get_host
 
 get_host()  # before anything of ours asks the host for its classes
 
-from envs.hetero_mask.layouts import layout_for  # noqa: E402
-from envs.hetero_mask.presets import mask_for  # noqa: E402
 from kd_core.errors import UserError  # noqa: E402
+from kd_envs.hetero_mask.layouts import layout_for  # noqa: E402
+from kd_envs.hetero_mask.presets import mask_for  # noqa: E402
 from kd_marl.watch.film import check_pick, film_data, groups_of, packed  # noqa: E402
 from kd_marl.watch.page import page  # noqa: E402
 from kd_marl.watch.sensors import FailedSensors, failed_sensors  # noqa: E402

@@ -12,12 +12,12 @@ from kd_core.host import get_host
 
 HOST = get_host()  # before anything of ours asks the host for its classes
 
-from envs.hetero_mask.presets import mask_for  # noqa: E402
-from envs.worlds import Shape, World  # noqa: E402
 from kd_controllers.hetero_mac import HeteroMAC  # noqa: E402
 from kd_controllers.messages import Radio  # noqa: E402
 from kd_core.artifacts.teacher import load_teacher  # noqa: E402
 from kd_core.errors import UserError  # noqa: E402
+from kd_envs.hetero_mask.presets import mask_for  # noqa: E402
+from kd_envs.worlds import Shape, World  # noqa: E402
 from kd_learners.frozen_teacher import FrozenTeacher  # noqa: E402
 from kd_marl.evaluation.episodes import PairedEpisodes  # noqa: E402
 from kd_marl.stress.envs import Trouble  # noqa: E402

@@ -12,8 +12,8 @@ from kd_core.host import get_host
 get_host()  # before anything of ours asks the host for its classes
 
 from browser import browser_page  # noqa: E402
-from envs.hetero_mask.layouts import layout_for  # noqa: E402
-from envs.hetero_mask.presets import mask_for  # noqa: E402
+from kd_envs.hetero_mask.layouts import layout_for  # noqa: E402
+from kd_envs.hetero_mask.presets import mask_for  # noqa: E402
 from kd_marl.watch.page import page  # noqa: E402
 from kd_marl.watch.sight import sight  # noqa: E402
 from watch_films import HOSTILE, SPREAD, film_of, take_of, world_of  # noqa: E402

@@ -1,0 +1,1 @@
+"""A deployed student goes on from its weights after sensors have died."""
