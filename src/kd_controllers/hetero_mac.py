@@ -180,6 +180,8 @@ def student_widths(args: Any, mask: ObservationMask) -> tuple[tuple[int, ...], t
     team = read_budget(args.budget, names)
     messages = read_messages(args, names)
     exchanged = None if messages is None else [messages.exchanged(i) for i in range(mask.n_agents)]
+    if messages is not None and any(budget.weights == "int8" for budget in team.agents):
+        raise UserError("C with int8 weights is for silent students: give a budget of float32, or message_bits=0")
     if args.widths == "auto":
         largest = team.largest_width
         return fit_widths(team.agents, names, inputs, args.n_actions, largest, exchanged), team.agents

@@ -112,6 +112,13 @@ class ExpertData:
             delivered=None if radio is None else radio.delivered,
         )
 
+    def largest_features(self, count: int, generator: np.random.Generator) -> np.ndarray:
+        """Return the largest size of each agent's features in ``count`` episodes, ``(agents, features)``."""
+        chosen = np.sort(generator.permutation(self.buffer.episodes)[:count])
+        part = self.buffer.gather(chosen, ("obs", "actions"))
+        seen = self.mask.extend(part["obs"][:, :-1], before(part["actions"]))
+        return seen.abs().amax((0, 1)).numpy()
+
     def _radio(self, messages: Messages, avail: Tensor, generator: np.random.Generator) -> Radio:
         """Draw the messages that students would lose in episodes ``(batch, time, agents, actions)``."""
         speaks = messages.speaks(avail)

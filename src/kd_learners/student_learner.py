@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from kd_learners.ancestor import read_ancestor
 from kd_learners.comparators import PERSONAL_ONLY, ComparatorTerms, asks_for_personal
 from kd_learners.exporter import ExportSettings
 from kd_learners.frozen_teacher import FrozenTeacher
+from kd_learners.int8_weights import Int8Weights
 from kd_learners.labelled import LabelledSteps, Labeller, RecentEpisodes
 from kd_learners.losses import action_log_prob, masked_log_softmax
 from kd_learners.settings import (
@@ -57,6 +59,8 @@ REPORTED = {
     "decision_us": "decision_us_student",
 }
 NO_CUDA = "kd_mappo_student runs on the CPU: set use_cuda=False"
+# Of the C that the students finish for, and the expert episodes whose features it is calibrated on.
+QUANTISED, CALIBRATING_EPISODES = ("int8",), 100
 # Embeddings that the role centroids are fitted to: enough for a few centroids, and fast.
 ROLE_EMBEDDINGS = 20_000
 
@@ -73,6 +77,8 @@ class StudentSettings:
     lr_final_share: float
     distillation_final_share: float
     decay: str
+    quantise: str | None
+    quantise_share: float
     updates_per_train: int
     minibatch_episodes: int
     distill_on: str
@@ -92,6 +98,9 @@ class StudentSettings:
         check_above_zero(self, "lr", "grad_norm_clip")
         check_not_negative(self, "n_roles")
         check_shares(self, "student_share", "lr_final_share", "distillation_final_share", "gamma", "gae_lambda")
+        check_shares(self, "quantise_share")
+        if self.quantise not in (None, *QUANTISED):
+            raise UserError(f"quantise is '{self.quantise}': choose null or {', '.join(QUANTISED)}")
         if self.role_init not in roles.ROLE_INITS:
             raise UserError(f"role_init is '{self.role_init}': choose one of {', '.join(roles.ROLE_INITS)}")
         if self.decay not in DECAYS:
@@ -148,6 +157,11 @@ class StudentLearner(Stage):
                 buffer if args.expert_buffer else buffer.first(args.buffer_episodes)
             )
         self.optimiser = torch.optim.Adam(self.learnt, lr=self.settings.lr)
+        self.quantised: Int8Weights | None = None
+        if self.settings.quantise and context.buffer_folder is not None:
+            # Its own generator, so that a resumed run finds the same powers.
+            largest = self.expert.largest_features(CALIBRATING_EPISODES, np.random.default_rng(args.seed))
+            self.quantised = Int8Weights(mac.agent, largest)
         self.updates = 0
         self.t_env = 0
         self.finished = False
@@ -166,11 +180,16 @@ class StudentLearner(Stage):
             raise UserError("kd_mappo_student needs mac=hetero_mac and mask_at=controller: the teacher must see it all")
         check_blocks(args)
         check_acting(args)
-        read_settings(StudentSettings, args)
+        settings = read_settings(StudentSettings, args)
         terms = read_settings(objective.ObjectiveSettings, args)
         read_settings(ExportSettings, args)
         student_widths(args, context.mask)
         check_agent(args)
+        if settings.quantise and (args.agent != "rnn" or args.message_bits):
+            raise UserError(
+                "quantise=int8 is for the students that C is written of: set agent=rnn and message_bits=0, or "
+                "quantise=null"
+            )
         read_messages(args, context.mask.layout.agent_names)
         if args.adapt_from and args.agent != "rnn":
             raise UserError(
@@ -262,12 +281,13 @@ class StudentLearner(Stage):
 
     def _update(self, batch: LabelledSteps, with_diagnostics: bool) -> dict[str, Tensor]:
         """Take one gradient step, and return what is logged."""
-        logits, embedding = self.mac.agent.unroll_packed(batch.obs, batch.length, batch.radio)
-        parts = objective.terms(batch, logits, embedding, self.student_roles, self.weights)
-        parts |= self.comparators(batch, embedding, self.mac.agent, self.weights.temperature)
-        loss = objective.total(parts, self.weights)
         self.optimiser.zero_grad()
-        loss.backward()
+        with self._weights():
+            logits, embedding = self.mac.agent.unroll_packed(batch.obs, batch.length, batch.radio)
+            parts = objective.terms(batch, logits, embedding, self.student_roles, self.weights)
+            parts |= self.comparators(batch, embedding, self.mac.agent, self.weights.temperature)
+            loss = objective.total(parts, self.weights)
+            loss.backward()
         norm = nn.utils.clip_grad_norm_(self.learnt, self.settings.grad_norm_clip)
         self.optimiser.step()
         self.updates += 1
@@ -275,6 +295,11 @@ class StudentLearner(Stage):
             return {}
         extra = objective.diagnostics(batch, logits.detach(), self.objective.eps_clip)
         return {**parts, **extra, "loss": loss.detach(), "agent_grad_norm": norm}
+
+    def _weights(self) -> AbstractContextManager[None]:
+        """Return the block in which the students have the weights that they are trained with now."""
+        begins = (1.0 - self.settings.quantise_share) * self.settings.t_max
+        return nullcontext() if self.quantised is None or self.t_env < begins else self.quantised.in_place()
 
     def finish(self) -> None:
         """Mark the training as finished."""

@@ -10,16 +10,18 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kd_onboard import int8
 from kd_onboard.bundle import Bundle
 from kd_onboard.errors import BackendError
 from kd_onboard.folders import check_own_file, own_folder
 from kd_onboard.messages import empty_inbox, empty_outbox
-from kd_onboard.numpy_backend import NumpyBackend, TalkingNumpyBackend, open_numpy
+from kd_onboard.numpy_backend import NumpyBackend, TalkingNumpyBackend
 from kd_onboard.profile import AgentProfile, CSource
 
 # Without -march=native: the cache may lie in a home folder that machines share.
@@ -52,8 +54,10 @@ class CBackend:
         # Those that every call has in addition, of an agent that talks.
         self._radio = [] if agent.messages is None else [self.inbox, self.outbox]
         init, self._act, self._logits, size = _load(library, prefix, 3 + len(self._radio))
-        self._where, self._label = library, agent.label
-        expected = 4 * agent.width + _MARKS_BYTES + (0 if agent.messages is None else _TURN_BYTES)
+        self._where = library
+        calibration = None if agent.c is None else agent.c.int8
+        expected = _MARKS_BYTES + (4 * agent.width if calibration is None else 2 * int8.padded(agent.width))
+        expected += 0 if agent.messages is None else _TURN_BYTES
         if size() != expected:
             raise BackendError(
                 f"{library} is not the program of {agent.label}: a state of {size()} bytes, expected {expected}"
@@ -67,11 +71,12 @@ class CBackend:
         self._init = init
         self.reset()
 
-    def check(self, network: NumpyBackend) -> None:
+    def check(self, weights: Mapping[str, np.ndarray], agent: AgentProfile) -> None:
         """Check that the program computes the agent's network, and not an earlier export or another agent.
 
         Args:
-            network: the agent's network, from the bundle's weights.
+            weights: of the bundle.
+            agent: the profile of the program's agent.
 
         Raises:
             BackendError: the program computes another network.
@@ -81,26 +86,29 @@ class CBackend:
         state = np.zeros_like(self._state)
         radio = [np.zeros(part.size + _ROOM, np.uint8) for part in self._radio]
         self._init(ctypes.c_void_p(state.ctypes.data))
-        network.available[:] = True
+        talker = None if agent.messages is None else TalkingNumpyBackend(weights, agent, agent.messages)
+        probe = _probe(weights, agent, talker)
         for step in range(_PROBES):
-            network.features[:] = np.cos(np.arange(1, len(network.features) + 1) * (step + 1))
-            features[: len(network.features)] = network.features
+            given = np.cos(np.arange(1, agent.inputs + 1) * (step + 1)).astype(np.float32)
+            features[: agent.inputs] = given
             logits.fill(np.nan)
-            if isinstance(network, TalkingNumpyBackend):
+            if talker is not None:
                 # Marks and bits of every kind.
-                network.inbox[:] = (37 * (step + 1) * _counted(network.inbox.shape)) % 256
-                network.inbox[:, 0] %= 2
-                radio[0][: network.inbox.size] = network.inbox.reshape(-1)
+                talker.inbox[:] = (37 * (step + 1) * _counted(talker.inbox.shape)) % 256
+                talker.inbox[:, 0] %= 2
+                radio[0][: talker.inbox.size] = talker.inbox.reshape(-1)
             buffers: tuple[np.ndarray, ...] = (state, features, logits, *radio)
             refused = self._logits(*(ctypes.c_void_p(part.ctypes.data) for part in buffers))
-            network.decide()
-            expected = network.logits
+            expected = probe(given)
             most = _TOLERANCE * max(1.0, float(np.abs(expected).max()))
+            if agent.c is not None and agent.c.int8 is not None:
+                # Whole numbers are the same everywhere.
+                most = 0.0
             close = np.allclose(logits[: len(expected)], expected, rtol=0, atol=most)
-            says = not isinstance(network, TalkingNumpyBackend) or _says(radio[1], network)
+            says = talker is None or _says(radio[1], talker)
             if refused or not close or not says or not np.isnan(logits[len(expected) :]).all():
                 raise BackendError(
-                    f"{self._where} does not compute the network of {self._label} in this bundle: compile the bundle's "
+                    f"{self._where} does not compute the network of {agent.label} in this bundle: compile the bundle's "
                     "C again, without flags that change its arithmetic"
                 )
 
@@ -124,7 +132,7 @@ def open_c(bundle: Bundle, agent: AgentProfile, library: str | os.PathLike[str] 
         raise BackendError(f"{bundle.folder} has no C program of {agent.label}: use another backend")
     path = Path(library) if library is not None else compile_agent(bundle, agent.c)
     backend = CBackend(path, agent.c.prefix, agent)
-    backend.check(open_numpy(bundle.weights(agent), agent))
+    backend.check(bundle.weights(agent), agent)
     return backend
 
 
@@ -148,6 +156,30 @@ def _says(outbox: np.ndarray, network: TalkingNumpyBackend) -> bool:
     same = np.unpackbits(said[1:], count=voice.size, bitorder="little") == (voice >= 0)
     near = np.abs(voice) < _TOLERANCE * max(1.0, float(np.abs(voice).max()))
     return bool(said[0] == expected[0] and (same | near).all())
+
+
+def _probe(
+    weights: Mapping[str, np.ndarray], agent: AgentProfile, talker: NumpyBackend | None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that takes the steps of an episode in numpy and returns their logits."""
+    if agent.c is None or agent.c.int8 is None:
+        network = talker or NumpyBackend(weights, agent)
+        network.available[:] = True
+
+        def decide(features: np.ndarray) -> np.ndarray:
+            network.features[:] = features
+            network.decide()
+            return network.logits
+
+        return decide
+    numbers, state = int8.quantise(weights, agent.c.int8), np.zeros((1, agent.width), np.int16)
+
+    def advance(features: np.ndarray) -> np.ndarray:
+        nonlocal state
+        logits, state = int8.step(numbers, features[None], state)
+        return logits[0]
+
+    return advance
 
 
 def _load(path: Path, prefix: str, arguments: int) -> tuple[Any, Any, Any, Any]:

@@ -17,6 +17,8 @@ MOST_WEIGHT, MOST_VALUE = 127, 32767
 LANES = 4
 # Of a feature, the exponent of two that it is multiplied by; whatever is smaller than float32's normal numbers is 0.
 LEAST_EXPONENT, MOST_EXPONENT = -114, 127
+# The aligner's sums, half of int32 at most, are half of int16 after it at the latest.
+MOST_SHIFT = 17
 # Fractional bits of a gate's input, and of what lies between -1 and 1.
 GATE_BITS, UNIT_BITS = 12, 15
 # Logits are rounded to as many bits as float32 holds exactly.

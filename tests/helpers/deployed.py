@@ -71,14 +71,16 @@ def compiler():
     return found
 
 
-def write_c(folder: Path, step, prefix="kd_agent_0", name="agent_0", on_fault="raise", noop_action=None):
+def write_c(
+    folder: Path, step, prefix="kd_agent_0", name="agent_0", on_fault="raise", noop_action=None, calibration=None
+):
     """The C sources of a network."""
     weights = agent_weights(step)
     inputs, _, n_actions = sizes(weights)
     features = [{"name": f"f{k}", "unit": "m"} for k in range(inputs)]
     folder.mkdir(parents=True, exist_ok=True)
     told = ("toy", name, features, ["x"] * n_actions, on_fault, noop_action)
-    for file, text in c_files(weights, Named(".", prefix), *told).items():
+    for file, text in c_files(weights, Named(".", prefix), *told, calibration).items():
         (folder / file).write_text(text)
     return folder
 
@@ -119,7 +121,7 @@ class Program:
         return self._on_fault(_pointer(self.struct), _pointer(np.ascontiguousarray(available, np.uint8)))
 
 
-def compiled_bytes(folder: Path, width, command=(), size="size", prefix="kd_agent_0", level="O2"):
+def compiled_bytes(folder: Path, width, command=(), size="size", prefix="kd_agent_0", level="O2", state=None):
     """Flash and RAM of a program: all of its sections, and its state with the deepest stack of ``act``.
 
     Args:
@@ -129,20 +131,24 @@ def compiled_bytes(folder: Path, width, command=(), size="size", prefix="kd_agen
         size: the tool that tells sections.
         prefix: of its symbols.
         level: it is compiled at.
+        state: bytes of its struct; None: of one with float32 weights.
     """
     words = [*(command or [compiler()]), *FLAGS, f"-{level}", "-ffreestanding", "-fstack-usage"]
     subprocess.run([*words, "-c", f"{prefix}.c", "-o", "agent.o"], cwd=folder, check=True)
     sections = subprocess.run([size, "agent.o"], cwd=folder, check=True, capture_output=True, text=True).stdout
     text, data, bss = (int(number) for number in sections.splitlines()[1].split()[:3])
     assert data == bss == 0
-    # `act` calls `step`, and `choose` calls `head`; both call leaves. Any of them may have been put into its caller.
+    # `act` calls `step`, and `choose` calls `head` or `logit`; all call leaves, or `row`, which does. Any of them may
+    # have been put into its caller.
     frames = {
         name.removeprefix(f"{prefix}_"): int(n)
         for name, n in re.findall(r":(\w+)\t(\d+)\tstatic", (folder / "agent.su").read_text())
     }
-    act, step, choose, head = (frames.pop(name, 0) for name in ("act", "step", "choose", "head"))
+    act, step, choose = (frames.pop(name, 0) for name in ("act", "step", "choose"))
+    row = frames.pop("row", 0)
+    head = max(frames.pop("head", 0), frames.pop("logit", 0))
     leaf = max(n for name, n in frames.items() if name != "logits")
-    return text, 4 * width + 8 + act + leaf + max(step, choose + head)
+    return text, (4 * width + 8 if state is None else state) + act + row + leaf + max(step, choose + head)
 
 
 def _pointer(array):

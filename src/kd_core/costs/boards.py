@@ -173,7 +173,7 @@ def _limits(given: Any, where: str) -> Budget:
     cycles = values.get(CYCLES[level])
     if rate is None and "clock_hz" in values and cycles is not None:
         rate = _FLOPS_OF_A_MULTIPLY_ADD * values["clock_hz"] / cycles
-    of_int8 = {}
+    of_int8: dict[str, Any] = {}
     # A rate of the user's own was timed, with whatever form.
     if weights == "int8" and "flops_per_second" not in own and "clock_hz" in values:
         of_int8 = {
@@ -189,7 +189,7 @@ def _limits(given: Any, where: str) -> Budget:
     for kind in ("flash", "ram"):
         if f"{kind}_bytes" in values:
             values[f"{kind}_bytes"] *= values.get(f"{kind}_share", 1.0)
-    counts = {key: int(values[key]) for key in _COUNTS if key in values}
+    counts: dict[str, Any] = {key: int(values[key]) for key in _COUNTS if key in values}
     soft = {**base, **own}.get("soft_float_bytes") or 0
     if soft:
         soft = int(_positive("soft_float_bytes", soft, where))
@@ -202,7 +202,7 @@ def _limits(given: Any, where: str) -> Budget:
             soft,
         )
     us = values.get("decision_us")
-    told = {"level": level, "soft_float_bytes": soft, "core": core, "weights": weights}
+    told: dict[str, Any] = {"level": level, "soft_float_bytes": soft, "core": core, "weights": weights}
     return Budget(board=board, decision_us=us, flops_per_second=rate, **told, **of_int8, **counts)
 
 

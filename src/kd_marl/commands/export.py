@@ -31,6 +31,12 @@ def add(subparsers: Subparsers) -> None:
         "99 %% of the decisions agree)",
     )
     parser.add_argument(
+        "--c-weights",
+        choices=("float32", "int8"),
+        help="form of the C: int8 takes a fourth of the flash and no float arithmetic, needs the expert buffer, and is "
+        "kept if 99 %% of the decisions agree (default: what the budget says, else float32)",
+    )
+    parser.add_argument(
         "--buffer", type=Path, metavar="DIR", help="the expert buffer, if it is not in the run's results"
     )
     parser.add_argument(

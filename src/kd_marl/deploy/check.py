@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -80,8 +81,9 @@ def _check_messages(bundle: Bundle) -> None:
             f"{bundle.folder}: its agents say {_bits(rates)} a step, profile.json's messages {_bits(said)}: export it "
             "again"
         )
-    if any(agent.messages is not None and agent.onnx_int8 is not None for agent in bundle.agents):
-        raise BundleError(f"{bundle.folder}: agents that talk have no int8 ONNX: export it again")
+    for agent in bundle.agents:
+        if agent.messages is not None and (agent.onnx_int8 is not None or _weights_of(agent) == "int8"):
+            raise BundleError(f"{bundle.folder}: {agent.label} talks, and int8 is for silent agents: export it again")
 
 
 def _bits(rates: set[float]) -> str:
@@ -91,7 +93,7 @@ def _bits(rates: set[float]) -> str:
 def _check_costs(bundle: Bundle, agent: AgentProfile) -> None:
     """Refuse a profile whose costs are not those of its sizes."""
     said = bundle.profile.raw["agents"][agent.index]
-    true = profile.costs(agent.inputs, agent.width, agent.n_actions, *agent.exchanged)
+    true = profile.costs(agent.inputs, agent.width, agent.n_actions, _weights_of(agent), *agent.exchanged)
     for key, value in true.items():
         if said[key] != value:
             raise BundleError(
@@ -117,12 +119,19 @@ def check_budgets(bundle: Bundle, budgets: Sequence[Budget]) -> None:
 def _check_budget(bundle: Bundle, agent: AgentProfile, budget: Budget | None) -> None:
     if budget is None:
         return
-    if faults := budget.excess(agent.inputs, agent.width, agent.n_actions, *agent.exchanged):
+    weights, sizes = _weights_of(agent), (agent.inputs, agent.width, agent.n_actions)
+    if faults := replace(budget, weights=weights).excess(*sizes, *agent.exchanged):
         board = f" ({budget.board})" if budget.board else ""
+        meant = "; the budget is one of int8 weights, and its C has float32" if budget.weights != weights else ""
         raise BundleError(
             f"{bundle.folder}: {agent.label} of width {agent.width} does not fit its budget{board}: it takes "
-            f"{' and '.join(faults)}"
+            f"{' and '.join(faults)}{meant}"
         )
+
+
+def _weights_of(agent: AgentProfile) -> str:
+    """Return what the weights of its C are, one of `kd_core.costs.footprint.WEIGHTS`."""
+    return "float32" if agent.c is None or agent.c.int8 is None else "int8"
 
 
 def _check_onnx(bundle: Bundle, agent: AgentProfile, weights: Weights) -> None:
@@ -175,8 +184,8 @@ def _check_c(
             f"{bundle.folder}: {agent.label} has other C files than {named.header} and {named.source}: export it again"
         )
     features = bundle.profile.raw["agents"][agent.index]["features"]
-    told = (first.name, features, agent.actions, bundle.profile.on_fault, agent.noop_action, agent.messages)
-    files = csource.c_files(weights, named, bundle.task.name, *told)
+    told = (first.name, features, agent.actions, bundle.profile.on_fault, agent.noop_action)
+    files = csource.c_files(weights, named, bundle.task.name, *told, agent.c.int8, agent.messages)
     for path in (named.weights, named.source, named.header):
         if bundle.read(path) != files[path].encode():
             fault = "does not hold the weights of" if path == named.weights else "is not what this version writes for"

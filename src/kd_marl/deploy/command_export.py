@@ -14,7 +14,15 @@ from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.errors import UserError
 from kd_core.host import Host, get_host
 from kd_marl.deploy import sensors
-from kd_marl.deploy.export import Options, check_exportable, check_fault_action, check_target, export
+from kd_marl.deploy.export import (
+    Options,
+    check_calibration,
+    check_exportable,
+    check_fault_action,
+    check_target,
+    export,
+)
+from kd_marl.deploy.int8 import LEAST_AGREEMENT
 from kd_marl.plugin import register
 from kd_marl.runs.student_run import StudentRun, load_student, run_arguments
 
@@ -24,9 +32,9 @@ def run(args: argparse.Namespace) -> int:
     target = Path(os.path.abspath(args.to.expanduser()))
     check_target(target, args.force)
     student = load_student(args.student)
-    check_exportable(student, args.int8)
+    options = Options(args.int8, args.latency, args.on_fault, c_weights=args.c_weights)
+    check_exportable(student, options)
     buffer = student.find_buffer(args.buffer)
-    options = Options(args.int8, args.latency, args.on_fault)
     profile = export_student(student, target, buffer, options, args.measure_sensors, args.force)
     print(_report(args.to, profile, args.int8 is not False and buffer is None))
     return 0
@@ -59,8 +67,9 @@ def export_student(
     host = get_host()
     register.register(host)
     check_target(folder, force)
-    check_exportable(student, options.int8)
+    check_exportable(student, options)
     check_fault_action(student, options.on_fault)
+    check_calibration(student, options, buffer)
     if measure_sensors is not None:
         options = replace(options, sensors=sensors.measure(host, student, measure_sensors))
     limit = buffer.facts["episode_limit"] if buffer is not None else _episode_limit(host, student)
@@ -94,6 +103,7 @@ def _report(folder: Path, profile: Mapping[str, Any], lacks_buffer: bool) -> str
             f"{agent['name']:<{name}}  {agent['width']:>5}  {agent['inputs']:>6}  {agent['parameters']:>10}"
             f"  {agent['flops_per_decision']:>6}  {flash:>19}  {ram:>17}  {_int8(agent)}"
         )
+        lines += _int8_c(agent, name)
         for sensor in agent["sensors"]:
             lines.append(
                 f"{'':<{name}}  without {sensor['block']}: return {sensor['return_without']:.2f} instead of "
@@ -105,6 +115,22 @@ def _report(folder: Path, profile: Mapping[str, Any], lacks_buffer: bool) -> str
     elif lacks_buffer:
         lines.append("no expert buffer was found, so int8 was not tried: name it with --buffer")
     return "\n".join([*lines, f"written to {folder}; next: kd-marl bundle check {shlex.quote(str(folder))}"])
+
+
+def _int8_c(agent: Mapping[str, Any], indent: int) -> list[str]:
+    """Return a line on the int8 C, if it was tried."""
+    if "int8_agreement" not in agent["c"]:
+        return []
+    share = agent["c"]["int8_agreement"]
+    if "int8" in agent["c"]:
+        told = "this agent never had a choice" if share is None else f"{100 * share:.2f} % of decisions as in float32"
+        return [f"{'':<{indent}}  its C has int8 weights: {told}"]
+    least = f"{100 * LEAST_AGREEMENT:g} %"
+    if share is None:
+        why = "an agent that runs it agrees too little, or the buffer's episodes hold no choice"
+    else:
+        why = f"with int8 weights {100 * share:.2f} % of decisions are as in float32, and {least} are asked for"
+    return [f"{'':<{indent}}  its C has float32 weights: {why}; train the student with quantise=int8"]
 
 
 def _int8(agent: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """An agent's network as C99, from templates: its header, its program and, in it, the step; weights lie beside them.
 
-A program has one of two forms, float32 or int8, with the same functions. Of the first the step is float arithmetic, of
-the other whole numbers only, those of `kd_onboard.int8`.
+A program has float32 weights or int8 weights, with the same functions. With the latter its step is whole numbers only,
+those of `kd_onboard.int8`.
 
 Every file and every symbol of an agent begins with its prefix, which ends in a number. So no name of one agent can be
 that of another, or one of the generic names of a program with a single agent.
@@ -55,6 +55,13 @@ _TALK_KEYS = (
     *("MESSAGE_SIZES", "MESSAGE_ALIASES", "MESSAGE_COMMENT", "LOGITS_COMMENT", "TURN", "FIRST_TURN", "BAD_TURN"),
     *("RADIO", "SILENCE", "HEARD", "INBOX", "HEAR", "HEAR_LEAN", "SPEAK", "SPEAK_ALWAYS"),
 )
+_FLOAT_ARITHMETIC = """\
+ * Weights lie row after row, a row for each input. A sum begins with its bias and adds the rows in their order, in both
+ * forms of the program, so that both compute the same numbers."""
+_INT8_ARITHMETIC = """\
+ * Weights are int8 and lie row after row, a row for each output, whose sum has a scale of its own."""
+_FLOAT_LEAN = """ Compiled for size, or with
+ * KD_AGENT_LEAN_STACK defined, it computes one unit after the other: less stack, the same numbers, more time."""
 _TEAM = """\
 /*
  * The team of @TASK@: the headers of all its programs. Compile c/<agent>/<prefix>.c of each.
@@ -136,13 +143,11 @@ def _float_form(weights: Weights, messages: AgentMessages | None) -> _Form:
         matrices["hear_weight"] = _paired(matrices["hear_weight"], messages.bits)
     values = {
         "STEP": step.replace("@PRODUCTS@", "\n".join(_products(*sizes(weights), outbox))),
-        "ARITHMETIC": " * Weights lie row after row, a row for each input. A sum begins with its bias and adds the rows "
-        "in their order, in both\n * forms of the program, so that both compute the same numbers.",
+        "ARITHMETIC": _FLOAT_ARITHMETIC,
         "SOUND": "@PREFIX@_within(agent->state, @UPPER@_WIDTH, @UPPER@_LARGEST_STATE)",
         "STATE_TYPE": "float",
         "STATE_SIZE": "@UPPER@_WIDTH",
-        "LEAN": " Compiled for size, or with\n * KD_AGENT_LEAN_STACK defined, it computes one unit after the other: less "
-        "stack, the same numbers, more time.",
+        "LEAN": _FLOAT_LEAN,
     }
     arrays = [_array(f"@PREFIX@_{key}", "float", matrix) for key, matrix in matrices.items()]
     return _Form("float32", "float32, exactly", values, arrays, int(digest(weights)[:8], 16))
@@ -154,8 +159,7 @@ def _int8_form(weights: Weights, calibration: int8.Calibration) -> _Form:
     rows, columns = int8.padded(width), int8.padded(inputs)
     values = {
         "STEP": _template("step_int8.c.in"),
-        "ARITHMETIC": " * Weights are int8 and lie row after row, a row for each output, whose sum has a scale of its "
-        "own.",
+        "ARITHMETIC": _INT8_ARITHMETIC,
         "SOUND": "@PREFIX@_sound(agent->state)",
         "STATE_TYPE": "int16_t",
         "STATE_SIZE": str(rows),

@@ -1,4 +1,4 @@
-"""An agent's ONNX with int8 weights, kept only where it decides as the float32 network does."""
+"""An agent's ONNX and C with int8 weights, kept only where they decide as the float32 network does."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import onnx
 import onnxruntime
 
 from kd_marl.deploy import replay
-from kd_marl.deploy.onnx_graph import product_name, quantisable_model
+from kd_marl.deploy.onnx_graph import policy_model, product_name, quantisable_model
 from kd_marl.deploy.weights import Weights
+from kd_onboard import int8 as runtime
 
 # Share of decisions, among those where the agent had a choice, at which int8 and float32 must agree.
 LEAST_AGREEMENT = 0.99
@@ -67,6 +68,45 @@ def quantise_checked(weights: Weights, seen: Sequence[replay.Seen]) -> Quantised
         if min(share for share in agreement if share is not None) >= LEAST_AGREEMENT:
             return Quantised(model, agreement, scope)
     return Quantised(None, agreement, scope)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The int8 C that was tried.
+
+    Attributes:
+        calibration: of its activations; None if it agrees too little to be written.
+        agreement: of each agent that runs it, the share of decisions at which it chooses as float32 does, in episodes
+            that it was not calibrated on; None for an agent that had no decision to make in them.
+    """
+
+    calibration: runtime.Calibration | None
+    agreement: tuple[float | None, ...]
+
+
+def calibrate_checked(weights: Weights, seen: Sequence[replay.Seen]) -> Calibrated:
+    """Calibrate the int8 C of a network on every second episode, and compare it with float32 in the others.
+
+    Args:
+        weights: the network.
+        seen: what each of its agents met.
+    """
+    inputs, width = weights["align.weight"].shape[1], len(weights["align.bias"])
+    met = [agent.features[::2].reshape(-1, inputs) for agent in seen]
+    calibration = runtime.calibrate(weights, np.concatenate(met))
+    step = replay.int8_step(runtime.quantise(weights, calibration))
+    float32 = onnx_step(policy_model(weights).SerializeToString())
+    agreement: list[float | None] = []
+    for agent in seen:
+        acting = agent.acting[1::2]
+        if not acting.any():
+            agreement.append(None)
+            continue
+        took = [replay.run(each, agent.features[1::2], agent.available[1::2], width)[1] for each in (step, float32)]
+        agreement.append(float((took[0] == took[1])[acting].mean()))
+    found = [share for share in agreement if share is not None]
+    enough = bool(found) and min(found) >= LEAST_AGREEMENT
+    return Calibrated(calibration if enough else None, tuple(agreement))
 
 
 def quantise(weights: Weights, excluded: tuple[str, ...] = ()) -> bytes:

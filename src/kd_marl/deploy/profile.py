@@ -15,7 +15,7 @@ from kd_controllers.student_net import HeteroStudent
 from kd_controllers.talking_net import TalkingStudent
 from kd_core import files
 from kd_core.costs.flops import closed_formula
-from kd_core.costs.footprint import LEVELS, footprint
+from kd_core.costs.footprint import FLOAT_BYTES, LEVELS, WEIGHTS, footprint, parameter_count
 from kd_core.versions import package_version
 from kd_envs.hetero_mask import naming
 from kd_marl.runs import stress_file
@@ -56,7 +56,7 @@ def agent_facts(run: StudentRun, agent: int) -> dict[str, Any]:
         "draw_sizes": None if mask.draw_sizes is None else list(mask.draw_sizes[agent]),
         "actions": actions,
         "noop_action": naming.noop_action(actions),
-        **costs(len(rows), width, run.network.n_actions, *((0, 0) if talk is None else talk.exchanged)),
+        **costs(len(rows), width, run.network.n_actions, WEIGHTS[0], *((0, 0) if talk is None else talk.exchanged)),
         # Runs before there were budgets say nothing of them.
         "budget": (run.facts.get("budget") or [None] * mask.n_agents)[agent],
         **({"messages": messages} if messages else {}),
@@ -98,13 +98,25 @@ def team_messages(run: StudentRun) -> dict[str, Any] | None:
     }
 
 
-def costs(inputs: int, width: int, n_actions: int, inbox: int = 0, outbox: int = 0) -> dict[str, int]:
-    """Return what an agent of these sizes costs that hears and says so many bits a step, by formula."""
-    fast, small = (footprint(inputs, width, n_actions, level, inbox=inbox, outbox=outbox) for level in LEVELS)
+def costs(inputs: int, width: int, n_actions: int, weights: str, inbox: int = 0, outbox: int = 0) -> dict[str, int]:
+    """Return what an agent of these sizes costs, by formula.
+
+    Args:
+        inputs: features.
+        width: hidden width.
+        n_actions: number of actions.
+        weights: of its C, one of `kd_core.costs.footprint.WEIGHTS`.
+        inbox: bits that it hears a step.
+        outbox: bits that it says.
+    """
+    fast, small = (
+        footprint(inputs, width, n_actions, level, weights=weights, inbox=inbox, outbox=outbox) for level in LEVELS
+    )
+    parameters = parameter_count(inputs, width, n_actions, inbox, outbox)
     return {
-        "parameters": fast.weights // 4,
+        "parameters": parameters,
         "flops_per_decision": closed_formula(inputs, width, n_actions, inbox=inbox, outbox=outbox),
-        "weights_bytes": fast.weights,
+        "weights_bytes": FLOAT_BYTES * parameters,
         "state_bytes": fast.state,
         "flash_bytes": fast.flash,
         "ram_bytes": fast.ram,
