@@ -72,7 +72,14 @@ def compiler():
 
 
 def write_c(
-    folder: Path, step, prefix="kd_agent_0", name="agent_0", on_fault="raise", noop_action=None, calibration=None
+    folder: Path,
+    step,
+    prefix="kd_agent_0",
+    name="agent_0",
+    on_fault="raise",
+    noop_action=None,
+    calibration=None,
+    messages=None,
 ):
     """The C sources of a network."""
     weights = agent_weights(step)
@@ -80,7 +87,7 @@ def write_c(
     features = [{"name": f"f{k}", "unit": "m"} for k in range(inputs)]
     folder.mkdir(parents=True, exist_ok=True)
     told = ("toy", name, features, ["x"] * n_actions, on_fault, noop_action)
-    for file, text in c_files(weights, Named(".", prefix), *told, calibration).items():
+    for file, text in c_files(weights, Named(".", prefix), *told, calibration, messages).items():
         (folder / file).write_text(text)
     return folder
 

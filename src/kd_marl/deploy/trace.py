@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -41,8 +41,8 @@ class Trace:
     features: np.ndarray
     available: np.ndarray
     actions: np.ndarray
-    inbox: np.ndarray
-    outbox: np.ndarray
+    inbox: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
+    outbox: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
 
 
 class _Team(PolicyMAC):
