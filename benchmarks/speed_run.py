@@ -158,8 +158,8 @@ def main(arguments: Sequence[str]) -> int:
     watch, result = Stopwatch(max(1, options.warm), options.seconds, options.blocks), {}
     install = lifecycle.install
 
-    def install_and_attach(host: Any) -> None:
-        install(host)
+    def install_and_attach(host: Any, *line: str) -> None:
+        install(host, *line)
         result["host"] = {"name": host.name, "commit": host.commit}
         attach(host, watch, result)
 

@@ -156,8 +156,8 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     turns, facts = Turns(args.pairs, args.seconds), {}
     install = lifecycle.install
 
-    def install_and_attach(host: Any) -> None:
-        install(host)
+    def install_and_attach(host: Any, *line: str) -> None:
+        install(host, *line)
         speed_run.attach(host, turns, facts)
 
     lifecycle.install = install_and_attach

@@ -22,7 +22,7 @@ from kd_core.errors import UserError
 from kd_onboard.fields import strict_json
 
 TEMPORARY_SUFFIX = ".kd-tmp"
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def temporary_name(path: Path) -> Path:
@@ -52,7 +52,7 @@ def write_bytes(path: Path | str, data: bytes) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        if error.errno in _DISK_FULL:
+        if error.errno in DISK_FULL:
             raise UserError(
                 f"disk full while writing {path} ({len(data)} bytes): free some space or choose another folder; "
                 "the files finished before it are valid"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import logging
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from epymarl_lite.utils.sacred_import import import_sacred
 from kd_core.errors import UserError
 from kd_core.places import SOURCE_ROOT
 
@@ -93,6 +95,8 @@ def get_host() -> Host:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     for harmless in ("pkg_resources is deprecated", ".*The reward returned by `step", ".*VMAS is not installed"):
         warnings.filterwarnings("ignore", message=harmless)
+    # A checkout imports it at once.
+    import_sacred()
     home = os.environ.get("EPYMARL_HOME")
     return _load_checkout(Path(home).expanduser().resolve()) if home else _load_bundled()
 
@@ -121,6 +125,11 @@ def _load_checkout(home: Path) -> Host:
     if getattr(sys.modules.get("envs"), "__file__", "") is None:
         # Ours, a namespace package imported too early: it would hide the checkout's own.
         del sys.modules["envs"]
+    # What its code says to its authors: of PettingZoo's and PyTorch's older interfaces.
+    for known in ("Using a non-tuple sequence for multidim", r"The `(action|observation)_spaces` dictionary"):
+        warnings.filterwarnings("ignore", message=known)
+    # Its main module wakes every logger, and Sacred asks git for the commit.
+    logging.getLogger("git").setLevel(logging.WARNING)
     _placeholder("smaclite")
     spec = importlib.util.spec_from_file_location("epymarl_main", home / "src" / "main.py")
     assert spec is not None and spec.loader is not None, f"cannot load {home}/src/main.py"

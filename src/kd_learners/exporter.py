@@ -20,7 +20,7 @@ from kd_core.host import get_host
 from kd_learners import batches
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.losses import action_log_prob, masked_log_softmax
-from kd_learners.settings import check_acting, check_blocks, check_counts, read_settings
+from kd_learners.settings import check_acting, check_blocks, read_settings
 from kd_learners.stage import RunContext, Stage
 
 # Seeds reserved for each shard: more than environments play at once, so a continued export may have another number.
@@ -38,7 +38,6 @@ class ExportSettings:
     embedding_dtype: str
 
     def __post_init__(self) -> None:
-        check_counts(self, "buffer_episodes", "shard_episodes")
         if self.embedding_dtype not in EMBEDDING_DTYPES:
             raise UserError(f"embedding_dtype is '{self.embedding_dtype}': choose one of {', '.join(EMBEDDING_DTYPES)}")
 
@@ -118,6 +117,10 @@ class BufferExporter(Stage):
         """
         teacher = stages.locate_teacher(args, context.task)
         folder = stages.buffer_folder(args, teacher)
+        if args.resume:
+            # Whoever exports the same buffer now leaves shards behind, which are counted below. Open until the end of
+            # the process: to close any of its files would free the lock.
+            wait_for_turn(folder)
         shards = len(list(folder.glob("shard-*.safetensors"))) if args.resume else 0
         args.env_args["seed"] += shards * max(SEEDS_OF_A_SHARD, args.batch_size_run)
         torch.manual_seed(args.seed + shards)

@@ -10,7 +10,8 @@ An agent that talks is a `TalkingAgent`: action, outbox = agent.act(features, av
 from kd_onboard.agent import OnboardAgent, TalkingAgent
 from kd_onboard.backend import BACKENDS
 from kd_onboard.bundle import Bundle, profile_text, read_bundle
-from kd_onboard.errors import BackendError, BundleError, FaultError, OnboardError, TrustError
+from kd_onboard.errors import BackendError, BundleError, FaultError, OnboardError, SavedError, TrustError
+from kd_onboard.sampling import Generator
 
 __all__ = [
     "BACKENDS",
@@ -18,8 +19,10 @@ __all__ = [
     "Bundle",
     "BundleError",
     "FaultError",
+    "Generator",
     "OnboardAgent",
     "OnboardError",
+    "SavedError",
     "TalkingAgent",
     "TrustError",
     "profile_text",

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from kd_onboard import int8, memory
 from kd_onboard.backend import BAD_STATE, Backend, TalkingBackend, make_backend
 from kd_onboard.bundle import Bundle, read_bundle
 from kd_onboard.errors import FaultError
 from kd_onboard.profile import AgentProfile
+from kd_onboard.sampling import Generator, draw
 from kd_onboard.signature import admit
+from kd_onboard.tensors import weights_digest
 
 _NUMBERS = "fiu"
 
@@ -33,8 +36,9 @@ class OnboardAgent:
         last_fault: message of the latest of them, or None.
     """
 
-    def __init__(self, profile: AgentProfile, backend: Backend, on_fault: str) -> None:
+    def __init__(self, profile: AgentProfile, backend: Backend, on_fault: str, digest: str = "") -> None:
         self.profile, self.on_fault = profile, on_fault
+        self._digest = digest
         self.faults = 0
         self.last_fault: str | None = None
         self._backend = backend
@@ -77,8 +81,12 @@ class OnboardAgent:
         read = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
         admit(read, key, backend == "c" and library is None, trust)
         profile = read.agent(agent)
+        network = make_backend(read, profile, backend, library)
+        weights = read.weights(profile)
+        calibration = profile.c.int8 if backend == "c" and profile.c is not None else None
+        digest = weights_digest(weights) if calibration is None else int8.program_digest(weights, calibration)
         kind = cls if profile.messages is None else TalkingAgent
-        return kind(profile, make_backend(read, profile, backend, library), read.profile.on_fault)
+        return kind(profile, network, read.profile.on_fault, digest)
 
     def reset(self) -> None:
         """Begin an episode: reset the recurrent state and the last action."""
@@ -112,6 +120,45 @@ class OnboardAgent:
             action = self._fall_back(fault, available)
         self._last = action
         return action
+
+    def sample(self, features: Any, available: Any, generator: Generator) -> int:
+        """Choose an action as :meth:`act` does, but draw it by the softmax of the logits.
+
+        Args:
+            features: as for :meth:`act`.
+            available: as for :meth:`act`.
+            generator: equal logits and an equal generator give the same action in every backend, and in C.
+
+        Raises:
+            FaultError: as :meth:`act`. What ``on_fault`` gives is not drawn, and leaves the generator as it was.
+        """
+        faults, action = self.faults, self.act(features, available)
+        if self.faults == faults:
+            action = self._last = draw(self._backend.logits, self._available, generator)
+        return action
+
+    def logits(self) -> np.ndarray | None:
+        """Return the logits of the last decision, float32 ``(actions,)``; None before the first of an episode."""
+        found = self._backend.logits.copy()
+        return None if np.isnan(found).any() else found
+
+    def state(self) -> np.ndarray:
+        """Return the recurrent state, ``(width,)``: float32, or int16 of a C program with int8 weights."""
+        return self._backend.state.copy()
+
+    def save(self) -> bytes:
+        """Return what the agent remembers, for :meth:`restore` in any backend, or in C on a board."""
+        return memory.pack(self._backend.state, self._last, self._digest)
+
+    def restore(self, saved: bytes) -> None:
+        """Go on from what :meth:`save` returned, or ``PREFIX_save`` wrote.
+
+        Raises:
+            SavedError: the bytes are damaged, or of an agent with other weights; the agent stays as it was.
+        """
+        size = self._available.size
+        state, self._last = memory.unpack(saved, self._backend.state, size, self._digest, self.profile.label)
+        self._backend.restore(state)
 
     def _read_features(self, given: Any) -> None:
         """Check features and copy them into the backend's buffer."""
@@ -180,8 +227,8 @@ class TalkingAgent(OnboardAgent):
 
     _backend: TalkingBackend
 
-    def __init__(self, profile: AgentProfile, backend: Backend, on_fault: str) -> None:
-        super().__init__(profile, backend, on_fault)
+    def __init__(self, profile: AgentProfile, backend: Backend, on_fault: str, digest: str = "") -> None:
+        super().__init__(profile, backend, on_fault, digest)
         self.malformed = 0
 
     def act(  # type: ignore[override]
@@ -210,6 +257,28 @@ class TalkingAgent(OnboardAgent):
             return self._last, None
         action = super().act(features, available)
         return action, outbox[1:].tobytes() if outbox.size and outbox[0] else None
+
+    def sample(  # type: ignore[override]
+        self, features: Any, available: Any, inbox: Sequence[bytes | None], generator: Generator
+    ) -> tuple[int, bytes | None]:
+        """Choose as :meth:`act` does, but draw the action as `OnboardAgent.sample` does."""
+        faults, (action, message) = self.faults, self.act(features, available, inbox)
+        if self.faults == faults:
+            action = self._last = draw(self._backend.logits, self._available, generator)
+        return action, message
+
+    def save(self) -> bytes:
+        """Return what the agent remembers, its turn to speak included; see `OnboardAgent.save`."""
+        return memory.pack(self._backend.state, self._last, self._digest, self._backend.turn)
+
+    def restore(self, saved: bytes) -> None:
+        """Go on from what :meth:`save` returned; errors as for `OnboardAgent.restore`."""
+        messages, like = self.profile.messages, self._backend.state
+        turns = 1 if messages is None else messages.every
+        size, label = self._available.size, self.profile.label
+        state, self._last, turn = memory.unpack_with_turn(saved, like, size, self._digest, label, turns)
+        self._backend.restore(state)
+        self._backend.turn = turn
 
     def _read_inbox(self, given: Sequence[bytes | None]) -> None:
         """Copy the messages that arrived into the backend's buffer."""

@@ -27,8 +27,19 @@ class Backend(Protocol):
     features: np.ndarray
     available: np.ndarray
 
+    @property
+    def logits(self) -> np.ndarray:
+        """Return the last decision's logits, float32 ``(actions,)``; NaN if none was made since the state was set."""
+
+    @property
+    def state(self) -> np.ndarray:
+        """Return the recurrent state, float32 or, of int8 C, int16 ``(width,)``; it is not to be written to."""
+
     def reset(self) -> None:
         """Reset the recurrent state."""
+
+    def restore(self, state: np.ndarray) -> None:
+        """Set the recurrent state."""
 
     def decide(self) -> int:
         """Return the available action with the largest logit, and advance the state.
@@ -44,10 +55,12 @@ class TalkingBackend(Backend, Protocol):
     Attributes:
         inbox: uint8 ``(speakers, 1 + payload)``, to be filled before :meth:`decide`.
         outbox: uint8 ``(1 + payload,)``, what the agent says after its step; empty if nobody hears it.
+        turn: steps since its turn to speak; 0 after a reset.
     """
 
     inbox: np.ndarray
     outbox: np.ndarray
+    turn: int
 
 
 def make_backend(
@@ -71,9 +84,12 @@ def make_backend(
         raise BackendError(f"library= is for backend 'c', not for {name!r}: leave it out")
     # Imported here, so that a board needs the packages of the backend that it uses and no others.
     if name == "numpy":
-        from kd_onboard.numpy_backend import open_numpy
+        from kd_onboard.numpy_backend import NumpyBackend, TalkingNumpyBackend
 
-        return open_numpy(bundle.weights(agent), agent)
+        weights = bundle.weights(agent)
+        if agent.messages is not None:
+            return TalkingNumpyBackend(weights, agent, agent.messages)
+        return NumpyBackend(weights, agent)
     if name == "c":
         from kd_onboard.c_backend import open_c
 

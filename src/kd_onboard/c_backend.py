@@ -10,7 +10,6 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from kd_onboard.bundle import Bundle
 from kd_onboard.errors import BackendError
 from kd_onboard.folders import check_own_file, own_folder
 from kd_onboard.messages import empty_inbox, empty_outbox
-from kd_onboard.numpy_backend import NumpyBackend, TalkingNumpyBackend
+from kd_onboard.numpy_backend import Int8Backend, NumpyBackend, TalkingNumpyBackend, program_backend
 from kd_onboard.profile import AgentProfile, CSource
 
 # Without -march=native: the cache may lie in a home folder that machines share.
@@ -53,8 +52,8 @@ class CBackend:
         self.inbox, self.outbox = _radio(agent)
         # Those that every call has in addition, of an agent that talks.
         self._radio = [] if agent.messages is None else [self.inbox, self.outbox]
-        init, self._act, self._logits, size = _load(library, prefix, 3 + len(self._radio))
-        self._where = library
+        init, self._act, self._logits, self._last_logits, size = _load(library, prefix, 3 + len(self._radio))
+        self._where, self._label = library, agent.label
         calibration = None if agent.c is None else agent.c.int8
         expected = _MARKS_BYTES + (4 * agent.width if calibration is None else 2 * int8.padded(agent.width))
         expected += 0 if agent.messages is None else _TURN_BYTES
@@ -65,18 +64,21 @@ class CBackend:
         self.features = np.zeros(agent.inputs, np.float32)
         self.available = np.zeros(agent.n_actions, bool)
         self._state = np.zeros(expected // 4, np.float32)
+        self.state = self._state.view(np.float32 if calibration is None else np.int16)[: agent.width]
+        # Of a silent agent the last action is at the end.
+        marks = self._state[-1:] if agent.messages is None else self._state[-2:]
+        self._last, self._turn = marks[:1].view(np.int32), marks[1:].view(np.uint32)
         # Made once: turning an array into a pointer costs more than the decision.
         buffers = (self._state, self.features, self.available, *self._radio)
         self._pointers = [ctypes.c_void_p(part.ctypes.data) for part in buffers]
         self._init = init
         self.reset()
 
-    def check(self, weights: Mapping[str, np.ndarray], agent: AgentProfile) -> None:
+    def check(self, network: NumpyBackend | Int8Backend) -> None:
         """Check that the program computes the agent's network, and not an earlier export or another agent.
 
         Args:
-            weights: of the bundle.
-            agent: the profile of the program's agent.
+            network: the agent's network, from the bundle's weights, as its program computes it.
 
         Raises:
             BackendError: the program computes another network.
@@ -86,35 +88,56 @@ class CBackend:
         state = np.zeros_like(self._state)
         radio = [np.zeros(part.size + _ROOM, np.uint8) for part in self._radio]
         self._init(ctypes.c_void_p(state.ctypes.data))
-        talker = None if agent.messages is None else TalkingNumpyBackend(weights, agent, agent.messages)
-        probe = _probe(weights, agent, talker)
+        network.available[:] = True
         for step in range(_PROBES):
-            given = np.cos(np.arange(1, agent.inputs + 1) * (step + 1)).astype(np.float32)
-            features[: agent.inputs] = given
+            network.features[:] = np.cos(np.arange(1, len(network.features) + 1) * (step + 1))
+            features[: len(network.features)] = network.features
             logits.fill(np.nan)
-            if talker is not None:
+            if isinstance(network, TalkingNumpyBackend):
                 # Marks and bits of every kind.
-                talker.inbox[:] = (37 * (step + 1) * _counted(talker.inbox.shape)) % 256
-                talker.inbox[:, 0] %= 2
-                radio[0][: talker.inbox.size] = talker.inbox.reshape(-1)
+                network.inbox[:] = (37 * (step + 1) * _counted(network.inbox.shape)) % 256
+                network.inbox[:, 0] %= 2
+                radio[0][: network.inbox.size] = network.inbox.reshape(-1)
             buffers: tuple[np.ndarray, ...] = (state, features, logits, *radio)
             refused = self._logits(*(ctypes.c_void_p(part.ctypes.data) for part in buffers))
-            expected = probe(given)
-            most = _TOLERANCE * max(1.0, float(np.abs(expected).max()))
-            if agent.c is not None and agent.c.int8 is not None:
-                # Whole numbers are the same everywhere.
-                most = 0.0
+            network.decide()
+            expected = network.logits
+            # Whole numbers are the same everywhere.
+            share = 0.0 if isinstance(network, Int8Backend) else _TOLERANCE
+            most = share * max(1.0, float(np.abs(expected).max()))
             close = np.allclose(logits[: len(expected)], expected, rtol=0, atol=most)
-            says = talker is None or _says(radio[1], talker)
+            says = not isinstance(network, TalkingNumpyBackend) or _says(radio[1], network)
             if refused or not close or not says or not np.isnan(logits[len(expected) :]).all():
                 raise BackendError(
-                    f"{self._where} does not compute the network of {agent.label} in this bundle: compile the bundle's "
+                    f"{self._where} does not compute the network of {self._label} in this bundle: compile the bundle's "
                     "C again, without flags that change its arithmetic"
                 )
 
     def reset(self) -> None:
         """Reset the recurrent state."""
         self._init(self._pointers[0])
+
+    def restore(self, state: np.ndarray) -> None:
+        """Set the recurrent state."""
+        self.reset()
+        self.state[:] = state
+
+    @property
+    def logits(self) -> np.ndarray:
+        """The logits of the last decision, NaN where there was none since the state was set."""
+        found = np.full(self.available.size, np.nan, np.float32)
+        if self._last[0] >= 0:
+            self._last_logits(self._pointers[0], ctypes.c_void_p(found.ctypes.data))
+        return found
+
+    @property
+    def turn(self) -> int:
+        """Steps since the turn to speak, of an agent that talks."""
+        return int(self._turn[0])
+
+    @turn.setter
+    def turn(self, turn: int) -> None:
+        self._turn[0] = turn
 
     def decide(self) -> int:
         """Return the best available action, or the negative number of the program's fault."""
@@ -132,7 +155,7 @@ def open_c(bundle: Bundle, agent: AgentProfile, library: str | os.PathLike[str] 
         raise BackendError(f"{bundle.folder} has no C program of {agent.label}: use another backend")
     path = Path(library) if library is not None else compile_agent(bundle, agent.c)
     backend = CBackend(path, agent.c.prefix, agent)
-    backend.check(bundle.weights(agent), agent)
+    backend.check(program_backend(bundle.weights(agent), agent))
     return backend
 
 
@@ -158,47 +181,25 @@ def _says(outbox: np.ndarray, network: TalkingNumpyBackend) -> bool:
     return bool(said[0] == expected[0] and (same | near).all())
 
 
-def _probe(
-    weights: Mapping[str, np.ndarray], agent: AgentProfile, talker: NumpyBackend | None
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that takes the steps of an episode in numpy and returns their logits."""
-    if agent.c is None or agent.c.int8 is None:
-        network = talker or NumpyBackend(weights, agent)
-        network.available[:] = True
-
-        def decide(features: np.ndarray) -> np.ndarray:
-            network.features[:] = features
-            network.decide()
-            return network.logits
-
-        return decide
-    numbers, state = int8.quantise(weights, agent.c.int8), np.zeros((1, agent.width), np.int16)
-
-    def advance(features: np.ndarray) -> np.ndarray:
-        nonlocal state
-        logits, state = int8.step(numbers, features[None], state)
-        return logits[0]
-
-    return advance
-
-
-def _load(path: Path, prefix: str, arguments: int) -> tuple[Any, Any, Any, Any]:
-    """Load the program's ``init``, ``act``, ``logits`` and ``size``; two of them take so many arguments.
+def _load(path: Path, prefix: str, arguments: int) -> tuple[Any, Any, Any, Any, Any]:
+    """Load the program's ``init``, ``act``, ``logits``, ``last_logits`` and ``size``; two take so many arguments.
 
     Raises:
         BackendError: the library cannot be loaded, or lacks one of them.
     """
     try:
         program = ctypes.CDLL(str(path.absolute()))
-        init, act, logits, size = (getattr(program, f"{prefix}_{name}") for name in ("init", "act", "logits", "size"))
+        names = ("init", "act", "logits", "last_logits", "size")
+        init, act, logits, last_logits, size = (getattr(program, f"{prefix}_{name}") for name in names)
     except (OSError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise BackendError(f"cannot use {path} ({reason}): compile the bundle's C for this machine") from None
     init.argtypes, init.restype = [ctypes.c_void_p], None
     for step in (act, logits):
         step.argtypes, step.restype = [ctypes.c_void_p] * arguments, ctypes.c_int
+    last_logits.argtypes, last_logits.restype = [ctypes.c_void_p] * 2, ctypes.c_int
     size.argtypes, size.restype = [], ctypes.c_size_t
-    return init, act, logits, size
+    return init, act, logits, last_logits, size
 
 
 def _words(variable: str) -> list[str]:

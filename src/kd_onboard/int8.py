@@ -7,10 +7,13 @@ scale is a gate's input in parts of 2^12, or a logit. Nothing is a float but the
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from kd_onboard.tensors import weights_digest
 
 MOST_WEIGHT, MOST_VALUE = 127, 32767
 # Rows and vectors are filled with zeros up to a multiple of this.
@@ -99,6 +102,11 @@ def calibrate(weights: Mapping[str, np.ndarray], features: np.ndarray) -> Calibr
     while most >> shift > MOST_VALUE >> 1:
         shift += 1
     return Calibration(tuple(powers), shift)
+
+
+def program_digest(weights: Mapping[str, np.ndarray], calibration: Calibration) -> str:
+    """Return what tells a program's numbers from another's: the sha256 of weights and calibration."""
+    return hashlib.sha256(f"{weights_digest(weights)} {calibration}".encode()).hexdigest()
 
 
 def quantise(weights: Mapping[str, np.ndarray], calibration: Calibration) -> Int8Network:

@@ -30,18 +30,18 @@ def signs(inbox: np.ndarray, bits: int) -> np.ndarray:
 class Turns:
     """Says when an agent speaks, and writes what it says.
 
-    Args:
-        messages: the agent's.
-        outbox: of its backend.
+    Attributes:
+        turn: steps since its turn to speak.
     """
 
     def __init__(self, messages: AgentMessages, outbox: np.ndarray) -> None:
+        """Begin an episode of an agent with these messages, whose backend has this outbox."""
         self._every, self._outbox = messages.every, outbox
-        self._turn = 0
+        self.turn = 0
 
     def reset(self) -> None:
         """Begin an episode: it speaks at the first step."""
-        self._turn = 0
+        self.turn = 0
         self._outbox.fill(0)
 
     def end(self, said: np.ndarray, available: np.ndarray) -> None:
@@ -52,7 +52,30 @@ class Turns:
             available: bool ``(actions,)``; an agent with one choice is silent.
         """
         self._outbox.fill(0)
-        if self._outbox.size and not self._turn and np.count_nonzero(available) > 1:
+        if self._outbox.size and not self.turn and np.count_nonzero(available) > 1:
             self._outbox[0] = 1
             self._outbox[1:] = np.packbits(said, bitorder="little")
-        self._turn = (self._turn + 1) % self._every
+        self.turn = (self.turn + 1) % self._every
+
+
+class Talker:
+    """What a backend of an agent that talks has beside its network.
+
+    Attributes:
+        inbox: what it hears, see `kd_onboard.backend.TalkingBackend`.
+        outbox: what it says.
+        turns: when it speaks.
+    """
+
+    def __init__(self, messages: AgentMessages) -> None:
+        self.inbox, self.outbox = empty_inbox(messages), empty_outbox(messages)
+        self.turns = Turns(messages, self.outbox)
+
+    @property
+    def turn(self) -> int:
+        """Steps since its turn to speak."""
+        return self.turns.turn
+
+    @turn.setter
+    def turn(self, turn: int) -> None:
+        self.turns.turn = turn

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kd_onboard.messages import Turns, empty_inbox, empty_outbox, signs
+from kd_onboard import int8
+from kd_onboard.messages import Talker, signs
 from kd_onboard.profile import AgentMessages, AgentProfile
 
 
@@ -22,6 +23,7 @@ class NumpyBackend:
 
     Attributes:
         logits: of the last decision, float32 ``(actions,)``.
+        state: the recurrent state, float32 ``(width,)``.
     """
 
     def __init__(self, weights: Mapping[str, np.ndarray], agent: AgentProfile) -> None:
@@ -29,12 +31,15 @@ class NumpyBackend:
         self._width = agent.width
         self.features = np.zeros(agent.inputs, np.float32)
         self.available = np.zeros(agent.n_actions, bool)
-        self.logits = np.zeros(agent.n_actions, np.float32)
         self.reset()
 
     def reset(self) -> None:
         """Reset the recurrent state."""
-        self._state = np.zeros(self._width, np.float32)
+        self.restore(np.zeros(self._width, np.float32))
+
+    def restore(self, state: np.ndarray) -> None:
+        """Set the recurrent state."""
+        self.state, self.logits = state, np.full(len(self.available), np.nan, np.float32)
 
     def decide(self) -> int:
         """Return the best available action, or -1 if the numbers overflowed."""
@@ -45,7 +50,7 @@ class NumpyBackend:
             squares = logits.dot(logits)
         if not math.isfinite(squares):
             return -1
-        self._state, self.logits = state, logits
+        self.state, self.logits = state, logits
         return int(np.where(self.available, logits, -np.inf).argmax())
 
     def _advance(self) -> np.ndarray:
@@ -53,18 +58,18 @@ class NumpyBackend:
         weights, width = self._weights, self._width
         aligned = np.maximum(self._aligned(), 0)
         new = weights["gru.weight_ih"] @ aligned + weights["gru.bias_ih"]
-        old = weights["gru.weight_hh"] @ self._state + weights["gru.bias_hh"]
+        old = weights["gru.weight_hh"] @ self.state + weights["gru.bias_hh"]
         # The sigmoid as a tanh: exp of a large number would overflow.
         gates = 0.5 * np.tanh(0.5 * (new[: 2 * width] + old[: 2 * width])) + 0.5
         candidate = np.tanh(new[2 * width :] + gates[:width] * old[2 * width :])
-        return candidate + gates[width:] * (self._state - candidate)
+        return candidate + gates[width:] * (self.state - candidate)
 
     def _aligned(self) -> np.ndarray:
         """Compute what the input layer gives, before its ReLU."""
         return self._weights["align.weight"] @ self.features + self._weights["align.bias"]
 
 
-class TalkingNumpyBackend(NumpyBackend):
+class TalkingNumpyBackend(Talker, NumpyBackend):
     """The same of an agent that talks; see :class:`kd_onboard.backend.TalkingBackend`.
 
     Attributes:
@@ -73,23 +78,22 @@ class TalkingNumpyBackend(NumpyBackend):
 
     def __init__(self, weights: Mapping[str, np.ndarray], agent: AgentProfile, messages: AgentMessages) -> None:
         self._bits = messages.bits
-        self.inbox, self.outbox = empty_inbox(messages), empty_outbox(messages)
         self.voice = np.zeros(agent.exchanged[1], np.float32)
-        self._turns = Turns(messages, self.outbox)
-        super().__init__(weights, agent)
+        Talker.__init__(self, messages)
+        NumpyBackend.__init__(self, weights, agent)
 
     def reset(self) -> None:
         """Reset the recurrent state."""
         super().reset()
-        self._turns.reset()
+        self.turns.reset()
 
     def decide(self) -> int:
         """Return the best available action and write the outbox, or -1 if the numbers overflowed."""
         action = super().decide()
         if action >= 0:
             speak = self._weights.get("speak.weight")
-            self.voice = self._state[:0] if speak is None else speak @ self._state
-            self._turns.end(self.voice >= 0, self.available)
+            self.voice = self.state[:0] if speak is None else speak @ self.state
+            self.turns.end(self.voice >= 0, self.available)
         return action
 
     def _aligned(self) -> np.ndarray:
@@ -97,8 +101,38 @@ class TalkingNumpyBackend(NumpyBackend):
         return own if hear is None else own + hear @ signs(self.inbox, self._bits)
 
 
-def open_numpy(weights: Mapping[str, np.ndarray], agent: AgentProfile) -> NumpyBackend:
-    """Build an agent's numpy backend."""
-    if agent.messages is None:
+class Int8Backend:
+    """The whole numbers of an int8 C program; see :class:`kd_onboard.backend.Backend`.
+
+    Attributes:
+        logits: of the last decision, float32 ``(actions,)``.
+        state: the recurrent state, int16 ``(width,)``.
+    """
+
+    def __init__(self, weights: Mapping[str, np.ndarray], agent: AgentProfile, calibration: int8.Calibration) -> None:
+        self._network, self._width = int8.quantise(weights, calibration), agent.width
+        self.features = np.zeros(agent.inputs, np.float32)
+        self.available = np.zeros(agent.n_actions, bool)
+        self.reset()
+
+    def reset(self) -> None:
+        """Reset the recurrent state."""
+        self.restore(np.zeros(self._width, np.int16))
+
+    def restore(self, state: np.ndarray) -> None:
+        """Set the recurrent state."""
+        self.state, self.logits = state, np.full(len(self.available), np.nan, np.float32)
+
+    def decide(self) -> int:
+        """Return the best available action; whole numbers never overflow."""
+        (self.logits,), (self.state,) = int8.step(self._network, self.features[None], self.state[None])
+        return int(np.where(self.available, self.logits, -np.inf).argmax())
+
+
+def program_backend(weights: Mapping[str, np.ndarray], agent: AgentProfile) -> NumpyBackend | Int8Backend:
+    """Return the backend that computes what the agent's C does: with int8 weights to the bit."""
+    if agent.messages is not None:
+        return TalkingNumpyBackend(weights, agent, agent.messages)
+    if agent.c is None or agent.c.int8 is None:
         return NumpyBackend(weights, agent)
-    return TalkingNumpyBackend(weights, agent, agent.messages)
+    return Int8Backend(weights, agent, agent.c.int8)

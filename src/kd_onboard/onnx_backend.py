@@ -11,7 +11,7 @@ import numpy as np
 
 from kd_onboard.bundle import Bundle
 from kd_onboard.errors import BackendError, BundleError
-from kd_onboard.messages import Turns, empty_inbox, empty_outbox, signs
+from kd_onboard.messages import Talker, signs
 from kd_onboard.onnx_guard import check_model
 from kd_onboard.profile import AgentMessages, AgentProfile
 
@@ -25,7 +25,7 @@ class OnnxBackend:
     swaps them.
 
     Attributes:
-        logits: of the last decision, float32 ``(actions,)``.
+        logits: of the last decision, float32 ``(actions,)``, else NaN.
         steps: the two decisions, each the runtime's call and the buffer that is finite if nothing overflowed.
     """
 
@@ -58,7 +58,7 @@ class OnnxBackend:
         _check_interface(session, agent, where)
         self.features = np.zeros(agent.inputs, np.float32)
         self.available = np.zeros(agent.n_actions, bool)
-        self.logits = np.zeros(agent.n_actions, np.float32)
+        self.logits = np.full(agent.n_actions, np.nan, np.float32)
         self._masked = np.zeros_like(self.logits)
         self._action = np.zeros(1, np.int64)
         self._states = [np.zeros(agent.width, np.float32) for _ in range(2)]
@@ -86,10 +86,19 @@ class OnnxBackend:
             binding.bind_output(name, "cpu", 0, buffer.dtype.type, shape, buffer.ctypes.data)
         return _call(session, binding)
 
+    @property
+    def state(self) -> np.ndarray:
+        """The recurrent state."""
+        return self._states[self._reads]
+
     def reset(self) -> None:
         """Reset the recurrent state."""
-        for state in self._states:
-            state.fill(0.0)
+        self.restore(np.zeros_like(self.state))
+
+    def restore(self, state: np.ndarray) -> None:
+        """Set the recurrent state."""
+        self.state[:] = state
+        self.logits.fill(np.nan)
 
     def decide(self) -> int:
         """Return the best available action, or -1 if the numbers overflowed."""
@@ -103,20 +112,19 @@ class OnnxBackend:
         return self._action.item()
 
 
-class TalkingOnnxBackend(OnnxBackend):
+class TalkingOnnxBackend(Talker, OnnxBackend):
     """The same of an agent that talks; see :class:`kd_onboard.backend.TalkingBackend`."""
 
     def __init__(self, model: bytes, agent: AgentProfile, where: str, messages: AgentMessages) -> None:
         """Open a model; arguments and errors as for `OnnxBackend`."""
         self._bits = messages.bits
-        self.inbox, self.outbox = empty_inbox(messages), empty_outbox(messages)
-        self._turns = Turns(messages, self.outbox)
-        super().__init__(model, agent, where)
+        Talker.__init__(self, messages)
+        OnnxBackend.__init__(self, model, agent, where)
 
     def reset(self) -> None:
         """Reset the recurrent state."""
         super().reset()
-        self._turns.reset()
+        self.turns.reset()
 
     def decide(self) -> int:
         """Return the best available action and write the outbox, or -1 if the numbers overflowed."""
@@ -124,7 +132,7 @@ class TalkingOnnxBackend(OnnxBackend):
             heard[:] = signs(self.inbox, self._bits)
         action = super().decide()
         if action >= 0:
-            self._turns.end(self._said.get("outbox", self.logits[:0]) > 0, self.available)
+            self.turns.end(self._said.get("outbox", self.logits[:0]) > 0, self.available)
         return action
 
 

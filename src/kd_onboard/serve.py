@@ -33,6 +33,7 @@ from kd_onboard.bundle import read_bundle
 from kd_onboard.errors import OnboardError
 from kd_onboard.profile import AgentProfile
 from kd_onboard.radio import TOKEN_BYTES, Radio
+from kd_onboard.sampling import Generator
 
 RESET, ACT, LINK, ERROR = b"R", b"A", b"L", b"E"
 COUNT = struct.Struct("<H")
@@ -51,13 +52,20 @@ def answer_type(agent: AgentProfile) -> np.dtype:
     return np.dtype([("action", "<i4"), *talk])
 
 
-def serve(agents: Sequence[OnboardAgent], requests: BinaryIO, answers: BinaryIO, radio: Radio | None = None) -> None:
+def serve(
+    agents: Sequence[OnboardAgent],
+    requests: BinaryIO,
+    answers: BinaryIO,
+    generators: Sequence[Generator] | None = None,
+    radio: Radio | None = None,
+) -> None:
     """Answer requests until they end.
 
     Args:
         agents: the same agent for each slot.
         requests: the stream of requests.
         answers: the stream of answers.
+        generators: draw the actions, one a slot; None: the best action is taken.
         radio: of an agent that talks.
 
     Raises:
@@ -86,14 +94,16 @@ def serve(agents: Sequence[OnboardAgent], requests: BinaryIO, answers: BinaryIO,
                 raise OnboardError(f"a request of {number * rows.itemsize} bytes ended after {len(data)}")
             table = np.frombuffer(data, rows)
             if radio is None:
-                actions = [_slot(agents, row["slot"]).act(row["features"], row["available"]) for row in table]
+                actions = [_act(agents, generators, row) for row in table]
                 answers.write(ACT + np.array(actions, "<i4").tobytes())
             else:
-                answers.write(ACT + _talk(agents, radio, table).tobytes())
+                answers.write(ACT + _talk(agents, generators, radio, table).tobytes())
         answers.flush()
 
 
-def _talk(agents: Sequence[OnboardAgent], radio: Radio, table: np.ndarray) -> np.ndarray:
+def _talk(
+    agents: Sequence[OnboardAgent], generators: Sequence[Generator] | None, radio: Radio, table: np.ndarray
+) -> np.ndarray:
     """Decide with what has arrived, and send what is said before anything is answered."""
     decided = np.zeros(len(table), answer_type(agents[0].profile))
     radio.receive()
@@ -102,12 +112,21 @@ def _talk(agents: Sequence[OnboardAgent], radio: Radio, table: np.ndarray) -> np
         agent = _slot(agents, slot)
         assert isinstance(agent, TalkingAgent), "an agent with a radio talks"
         inbox = radio.hear(slot)
-        action, message = agent.act(row["features"], row["available"], inbox)
+        given = (row["features"], row["available"], inbox)
+        action, message = agent.act(*given) if generators is None else agent.sample(*given, generators[slot])
         radio.say(slot, message)
         answer["action"], answer["spoke"] = action, message is not None
         answer["heard"] = len(inbox) - inbox.count(None)
     radio.send()
     return decided
+
+
+def _act(agents: Sequence[OnboardAgent], generators: Sequence[Generator] | None, row: np.ndarray) -> int:
+    slot = int(row["slot"])
+    agent = _slot(agents, slot)
+    if generators is None:
+        return agent.act(row["features"], row["available"])
+    return agent.sample(row["features"], row["available"], generators[slot])
 
 
 def _slot(agents: Sequence[OnboardAgent], number: int) -> OnboardAgent:
@@ -125,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--slots", type=int, default=1, help="episodes played beside each other")
     parser.add_argument("--key", help="file of the public key that must have signed the bundle")
     parser.add_argument("--trust", action="store_true", help="run the bundle's C although no key vouches for it")
+    parser.add_argument("--sample", type=int, metavar="SEED", help="draw the actions (default: the best one)")
     parser.add_argument("--message-loss", type=float, default=0.0, help="probability that a message is lost")
     parser.add_argument("--message-delay", type=int, default=0, help="steps by which messages are late")
     parser.add_argument("--seed", type=int, default=0, help="of the losses")
@@ -136,6 +156,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bundle = read_bundle(args.bundle)
         options = {"key": args.key, "trust": args.trust}
         agents = [OnboardAgent.load(bundle, args.agent, args.backend, **options) for _ in range(args.slots)]
+        generators = None
+        if args.sample is not None:
+            # Numbers of its own for every agent and slot.
+            generators = [Generator(args.sample, args.agent << 32 | slot) for slot in range(args.slots)]
         messages, radio = agents[0].profile.messages, None
         answers.write(RESET)
         with contextlib.ExitStack() as stack:
@@ -144,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 radio = stack.enter_context(contextlib.closing(Radio(args.agent, messages, args.slots, *loss)))
                 answers.write(COUNT.pack(radio.port))
             answers.flush()
-            serve(agents, sys.stdin.buffer, answers, radio)
+            serve(agents, sys.stdin.buffer, answers, generators, radio)
     except OnboardError as error:
         text = str(error).encode()
         answers.write(ERROR + LENGTH.pack(len(text)) + text)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import logging
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from epymarl_lite.envs.starcraft import missing_starcraft
@@ -23,6 +24,9 @@ from kd_envs.hetero_mask.wrapper import MaskedBatch, MaskedEnv
 from kd_envs.mpe import batched_mpe
 from kd_envs.smax import SmaxBatch
 from kd_runners.checked_env import CheckedEnv
+from kd_runners.time_limits import TimeLimits, is_known, own_limit
+
+_log = logging.getLogger(__name__)
 
 # Environment -> the package it needs, and how to install it.
 _NEEDS = {
@@ -31,7 +35,11 @@ _NEEDS = {
         "SMAC and StarCraft II: pip install git+https://github.com/oxwhirl/smac (PyPI's 'smac' is another program)",
     ),
     "sc2v2": ("smacv2.env", "SMACv2 and StarCraft II: pip install git+https://github.com/oxwhirl/smacv2"),
-    "smaclite": ("smaclite.env", "SMAClite: pip install git+https://github.com/uoe-agents/smaclite"),
+    # Its dependencies would overwrite the pygame of the particle environments.
+    "smaclite": (
+        "smaclite.env",
+        "SMAClite: pip install --no-deps git+https://github.com/uoe-agents/smaclite && pip install rtree scikit-learn",
+    ),
 }
 _NEED_STARCRAFT = ("sc2", "sc2v2")
 
@@ -122,12 +130,18 @@ def probe(host: Host, args: Any) -> dict[str, Any]:
     child.start()
     sender.close()
     try:
-        info, problem = receiver.recv()
+        info, known, problem = receiver.recv()
     except EOFError:
-        info, problem = None, "the process that built it died"
+        info, known, problem = None, True, "the process that built it died"
     child.join()
     if problem:
         raise UserError(f"env '{args.env}' cannot be built for {args.map_name}: {problem}")
+    if args.env == "gymma" and not known:
+        _log.warning(
+            "%s states no time limit of its own (spec.max_episode_steps, max_cycles, _max_episode_steps): if it ends "
+            "episodes for want of time, return truncated=True there, or they are learnt as true ends",
+            args.map_name,
+        )
     return info
 
 
@@ -135,12 +149,12 @@ def _describe(sender: Any, build: Callable[..., Any], env_args: dict[str, Any]) 
     die_with_parent()
     try:
         env = build(**env_args)
-        sender.send((describe(env), ""))
+        sender.send((describe(env), is_known(env), ""))
         env.close()
     except UserError as error:
-        sender.send((None, str(error)))
+        sender.send((None, True, str(error)))
     except Exception as error:
-        sender.send((None, f"{type(error).__name__}: {' '.join(str(error).split())}"))
+        sender.send((None, True, f"{type(error).__name__}: {' '.join(str(error).split())}"))
 
 
 def describe(env: Any) -> dict[str, Any]:
@@ -179,15 +193,18 @@ class Factory:
         self._build = host.envs[args.env]
         self._name = args.env
         self._task = args.map_name
-        self._flag_limits = not host.is_bundled and not args.treat_truncation_as_terminal
+        self._tell_limits = not args.treat_truncation_as_terminal
+        self._bundled = host.is_bundled
         self._mask = mask
 
     def __call__(self, **env_args: Any) -> Any:
         """Build one environment, in the worker that will step it."""
         die_with_parent()
         env = self._build(**env_args)
-        if self._flag_limits:
-            env = FlagTimeLimits(env)
+        if self._name == "gymma" and not self._bundled:
+            env = started_at_zero(env)
+        if self._tell_limits:
+            env = TimeLimits(env, not self._bundled, own_limit(env) if self._name == "gymma" else None)
         env = CheckedEnv(env, self._task, env_args["common_reward"])
         if self._mask is not None:
             env = MaskedEnv(env, self._mask, seed=env_args["seed"])
@@ -200,29 +217,24 @@ class Factory:
         return envs if envs is None or self._mask is None else MaskedBatch(envs, self._mask, seed=env_args["seed"])
 
 
-class FlagTimeLimits:
-    """Environment wrapper that tells EPyMARL's runners of time limits, which they would store as terminations.
+class _StartedAtZero:
+    """Environment wrapper for action spaces whose first action is not 0, which EPyMARL's wrapper does not read."""
 
-    ``info["episode_limit"]`` is the only sign they read, and only the last step may carry it. EPyMARL's wrappers of
-    SMAC and SMACv2 call every end a termination. SMAC's count of timeouts tells which battles ran out of time.
-    """
-
-    def __init__(self, env: Any) -> None:
-        self._env = env
-        self._counts_timeouts = hasattr(getattr(env, "env", None), "timeouts")
+    def __init__(self, env: Any, starts: Sequence[int]) -> None:
+        self._env, self._starts = env, starts
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._env, name)
 
-    def step(self, actions: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step the environment, and add the flag where time ran out."""
-        before = self._env.env.timeouts if self._counts_timeouts else 0
-        obs, reward, terminated, truncated, info = self._env.step(actions)
-        if self._counts_timeouts and self._env.env.timeouts > before:
-            terminated, truncated = False, True
-        if truncated and not terminated:
-            info = {**info, "episode_limit": True}
-        return obs, reward, terminated, truncated, info
+    def step(self, actions: Any) -> Any:
+        """Play one joint action, counted from 0."""
+        return self._env.step([int(action) + start for action, start in zip(actions, self._starts, strict=True)])
+
+
+def started_at_zero(env: Any) -> Any:
+    """Let a checkout's gymma environment be played with actions that count from 0, whatever its spaces begin with."""
+    starts = [int(getattr(space, "start", 0)) for space in env._env.action_space]
+    return _StartedAtZero(env, starts) if any(starts) else env
 
 
 def die_with_parent() -> None:

@@ -16,7 +16,8 @@ from kd_core.errors import UserError
 from kd_core.host import Host, get_host
 from kd_marl.cli import main
 from kd_runners import environments
-from kd_runners.environments import FlagTimeLimits, describe
+from kd_runners.environments import describe
+from kd_runners.time_limits import TimeLimits
 from smac_layouts import DOUBLE, smac_env
 from stage_fixtures import TINY
 
@@ -204,7 +205,7 @@ class CheckoutWrapper:
 
 @pytest.mark.parametrize("battle", [0, 1], ids=["within reach", "out of reach"])
 def test_time_limits_of_a_checkouts_smac_are_truncations(battle):
-    env = FlagTimeLimits(CheckoutWrapper(map_name="3m"))
+    env = TimeLimits(CheckoutWrapper(map_name="3m"), flagged=True)
     for _ in range(battle + 1):
         env.env.reset()
     results = []

@@ -66,13 +66,16 @@ class GymmaWrapper(MultiAgentEnv):
         self._obs_size = max(spaces.flatdim(space) for space in self._spaces)
         self._state_size = int(getattr(inner, "state_size", self.n_agents * self._obs_size))
         self._n_actions = max(n_actions)
+        self._starts = [int(getattr(space, "start", 0)) for space in action.spaces]
         self._avail = [[1] * own + [0] * (self._n_actions - own) for own in n_actions]
         self._steps = 0
         self._obs = np.zeros((self.n_agents, self._obs_size), np.float32)
 
     def step(self, actions: Sequence[int]) -> tuple[list[np.ndarray], float | list[float], bool, bool, dict[str, Any]]:
         """Play one joint action; the time limit is reported as truncation."""
-        obs, reward, done, truncated, info = self._env.step([int(action) for action in actions])
+        obs, reward, done, truncated, info = self._env.step(
+            [int(action) + start for action, start in zip(actions, self._starts, strict=True)]
+        )
         self._obs = self._pad(obs)
         self._steps += 1
         terminated = all(done) if isinstance(done, (list, tuple, np.ndarray)) else bool(done)

@@ -109,15 +109,25 @@ def make_pettingzoo(key: str, **kwargs: Any) -> PettingZooEnv:
     """
     _, _, rest = key.partition("-")
     library, _, name = rest.partition("-")
-    module = _find_module(key, library, name.replace("-", "_"))
+    module = find_module(key, library, name.replace("-", "_"))
     env = module.parallel_env(**kwargs)
     if hasattr(env.unwrapped, "_execute_world_step") and not kwargs.get("continuous_actions"):
         return ParticleEnv(env)
     return PettingZooEnv(env)
 
 
-def _find_module(key: str, library: str, name: str) -> ModuleType:
-    """Import an environment's module from mpe2, if installed, or from PettingZoo, which had MPE up to 1.25."""
+def find_module(key: str, library: str, name: str) -> ModuleType:
+    """Import an environment's module from mpe2, if installed, or from PettingZoo, which had MPE up to 1.25.
+
+    Args:
+        key: the whole key, for messages.
+        library: such as ``mpe``.
+        name: such as ``simple_spread_v3``.
+
+    Raises:
+        ImportError: the library is not installed.
+        ValueError: the library has no such environment.
+    """
     names: set[str] = set()
     found = False
     for package_name in ("mpe2", "pettingzoo.mpe") if library == "mpe" else (f"pettingzoo.{library}",):

@@ -68,9 +68,13 @@ class AgentProcess:
         slots: int,
         key: Path | None = None,
         trust: bool = False,
+        sample: int | None = None,
         radio: BadRadio | None = None,
     ) -> None:
-        """Start it, with the key that must have signed the bundle, or with trust in its C."""
+        """Start it, with the key that must have signed the bundle, or with trust in its C.
+
+        With ``sample``, a seed, it draws its actions.
+        """
         self.profile, self.port = profile, 0
         self._rows, self._replies = serve.row_type(profile), serve.answer_type(profile)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
@@ -79,6 +83,7 @@ class AgentProcess:
         options = ["--agent", str(profile.index), "--backend", backend, "--slots", str(slots)]
         options += [] if key is None else ["--key", str(key.expanduser().absolute())]
         options += ["--trust"] if trust else []
+        options += [] if sample is None else ["--sample", str(sample)]
         if radio is not None:
             options += ["--message-loss", str(radio.loss), "--message-delay", str(radio.delay)]
             options += ["--seed", str(radio.seed)]

@@ -23,13 +23,17 @@ from kd_marl.deploy.export import (
     export,
 )
 from kd_marl.deploy.int8 import LEAST_AGREEMENT
+from kd_marl.deploy.library import write_library
 from kd_marl.plugin import register
 from kd_marl.runs.student_run import StudentRun, load_student, run_arguments
+from kd_onboard.bundle import PROFILE
 
 
 def run(args: argparse.Namespace) -> int:
     """Export the student of the command's arguments; returns the exit status."""
     target = Path(os.path.abspath(args.to.expanduser()))
+    if args.target is not None:
+        return _write_library(args, target)
     check_target(target, args.force)
     student = load_student(args.student)
     options = Options(args.int8, args.latency, args.on_fault, c_weights=args.c_weights)
@@ -37,6 +41,15 @@ def run(args: argparse.Namespace) -> int:
     buffer = student.find_buffer(args.buffer)
     profile = export_student(student, target, buffer, options, args.measure_sensors, args.force)
     print(_report(args.to, profile, args.int8 is not False and buffer is None))
+    return 0
+
+
+def _write_library(args: argparse.Namespace, target: Path) -> int:
+    """Write a library of the C of a bundle; returns the exit status."""
+    if not (args.student / PROFILE).is_file():
+        raise UserError(f"{args.student} is no bundle, and --target is for one: export the student first, without it")
+    count = write_library(args.student, args.target, target)
+    print(f"{count} files for {args.target}, written to {args.to}: see the example in it")
     return 0
 
 

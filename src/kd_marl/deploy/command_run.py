@@ -19,6 +19,7 @@ from kd_marl.plugin import register
 from kd_onboard.backend import BACKENDS
 from kd_onboard.bundle import Bundle, read_bundle
 from kd_onboard.errors import OnboardError
+from kd_onboard.sampling import Generator
 from kd_onboard.signature import admit
 
 DEFAULT_EPISODES = 100
@@ -30,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
     if args.backend not in BACKENDS:
         raise UserError(f"there is no backend '{args.backend}'; {nearest(args.backend, BACKENDS)}")
     try:
+        if args.sample is not None:
+            Generator(args.sample)
         bundle = read_bundle(args.bundle)
         # Here too, so that a bundle that is not admitted is refused before anything is built.
         admit(bundle, args.key, args.backend == "c", args.trust)
@@ -37,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(str(error)) from None
     register.register(host)
     profile = bundle.profile
-    student = measured_student(profile)
+    student = measured_student(profile, args.sample is not None)
     episodes = args.episodes if args.episodes is not None else student.get("episodes") or DEFAULT_EPISODES
     check_episodes(episodes)
     settings = play_settings(host, args.env_config, args.updates, profile)
@@ -46,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     radio = _radio(args, bundle, settings.seed)
     mask = play.prepare(host, bundle, settings)
     try:
-        options = (args.backend, args.key, args.trust, radio)
+        options = (args.backend, args.key, args.trust, args.sample, radio)
         played, count = play.play_bundle(host, bundle, settings, mask, episodes, *options)
     except KeyboardInterrupt:
         print("stopped: nothing was measured", file=sys.stderr)
@@ -56,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         "task": bundle.task.name,
         "backend": args.backend,
         "seed": settings.seed,
+        "sample": args.sample,
         "bundle": {**played.score(), "episodes": episodes},
         "torch": dict(student),
         "same_episodes": not difference,
@@ -93,7 +97,8 @@ def _radio(args: argparse.Namespace, bundle: Bundle, seed: int) -> BadRadio | No
 def _text(result: Mapping[str, Any], difference: str) -> str:
     """Return both scores with 95 % intervals, one a line, and whether they are of the same episodes."""
     rows = [(f"bundle, {result['backend']}", result["bundle"]), ("torch student", result["torch"])]
-    lines = [f"{result['task']}, seed {result['seed']}, one process an agent", ""]
+    drawn = "" if result["sample"] is None else f", actions drawn with seed {result['sample']}"
+    lines = [f"{result['task']}, seed {result['seed']}, one process an agent{drawn}", ""]
     lines.append(f"{'':<18}{'episodes':>9}  {'return':>9}  {'95 % interval':<22}{'win rate':>9}  95 % interval")
     for name, score in rows:
         if score.get("return_mean") is None:
@@ -107,6 +112,7 @@ def _text(result: Mapping[str, Any], difference: str) -> str:
         lines.append(line.rstrip())
     if result["torch"].get("return_mean") is not None:
         same = f"other episodes ({difference})" if difference else "the same episodes"
+        same += "" if result["sample"] is None else ", other random numbers for the actions"
         lines += ["", f"{same}; difference of the mean returns {_difference(result):+.4f}"]
     if (radio := result.get("messages")) is not None:
         share = f" ({radio['lost'] / radio['due']:.1%})" if radio["due"] else ""

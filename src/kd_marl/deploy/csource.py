@@ -10,9 +10,12 @@ that of another, or one of the generic names of a program with a single agent.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +24,15 @@ import numpy as np
 from kd_core.costs.footprint import PRODUCT_ROWS, footprint
 from kd_envs.hetero_mask import naming
 from kd_marl.deploy.onnx_graph import step_constants
-from kd_marl.deploy.weights import Weights, digest, exchanged, sizes
+from kd_marl.deploy.weights import Weights, exchanged, sizes
 from kd_onboard import int8
 from kd_onboard.profile import AgentMessages
+from kd_onboard.sampling import weight_shift
+from kd_onboard.tensors import weights_digest
 
 FORMAT_VERSION = 2
+# Bytes before the matrices in a file of weights.
+_LOADED_HEAD = 48
 TEAM_HEADER = "c/kd_team.h"
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -54,6 +61,7 @@ _HEAR_LEAN = """\
 _TALK_KEYS = (
     *("MESSAGE_SIZES", "MESSAGE_ALIASES", "MESSAGE_COMMENT", "LOGITS_COMMENT", "TURN", "FIRST_TURN", "BAD_TURN"),
     *("RADIO", "SILENCE", "HEARD", "INBOX", "HEAR", "HEAR_LEAN", "SPEAK", "SPEAK_ALWAYS"),
+    *("SAVE_TURN", "RESTORE_TURN", "TEST_BUFFERS", "TEST_RADIO"),
 )
 _FLOAT_ARITHMETIC = """\
  * Weights lie row after row, a row for each input. A sum begins with its bias and adds the rows in their order, in both
@@ -110,6 +118,16 @@ class Named:
         """Path of the weights. Their suffix is no program's: build systems compile every `*.c`."""
         return f"{self.folder}/{self.prefix}_weights.inc"
 
+    @property
+    def binary(self) -> str:
+        """Path of the weights as a file that a program loads."""
+        return f"{self.folder}/{self.prefix}_weights.bin"
+
+    @property
+    def test(self) -> str:
+        """Path of the steps that the program tests itself with."""
+        return f"{self.folder}/{self.prefix}_test.inc"
+
     @classmethod
     def of(cls, identifier: str) -> Named:
         """Name the C of an agent by its identifier."""
@@ -125,22 +143,20 @@ class _Form:
         numbers: of the weights, in words.
         values: of the templates' placeholders.
         arrays: of the weights.
-        mark: of an agent that was initialised by a program with these numbers.
+        digest: sha256 of the numbers, which tells an agent's memory from that of another program.
     """
 
     weights: str
     numbers: str
     values: dict[str, str]
     arrays: list[str]
-    mark: int
+    digest: str
 
 
 def _float_form(weights: Weights, messages: AgentMessages | None) -> _Form:
     inbox, outbox = exchanged(weights)
     step = _template("hear.c.in", inbox) + _template("step_float.c.in") + _template("say.c.in", outbox)
-    matrices = step_constants(weights)
-    if messages is not None and inbox:
-        matrices["hear_weight"] = _paired(matrices["hear_weight"], messages.bits)
+    matrices = _matrices(weights, messages)
     values = {
         "STEP": step.replace("@PRODUCTS@", "\n".join(_products(*sizes(weights), outbox))),
         "ARITHMETIC": _FLOAT_ARITHMETIC,
@@ -149,8 +165,10 @@ def _float_form(weights: Weights, messages: AgentMessages | None) -> _Form:
         "STATE_SIZE": "@UPPER@_WIDTH",
         "LEAN": _FLOAT_LEAN,
     }
+    values["LOADED"] = "\n".join(_loaded(matrices))
+    values["WEIGHTS_BYTES"] = str(_LOADED_HEAD + 4 * sum(matrix.size for matrix in matrices.values()) + 4)
     arrays = [_array(f"@PREFIX@_{key}", "float", matrix) for key, matrix in matrices.items()]
-    return _Form("float32", "float32, exactly", values, arrays, int(digest(weights)[:8], 16))
+    return _Form("float32", "float32, exactly", values, arrays, weights_digest(weights))
 
 
 def _int8_form(weights: Weights, calibration: int8.Calibration) -> _Form:
@@ -164,6 +182,8 @@ def _int8_form(weights: Weights, calibration: int8.Calibration) -> _Form:
         "STATE_TYPE": "int16_t",
         "STATE_SIZE": str(rows),
         "LEAN": "",
+        "LOADED": '#error "int8 weights are part of their program: leave KD_AGENT_LOADABLE out"',
+        "WEIGHTS_BYTES": "0",
         "PADDED_INPUTS": str(columns),
         "PADDED_WIDTH": str(rows),
         "ALIGN_SHIFT": str(network.align_shift),
@@ -181,8 +201,7 @@ def _int8_form(weights: Weights, calibration: int8.Calibration) -> _Form:
         _array("@PREFIX@_scale", "int16_t", network.scale),
         _array("@PREFIX@_tanh_table", "int16_t", network.table),
     ]
-    mark = hashlib.sha256(f"{digest(weights)} {calibration}".encode()).hexdigest()
-    return _Form("int8", "int8", values, arrays, int(mark[:8], 16))
+    return _Form("int8", "int8", values, arrays, int8.program_digest(weights, calibration))
 
 
 def identifiers(names: Sequence[str]) -> list[str]:
@@ -236,7 +255,7 @@ def c_files(
         for level in ("O2", "Os")
     )
     noop = -1 if noop_action is None else noop_action
-    held = f"agent->ready == {named.prefix.upper()}_READY ? agent->last : -1"
+    held = f"{named.prefix.upper()}_IS_READY(agent) ? agent->last : -1"
     action, meaning = {
         "raise": ("-1", "it raises an error, so the program decides"),
         "hold": (held, "it repeats the last action"),
@@ -258,7 +277,13 @@ def c_files(
         "LEAN_STACK": str(lean.stack),
         "LARGEST": f"{largest:.3g}",
         "LARGEST_BITS": f"0x{int(largest.view(np.uint32)):08x}",
-        "READY": f"0x{form.mark | 1:08x}",
+        "READY": f"0x{int(form.digest[:8], 16) | 1:08x}",
+        "DIGEST": ", ".join(
+            f"UINT32_C(0x{word:08x})" for word in np.frombuffer(bytes.fromhex(form.digest)[:16], "<u4")
+        ),
+        "CONTRACT": f"0x{contract(task, features, actions, messages):08x}",
+        # So that the sum over all actions has 32 bits.
+        "SHIFT": str(weight_shift(n_actions)),
         "ON_FAULT": meaning,
         "FAULT_ACTION": action,
         "FEATURES": _listed([f"{row['name']}{_unit(row['unit'])}" for row in features]),
@@ -279,6 +304,14 @@ def _template(name: str, wanted: int = 1) -> str:
     return (_TEMPLATES / name).read_text(encoding="utf-8") if wanted else ""
 
 
+def _matrices(weights: Weights, messages: AgentMessages | None) -> dict[str, np.ndarray]:
+    """Return the matrices and biases of the program, in their order."""
+    found = step_constants(weights)
+    if messages is not None and messages.hears:
+        found["hear_weight"] = _paired(found["hear_weight"], messages.bits)
+    return found
+
+
 def _paired(rows: np.ndarray, bits: int) -> np.ndarray:
     """Turn the rows of each two bits of a message into their sum and their difference: half as many are added."""
     found = rows.copy()
@@ -291,7 +324,7 @@ def _paired(rows: np.ndarray, bits: int) -> np.ndarray:
 def _talk(messages: AgentMessages | None) -> dict[str, str]:
     """Return what an agent that talks has in its templates beside hearing and saying; all empty for a silent one."""
     if messages is None:
-        return {**dict.fromkeys(_TALK_KEYS, ""), "ALIGNED": "sum > 0.0f ? sum : 0.0f"}
+        return {**dict.fromkeys(_TALK_KEYS, ""), "ALIGNED": "sum > 0.0f ? sum : 0.0f", "SAVED_HEAD": "28"}
     hears, says = bool(messages.hears), bool(messages.heard_by)
     sizes = {
         "BITS": messages.bits,
@@ -325,7 +358,74 @@ def _talk(messages: AgentMessages | None) -> dict[str, str]:
         "HEAR_LEAN": _HEAR_LEAN * hears,
         "SPEAK": "    @PREFIX@_end(agent, available, outbox);\n" * says,
         "SPEAK_ALWAYS": "        @PREFIX@_end(agent, NULL, outbox);\n" * says,
+        "SAVED_HEAD": "32",
+        "SAVE_TURN": "    @PREFIX@_put(bytes + 24 + 4 * @UPPER@_WIDTH, agent->turn);\n",
+        "RESTORE_TURN": "    saved.turn = @PREFIX@_get(bytes + 24 + 4 * @UPPER@_WIDTH);\n",
+        # The test hears nothing.
+        "TEST_BUFFERS": "    static const unsigned char silence[@UPPER@_HEARS * @UPPER@_MESSAGE_BYTES] = {0};\n" * hears
+        + "    unsigned char outbox[@UPPER@_MESSAGE_BYTES];\n" * says,
+        "TEST_RADIO": f",\n            {'silence' if hears else 'NULL'}, {'outbox' if says else 'NULL'}",
     }
+
+
+def all_files(
+    weights: Weights,
+    named: Named,
+    task: str,
+    name: str,
+    features: Sequence[Mapping[str, Any]],
+    actions: Sequence[str | None],
+    on_fault: str,
+    noop_action: int | None,
+    calibration: int8.Calibration | None,
+    messages: AgentMessages | None = None,
+) -> dict[str, bytes]:
+    """Return the sources and, where they can be loaded, the weights as a file; arguments as for :func:`c_files`."""
+    told = (name, features, actions, on_fault, noop_action, calibration, messages)
+    found = {path: text.encode() for path, text in c_files(weights, named, task, *told).items()}
+    if calibration is None:
+        found[named.binary] = weights_file(weights, task, features, actions, messages)
+    return found
+
+
+def contract(
+    task: str,
+    features: Sequence[Mapping[str, Any]],
+    actions: Sequence[str | None],
+    messages: AgentMessages | None = None,
+) -> int:
+    """Return 32 bits of a hash of what features, actions and messages mean: weights of another meaning are refused."""
+    told: list[Any] = [task, [[row["name"], row["unit"]] for row in features], list(actions)]
+    told += [] if messages is None else [asdict(messages)]
+    return int.from_bytes(hashlib.sha256(json.dumps(told).encode()).digest()[:4], "little")
+
+
+def weights_file(
+    weights: Weights,
+    task: str,
+    features: Sequence[Mapping[str, Any]],
+    actions: Sequence[str | None],
+    messages: AgentMessages | None = None,
+) -> bytes:
+    """Return the weights as a file for ``PREFIX_load``; arguments are those of :func:`c_files`.
+
+    All of it is little-endian: "KDW" and the version 1; inputs, width and actions; the contract; the largest feature;
+    16 bytes of the sha256 of the weights; 0 for float32; the bytes of the file; the matrices; the CRC-32 of all before.
+    """
+    body = b"".join(np.ascontiguousarray(matrix, "<f4").tobytes() for matrix in _matrices(weights, messages).values())
+    largest = int(largest_feature(weights).view(np.uint32))
+    head = b"KDW\x01" + struct.pack("<5I", *sizes(weights), contract(task, features, actions, messages), largest)
+    head += bytes.fromhex(weights_digest(weights))[:16] + struct.pack("<2I", 0, _LOADED_HEAD + len(body) + 4)
+    return head + body + struct.pack("<I", zlib.crc32(head + body))
+
+
+def _loaded(matrices: Mapping[str, np.ndarray]) -> list[str]:
+    """Return the definitions that find the matrices in a file that was loaded."""
+    lines, place = [], 0
+    for key, matrix in matrices.items():
+        lines.append(f"#define @PREFIX@_{key} (@UPPER@_NUMBERS + {place})")
+        place += matrix.size
+    return lines
 
 
 def team_header(task: str, agents: Sequence[tuple[str, Named]]) -> str:
@@ -405,7 +505,7 @@ def _words(name: str, matrix: np.ndarray) -> str:
 
 
 def _values(matrix: np.ndarray) -> str:
-    write = _hexadecimal if matrix.dtype.kind == "f" else str
+    write = hexadecimal if matrix.dtype.kind == "f" else str
     return "".join(f"    {', '.join(map(write, row))},\n" for row in np.atleast_2d(matrix))
 
 
@@ -414,7 +514,7 @@ def _in_fours(matrix: np.ndarray) -> np.ndarray:
     return matrix.reshape(len(matrix), -1, int8.LANES)[:, :, [0, 2, 1, 3]].reshape(len(matrix), -1)
 
 
-def _hexadecimal(value: float) -> str:
+def hexadecimal(value: float) -> str:
     """Write a float32 exactly: its 23 bits after the point are six digits."""
     return re.sub(r"(\.[0-9a-f]{6})0+p", r"\1p", float(value).hex()) + "f"
 

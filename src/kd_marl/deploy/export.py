@@ -24,13 +24,14 @@ from kd_core.artifacts.expert_buffer import FACTS_FILE, ExpertBuffer
 from kd_core.costs.footprint import WEIGHTS
 from kd_core.errors import UserError
 from kd_learners.losses import role_log_distribution
-from kd_marl.deploy import check, csource, int8, latency, profile, replay
-from kd_marl.deploy.onnx_graph import policy_model
-from kd_marl.deploy.weights import ALIGNER, BODY, Weights, agent_weights, digest, sizes
+from kd_marl.deploy import check, csource, int8, latency, profile, replay, selftest
+from kd_marl.deploy.onnx_graph import contract, policy_model
+from kd_marl.deploy.weights import ALIGNER, BODY, Weights, agent_weights, sizes
 from kd_marl.runs.student_run import StudentRun
 from kd_onboard.bundle import PROFILE, profile_text, read_bundle
 from kd_onboard.int8 import Calibration
 from kd_onboard.profile import FORMAT, AgentMessages
+from kd_onboard.tensors import weights_digest
 
 # Of the expert buffer, for int8's agreement and for roles.
 REPLAYED_EPISODES = 100
@@ -76,7 +77,7 @@ class _Draft:
 
     def tensors(self, agent: str, part: str, weights: Weights) -> str:
         """Write part of a network, or name the file that holds the same numbers already."""
-        key = f"{part} {digest(weights)}"
+        key = f"{part} {weights_digest(weights)}"
         if key not in self.written:
             data = safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in weights.items()})
             self.written[key] = self.add(f"weights/{agent}.{part}.safetensors", data)
@@ -197,8 +198,8 @@ def _agents(draft: _Draft, replayed: replay.Replay | None, options: Options) -> 
         aligner, body = ({name: weights[name] for name in part if name in weights} for part in (ALIGNER, BODY))
         facts["weights"] = [draft.tensors(ids[i], "aligner", aligner), draft.tensors(ids[i], "body", body)]
         form = _c_weights(run, options, i)
-        program = f"{digest(weights)} {facts['features']} {facts['actions']} {form} {facts.get('messages')}"
-        programs.setdefault(program, []).append(i)
+        key = f"{weights_digest(weights)} {facts['features']} {facts['actions']} {form} {facts.get('messages')}"
+        programs.setdefault(key, []).append(i)
         sensors = options.sensors[i] if options.sensors else []
         found.append({**facts, **roles[i], "latency": {}, "sensors": sensors})
     for members in programs.values():
@@ -208,10 +209,10 @@ def _agents(draft: _Draft, replayed: replay.Replay | None, options: Options) -> 
         if _c_weights(run, options, first) == "int8":
             calibrated = int8.calibrate_checked(networks[first], seen)
             shares, calibration = calibrated.agreement, calibrated.calibration
-        made = _models(draft, ids[first], networks[first], found[first], options.on_fault, calibration)
+        made = _models(draft, ids[first], networks[first], found[first], options.on_fault, seen, calibration)
         tried = [{"onnx_int8": None, "int8_agreement": None, "int8_scope": None}] * len(members)
         if options.int8 is not False and seen and not isinstance(run.network, TalkingStudent):
-            tried = _int8(draft, ids[first], networks[first], seen)
+            tried = _int8(draft, ids[first], networks[first], found[first], seen)
         for k, (i, of_agent) in enumerate(zip(members, tried, strict=True)):
             found[i].update(**made, **of_agent)
             if shares is not None:
@@ -234,16 +235,20 @@ def _models(
     weights: Weights,
     facts: Mapping[str, Any],
     on_fault: str,
+    seen: Sequence[replay.Seen],
     calibration: Calibration | None,
 ) -> dict[str, Any]:
     """Return the ONNX and the C of a program, and what it costs if its C is int8."""
     named = csource.Named.of(name)
-    model = policy_model(weights).SerializeToString(deterministic=True)
-    found = {"onnx": draft.add(f"onnx/{name}.onnx", model)}
     messages = AgentMessages.from_dict(facts["messages"]) if "messages" in facts else None
+    properties = contract(weights, draft.run.task, facts["name"], facts["features"], facts["actions"], messages)
+    model = policy_model(weights, properties).SerializeToString(deterministic=True)
+    found = {"onnx": draft.add(f"onnx/{name}.onnx", model)}
     told = (facts["name"], facts["features"], facts["actions"], on_fault, facts["noop_action"])
-    for path, text in csource.c_files(weights, named, draft.run.task, *told, calibration, messages).items():
-        draft.add(path, text.encode())
+    for path, data in csource.all_files(weights, named, draft.run.task, *told, calibration, messages).items():
+        draft.add(path, data)
+    steps = selftest.choose(weights, seen, calibration)
+    draft.add(named.test, selftest.text(steps, named, facts["name"]).encode())
     c: dict[str, Any] = {
         "folder": named.folder,
         "prefix": named.prefix,
@@ -256,9 +261,12 @@ def _models(
     return {**found, "c": c, **profile.costs(*sizes(weights), "int8")}
 
 
-def _int8(draft: _Draft, name: str, weights: Weights, seen: Sequence[replay.Seen]) -> list[dict[str, Any]]:
+def _int8(
+    draft: _Draft, name: str, weights: Weights, facts: Mapping[str, Any], seen: Sequence[replay.Seen]
+) -> list[dict[str, Any]]:
     """Return the int8 ONNX of a program, if every agent that runs it agrees, and the facts for each of them."""
-    tried = int8.quantise_checked(weights, seen)
+    properties = contract(weights, draft.run.task, facts["name"], facts["features"], facts["actions"])
+    tried = int8.quantise_checked(weights, seen, properties)
     path = None if tried.model is None else draft.add(f"onnx/{name}.int8.onnx", tried.model)
     return [
         {

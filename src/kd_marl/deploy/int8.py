@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,12 +45,15 @@ class Quantised:
     scope: str | None
 
 
-def quantise_checked(weights: Weights, seen: Sequence[replay.Seen]) -> Quantised:
+def quantise_checked(
+    weights: Weights, seen: Sequence[replay.Seen], properties: Mapping[str, str] | None = None
+) -> Quantised:
     """Quantise as much of a network as `LEAST_AGREEMENT` allows for every agent that runs it.
 
     Args:
         weights: the network.
         seen: what each of its agents met.
+        properties: the file's ``metadata_props``.
     """
     width = len(weights["align.bias"])
     plain = quantisable_model(weights).SerializeToString()
@@ -59,7 +62,7 @@ def quantise_checked(weights: Weights, seen: Sequence[replay.Seen]) -> Quantised
     if not any(agent.acting.any() for agent in seen):
         return Quantised(None, agreement, None)
     for scope, excluded in EXCLUDED.items():
-        model = quantise(weights, excluded)
+        model = quantise(weights, excluded, properties)
         same = [
             (_actions(model, agent, width) == expected)[agent.acting]
             for agent, expected in zip(seen, float32, strict=True)
@@ -109,12 +112,13 @@ def calibrate_checked(weights: Weights, seen: Sequence[replay.Seen]) -> Calibrat
     return Calibrated(calibration if enough else None, tuple(agreement))
 
 
-def quantise(weights: Weights, excluded: tuple[str, ...] = ()) -> bytes:
+def quantise(weights: Weights, excluded: tuple[str, ...] = (), properties: Mapping[str, str] | None = None) -> bytes:
     """Return the ONNX file with 8-bit weights, one scale an output, and activations quantised as they come.
 
     Args:
         weights: the network.
         excluded: outputs of the products that stay float32.
+        properties: the file's ``metadata_props``.
     """
     # Imported late: it brings much along, and only an export needs it.
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -138,6 +142,8 @@ def quantise(weights: Weights, excluded: tuple[str, ...] = ()) -> bytes:
         finally:
             root.setLevel(level)
         model = onnx.load(target)
+    if properties:
+        onnx.helper.set_model_props(model, dict(properties))
     onnx.checker.check_model(model)
     return model.SerializeToString(deterministic=True)
 

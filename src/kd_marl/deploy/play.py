@@ -98,6 +98,7 @@ def play_bundle(
     backend: str,
     key: Path | None = None,
     trust: bool = False,
+    sample: int | None = None,
     radio: BadRadio | None = None,
 ) -> tuple[Played, RadioCount]:
     """Play whole episodes.
@@ -111,6 +112,7 @@ def play_bundle(
         backend: of `kd_onboard`.
         key: file of the public key that must have signed the bundle, or None.
         trust: run its C although no key vouches for it.
+        sample: seed with which actions are drawn; None: each agent takes its best one.
         radio: what the messages of a talking team go through; None: they are neither lost nor late.
 
     Returns:
@@ -123,7 +125,7 @@ def play_bundle(
     agents: list[AgentProcess] = []
     try:
         for profile in bundle.agents:
-            agents.append(AgentProcess(bundle, profile, backend, paired.block, key, trust, radio))
+            agents.append(AgentProcess(bundle, profile, backend, paired.block, key, trust, sample, radio))
         for agent in agents:
             agent.wait_until_ready()
         join_team(agents)

@@ -21,6 +21,7 @@ from kd_marl.evaluation.episodes import PairedEpisodes
 from kd_marl.processes.workers import workers_watched
 from kd_onboard.agent import OnboardAgent, TalkingAgent
 from kd_onboard.bundle import Bundle
+from kd_onboard.numpy_backend import program_backend
 from kd_onboard.profile import AgentProfile
 
 
@@ -85,7 +86,7 @@ class _Team(PolicyMAC):
 
 
 def trace(host: Host, bundle: Bundle, args: Any, mask: ObservationMask, agent: AgentProfile, episodes: int) -> Trace:
-    """Play whole episodes and note what one agent met.
+    """Play whole episodes, as the agents' C does, and note what one agent met.
 
     Args:
         host: whose environments and runner are used.
@@ -100,7 +101,12 @@ def trace(host: Host, bundle: Bundle, args: Any, mask: ObservationMask, agent: A
     """
     args.batch_size_run = 1
     paired = PairedEpisodes(host, args, mask, episodes)
-    team = [OnboardAgent.load(bundle, profile.index) for profile in bundle.agents]
+    on_fault = bundle.profile.on_fault
+    kinds = [OnboardAgent if one.messages is None else TalkingAgent for one in bundle.agents]
+    team = [
+        kind(one, program_backend(bundle.weights(one), one), on_fault)
+        for kind, one in zip(kinds, bundle.agents, strict=True)
+    ]
     parts: dict[str, list[np.ndarray]] = {part.name: [] for part in fields(Trace)}
     payload = 0 if agent.messages is None else agent.messages.payload_bytes
     with workers_watched():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -58,12 +57,3 @@ def exchanged(weights: Weights) -> tuple[int, int]:
     """Return the bits that a network hears and says in a step."""
     hear, speak = weights.get("hear.weight"), weights.get("speak.weight")
     return 0 if hear is None else hear.shape[1], 0 if speak is None else len(speak)
-
-
-def digest(weights: Weights) -> str:
-    """Return the sha256 of all values in hexadecimal: equal for equal networks only."""
-    whole = hashlib.sha256()
-    for name in sorted(weights):
-        whole.update(f"{name}{weights[name].shape}".encode())
-        whole.update(np.ascontiguousarray(weights[name]).tobytes())
-    return whole.hexdigest()

@@ -37,7 +37,7 @@ def launch(host: Host, command: Command) -> None:
     config = assemble(host, command)
     updates = typed_updates(config, command)
     tracked = destination.of_run(config, updates)
-    lifecycle.install(host)
+    lifecycle.install(host, command.line)
     execute(host, command, config, updates, tracked)
 
 
@@ -55,7 +55,8 @@ def execute(
     """
     experiment = host.main.ex
     _set_up_logging(experiment.logger)
-    experiment.add_config(copy.deepcopy(config))
+    # EPyMARL's plot_results.py takes runs for one group if nothing but the key `seed` tells them apart.
+    experiment.add_config({**copy.deepcopy(config), "command": command.line_of_any_seed})
     # Where the models and buffers of this run go too.
     results = Path(updates.get("local_results_path", config["local_results_path"])).expanduser().absolute()
     folder = results / "sacred" / config["name"] / config["map_name"]

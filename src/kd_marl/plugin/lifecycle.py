@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,16 +18,24 @@ from typing import Any
 from sacred.utils import SacredError
 
 from kd_controllers.hetero_mac import HeteroMAC
-from kd_core import checkpoints, stages
+from kd_core import checkpoints, files, stages
 from kd_core.errors import UserError, nearest
 from kd_core.host import Host
 from kd_learners.stage import RunContext, Stage, StockAlgorithm
 from kd_marl.evaluation import evaluator, result
-from kd_marl.plugin import resuming, trackers
+from kd_marl.plugin import resuming, trackers, weights
 from kd_marl.plugin.registries import captured, replaced
 from kd_marl.processes.workers import workers_watched
 from kd_marl.runs import lineage
 from kd_runners import environments
+
+# A checkout registers these when a learner of theirs is built.
+_REGISTERED_LATE = frozenset({"pac_critic", "pac_critic_ns", "pac_dcg_critic_ns"})
+# Parts of EPyMARL that the bundled runtime leaves to it.
+_IN_A_CHECKOUT = _REGISTERED_LATE | {
+    *("coma_learner", "qtran_learner", "actor_critic_learner", "maddpg_learner", "pac_learner", "pac_dcg_learner"),
+    *("maddpg_mac", "rnn_feat", "coma_critic", "coma_critic_ns", "maddpg_critic", "maddpg_critic_ns"),
+}
 
 
 class OneLineError(SacredError):
@@ -44,18 +53,24 @@ class _StageDone(Exception):  # noqa: N818  it is no error
     """Ends the host's loop: the stage has all that it wanted."""
 
 
-def install(host: Host) -> None:
-    """Wrap the host's ``run`` and ``run_sequential``."""
+def install(host: Host, line: str = "") -> None:
+    """Wrap the host's ``run`` and ``run_sequential``.
+
+    Args:
+        host: the one to change.
+        line: the command line that repeats the run, where the configuration has it without its seed.
+    """
     sequential = host.run.run_sequential
     host.run.run_sequential = lambda args, logger: run_sequential(host, sequential, args, logger)
     # A checkout's main module holds its own reference to run.
     owner = host.main if callable(getattr(host.main, "run", None)) else host.run
     trackers.install(host)
-    owner.run = _in_one_line(owner.run, (UserError, *host.plain_errors))
+    owner.run = _in_one_line(owner.run, (UserError, *host.plain_errors), line)
 
 
-def _in_one_line(run: Callable[..., None], mistakes: tuple[type[Exception], ...]) -> Callable[..., None]:
+def _in_one_line(run: Callable[..., None], mistakes: tuple[type[Exception], ...], line: str) -> Callable[..., None]:
     def wrapped(_run: Any, _config: dict[str, Any], _log: Any) -> None:
+        _config["command"] = line or _config["command"]
         _config["fingerprint"] = checkpoints.fingerprint(_config)
         # Reports are written into Sacred's record of this run.
         folders = [observer.dir for observer in _run.observers if getattr(observer, "dir", None)]
@@ -113,12 +128,26 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
 
 
 def _check_names(host: Host, args: Any) -> None:
-    """Refuse a runner, controller, learner or action selector that nobody has registered."""
+    """Refuse a runner, controller, learner or other part that nobody has registered.
+
+    Raises:
+        UserError: the first such name, or a runner with which the controller cannot play.
+    """
     registries = {"runner": host.runners, "mac": host.controllers, "learner": host.learners}
-    for kind, registry in {**registries, "action_selector": host.action_selectors}.items():
-        name = getattr(args, kind)
-        if name not in registry:
-            raise UserError(f"{kind} '{name}' is not registered; {nearest(name, registry)}")
+    registries |= {"action_selector": host.action_selectors}
+    if _stage_class(host, args) is StockAlgorithm:
+        registries |= {"agent": host.agents, "critic_type": host.critics}
+    for kind, registry in registries.items():
+        # Some algorithms have no critic, or a controller that selects actions itself.
+        name = getattr(args, kind, None)
+        if name is None or name in registry or (not host.is_bundled and name in _REGISTERED_LATE):
+            continue
+        has = "EPyMARL itself has it: set EPYMARL_HOME=/path/to/epymarl, or "
+        elsewhere = has if host.is_bundled and name in _IN_A_CHECKOUT else ""
+        raise UserError(f"{kind} '{name}' is not registered; {elsewhere}{nearest(name, registry)}")
+    plays = inspect.signature(host.controllers[args.mac].select_actions).parameters
+    if args.runner != "episode" and "bs" not in plays:
+        raise UserError(f"mac '{args.mac}' plays one episode at a time: set runner=episode and batch_size_run=1")
 
 
 def _describe(host: Host, args: Any) -> RunContext:
@@ -168,7 +197,7 @@ def _loop(host: Host, original: Callable[..., None], args: Any, logger: Any, con
         replaced(host.envs, args.env, environments.Factory(host, args, masked)),
         replaced(host.controllers, args.mac, mac_class),
         replaced(host.learners, args.learner, learner_class),
-        captured(host.learners, args.learner, learners, _loads_in_one_line),
+        captured(host.learners, args.learner, learners, _keeps_weights_whole),
         captured(host.runners, args.runner, runners, end_when_done),
         workers_watched(),
     ):
@@ -178,6 +207,12 @@ def _loop(host: Host, original: Callable[..., None], args: Any, logger: Any, con
             for runner in runners:
                 with contextlib.suppress(Exception):
                     runner.close_env()
+            if isinstance(end, OSError) and end.errno in files.DISK_FULL:
+                raise UserError(f"disk full ({end.filename or args.local_results_path}): free some space") from None
+            if isinstance(end, ModuleNotFoundError) and not host.is_bundled:
+                raise UserError(
+                    f"{args.name} needs the package '{end.name}', which is not installed: pip install {end.name}"
+                ) from None
             if not isinstance(end, _StageDone):
                 raise
     return learners[0], runners[0]
@@ -202,19 +237,8 @@ def save(learner: Any, args: Any, t_env: int) -> Path:
     return folder
 
 
-def _loads_in_one_line(learner: Any) -> None:
-    """Let a learner refuse weights of another network in one line, as ours do by themselves."""
-    load = learner.load_models
-
-    def checked(path: str) -> None:
-        try:
-            load(path)
-        except UserError:
-            raise
-        except (RuntimeError, FileNotFoundError, KeyError, ValueError) as error:
-            reason = " ".join(str(error).split())[:160]
-            raise UserError(
-                f"{path} holds no weights of this configuration ({reason}): give the keys of the run that saved them"
-            ) from None
-
-    learner.load_models = checked
+def _keeps_weights_whole(learner: Any) -> None:
+    """Let a learner of the host write its weights whole or not at all, and refuse others' in one line, as ours do."""
+    if not isinstance(learner, Stage):
+        weights.saved_whole(learner)
+    weights.loaded_in_one_line(learner)
