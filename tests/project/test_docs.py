@@ -113,7 +113,7 @@ def test_the_page_of_keys_has_every_key_of_every_file(root, generate):
     page = generate.keys_page()
     for file in generate.KEY_FILES:
         section = page.split(f"\n## {file.rsplit('/', 1)[-1]}\n", 1)[1].split("\n## ", 1)[0]
-        for key in names(yaml.safe_load((root / "src" / "config" / f"{file}.yaml").read_text())):
+        for key in names(yaml.safe_load((root / "src" / f"{file}.yaml").read_text())):
             assert f"`{key}`" in section, f"{file}: {key}"
 
 
