@@ -290,9 +290,7 @@ def all_files(
 ) -> dict[str, bytes]:
     """Return the sources and, where they can be loaded, the weights as a file; arguments as for :func:`c_files`."""
     told = (name, features, actions, on_fault, noop_action, calibration)
-    texts = c_files(weights, named, task, *told)
-    # Numbers first: what is compared says of other weights that they are other weights.
-    found = {path: texts[path].encode() for path in (named.weights, named.source, named.header)}
+    found = {path: text.encode() for path, text in c_files(weights, named, task, *told).items()}
     if calibration is None:
         found[named.binary] = weights_file(weights, task, features, actions)
     return found

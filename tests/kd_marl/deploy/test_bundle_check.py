@@ -161,7 +161,7 @@ CONTRADICTIONS = {
     r"c/kd_team\.h is not what this version writes": lambda folder: replace_file(
         folder, "c/kd_team.h", (folder / "c/kd_team.h").read_bytes() + b"int surplus;\n"
     ),
-    r"c/speaker_0/kd_speaker_0\.c is not what this version writes": lambda folder: change_profile(
+    r"c/speaker_0/kd_speaker_0\.h is not what this version writes": lambda folder: change_profile(
         folder, lambda values: values.update(on_fault="hold")
     ),
     r"no agent uses weights/critic\.safetensors": add_a_file,
