@@ -2,7 +2,7 @@
  * Gives the C of an agent what it must survive: features of any bits, a damaged or uninitialised memory, any
  * availability. Compiled beside the program, with a sanitizer; every buffer is a block of its own on the heap.
  *
- *     hostile INPUTS SEED
+ *     hostile INPUTS SEED [WEIGHTS, for a program that loads them]
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -103,6 +103,75 @@ static int finite(const float *values, int count)
     return 1;
 }
 
+/* Draws with a generator of any bits; saves the memory, and restores it from what it saved and from damaged bytes. */
+static void draw_and_save(struct kd_agent *agent, const float *features, const unsigned char *available, float *logits)
+{
+    unsigned char *saved = malloc(KD_AGENT_SAVED_BYTES);
+    struct kd_agent *before = malloc(sizeof *before);
+    struct kd_agent_generator generator;
+    const size_t cut = draw() % KD_AGENT_SAVED_BYTES;
+    int action;
+
+    CHECK(saved && before);
+    fill(&generator, sizeof generator);
+    memcpy(before, agent, sizeof *agent);
+    action = kd_agent_sample(agent, features, available, &generator);
+    CHECK(action >= KD_AGENT_NOT_INITIALISED && action < KD_AGENT_ACTIONS);
+    CHECK(action >= 0 ? available[action] && agent->last == action : memcmp(before, agent, sizeof *agent) == 0);
+    if (kd_agent_last_logits(agent, logits) == 0) {
+        CHECK(finite(logits, KD_AGENT_ACTIONS));
+    }
+    memcpy(before, agent, sizeof *agent);
+    if (kd_agent_save(agent, saved) == 0) {
+        const int whole = kd_agent_restore(agent, saved, KD_AGENT_SAVED_BYTES);
+        CHECK(whole == (agent->last >= -1 && agent->last < KD_AGENT_ACTIONS ? 0 : KD_AGENT_BAD_SAVE));
+        /* What fills the state up in int8 is not saved. */
+        CHECK(memcmp(before->state, agent->state, KD_AGENT_WIDTH * sizeof *agent->state) == 0);
+        CHECK(before->ready == agent->ready && before->last == agent->last);
+        memcpy(before, agent, sizeof *agent);
+        saved[cut] ^= (unsigned char)(1u << draw() % 8);
+    } else {
+        fill(saved, KD_AGENT_SAVED_BYTES);
+    }
+    CHECK(kd_agent_restore(agent, saved, KD_AGENT_SAVED_BYTES) != 0);
+    /* A block of just these bytes: nothing may be read behind them. */
+    saved = realloc(saved, cut + 1);
+    CHECK(saved && kd_agent_restore(agent, saved, cut) != 0);
+    CHECK(memcmp(before, agent, sizeof *agent) == 0);
+    free(saved);
+    free(before);
+}
+
+#ifdef KD_AGENT_LOADABLE
+static unsigned char *file;
+
+/* Reads the file of weights, and loads it. */
+static void load_file(const char *path)
+{
+    FILE *in = fopen(path, "rb");
+    file = malloc(KD_AGENT_WEIGHTS_BYTES);
+    CHECK(in && file && fread(file, 1, KD_AGENT_WEIGHTS_BYTES, in) == KD_AGENT_WEIGHTS_BYTES);
+    fclose(in);
+    CHECK(kd_agent_load(file, KD_AGENT_WEIGHTS_BYTES) == 0);
+}
+
+/* Loads a copy that is cut, damaged or misaligned, in a block of just its bytes. */
+static void load_damaged(void)
+{
+    const size_t kind = draw() % 3, size = kind == 0 ? draw() % KD_AGENT_WEIGHTS_BYTES : KD_AGENT_WEIGHTS_BYTES;
+    const size_t offset = kind == 1 ? 1 + draw() % 3 : 0;
+    unsigned char *copy = malloc(size + offset + (size + offset == 0));
+
+    CHECK(copy);
+    memcpy(copy + offset, file, size);
+    if (kind == 2) {
+        copy[draw() % size] ^= (unsigned char)(1u << draw() % 8);
+    }
+    CHECK(kd_agent_load(copy + offset, size) != 0);
+    free(copy);
+}
+#endif
+
 int main(int argc, char **argv)
 {
     long left = argc > 1 ? atol(argv[1]) : 1000, acted = 0;
@@ -114,6 +183,10 @@ int main(int argc, char **argv)
     CHECK(agent && before && features && logits && untouched && available);
     seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
     CHECK(kd_agent_size() == sizeof *agent);
+#ifdef KD_AGENT_LOADABLE
+    CHECK(argc > 3);
+    load_file(argv[3]);
+#endif
     fill(agent, sizeof *agent); /* never initialised */
     fill(logits, KD_AGENT_ACTIONS * sizeof *logits);
     for (; left > 0; left--) {
@@ -139,6 +212,14 @@ int main(int argc, char **argv)
         CHECK(action == KD_AGENT_NO_ACTION || (action >= 0 && action < KD_AGENT_ACTIONS && available[action]));
         memcpy(before, agent, sizeof *agent);
         memcpy(untouched, logits, KD_AGENT_ACTIONS * sizeof *logits);
+        if (draw() % 4 == 0) {
+            draw_and_save(agent, features, available, logits);
+#ifdef KD_AGENT_LOADABLE
+            load_damaged();
+#endif
+            memcpy(before, agent, sizeof *agent);
+            memcpy(untouched, logits, KD_AGENT_ACTIONS * sizeof *logits);
+        }
         fault = kd_agent_logits(agent, features, logits);
         CHECK(fault == 0 || (fault <= KD_AGENT_BAD_FEATURE && fault >= KD_AGENT_NOT_INITIALISED));
         if (fault == 0) {
@@ -155,5 +236,8 @@ int main(int argc, char **argv)
     free(logits);
     free(untouched);
     free(available);
+#ifdef KD_AGENT_LOADABLE
+    free(file);
+#endif
     return 0;
 }

@@ -34,9 +34,9 @@ def built(folder, compiler, *flags):
     return folder / "hostile"
 
 
-def survives(program, inputs, seed=1):
+def survives(program, inputs, *files, seed=1):
     """Whether it ends well; the number of actions that it took."""
-    done = subprocess.run([program, str(inputs), str(seed)], capture_output=True, text=True)
+    done = subprocess.run([program, str(inputs), str(seed), *map(str, files)], capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr, done.stderr[:2000]
     return int(done.stdout)
 
@@ -57,14 +57,24 @@ def test_sanitizers_find_nothing_in_hostile_inputs(tmp_path, compiler, sanitizer
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("compiler", "sanitizers"), BUILDS, ids=["gcc", "clang", "clang memory"])
+def test_sanitizers_find_nothing_in_weights_that_are_loaded(tmp_path, compiler, sanitizers):
+    """Cut, damaged and misaligned, among hostile inputs."""
+    write_c(tmp_path, network(*SIZES))
+    program = built(tmp_path, compiler, f"-fsanitize={sanitizers}", "-DKD_AGENT_LOADABLE")
+    assert survives(program, INPUTS // 10, tmp_path / "kd_agent_0_weights.bin") > INPUTS / 100
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
         ("row < KD_AGENT_0_WIDTH", "row <= KD_AGENT_0_WIDTH"),
         ("(number.bits & ~KD_AGENT_0_SIGN) > limit", "(number.bits & ~KD_AGENT_0_SIGN) > 0x7f800000u"),
         ("if (available[action]) {", "if (1) {"),
+        ("if (size != KD_AGENT_0_SAVED_BYTES || ", "if ("),
     ],
-    ids=["beyond the end", "infinity", "not available"],
+    ids=["beyond the end", "infinity", "not available", "a shorter memory"],
 )
 def test_the_driver_finds_what_is_planted(tmp_path, right, wrong):
     write_c(tmp_path, network(*SIZES))
