@@ -148,7 +148,7 @@ class HeteroMAC(PolicyMAC):
         except RuntimeError as error:
             raise UserError(
                 f"{path} holds students of other widths than {list(self.agent.widths)}: "
-                "was the file in budget changed since they were trained?"
+                "give the limits, widths and budget of the run that saved them"
             ) from error
 
     @property

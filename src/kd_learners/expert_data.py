@@ -19,7 +19,7 @@ from kd_learners.losses import acting_mask
 _SAMPLED_KEYS = ("obs", "avail_actions", "actions", "behaviour_log_prob", "teacher_logits", "length")
 # Fields that only some terms read: name in the buffer -> name in LabelledSteps.
 _WANTED_KEYS = {"embedding": "teacher_embedding", "state": "state"}
-_VALUE_KEYS = ("state", "obs", "avail_actions", "actions", "reward", "terminated", "length")
+VALUE_KEYS = ("state", "obs", "avail_actions", "actions", "reward", "terminated", "length")
 
 
 def filled_steps(part: dict[str, Tensor]) -> Tensor:
@@ -74,7 +74,7 @@ class ExpertData:
     def _labels(self) -> tuple[Tensor, Tensor, Tensor]:
         """Advantages, cosines and roles of all episodes: one pass over the buffer, when a sample is first asked for."""
         found = []
-        for shard in self.buffer.shards((*_VALUE_KEYS, "embedding")):
+        for shard in self.buffer.shards((*VALUE_KEYS, "embedding")):
             teacher, episodes = self.labeller.teacher, shard_episodes(shard)
             advantage = teacher.advantages(episodes, self.labeller.gamma, self.labeller.gae_lambda)
             found.append((advantage, *self.labeller.relations(shard["embedding"].float())))

@@ -86,8 +86,7 @@ class Int8Backend:
 
     def decide(self) -> int:
         """Return the best available action; whole numbers never overflow."""
-        logits, state = int8.step(self._network, self.features[None], self.state[None])
-        self.logits, self.state = logits[0], state[0]
+        (self.logits,), (self.state,) = int8.step(self._network, self.features[None], self.state[None])
         return int(np.where(self.available, self.logits, -np.inf).argmax())
 
 

@@ -30,6 +30,8 @@ from kd_onboard.sampling import Generator
 RESET, ACT, ERROR = b"R", b"A", b"E"
 COUNT = struct.Struct("<H")
 LENGTH = struct.Struct("<I")
+# What a request's number of a slot can tell apart.
+LARGEST_SLOTS = 1 << 16
 
 
 def row_type(agent: AgentProfile) -> np.dtype:
@@ -99,6 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trust", action="store_true", help="run the bundle's C although no key vouches for it")
     parser.add_argument("--sample", type=int, metavar="SEED", help="draw the actions (default: the best one)")
     args = parser.parse_args(arguments)
+    if not 1 <= args.slots <= LARGEST_SLOTS:
+        parser.error(f"--slots {args.slots}: expected a whole number from 1 to {LARGEST_SLOTS}")
     # Text that a library prints must not become an answer.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
