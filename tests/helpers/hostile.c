@@ -2,7 +2,7 @@
  * Gives the C of an agent what it must survive: features of any bits, a damaged or uninitialised memory, any
  * availability. Compiled beside the program, with a sanitizer; every buffer is a block of its own on the heap.
  *
- *     hostile INPUTS SEED [WEIGHTS, for a program that loads them]
+ *     hostile INPUTS SEED [WEIGHTS]
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -103,71 +103,60 @@ static int finite(const float *values, int count)
     return 1;
 }
 
-/* Draws with a generator of any bits; saves the memory, and restores it from what it saved and from damaged bytes. */
-static void draw_and_save(struct kd_agent *agent, const float *features, const unsigned char *available, float *logits)
+/* Saves and restores the memory, whole and damaged. */
+static void remember(struct kd_agent *agent, unsigned char *saved)
 {
-    unsigned char *saved = malloc(KD_AGENT_SAVED_BYTES);
-    struct kd_agent *before = malloc(sizeof *before);
-    struct kd_agent_generator generator;
-    const size_t cut = draw() % KD_AGENT_SAVED_BYTES;
-    int action;
+    struct kd_agent before = *agent;
+    size_t size = KD_AGENT_SAVED_BYTES;
+    int fault = kd_agent_save(agent, saved);
 
-    CHECK(saved && before);
-    fill(&generator, sizeof generator);
-    memcpy(before, agent, sizeof *agent);
-    action = kd_agent_sample(agent, features, available, &generator);
-    CHECK(action >= KD_AGENT_NOT_INITIALISED && action < KD_AGENT_ACTIONS);
-    CHECK(action >= 0 ? available[action] && agent->last == action : memcmp(before, agent, sizeof *agent) == 0);
-    if (kd_agent_last_logits(agent, logits) == 0) {
-        CHECK(finite(logits, KD_AGENT_ACTIONS));
-    }
-    memcpy(before, agent, sizeof *agent);
-    if (kd_agent_save(agent, saved) == 0) {
-        const int whole = kd_agent_restore(agent, saved, KD_AGENT_SAVED_BYTES);
-        CHECK(whole == (agent->last >= -1 && agent->last < KD_AGENT_ACTIONS ? 0 : KD_AGENT_BAD_SAVE));
-        /* What fills the state up in int8 is not saved. */
-        CHECK(memcmp(before->state, agent->state, KD_AGENT_WIDTH * sizeof *agent->state) == 0);
-        CHECK(before->ready == agent->ready && before->last == agent->last);
-        memcpy(before, agent, sizeof *agent);
-        saved[cut] ^= (unsigned char)(1u << draw() % 8);
+    CHECK(memcmp(&before, agent, sizeof before) == 0);
+    CHECK(fault == 0 || fault == KD_AGENT_BAD_STATE || fault == KD_AGENT_NOT_INITIALISED);
+    if (fault == 0) {
+        CHECK(kd_agent_restore(agent, saved, size) == 0 && agent->last == before.last);
+        CHECK(memcmp(&before, agent, KD_AGENT_WIDTH * sizeof before.state[0]) == 0);
+        before = *agent; /* what pads the state is not saved */
+        if (draw() % 2) {
+            saved[draw() % size] ^= (unsigned char)(1u << draw() % 8);
+        } else {
+            size = draw() % size;
+        }
     } else {
-        fill(saved, KD_AGENT_SAVED_BYTES);
+        fill(saved, size);
     }
-    CHECK(kd_agent_restore(agent, saved, KD_AGENT_SAVED_BYTES) != 0);
-    /* A block of just these bytes: nothing may be read behind them. */
-    saved = realloc(saved, cut + 1);
-    CHECK(saved && kd_agent_restore(agent, saved, cut) != 0);
-    CHECK(memcmp(before, agent, sizeof *agent) == 0);
-    free(saved);
-    free(before);
+    fault = kd_agent_restore(agent, saved, size);
+    CHECK(fault == KD_AGENT_BAD_SAVE || fault == KD_AGENT_OTHER_WEIGHTS || fault == KD_AGENT_NOT_INITIALISED);
+    CHECK(memcmp(&before, agent, sizeof before) == 0);
 }
 
 #ifdef KD_AGENT_LOADABLE
-static unsigned char *file;
+static void *weights;
+static long weights_size;
 
-/* Reads the file of weights, and loads it. */
-static void load_file(const char *path)
+static void read_weights(const char *path)
 {
-    FILE *in = fopen(path, "rb");
-    file = malloc(KD_AGENT_WEIGHTS_BYTES);
-    CHECK(in && file && fread(file, 1, KD_AGENT_WEIGHTS_BYTES, in) == KD_AGENT_WEIGHTS_BYTES);
-    fclose(in);
-    CHECK(kd_agent_load(file, KD_AGENT_WEIGHTS_BYTES) == 0);
+    FILE *file = fopen(path, "rb");
+    CHECK(file && fseek(file, 0, SEEK_END) == 0);
+    weights_size = ftell(file);
+    weights = malloc((size_t)weights_size);
+    CHECK(weights && fseek(file, 0, SEEK_SET) == 0);
+    CHECK(fread(weights, 1, (size_t)weights_size, file) == (size_t)weights_size && fclose(file) == 0);
 }
 
-/* Loads a copy that is cut, damaged or misaligned, in a block of just its bytes. */
+/* Offers damaged weights, which must be refused, and what was loaded before must stay. */
 static void load_damaged(void)
 {
-    const size_t kind = draw() % 3, size = kind == 0 ? draw() % KD_AGENT_WEIGHTS_BYTES : KD_AGENT_WEIGHTS_BYTES;
-    const size_t offset = kind == 1 ? 1 + draw() % 3 : 0;
-    unsigned char *copy = malloc(size + offset + (size + offset == 0));
+    const size_t kept = draw() % 2 ? (size_t)weights_size : draw() % (size_t)weights_size;
+    unsigned char *copy = malloc(kept ? kept : 1);
+    int fault;
 
     CHECK(copy);
-    memcpy(copy + offset, file, size);
-    if (kind == 2) {
-        copy[draw() % size] ^= (unsigned char)(1u << draw() % 8);
+    memcpy(copy, weights, kept);
+    if (kept == (size_t)weights_size) {
+        copy[draw() % kept] ^= (unsigned char)(1u << draw() % 8);
     }
-    CHECK(kd_agent_load(copy + offset, size) != 0);
+    fault = kd_agent_load(copy, kept);
+    CHECK(fault <= KD_AGENT_BAD_WEIGHTS && fault >= KD_AGENT_BIG_ENDIAN);
     free(copy);
 }
 #endif
@@ -178,17 +167,24 @@ int main(int argc, char **argv)
     struct kd_agent *agent = malloc(sizeof *agent), *before = malloc(sizeof *before);
     float *features = malloc(KD_AGENT_INPUTS * sizeof *features);
     float *logits = malloc(KD_AGENT_ACTIONS * sizeof *logits), *untouched = malloc(KD_AGENT_ACTIONS * sizeof *logits);
-    unsigned char *available = malloc(KD_AGENT_ACTIONS);
+    unsigned char *available = malloc(KD_AGENT_ACTIONS), *saved = malloc(KD_AGENT_SAVED_BYTES);
+    struct kd_agent_generator *generator = malloc(sizeof *generator);
 
-    CHECK(agent && before && features && logits && untouched && available);
+    CHECK(agent && before && features && logits && untouched && available && saved && generator);
     seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
     CHECK(kd_agent_size() == sizeof *agent);
-#ifdef KD_AGENT_LOADABLE
-    CHECK(argc > 3);
-    load_file(argv[3]);
-#endif
     fill(agent, sizeof *agent); /* never initialised */
     fill(logits, KD_AGENT_ACTIONS * sizeof *logits);
+    fill(generator, sizeof *generator);
+#ifdef KD_AGENT_LOADABLE
+    CHECK(argc > 3);
+    kd_agent_init(agent);
+    draw_features(features, 0);
+    draw_available(available, 0);
+    CHECK(kd_agent_act(agent, features, available) == KD_AGENT_NOT_INITIALISED);
+    read_weights(argv[3]);
+    CHECK(kd_agent_load(weights, (size_t)weights_size) == 0);
+#endif
     for (; left > 0; left--) {
         int action, fault;
 
@@ -197,10 +193,21 @@ int main(int argc, char **argv)
         } else if (draw() % 8 == 0) {
             damage(agent);
         }
+        if (draw() % 64 == 0) {
+            fill(generator, sizeof *generator);
+        } else if (draw() % 64 == 0) {
+            kd_agent_seed(generator, draw(), draw());
+        }
+#ifdef KD_AGENT_LOADABLE
+        if (draw() % 64 == 0) {
+            load_damaged();
+        }
+#endif
         draw_features(features, draw() % 6);
         draw_available(available, draw() % 5);
         memcpy(before, agent, sizeof *agent);
-        action = kd_agent_act(agent, features, available);
+        action = draw() % 2 ? kd_agent_act(agent, features, available)
+                            : kd_agent_sample(agent, features, available, generator);
         CHECK(action >= KD_AGENT_NOT_INITIALISED && action < KD_AGENT_ACTIONS);
         if (action >= 0) {
             CHECK(available[action] && agent->last == action);
@@ -212,14 +219,6 @@ int main(int argc, char **argv)
         CHECK(action == KD_AGENT_NO_ACTION || (action >= 0 && action < KD_AGENT_ACTIONS && available[action]));
         memcpy(before, agent, sizeof *agent);
         memcpy(untouched, logits, KD_AGENT_ACTIONS * sizeof *logits);
-        if (draw() % 4 == 0) {
-            draw_and_save(agent, features, available, logits);
-#ifdef KD_AGENT_LOADABLE
-            load_damaged();
-#endif
-            memcpy(before, agent, sizeof *agent);
-            memcpy(untouched, logits, KD_AGENT_ACTIONS * sizeof *logits);
-        }
         fault = kd_agent_logits(agent, features, logits);
         CHECK(fault == 0 || (fault <= KD_AGENT_BAD_FEATURE && fault >= KD_AGENT_NOT_INITIALISED));
         if (fault == 0) {
@@ -228,16 +227,21 @@ int main(int argc, char **argv)
             CHECK(memcmp(before, agent, sizeof *agent) == 0);
             CHECK(memcmp(untouched, logits, KD_AGENT_ACTIONS * sizeof *logits) == 0);
         }
+        fault = kd_agent_last_logits(agent, logits);
+        CHECK(fault ? fault == KD_AGENT_BAD_STATE || fault == KD_AGENT_NOT_INITIALISED : finite(logits, KD_AGENT_ACTIONS));
+        remember(agent, saved);
     }
     printf("%ld\n", acted);
+#ifdef KD_AGENT_LOADABLE
+    free(weights);
+#endif
+    free(saved);
+    free(generator);
     free(agent);
     free(before);
     free(features);
     free(logits);
     free(untouched);
     free(available);
-#ifdef KD_AGENT_LOADABLE
-    free(file);
-#endif
     return 0;
 }
