@@ -1,4 +1,4 @@
-# `make demo` and `make test` set everything up themselves: they need Python 3.10, 3.11 or 3.12 and nothing else.
+# `make demo` and `make test` set everything up themselves: they need Python 3.10 to 3.14 and nothing else.
 #
 #   make setup PYTHON=/path/to/python3.11      another interpreter
 #   make setup PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
@@ -30,18 +30,18 @@ help: ## this list
 
 setup: $(STAMP) ## make .venv with the pinned packages (quick when up to date)
 
-# The first of PYTHON, python3.10 to python3.12 and python3 that really starts and has a supported version. Trying each
+# The first of PYTHON, python3.10 to python3.14 and python3 that really starts and has a supported version. Trying each
 # one is needed: version managers put names on the PATH that do not run. Python compiles what it imports;
 # to compile all that is installed would take as long as to install it.
 $(STAMP): requirements.lock requirements-extras.lock requirements-dev.lock setup.py
 	@if ! $(PY) -m pip --version >/dev/null 2>&1; then \
-	    fits='import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))'; \
+	    fits='import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))'; \
 	    found=; \
-	    for python in "$(PYTHON)" $(if $(PYTHON),,python3.11 python3.12 python3.10 python3); do \
+	    for python in "$(PYTHON)" $(if $(PYTHON),,python3.11 python3.12 python3.13 python3.14 python3.10 python3); do \
 	        if [ -n "$$python" ] && "$$python" -c "$$fits" >/dev/null 2>&1; then found=$$python; break; fi; \
 	    done; \
 	    if [ -z "$$found" ]; then \
-	        echo "error: kd-marl needs Python 3.10, 3.11 or 3.12 with its venv module" \
+	        echo "error: kd-marl needs Python 3.10 to 3.14 with its venv module" \
 	             "(Debian, Ubuntu: apt install python3-venv); found none$(if $(PYTHON), at $(PYTHON)):" \
 	             "install one, or say where it is: make setup PYTHON=/path/to/python3.11" >&2; \
 	        exit 1; \
@@ -130,9 +130,9 @@ $(OMNIBOARD)/.installed: $(addprefix tools/omniboard/,package.json package-lock.
 	    sed 's|</head>|<script src="/first-visit.js"></script></head>|' index.html > first-visit.html && mv first-visit.html index.html
 	@touch $@
 
-# Compilers and emulators of the cores for which tests compile a bundle's C; those tests skip themselves without them.
-BOARDS := clang gcc-arm-none-eabi qemu-system-arm gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-misc
-boards: ## install Debian's or Ubuntu's compilers and emulators of boards, for their tests (asks for root)
+# Compilers, CMake, and emulators of the cores for which tests compile a bundle's C; those tests skip themselves without them.
+BOARDS := clang cmake gcc-arm-none-eabi qemu-system-arm gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-misc
+boards: ## install Debian's or Ubuntu's compilers, CMake and emulators of boards, for their tests (asks for root)
 	@dpkg -s $(BOARDS) >/dev/null 2>&1 || { sudo=$$(command -v sudo || true); $$sudo apt-get update -q && $$sudo apt-get install -qy $(BOARDS); }
 
 clean: ## remove .venv and caches; results/ stays

@@ -15,7 +15,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    python_requires=">=3.10,<3.13",
+    python_requires=">=3.10,<3.15",
     package_dir={"": "src"},
     # src/kd_envs is a link to src/envs, and kd_core/data holds links to config/, zoo/ and main.py: a wheel has them there,
     # so that the only names it adds are ours. src/envs has no __init__.py: a checkout has an `envs` package of its own.
@@ -36,14 +36,16 @@ setup(
     package_data={
         "": ["*.yaml", "*.json", "*.th", "*.safetensors", "py.typed"],
         "kd_marl.dashboard": ["page/*"],
-        "kd_marl.deploy": ["templates/*.in"],
+        "kd_marl.deploy": ["templates/**/*.in"],
         "kd_marl.watch": ["page.*"],
     },
     install_requires=[
         "gymnasium>=1.0",
         "mpe2>=1.0",
         "numpy>=1.26",
-        "pettingzoo>=1.24.4,<1.26",  # mpe2 does not import on 1.24.3; EPyMARL finds no MPE from 1.26 on
+        # mpe2 does not import on 1.24.3. EPyMARL finds no MPE from 1.26 on, and earlier ones do not install on 3.13.
+        "pettingzoo>=1.24.4,<1.26; python_version < '3.13'",
+        "pettingzoo>=1.26; python_version >= '3.13'",
         "ptflops>=0.7.4",
         "PyYAML>=6.0",
         "rich>=13",
@@ -51,7 +53,6 @@ setup(
         "safetensors>=0.4.3",
         "scipy>=1.15",
         "tqdm>=4.66",
-        "setuptools<81",  # sacred imports pkg_resources
         "torch>=2.4",
     ],
     extras_require={
@@ -101,6 +102,8 @@ setup(
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 import torch as th
 import yaml
-from sacred import SETTINGS, Experiment
-from sacred.observers import FileStorageObserver
-from sacred.utils import apply_backspaces_and_linefeeds
 
 from epymarl_lite import run as run_module
 from epymarl_lite.utils.logging import get_logger
+from epymarl_lite.utils.sacred_import import import_sacred
+
+import_sacred()
+from sacred import SETTINGS, Experiment  # noqa: E402
+from sacred.observers import FileStorageObserver  # noqa: E402
+from sacred.utils import apply_backspaces_and_linefeeds  # noqa: E402
 
 SETTINGS["CAPTURE_MODE"] = "fd"
 

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kd_controllers.student_net import HeteroStudent, WidthGroup
-from kd_core.errors import UserError
 
 # Hidden units of the feed-forward layer, as a multiple of the width.
 FEED_FORWARD = 4
@@ -196,16 +195,6 @@ class AttentionGroup(WidthGroup):
         return network
 
 
-def check_window(window: object) -> None:
-    """Refuse an ``attention_window`` that is not a positive whole number of steps.
-
-    Raises:
-        UserError: ``window`` is not a positive whole number.
-    """
-    if type(window) is not int or window < 1:
-        raise UserError(f"attention_window is {window!r}: expected a number of steps of at least 1")
-
-
 class AttentionStudent(HeteroStudent):
     """The policies of all agents, each an `AttentionStep`."""
 
@@ -220,9 +209,8 @@ class AttentionStudent(HeteroStudent):
         """Build the networks; ``window`` is K in steps, the other arguments are those of `HeteroStudent`.
 
         Raises:
-            UserError: an unknown sharing, or an impossible window.
+            UserError: an unknown sharing.
         """
-        check_window(window)
         self.window = window
         super().__init__(widths, visible, n_actions, sharing)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kd_controllers.attention_net import AttentionStudent, check_window
+from kd_controllers.attention_net import AttentionStudent
 from kd_controllers.messages import Messages
 from kd_controllers.personal_net import PersonalStudent
 from kd_controllers.student_net import HeteroStudent
@@ -25,18 +25,16 @@ STUDENTS: dict[str, Maker] = {
 
 
 def check_agent(args: Any) -> None:
-    """Refuse an unknown kind of student, or an impossible setting of it.
+    """Refuse an unknown kind of student, or one that cannot do what is asked.
 
     Args:
         args: the run's namespace: ``agent``, and the keys of that kind of network.
 
     Raises:
-        UserError: ``agent`` is not in ``STUDENTS``, its ``attention_window`` is impossible, or it cannot talk.
+        UserError: ``agent`` is not in ``STUDENTS``, or it cannot talk.
     """
     if args.agent not in STUDENTS:
         raise UserError(f"agent '{args.agent}' is no student's network; {nearest(args.agent, STUDENTS)}")
-    if args.agent == "attention_rnn":
-        check_window(args.attention_window)
     if args.agent != "rnn" and getattr(args, "message_bits", 0):
         raise UserError(f"only agent=rnn talks, and agent is {args.agent}: set message_bits=0, or agent=rnn")
 

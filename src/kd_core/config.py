@@ -30,7 +30,6 @@ from kd_core.places import CONFIG, CONFIG_NAME, PROGRAM
 OWN_NETWORKS, REPLACEABLE = "hetero_mac", ("basic_mac", "non_shared_mac")
 # The environment's variable for the URL of a MongoDB server, password and all.
 MONGO_URL = "KD_MARL_MONGO_URL"
-_TRACKING = ("tracking", "tracking_url", "tracking_db")
 # EPyMARL's algorithms that the bundled runtime does not have.
 IN_A_CHECKOUT = frozenset(
     ["coma", "coma_ns", "ia2c", "ia2c_ns", "maa2c", "maa2c_ns", "maddpg", "maddpg_ns", "pac_ns", "pac_dcg_ns", "qtran"]
@@ -103,42 +102,39 @@ def parse_command(arguments: list[str]) -> Command:
         place = rest.index("with") + 1 if "with" in rest else len(rest)
         rest[place:place] = tracking if "with" in rest else ["with", *tracking]
     sacred_flags.check(rest)
-    return Command(flags["--config"], flags["--env-config"], tuple(rest), _updates(rest))
+    words, updates = _updates(rest)
+    return Command(flags["--config"], flags["--env-config"], words, updates)
 
 
-def _updates(words: list[str]) -> dict[str, str]:
-    """Read the ``key=value`` words after ``with``, among which Sacred's flags may stand.
+def _updates(words: list[str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Read the ``key=value`` words after ``with``, among which Sacred's flags and files of values may stand.
+
+    Returns:
+        All words, with each file as ``key=value`` words in its place; and the values by key, typed ones winning.
 
     Raises:
-        UserError: a word has no value, and is no file of values either.
+        UserError: a word has no value and is no file of values, or such a file cannot be read.
     """
-    updates, of_files = {}, dict[str, str]()
-    pending = iter(words[words.index("with") + 1 :] if "with" in words else [])
+    start = words.index("with") + 1 if "with" in words else len(words)
+    result, typed, of_files = words[:start], dict[str, str](), dict[str, str]()
+    pending = iter(words[start:])
     for word in pending:
         key, equals, value = word.partition("=")
-        if word.startswith("-"):
-            if word in sacred_flags.VALUED:
-                next(pending, "")
-            continue
-        if not key:
+        if word.startswith("-") and word.strip("-"):
+            result += [word, *([next(pending, "")] if word in sacred_flags.VALUED else [])]
+        elif not key:
             raise UserError(f"'{word}' in 'with' has no key: write key=value without spaces, such as t_max=50")
-        if equals:
-            updates[key] = value
-        elif not Path(word).is_file():
-            raise UserError(f"'{word}' in 'with' has no value: write key=value without spaces, such as t_max=50")
+        elif equals:
+            typed[key] = value
+            result.append(word)
+        elif Path(word).is_file():
+            of_files |= keys.as_typed(yaml_text.read_mapping(Path(word)))
         else:
-            of_files |= _tracking_of_file(Path(word))
-    return of_files | updates
-
-
-def _tracking_of_file(path: Path) -> dict[str, str]:
-    """Read what must be known before Sacred reads a file of values: whether and where a run is tracked."""
-    try:
-        content = yaml_text.read_mapping(path)
-    except UserError:
-        # Sacred takes other formats too.
-        return {}
-    return {key: str(content[key]) for key in _TRACKING if content.get(key)}
+            raise UserError(f"'{word}' in 'with' has no value: write key=value without spaces, such as t_max=50")
+    # Sacred takes what is typed before what is in a file, wherever the two stand.
+    of_files = {key: value for key, value in of_files.items() if key not in typed}
+    result[start:start] = [f"{key}={value}" for key, value in of_files.items()]
+    return tuple(result), {**of_files, **typed}
 
 
 def _tracking_keys(specification: str) -> list[str]:
@@ -147,8 +143,8 @@ def _tracking_keys(specification: str) -> list[str]:
     Raises:
         UserError: it is nothing of the kind, or names a collection or a priority of Sacred's own observer.
     """
-    found = re.fullmatch(r"(?:(?P<server>[\w.-]+:\d+)(?::|$))?(?P<database>[^:!.]*)", specification)
-    if not found or not specification:
+    found = re.fullmatch(r"(?:(?P<server>[\w.-]+:\d+)(?::|$))?(?P<database>[^:!.=]*)", specification)
+    if not found or specification in ("", "with"):
         # Not shown: it may hold a password.
         raise UserError("-m (--mongo_db) takes HOST:PORT:DB or DB, such as localhost:27017:kd_marl")
     # Without a server Sacred means its own machine's.
@@ -174,6 +170,8 @@ def assemble(host: Host, command: Command, naming: str = _NAMING) -> dict[str, A
     config = merge(config, yaml_text.read_mapping(CONFIG / "kd_marl.yaml"))
     path = _find_config(host, "envs", command.environment)
     config = merge(config, keys.conform(yaml_text.read_mapping(path), config, str(path)))
+    if not config["env_args"]:
+        raise UserError(f"{path} describes no environment: expected 'env: NAME' and, under 'env_args:', its arguments")
     for path, layer in _algorithm_layers(host, command.algorithm):
         by_environment = _section(layer.pop("per_env", {}), config["env"], str(path))
         layer = keys.conform(layer, config, str(path))
@@ -182,6 +180,9 @@ def assemble(host: Host, command: Command, naming: str = _NAMING) -> dict[str, A
             _check_variant(path, layer, by_environment, config)
         config = merge(merge(config, layer), by_environment)
     config.pop("base", None)
+    config.setdefault("name", path.stem)
+    if "learner" not in config:
+        raise UserError(f"{path} names no learner: expected 'base: NAME' of another algorithm, or all of its own keys")
     if not config.get("learner", "").startswith("kd_"):
         config = _own_networks(host, config, command)
     _take_constructor_arguments(config, command)
@@ -212,6 +213,8 @@ def typed_updates(config: dict[str, Any], command: Command) -> dict[str, Any]:
     defaults = dict(keys.flatten(config))
     for key in command.updates:
         _check_key(config, key)
+        if deeper := next((name for name in defaults if name.startswith(f"{key}.")), ""):
+            raise UserError(f"{key} is a group of keys: give them one by one, such as {deeper}=...")
     return {key: keys.kind_of(key, defaults.get(key)).read(key, value) for key, value in command.updates.items()}
 
 
@@ -306,7 +309,8 @@ def _own_networks(host: Host, config: dict[str, Any], command: Command) -> dict[
     Raises:
         UserError: the algorithm's controller cannot be replaced, or the user asked for what does not go with it.
     """
-    given = command.updates
+    asked = {key: value for key, value in command.updates.items() if key in ("limits", "mac", "mask_at")}
+    given = {key: keys.kind_of(key, config[key]).read(key, value) for key, value in asked.items()}
     limits, mac = given.get("limits", config["limits"]), given.get("mac", config["mac"])
     if given.get("mask_at", config["mask_at"]) == "controller":
         raise UserError(
@@ -337,7 +341,7 @@ def _find_config(host: Host, kind: str, name: str, asked_by: str = "") -> Path:
     own = Path(name).suffix in (".yaml", ".yml")
     if os.sep in name or own:
         path = Path(asked_by).parent / Path(name).expanduser()
-        candidates = [path if own else path.with_name(path.name + ".yaml")]
+        candidates = [path if own else Path(f"{path}.yaml")]
     for candidate in candidates:
         if candidate.is_file():
             return candidate

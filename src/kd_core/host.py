@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from epymarl_lite.utils.sacred_import import import_sacred
 from kd_core.errors import UserError
 from kd_core.places import SOURCE_ROOT
 
@@ -94,6 +95,8 @@ def get_host() -> Host:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     for harmless in ("pkg_resources is deprecated", ".*The reward returned by `step", ".*VMAS is not installed"):
         warnings.filterwarnings("ignore", message=harmless)
+    # A checkout imports it at once.
+    import_sacred()
     home = os.environ.get("EPYMARL_HOME")
     return _load_checkout(Path(home).expanduser().resolve()) if home else _load_bundled()
 

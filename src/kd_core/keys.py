@@ -10,6 +10,7 @@ import ast
 import functools
 import math
 import re
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -297,8 +298,7 @@ def conform(values: Mapping[Any, Any], defaults: Mapping[str, Any], where: str) 
         UserError: a value that its key does not take.
     """
     result: dict[str, Any] = {}
-    known = dict(flatten(defaults))
-    mappings = {key for key, kind in table().items() if any(part.name == "mapping" for part in kind.alternatives)}
+    known, mappings = dict(flatten(defaults)), _mappings()
     for key, value in flatten(values, mappings):
         default = known.get(key, value)
         if isinstance(value, Mapping) and not value and key not in mappings:
@@ -309,6 +309,22 @@ def conform(values: Mapping[Any, Any], defaults: Mapping[str, Any], where: str) 
             read = kind_of(key, default).read(f"{where}: {key}", value)
         put(result, key, read)
     return result
+
+
+def as_typed(values: Mapping[Any, Any]) -> dict[str, str]:
+    """Return the values of a file as a user would type them: dotted key -> text."""
+    return {key: _typed(value) for key, value in flatten(values, _mappings())}
+
+
+def _typed(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=sys.maxsize).strip()
+    return value if isinstance(value, str) else repr(value)
+
+
+def _mappings() -> set[str]:
+    """Name the keys whose values may be mappings."""
+    return {key for key, kind in table().items() if any(part.name == "mapping" for part in kind.alternatives)}
 
 
 def put(config: dict[str, Any], key: str, value: Any) -> None:

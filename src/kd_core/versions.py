@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from importlib import metadata
+from pathlib import Path
 
 from kd_core.places import IN_CLONE, SOURCE_ROOT
 
@@ -19,6 +21,16 @@ def installed_version(distribution: str) -> str | None:
 def package_version(distribution: str) -> str:
     """Return the installed version of a distribution; ``unknown`` for a source tree that is not installed."""
     return installed_version(distribution) or "unknown"
+
+
+def uncommitted() -> Path | None:
+    """Name the source tree, ours or that of the checkout in use, whose tracked files differ from its commit, if any."""
+    home = os.environ.get("EPYMARL_HOME")
+    for folder in [*([SOURCE_ROOT] if IN_CLONE else []), *([Path(home).expanduser()] if home else [])]:
+        git = ["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"]
+        if subprocess.run(git, capture_output=True, check=False).stdout.strip():
+            return folder
+    return None
 
 
 def source_commit() -> str | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from kd_core import keys
 from kd_core.errors import UserError
 
 Settings = TypeVar("Settings")
@@ -15,12 +15,14 @@ def read_settings(kind: type[Settings], args: Any) -> Settings:
     """Fill a dataclass from the keys of the same names.
 
     Raises:
-        UserError: a key has a value of another type than the dataclass declares.
+        UserError: a key has a value that it does not take (`kd_core.keys`), or null where the dataclass has a type.
     """
     hints = get_type_hints(kind)
     values = {}
     for item in dataclasses.fields(kind):  # type: ignore[arg-type]
-        value, expected = getattr(args, item.name), get_args(hints[item.name]) or (hints[item.name],)
+        given = getattr(args, item.name)
+        value, expected = keys.kind_of(item.name, given).read(item.name, given), get_args(hints[item.name])
+        expected = expected or (hints[item.name],)
         if float in expected and type(value) is int:
             value = float(value)
         if type(value) not in expected:
@@ -28,51 +30,6 @@ def read_settings(kind: type[Settings], args: Any) -> Settings:
             raise UserError(f"{item.name} is {value!r}: expected a value of type {words}")
         values[item.name] = value
     return kind(**values)
-
-
-def check_counts(settings: Any, *names: str) -> None:
-    """Refuse counts below 1.
-
-    Raises:
-        UserError: the first that is below 1.
-    """
-    for name in names:
-        if getattr(settings, name) < 1:
-            raise UserError(f"{name} is {getattr(settings, name)}: expected a whole number of at least 1")
-
-
-def check_above_zero(settings: Any, *names: str) -> None:
-    """Refuse values that are not finite and above 0.
-
-    Raises:
-        UserError: the first that is not.
-    """
-    for name in names:
-        if not 0.0 < getattr(settings, name) < math.inf:
-            raise UserError(f"{name} is {getattr(settings, name)}: it must be above 0")
-
-
-def check_not_negative(settings: Any, *names: str) -> None:
-    """Refuse values that are not finite and at least 0, such as the weight of a term.
-
-    Raises:
-        UserError: the first that is not.
-    """
-    for name in names:
-        if not 0.0 <= getattr(settings, name) < math.inf:
-            raise UserError(f"{name} is {getattr(settings, name)}: it must be 0 or more")
-
-
-def check_shares(settings: Any, *names: str) -> None:
-    """Refuse values outside [0, 1], such as of a discount; None is accepted.
-
-    Raises:
-        UserError: the first that does not.
-    """
-    for name in names:
-        value = getattr(settings, name)
-        if value is not None and not 0.0 <= value <= 1.0:
-            raise UserError(f"{name} is {value}: it must lie between 0 and 1")
 
 
 def check_episodes(episodes: Any) -> None:

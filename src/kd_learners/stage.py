@@ -15,7 +15,6 @@ from kd_core.errors import UserError
 from kd_core.task import Task
 from kd_envs.hetero_mask.mask import ObservationMask
 from kd_learners.frozen_teacher import FrozenTeacher
-from kd_learners.settings import check_episodes
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,8 @@ class RunContext:
         run_folder: the folder of the run's results.
         teacher: the teacher that the stage learns from or plays; None where it needs no teacher.
         buffer_folder: of the expert buffer that the stage reads or writes; None where it does neither.
+        more_teachers: those that label beside ``teacher``, which the student is compared with.
+        more_buffers: their expert buffers.
     """
 
     task: Task
@@ -37,6 +38,8 @@ class RunContext:
     run_folder: Path
     teacher: TeacherArtifact | None = None
     buffer_folder: Path | None = None
+    more_teachers: tuple[TeacherArtifact, ...] = ()
+    more_buffers: tuple[Path, ...] = ()
 
     @property
     def environment_mask(self) -> ObservationMask | None:
@@ -127,8 +130,6 @@ class StockAlgorithm(Stage):
             UserError: the first key with an impossible value.
         """
         check_sizes(args)
-        if args.final_evaluation:
-            check_episodes(args.eval_episodes)
 
     def compared(self) -> Compared | None:
         """Name the algorithm's own policy, under the run's limits."""

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_controllers.policy_mac import check_hidden_dim
 from kd_controllers.teacher_mac import TeacherMAC, unroll_ragged
 from kd_core import checkpoints, files, progress, threads
 from kd_core.artifacts import teacher as artifact
@@ -39,7 +38,7 @@ from kd_learners.losses import (
 )
 from kd_learners.rollout import Rollout, Sequences, States, cut, ends, pieces, starts
 from kd_learners.running_moments import RunningMoments
-from kd_learners.settings import check_acting, check_blocks, check_episodes, read_settings
+from kd_learners.settings import check_acting, check_blocks, read_settings
 from kd_learners.shaping import training_reward
 from kd_learners.stage import Compared, RunContext, Stage
 from kd_learners.teacher_settings import TeacherSettings
@@ -104,8 +103,6 @@ class TeacherLearner(Stage):
         check_blocks(args)
         check_acting(args)
         settings = read_settings(TeacherSettings, args)
-        check_hidden_dim(args.hidden_dim)
-        check_episodes(args.eval_episodes)
         if context.limited and args.mask_at != "environment" and settings.imitation_gap_coef == 0.0:
             _log.warning(
                 "limits and masks say what students see; this teacher sees everything. To train one under them, which "

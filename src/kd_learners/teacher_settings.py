@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kd_core.errors import UserError
-from kd_learners.settings import check_above_zero, check_counts, check_not_negative, check_shares
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,6 @@ class TeacherSettings:
     def __post_init__(self) -> None:
         if self.autocast not in ("none", "bfloat16", "auto"):
             raise UserError(f"autocast is '{self.autocast}': choose none, bfloat16 or auto")
-        if type(self.torch_threads) is not int or self.torch_threads < 0:
-            raise UserError(f"torch_threads is {self.torch_threads!r}: expected 0 (the free cores) or a number")
-        check_counts(self, "epochs", "minibatches", "chunk_length", "follower_width", "t_max")
-        check_above_zero(self, "lr", "critic_lr", "follower_lr", "eps_clip", "grad_norm_clip")
-        check_not_negative(self, "optim_eps", "entropy_coef", "imitation_gap_coef", "shaping", "patience")
-        check_shares(self, "lr_final_share", "gamma", "gae_lambda")
 
     @property
     def half_precision(self) -> bool:

@@ -253,6 +253,7 @@ def export(
     measure_sensors: int | None = None,
     buffer: Path | str | None = None,
     force: bool = False,
+    c_weights: Literal["float32", "int8"] | None = None,
 ) -> Bundle:
     """Write a student's bundle as ``kd-marl export`` does: weights, ONNX and C99 of each agent, and their profile.
 
@@ -267,6 +268,8 @@ def export(
         measure_sensors: episodes of each measurement of the return with and without each block of features; None: none.
         buffer: the expert buffer, if it is not where the run left it.
         force: replace a bundle that is there.
+        c_weights: form of the C; int8 needs the expert buffer, and is written where 99 % of the decisions are those of
+            float32. None: what each agent's budget says, else float32.
 
     Returns:
         The bundle as read back from disk, every file checked.
@@ -278,7 +281,7 @@ def export(
     target = Path(folder).expanduser().absolute()
     work, options = _EXPORT.load(), _OPTIONS.load()
     expert = student.find_buffer(None if buffer is None else Path(buffer).expanduser())
-    work(student, target, expert, options(int8, latency, on_fault), measure_sensors, force)
+    work(student, target, expert, options(int8, latency, on_fault, None, c_weights), measure_sensors, force)
     return read_bundle(target)
 
 

@@ -20,6 +20,7 @@ from kd_marl.commands import (
     export,
     masks,
     pareto,
+    reachable,
     report,
     run,
     stress,
@@ -45,6 +46,7 @@ _COMMANDS = (
     watch,
     suite,
     report,
+    reachable,
     dashboard,
     track,
     doctor,
@@ -110,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     terminal.adapt()
     args = build_parser().parse_args(arguments)
-    # Sacred's, at every start; the lock files pin a setuptools that still has the module.
+    # Sacred's, at every start, where setuptools still has the module.
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     try:
         status = args.run.load()(args)

@@ -8,7 +8,8 @@ action = agent.act(features, available)
 from kd_onboard.agent import OnboardAgent
 from kd_onboard.backend import BACKENDS
 from kd_onboard.bundle import Bundle, profile_text, read_bundle
-from kd_onboard.errors import BackendError, BundleError, FaultError, OnboardError, TrustError
+from kd_onboard.errors import BackendError, BundleError, FaultError, OnboardError, SavedError, TrustError
+from kd_onboard.sampling import Generator
 
 __all__ = [
     "BACKENDS",
@@ -16,8 +17,10 @@ __all__ = [
     "Bundle",
     "BundleError",
     "FaultError",
+    "Generator",
     "OnboardAgent",
     "OnboardError",
+    "SavedError",
     "TrustError",
     "profile_text",
     "read_bundle",

@@ -27,8 +27,19 @@ class Backend(Protocol):
     features: np.ndarray
     available: np.ndarray
 
+    @property
+    def logits(self) -> np.ndarray:
+        """Return the last decision's logits, float32 ``(actions,)``; NaN if none was made since the state was set."""
+
+    @property
+    def state(self) -> np.ndarray:
+        """Return the recurrent state, float32 or, of int8 C, int16 ``(width,)``; it is not to be written to."""
+
     def reset(self) -> None:
         """Reset the recurrent state."""
+
+    def restore(self, state: np.ndarray) -> None:
+        """Set the recurrent state."""
 
     def decide(self) -> int:
         """Return the available action with the largest logit, and advance the state.

@@ -10,15 +10,18 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kd_onboard import int8
 from kd_onboard.bundle import Bundle
 from kd_onboard.errors import BackendError
 from kd_onboard.folders import check_own_file, own_folder
-from kd_onboard.numpy_backend import NumpyBackend
+from kd_onboard.numpy_backend import Int8Backend, NumpyBackend, program_backend
 from kd_onboard.profile import AgentProfile, CSource
 
 # Without -march=native: the cache may lie in a home folder that machines share.
@@ -34,7 +37,12 @@ _MARKS_BYTES = 8
 
 
 class CBackend:
-    """An agent's compiled program; see :class:`kd_onboard.backend.Backend`."""
+    """An agent's compiled program; see :class:`kd_onboard.backend.Backend`.
+
+    Attributes:
+        reset: resets the recurrent state.
+        decide: returns the best available action, or the negative number of the program's fault.
+    """
 
     def __init__(self, library: Path, prefix: str, agent: AgentProfile) -> None:
         """Load a program.
@@ -47,9 +55,10 @@ class CBackend:
         Raises:
             BackendError: it cannot be loaded here, or has a state of another size.
         """
-        init, self._act, self._logits, size = _load(library, prefix)
+        init, act, self._logits, self._last_logits, size = _load(library, prefix)
         self._where, self._label = library, agent.label
-        expected = 4 * agent.width + _MARKS_BYTES
+        calibration = None if agent.c is None else agent.c.int8
+        expected = _MARKS_BYTES + (4 * agent.width if calibration is None else 2 * int8.padded(agent.width))
         if size() != expected:
             raise BackendError(
                 f"{library} is not the program of {agent.label}: a state of {size()} bytes, expected {expected}"
@@ -57,16 +66,20 @@ class CBackend:
         self.features = np.zeros(agent.inputs, np.float32)
         self.available = np.zeros(agent.n_actions, bool)
         self._state = np.zeros(expected // 4, np.float32)
-        # Made once: turning an array into a pointer costs more than the decision.
-        self._pointers = [ctypes.c_void_p(part.ctypes.data) for part in (self._state, self.features, self.available)]
+        self.state = self._state.view(np.float32 if calibration is None else np.int16)[: agent.width]
+        self._last = self._state[-1:].view(np.int32)
+        # Made once: turning an array into a pointer costs more than the decision, as does checking what is passed.
+        pointers = [ctypes.c_void_p(part.ctypes.data) for part in (self._state, self.features, self.available)]
+        self.reset: Callable[[], None] = partial(init, pointers[0])
+        self.decide: Callable[[], int] = partial(act, *pointers)
         self._init = init
         self.reset()
 
-    def check(self, network: NumpyBackend) -> None:
+    def check(self, network: NumpyBackend | Int8Backend) -> None:
         """Check that the program computes the agent's network, and not an earlier export or another agent.
 
         Args:
-            network: the agent's network, from the bundle's weights.
+            network: the agent's network, from the bundle's weights, as its program computes it.
 
         Raises:
             BackendError: the program computes another network.
@@ -83,7 +96,9 @@ class CBackend:
             refused = self._logits(*(ctypes.c_void_p(part.ctypes.data) for part in (state, features, logits)))
             network.decide()
             expected = network.logits
-            most = _TOLERANCE * max(1.0, float(np.abs(expected).max()))
+            # Whole numbers are the same everywhere.
+            share = 0.0 if isinstance(network, Int8Backend) else _TOLERANCE
+            most = share * max(1.0, float(np.abs(expected).max()))
             close = np.allclose(logits[: len(expected)], expected, rtol=0, atol=most)
             if refused or not close or not np.isnan(logits[len(expected) :]).all():
                 raise BackendError(
@@ -91,13 +106,18 @@ class CBackend:
                     "C again, without flags that change its arithmetic"
                 )
 
-    def reset(self) -> None:
-        """Reset the recurrent state."""
-        self._init(self._pointers[0])
+    def restore(self, state: np.ndarray) -> None:
+        """Set the recurrent state."""
+        self.reset()
+        self.state[:] = state
 
-    def decide(self) -> int:
-        """Return the best available action, or the negative number of the program's fault."""
-        return self._act(*self._pointers)
+    @property
+    def logits(self) -> np.ndarray:
+        """The logits of the last decision, NaN where there was none since the state was set."""
+        found = np.full(self.available.size, np.nan, np.float32)
+        if self._last[0] >= 0:
+            self._last_logits(ctypes.c_void_p(self._state.ctypes.data), ctypes.c_void_p(found.ctypes.data))
+        return found
 
 
 def open_c(bundle: Bundle, agent: AgentProfile, library: str | os.PathLike[str] | None) -> CBackend:
@@ -111,27 +131,27 @@ def open_c(bundle: Bundle, agent: AgentProfile, library: str | os.PathLike[str] 
         raise BackendError(f"{bundle.folder} has no C program of {agent.label}: use another backend")
     path = Path(library) if library is not None else compile_agent(bundle, agent.c)
     backend = CBackend(path, agent.c.prefix, agent)
-    backend.check(NumpyBackend(bundle.weights(agent), agent))
+    backend.check(program_backend(bundle.weights(agent), agent))
     return backend
 
 
-def _load(path: Path, prefix: str) -> tuple[Any, Any, Any, Any]:
-    """Load the program's ``init``, ``act``, ``logits`` and ``size``.
+def _load(path: Path, prefix: str) -> tuple[Any, Any, Any, Any, Any]:
+    """Load the program's ``init``, ``act``, ``logits``, ``last_logits`` and ``size``.
 
     Raises:
         BackendError: the library cannot be loaded, or lacks one of them.
     """
     try:
-        program = ctypes.CDLL(str(path.absolute()))
-        init, act, logits, size = (getattr(program, f"{prefix}_{name}") for name in ("init", "act", "logits", "size"))
-    except (OSError, AttributeError) as error:
+        program = ctypes.PyDLL(str(path.absolute()))
+        names = ("init", "act", "logits", "last_logits", "size")
+        init, act, logits, last_logits, size = (getattr(program, f"{prefix}_{name}") for name in names)
+    # ValueError: a name that no file can have.
+    except (OSError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise BackendError(f"cannot use {path} ({reason}): compile the bundle's C for this machine") from None
-    init.argtypes, init.restype = [ctypes.c_void_p], None
-    for step in (act, logits):
-        step.argtypes, step.restype = [ctypes.c_void_p] * 3, ctypes.c_int
-    size.argtypes, size.restype = [], ctypes.c_size_t
-    return init, act, logits, size
+    # Without argtypes: all are called with pointers that are made as such.
+    init.restype, size.restype = None, ctypes.c_size_t
+    return init, act, logits, last_logits, size
 
 
 def _words(variable: str) -> list[str]:
@@ -167,8 +187,8 @@ def compile_agent(bundle: Bundle, program: CSource) -> Path:
         digest.update(f"{path} {len(data)}\n".encode() + data)
     cache = own_folder(CACHE_VARIABLE, "XDG_CACHE_HOME", "~/.cache")
     library = cache / f"{program.prefix[:60]}-{digest.hexdigest()[:32]}.so"
-    if os.path.lexists(library):
-        check_own_file(library)
+    mark = library.with_suffix(".sha256")
+    if _is_whole(library, mark):
         return library
     with tempfile.TemporaryDirectory(dir=cache, prefix="compile-") as scratch:
         for path, data in files.items():
@@ -184,6 +204,23 @@ def compile_agent(bundle: Bundle, program: CSource) -> Path:
             first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
             raise BackendError(f"'{compiler[0]}' cannot compile {program.sources[0]}: {' '.join(first.split())}")
         made.chmod(0o700)
+        noted = Path(scratch, "agent.sha256")
+        noted.write_text(hashlib.sha256(made.read_bytes()).hexdigest())
+        noted.chmod(0o600)
         # Atomic, so that two processes can compile the same program at once.
         os.replace(made, library)
+        os.replace(noted, mark)
     return library
+
+
+def _is_whole(library: Path, mark: Path) -> bool:
+    """Tell whether a program is in the cache as it was compiled: to load half a one would end the process.
+
+    Raises:
+        TrustError: others could have changed it.
+    """
+    if not (os.path.lexists(library) and os.path.lexists(mark)):
+        return False
+    check_own_file(library)
+    check_own_file(mark)
+    return mark.read_bytes() == hashlib.sha256(library.read_bytes()).hexdigest().encode()

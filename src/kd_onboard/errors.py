@@ -19,5 +19,9 @@ class BackendError(OnboardError):
     """This machine cannot run the chosen backend, or the bundle does not contain it."""
 
 
+class SavedError(OnboardError):
+    """Bytes that an agent was to be restored from are damaged, or of another agent."""
+
+
 class FaultError(OnboardError):
     """An agent was given input on which it must not act, and the bundle's ``on_fault`` gives no action."""

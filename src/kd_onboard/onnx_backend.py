@@ -24,7 +24,7 @@ class OnnxBackend:
     swaps them.
 
     Attributes:
-        logits: of the last decision, float32 ``(actions,)``.
+        logits: of the last decision, float32 ``(actions,)``, else NaN.
         steps: the two decisions, each the runtime's call and the buffer that is finite if nothing overflowed.
     """
 
@@ -57,7 +57,7 @@ class OnnxBackend:
         _check_interface(session, agent, where)
         self.features = np.zeros(agent.inputs, np.float32)
         self.available = np.zeros(agent.n_actions, bool)
-        self.logits = np.zeros(agent.n_actions, np.float32)
+        self.logits = np.full(agent.n_actions, np.nan, np.float32)
         self._masked = np.zeros_like(self.logits)
         self._action = np.zeros(1, np.int64)
         self._states = [np.zeros(agent.width, np.float32) for _ in range(2)]
@@ -81,10 +81,19 @@ class OnnxBackend:
             binding.bind_output(name, "cpu", 0, buffer.dtype.type, shape, buffer.ctypes.data)
         return _call(session, binding)
 
+    @property
+    def state(self) -> np.ndarray:
+        """The recurrent state."""
+        return self._states[self._reads]
+
     def reset(self) -> None:
         """Reset the recurrent state."""
-        for state in self._states:
-            state.fill(0.0)
+        self.restore(np.zeros_like(self.state))
+
+    def restore(self, state: np.ndarray) -> None:
+        """Set the recurrent state."""
+        self.state[:] = state
+        self.logits.fill(np.nan)
 
     def decide(self) -> int:
         """Return the best available action, or -1 if the numbers overflowed."""

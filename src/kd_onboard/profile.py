@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from kd_onboard.errors import BundleError
 from kd_onboard.fields import Fields, quoted
+from kd_onboard.int8 import LEAST_EXPONENT, MOST_EXPONENT, MOST_SHIFT, Calibration
 
 FORMAT = "kd-marl/student-bundle"
 VERSION = 1
@@ -65,12 +66,17 @@ class Feature:
 
 @dataclass(frozen=True)
 class CSource:
-    """An agent's C99 program: ``struct PREFIX``, ``PREFIX_init`` and ``PREFIX_act``, in files named PREFIX."""
+    """An agent's C99 program: ``struct PREFIX``, ``PREFIX_init`` and ``PREFIX_act``, in files named PREFIX.
+
+    Attributes:
+        int8: the calibration of its int8 weights; None where they are float32.
+    """
 
     folder: str
     prefix: str
     header: str
     sources: tuple[str, ...]
+    int8: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +177,14 @@ def parse_profile(values: dict[str, Any], where: str) -> Profile:
     agents = tuple(_agent(fields, i, task) for i, fields in enumerate(top.objects("agents")))
     if len(agents) != task.n_agents:
         raise BundleError(f"{where} describes {len(agents)} agents, but its task has {task.n_agents}: export it again")
+    for agent in agents:
+        twin = next((other for other in agents[: agent.index] if other.name == agent.name), None)
+        if twin is not None:
+            raise BundleError(f"{where} calls two agents '{agent.name}', {twin.index} and {agent.index}: rename one")
+        if agent.name.isdecimal() and agent.name != str(agent.index):
+            raise BundleError(
+                f"{where} calls agent {agent.index} '{agent.name}', which is another agent's number: rename it"
+            )
     files = {}
     listed = top.object("files")
     for path in listed.values:
@@ -230,7 +244,7 @@ def _agent(fields: Fields, index: int, task: Task) -> AgentProfile:
         weights=weights,
         onnx=_optional(fields, "onnx", lambda: fields.text("onnx", PATH)),
         onnx_int8=_optional(fields, "onnx_int8", lambda: fields.text("onnx_int8", PATH)),
-        c=_optional(fields, "c", lambda: _c_source(fields.object("c"))),
+        c=_optional(fields, "c", lambda: _c_source(fields.object("c"), inputs)),
         network=network.choice("type", NETWORKS),
         width=width,
         inputs=inputs,
@@ -270,7 +284,7 @@ def _feature(fields: Fields, task: Task) -> Feature:
     )
 
 
-def _c_source(fields: Fields) -> CSource:
+def _c_source(fields: Fields, inputs: int) -> CSource:
     folder = fields.text("folder", PATH)
     header = fields.text("header", PATH)
     sources = tuple(_path(fields, "sources", value) for value in fields.items("sources", most=100))
@@ -279,7 +293,17 @@ def _c_source(fields: Fields) -> CSource:
     for path in (header, *sources):
         if not path.startswith(folder + "/"):
             raise BundleError(f"{fields.where}: {path} is outside its folder {folder}")
-    return CSource(folder, fields.text("prefix", "[A-Za-z_][A-Za-z0-9_]*"), header, sources)
+    # Only programs with int8 weights have this field.
+    int8 = _calibration(fields.object("int8"), inputs) if "int8" in fields.values else None
+    return CSource(folder, fields.text("prefix", "[A-Za-z_][A-Za-z0-9_]*"), header, sources, int8)
+
+
+def _calibration(fields: Fields, inputs: int) -> Calibration:
+    found = fields.items("exponents")
+    sound = all(type(power) is int and LEAST_EXPONENT <= power <= MOST_EXPONENT for power in found)
+    if len(found) != inputs or not sound:
+        fields.fail("exponents", f"{inputs} whole numbers from {LEAST_EXPONENT} to {MOST_EXPONENT}, one a feature")
+    return Calibration(tuple(found), fields.whole("align_shift", 1, MOST_SHIFT))
 
 
 def _draw_sizes(fields: Fields, inputs: int) -> tuple[int, int]:

@@ -25,10 +25,13 @@ from kd_onboard.backend import BACKENDS
 from kd_onboard.bundle import read_bundle
 from kd_onboard.errors import OnboardError
 from kd_onboard.profile import AgentProfile
+from kd_onboard.sampling import Generator
 
 RESET, ACT, ERROR = b"R", b"A", b"E"
 COUNT = struct.Struct("<H")
 LENGTH = struct.Struct("<I")
+# What a request's number of a slot can tell apart.
+LARGEST_SLOTS = 1 << 16
 
 
 def row_type(agent: AgentProfile) -> np.dtype:
@@ -37,13 +40,19 @@ def row_type(agent: AgentProfile) -> np.dtype:
     return np.dtype([("slot", "<u2"), features, ("available", "u1", (agent.n_actions,))])
 
 
-def serve(agents: Sequence[OnboardAgent], requests: BinaryIO, answers: BinaryIO) -> None:
+def serve(
+    agents: Sequence[OnboardAgent],
+    requests: BinaryIO,
+    answers: BinaryIO,
+    generators: Sequence[Generator] | None = None,
+) -> None:
     """Answer requests until they end.
 
     Args:
         agents: the same agent for each slot.
         requests: the stream of requests.
         answers: the stream of answers.
+        generators: draw the actions, one a slot; None: the best action is taken.
 
     Raises:
         OnboardError: a request is not valid, or an agent cannot act.
@@ -62,9 +71,17 @@ def serve(agents: Sequence[OnboardAgent], requests: BinaryIO, answers: BinaryIO)
             if len(data) != number * rows.itemsize:
                 raise OnboardError(f"a request of {number * rows.itemsize} bytes ended after {len(data)}")
             table = np.frombuffer(data, rows)
-            actions = [_slot(agents, row["slot"]).act(row["features"], row["available"]) for row in table]
+            actions = [_act(agents, generators, row) for row in table]
             answers.write(ACT + np.array(actions, "<i4").tobytes())
         answers.flush()
+
+
+def _act(agents: Sequence[OnboardAgent], generators: Sequence[Generator] | None, row: np.ndarray) -> int:
+    slot = int(row["slot"])
+    agent = _slot(agents, slot)
+    if generators is None:
+        return agent.act(row["features"], row["available"])
+    return agent.sample(row["features"], row["available"], generators[slot])
 
 
 def _slot(agents: Sequence[OnboardAgent], number: int) -> OnboardAgent:
@@ -82,7 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--slots", type=int, default=1, help="episodes played beside each other")
     parser.add_argument("--key", help="file of the public key that must have signed the bundle")
     parser.add_argument("--trust", action="store_true", help="run the bundle's C although no key vouches for it")
+    parser.add_argument("--sample", type=int, metavar="SEED", help="draw the actions (default: the best one)")
     args = parser.parse_args(arguments)
+    if not 1 <= args.slots <= LARGEST_SLOTS:
+        parser.error(f"--slots {args.slots}: expected a whole number from 1 to {LARGEST_SLOTS}")
     # Text that a library prints must not become an answer.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -90,9 +110,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bundle = read_bundle(args.bundle)
         options = {"key": args.key, "trust": args.trust}
         agents = [OnboardAgent.load(bundle, args.agent, args.backend, **options) for _ in range(args.slots)]
+        generators = None
+        if args.sample is not None:
+            # Numbers of its own for every agent and slot.
+            generators = [Generator(args.sample, args.agent << 32 | slot) for slot in range(args.slots)]
         answers.write(RESET)
         answers.flush()
-        serve(agents, sys.stdin.buffer, answers)
+        serve(agents, sys.stdin.buffer, answers, generators)
     except OnboardError as error:
         text = str(error).encode()
         answers.write(ERROR + LENGTH.pack(len(text)) + text)

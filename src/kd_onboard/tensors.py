@@ -5,8 +5,10 @@ It accepts only the contents of a bundle: float32, little-endian, one tensor aft
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -63,6 +65,15 @@ def read_tensors(data: bytes, where: str) -> dict[str, np.ndarray]:
     if start + reached != len(data):
         raise BundleError(f"{where} is damaged: {len(data) - start - reached} bytes follow the last tensor")
     return tensors
+
+
+def weights_digest(weights: Mapping[str, np.ndarray]) -> str:
+    """Return the sha256 of all values of a network in hexadecimal: equal for equal networks only."""
+    whole = hashlib.sha256()
+    for name in sorted(weights):
+        whole.update(f"{name}{weights[name].shape}".encode())
+        whole.update(np.ascontiguousarray(weights[name]).tobytes())
+    return whole.hexdigest()
 
 
 def _entry(entry: Fields) -> tuple[tuple[int, ...], int, int]:

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kd_marl.runs import reachable
+
 simple_speaker_listener_v4 = pytest.importorskip("mpe2.simple_speaker_listener_v4")
 coordinates = st.floats(-2, 2)
 
@@ -95,6 +97,17 @@ def test_it_prints_a_bound_for_each_preset(capsys):
     assert mask_bound.main(["--episodes", "1000"]) == 0
     rows = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()[-3:]]
     assert [row[1:3] for row in rows] == [["fo", ""], ["lh", "paper"], ["lh", "random"]]
+
+
+def test_the_bounds_can_be_kept_for_every_kind_of_messages(tmp_path):
+    file = tmp_path / "reachable.json"
+    rows = [{"limits": "lh", "masks": "random", "bound": -31.0, "half_95": 0.5}]
+    mask_bound.keep(rows, 1000, 1, file)
+    mask_bound.keep([{**rows[0], "bound": -32.0}], 1000, 1, file)
+    (entry,) = reachable.read(file)
+    assert (entry.value, entry.low, entry.high, entry.kind, entry.message_bits) == (-32, -32.5, -31.5, "bound", None)
+    # The task as --env-config=mpe has it.
+    assert entry.setting["env_args"]["key"] == mask_bound.TASK and entry.setting["env_args"]["time_limit"] == 25
 
 
 def test_a_single_episode_has_no_error(capsys):

@@ -62,7 +62,7 @@ def test_a_map_of_smacv2_takes_its_arguments_as_they_are(battles):
 
 
 def test_another_name_is_refused_with_the_scenarios(battles):
-    with pytest.raises(ValueError, match="no SMACv2 map or scenario 'protos_5_vs_5': valid: protoss_10_vs_10, .*zerg"):
+    with pytest.raises(ValueError, match=r"no SMACv2 map or scenario 'protos_5_vs_5': valid: protoss_10_vs_10, .*zerg"):
         REGISTRY["sc2v2"](map_name="protos_5_vs_5")
 
 
@@ -84,7 +84,9 @@ def test_the_prey_of_tag_is_played_by_the_wrapper(wrapper):
 
 @pytest.mark.parametrize("wrapper", ["PretrainedTag", "PretrainedAdversary"])
 def test_weights_of_epymarls_are_its_own(wrapper):
-    with pytest.raises(ValueError, match=f"pretrained_wrapper={wrapper} plays weights that come with EPyMARL itself: set"):
+    with pytest.raises(
+        ValueError, match=f"pretrained_wrapper={wrapper} plays weights that come with EPyMARL itself: set"
+    ):
         REGISTRY["gymma"](**TAG, pretrained_wrapper=wrapper)
 
 

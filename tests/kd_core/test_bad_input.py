@@ -335,8 +335,14 @@ def test_a_single_step_is_told_from_the_folder_of_all_steps(mains, tiny_teacher,
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        ("agent=rnn_feat", "agent 'rnn_feat' is not registered; EPyMARL itself has it: set EPYMARL_HOME=.* or valid: rnn, rnn_ns"),
-        ("critic_type=coma_critic", "critic_type 'coma_critic' is not registered; EPyMARL itself has it: .*'ac_critic'"),
+        (
+            "agent=rnn_feat",
+            "agent 'rnn_feat' is not registered; EPyMARL itself has it: set EPYMARL_HOME=.* or valid: rnn, rnn_ns",
+        ),
+        (
+            "critic_type=coma_critic",
+            "critic_type 'coma_critic' is not registered; EPyMARL itself has it: .*'ac_critic'",
+        ),
         ("critic_type=cv_critik", "critic_type 'cv_critik' is not registered; did you mean 'cv_critic'"),
         ("learner=coma_learner", "learner 'coma_learner' is not registered; EPyMARL itself has it: set EPYMARL_HOME"),
     ],

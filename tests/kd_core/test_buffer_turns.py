@@ -28,9 +28,7 @@ def test_the_second_writer_waits_says_so_and_goes_on(tmp_path, source_root, capl
     caplog.set_level(logging.INFO)
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(source_root)}
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as first:
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout.readline() == "held\n"
         turn: list[int] = []
         second = threading.Thread(target=lambda: turn.append(wait_for_turn(tmp_path)), daemon=True)

@@ -1,5 +1,7 @@
 """Every key takes the values that its comment states, in whatever way they are written."""
 
+import shlex
+
 import pytest
 from sacred.arg_parser import get_config_updates
 
@@ -90,6 +92,36 @@ def test_every_default_is_a_value_that_its_key_takes_and_no_two_comments_differ(
     table = keys.table()
     assert len(table) > 150
     assert {str(table[key]) for key in ("batch_size", "hidden_dim", "t_max")} == {"a whole number of at least 1"}
+
+
+def test_a_file_of_values_is_read_as_if_it_was_typed(tmp_path):
+    path = tmp_path / "values.yaml"
+    path.write_text("seed: 1e3\nlr: 1e-4\nt_max: 5\nmasks: {0: [V, L]}\nenv_args:\n  time_limit: 7\nmap: x\n")
+    command = parse_command(["--config=kd_student", "--env-config=mpe", "with", "t_max=9", str(path), "-c", str(path)])
+    expected = {"seed": "1000.0", "lr": "0.0001", "masks": "{0: [V, L]}", "env_args.time_limit": "7", "map": "x"}
+    assert command.updates == {**expected, "t_max": "9"}
+    assert shlex.split(command.line)[5:] == [*(f"{k}={v}" for k, v in expected.items()), "t_max=9", "-c", str(path)]
+    host = get_host()
+    with pytest.raises(UserError, match="unknown key 'map' in 'with'"):
+        assemble(host, command)
+    path.write_text("use_rnn: 'yes'\n")
+    command = parse_command(
+        ["--config=iql", "--env-config=mpe", "with", "env_args.key=pz-mpe-simple-spread-v3", str(path)]
+    )
+    with pytest.raises(UserError, match=r"^use_rnn is 'yes': expected True or False$"):
+        assemble(host, command)
+    path.write_text("- use_rnn\n")
+    with pytest.raises(UserError, match="holds a list"):
+        parse_command(["--config=iql", "--env-config=mpe", "with", str(path)])
+
+
+@pytest.mark.parametrize(
+    "words", [["env_args=5"], ["limits='lha'", "mac=basic_mac"], ["limits='lha'", "mac='basic_mac'"]]
+)
+def test_a_group_of_keys_and_quoted_values_are_one_line(words):
+    line = ["--config=iql", "--env-config=mpe", "with", "env_args.key=pz-mpe-simple-spread-v3", *words]
+    with pytest.raises(UserError, match=r"env_args is a group of keys|limits=lha gives every agent a network"):
+        assemble(get_host(), parse_command(line))
 
 
 def test_an_annotation_counts_for_the_keys_that_follow_each_other():

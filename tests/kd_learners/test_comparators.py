@@ -232,7 +232,6 @@ def test_what_only_training_needs_is_resumed_and_not_carried_by_the_agents(resul
     ("updates", "message"),
     [
         ({"agent": "transformer"}, "agent 'transformer' is no student's network; .*attention_rnn"),
-        ({"agent": "attention_rnn", "attention_window": 0}, "attention_window is 0: expected a number of steps"),
         ({"personal_coef": 1.0}, "personal_coef and privileged_coef are for agent=personal_rnn"),
         ({"agent": "attention_rnn", "budget": "pico2"}, "budget sizes recurrent students, and agent=attention_rnn"),
     ],

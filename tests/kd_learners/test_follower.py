@@ -173,8 +173,6 @@ def test_the_price_makes_a_teacher_that_can_be_followed(tmp_path):
     [
         ({"limits": "fo", "masks": ""}, "for a teacher that sees more than its students: set limits=lh"),
         ({"mask_at": "environment"}, "for a teacher that sees more than its students: set limits=lh and mask_at=contr"),
-        ({"imitation_gap_coef": -1.0}, "imitation_gap_coef is -1.0: it must be 0 or more"),
-        ({"follower_width": 0}, "follower_width is 0: expected a whole number of at least 1"),
     ],
 )
 def test_an_impossible_follower_is_one_line(tmp_path, updates, message):

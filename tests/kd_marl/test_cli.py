@@ -94,7 +94,6 @@ def test_doctor_finds_nothing_wrong_here(capsys):
     ("versions", "problem"),
     [
         ({"sacred": None}, "sacred is not installed: run make setup"),
-        ({"setuptools": "82.0.1"}, "sacred does not import with setuptools 82 or later"),
         ({"mpe2": "1.1.1", "pettingzoo": "1.24.3"}, "mpe2 does not import with pettingzoo before 1.24.4"),
         ({"pygame": "2.6.0", "pygame-ce": "2.5.8"}, "pygame and pygame-ce overwrite each other"),
         ({"smac": "0.1"}, "the package 'smac' is another program than SMAC"),

@@ -19,7 +19,9 @@ from kd_onboard import (
     BackendError,
     BundleError,
     FaultError,
+    Generator,
     OnboardAgent,
+    SavedError,
     TrustError,
     onnx_backend,
     read_bundle,
@@ -120,6 +122,86 @@ def test_onnx_runtime_is_called_in_public_where_its_inner_objects_have_other_nam
     assert len(calls) == 5
 
 
+def test_every_backend_draws_the_same_actions_with_the_same_seed(folder):
+    """Their logits differ in the last bits at most, and none of these draws is that close to a border."""
+    features, available = episode(2)
+    found = []
+    for backend in FLOAT32:
+        runner, generator = OnboardAgent.load(folder, 2, backend, trust=True), Generator(11, 2)
+        found.append([runner.sample(*step, generator) for step in zip(features, available, strict=True)])
+        runner.reset()
+        generator = Generator(11, 2)
+        assert [runner.sample(*step, generator) for step in zip(features, available, strict=True)] == found[-1]
+    assert found[1:] == found[:-1]
+    runner.reset()
+    assert [runner.act(*step) for step in zip(features, available, strict=True)] != found[0]
+
+
+def test_a_fault_draws_nothing(tmp_path):
+    runner = OnboardAgent.load(write_bundle(tmp_path / "bundle", on_fault="hold"), 0)
+    generator, everything = Generator(5), np.ones(ACTIONS, bool)
+    last = runner.sample(np.ones(3, np.float32), everything, generator)
+    assert runner.sample(np.full(3, np.nan), everything, generator) == last
+    following = Generator(5)
+    following.next()
+    assert generator.next() == following.next()
+
+
+@pytest.mark.parametrize("backend", FLOAT32)
+def test_logits_and_state_of_the_last_decision_can_be_read(folder, backend):
+    features, available = episode(1, steps=6)
+    runner = OnboardAgent.load(folder, 1, backend, trust=True)
+    for _ in range(2):
+        assert runner.logits() is None and not runner.state().any()
+        for step, expected in zip(zip(features, available, strict=True), torch_logits(1, features), strict=True):
+            action = runner.act(*step)
+            np.testing.assert_allclose(runner.logits(), expected, atol=1e-5)
+            assert action == np.where(step[1], runner.logits(), -np.inf).argmax()
+            assert runner.state().shape == (runner.profile.width,) and runner.state().any()
+        runner.state()[:] = runner.logits()[:] = 9
+        assert np.abs(runner.state()).max() <= 1 and runner.logits().max() != 9
+        runner.reset()
+
+
+@pytest.mark.parametrize("to", FLOAT32)
+@pytest.mark.parametrize("backend", FLOAT32)
+def test_a_memory_saved_by_one_backend_goes_on_in_another(folder, backend, to):
+    features, available = episode(1, steps=30)
+    first, second = (OnboardAgent.load(folder, 1, name, trust=True) for name in (backend, to))
+    for step in zip(features[:10], available[:10], strict=True):
+        first.act(*step)
+    saved = first.save()
+    rest = [first.act(*step) for step in zip(features[10:], available[10:], strict=True)]
+    second.act(features[20], available[20])
+    second.restore(saved)
+    assert second.logits() is None and second.save() == saved
+    assert [second.act(*step) for step in zip(features[10:], available[10:], strict=True)] == rest
+
+
+def test_a_memory_of_another_agent_or_export_is_refused_and_changes_nothing(folder, tmp_path):
+    runner, other = OnboardAgent.load(folder, 1), OnboardAgent.load(folder, 2)
+    runner.act(np.ones(5, np.float32), np.ones(ACTIONS, bool))
+    before = runner.save()
+    with pytest.raises(
+        SavedError, match=r"^agent 1 \('agent_1'\): the memory was saved by an agent with other weights"
+    ):
+        runner.restore(other.save())
+    with pytest.raises(SavedError, match="is damaged"):
+        runner.restore(before[:-1] + b"x")
+    assert runner.save() == before
+    with pytest.raises(SavedError, match="the 3 bytes are no saved memory"):
+        runner.restore(b"abc")
+
+
+def test_what_was_done_before_is_restored_for_hold(tmp_path):
+    folder = write_bundle(tmp_path / "bundle", on_fault="hold")
+    runner = OnboardAgent.load(folder, 0)
+    last = runner.act(np.ones(3, np.float32), np.ones(ACTIONS, bool))
+    later = OnboardAgent.load(folder, 0)
+    later.restore(runner.save())
+    assert later.act(np.full(3, np.nan), np.ones(ACTIONS, bool)) == last
+
+
 def test_an_agent_is_found_by_its_name_too(folder):
     named = OnboardAgent.load(folder, "agent_2", "numpy")
     assert named.profile.index == 2
@@ -161,6 +243,25 @@ def test_bad_input_raises_one_line_and_leaves_the_state_alone(folder, backend, f
         found.append(runner.act(*step))
     assert found == expected
     assert runner.faults == 8 and runner.last_fault is not None
+
+
+@pytest.mark.parametrize("numpy_says", ["ignore", "warn", "raise"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, ">f4"])
+def test_too_large_features_are_a_fault_whatever_numpy_does_about_overflow(folder, numpy_says, dtype):
+    runner = OnboardAgent.load(folder, 0)
+    with np.errstate(all=numpy_says), pytest.raises(FaultError, match=r"feature 1 \('.+'\) is -3"):
+        runner.act(np.array([0, -3e38, 0], dtype), np.ones(ACTIONS, bool))
+
+
+def test_a_fault_prints_nothing(folder):
+    program = (
+        "import sys, numpy, kd_onboard\n"
+        "agent = kd_onboard.OnboardAgent.load(sys.argv[1], 0)\n"
+        "try:\n    agent.act(numpy.full(3, 3e38, numpy.float32), numpy.ones(5, bool))\n"
+        "except kd_onboard.FaultError:\n    print('a fault')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("a fault\n", "")
 
 
 def test_hold_repeats_the_last_action_only_while_it_is_available(tmp_path):
@@ -277,6 +378,7 @@ def test_a_program_of_another_width_is_refused(folder, tmp_path):
         f"unsigned long {prefix}_size(void) {{ return 64; }}\nvoid {prefix}_init(void *a) {{ (void)a; }}\n"
         f"int {prefix}_act(void *a, const float *f, const unsigned char *v) {{ return !a || !f || !v; }}\n"
         f"int {prefix}_logits(void *a, const float *f, float *v) {{ return !a || !f || !v; }}\n"
+        f"int {prefix}_last_logits(const void *a, float *v) {{ return !a || !v; }}\n"
     )
     subprocess.run(["cc", "-shared", "-fPIC", "-o", str(made), str(source)], check=True)
     assert ctypes.CDLL(str(made))

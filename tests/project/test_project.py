@@ -4,14 +4,13 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
 
 import pytest
 import yaml
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
-SUPPORTED = ("3.10", "3.11", "3.12")
+SUPPORTED = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +49,7 @@ def canonical(name):
 def test_the_package_names_its_extras_and_its_pythons(metadata):
     assert metadata["Name"] == ["kd-marl"]
     assert {"smax", "onboard", "suite", "track", "dev"} <= set(metadata["Provides-Extra"])
-    assert set(metadata["Requires-Python"][0].split(",")) == {">=3.10", "<3.13"}
+    assert set(metadata["Requires-Python"][0].split(",")) == {">=3.10", "<3.15"}
 
 
 @pytest.mark.parametrize("python", SUPPORTED)
@@ -74,37 +73,6 @@ def test_the_version_is_stated_once(root, metadata):
     assert stated == ["setup.py"]
 
 
-@pytest.mark.slow
-def test_a_wheel_carries_every_package_and_data_file(root, tmp_path):
-    tree = tmp_path / "tree"
-    shutil.copytree(root / "src", tree / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(root / name, tree / name)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(tmp_path),
-        ".",
-    ]
-    subprocess.run(command, cwd=tree, check=True, capture_output=True, timeout=300)
-    (wheel,) = tmp_path.glob("*.whl")
-    packed = set(zipfile.ZipFile(wheel).namelist())
-    # main.py is for a clone: a top-level module of that name has no place among a user's packages.
-    sources = {
-        path.relative_to(tree / "src").as_posix()
-        for pattern in ("**/*.py", "**/*.yaml", "**/py.typed", "zoo/**/*.json", "zoo/**/*.th", "**/page/*.*")
-        for path in (tree / "src").glob(pattern)
-    } - {"main.py"}
-    assert sources - packed == set()
-    assert not [name for name in packed if name.startswith(("tests/", "envs/__init__"))]
-
-
 def test_without_a_usable_python_setup_says_so_in_one_line(root, tmp_path):
     for name in ("Makefile", "requirements.lock", "requirements-extras.lock", "requirements-dev.lock", "setup.py"):
         shutil.copy(root / name, tmp_path / name)
@@ -112,7 +80,7 @@ def test_without_a_usable_python_setup_says_so_in_one_line(root, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert "needs Python 3.10, 3.11 or 3.12" in line
+    assert "needs Python 3.10 to 3.14" in line
     assert "make setup PYTHON=" in line
     assert not (tmp_path / ".venv").exists()
 

@@ -15,7 +15,6 @@ from epymarl_lite.envs.pz import make_pettingzoo
 from epymarl_lite.envs.tag import FrozenTag, RandomTag
 from epymarl_lite.envs.vmas import make_vmas
 
-
 _WRAPPERS = {"RandomTag": RandomTag, "FrozenTag": FrozenTag}
 _OF_A_CHECKOUT = ("PretrainedTag", "PretrainedAdversary")
 
@@ -73,7 +72,7 @@ class GymmaWrapper(MultiAgentEnv):
         self._obs_size = max(spaces.flatdim(space) for space in self._spaces)
         self._state_size = int(getattr(inner, "state_size", self.n_agents * self._obs_size))
         self._n_actions = max(n_actions)
-        self._starts = [int(space.start) for space in action.spaces]
+        self._starts = [int(getattr(space, "start", 0)) for space in action.spaces]
         self._avail = [[1] * own + [0] * (self._n_actions - own) for own in n_actions]
         self._steps = 0
         self._obs = np.zeros((self.n_agents, self._obs_size), np.float32)

@@ -227,7 +227,5 @@ def _lock_folder(folder: Path, wait: bool = False) -> int:
         fcntl.lockf(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        raise _TakenError(
-            f"another process is writing to the expert buffer in {folder}: wait for it to end"
-        ) from error
+        raise _TakenError(f"another process is writing to the expert buffer in {folder}: wait for it to end") from error
     return descriptor

@@ -25,6 +25,13 @@ def add(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--key", type=Path, metavar="PUBLIC", help="the public key that must have signed the bundle")
     parser.add_argument("--trust", action="store_true", help="run its C although no key vouches for it")
+    parser.add_argument(
+        "--sample",
+        type=int,
+        metavar="SEED",
+        help="draw the actions by their probabilities, from 0 to 2^64 - 1; the same seed draws the same ones "
+        "(default: each agent takes its best action)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
     # What follows `with` is taken out before argparse looks, see cli.py.
     parser.usage = f"{parser.prog} [options] --env-config NAME DIR with env_args.key=TASK [key=value ...]"

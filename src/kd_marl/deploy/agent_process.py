@@ -40,8 +40,12 @@ class AgentProcess:
         slots: int,
         key: Path | None = None,
         trust: bool = False,
+        sample: int | None = None,
     ) -> None:
-        """Start it, with the key that must have signed the bundle, or with trust in its C."""
+        """Start it, with the key that must have signed the bundle, or with trust in its C.
+
+        With ``sample``, a seed, it draws its actions.
+        """
         self.profile = profile
         self._rows = serve.row_type(profile)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
@@ -50,6 +54,7 @@ class AgentProcess:
         options = ["--agent", str(profile.index), "--backend", backend, "--slots", str(slots)]
         options += [] if key is None else ["--key", str(key.expanduser().absolute())]
         options += ["--trust"] if trust else []
+        options += [] if sample is None else ["--sample", str(sample)]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "kd_onboard.serve", str(bundle.folder.absolute()), *options],
             stdin=subprocess.PIPE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -10,9 +11,9 @@ import onnx
 
 from kd_core.costs.budget import Budget, agent_budget
 from kd_core.versions import package_version
-from kd_marl.deploy import csource, int8, profile
+from kd_marl.deploy import csource, int8, profile, selftest
 from kd_marl.deploy.csource import Named
-from kd_marl.deploy.onnx_graph import policy_model
+from kd_marl.deploy.onnx_graph import contract, policy_model
 from kd_marl.deploy.weights import Weights
 from kd_onboard.bundle import Bundle, read_bundle
 from kd_onboard.errors import BundleError
@@ -49,10 +50,11 @@ def check_bundle(folder: Path) -> Bundle:
         key = repr([said[name] for name in facts])
         if key not in checked:
             weights = bundle.weights(agent)
-            _check_onnx(bundle, agent, weights)
-            checked[key] = _check_c(bundle, agent, first[agent.c.folder], identifiers, weights)
+            _check_onnx(bundle, agent, first[agent.c.folder], weights)
+            checked[key], written = _check_c(bundle, agent, first[agent.c.folder], identifiers, weights)
+            used |= written
         programs.append((agent.name, checked[key]))
-        used.update([*agent.paths, checked[key].weights])
+        used.update(agent.paths)
     _check_team_header(bundle, programs)
     if strangers := sorted(set(bundle.profile.files) - used):
         raise BundleError(f"{folder}: no agent uses {strangers[0]}, and a bundle holds nothing else: export it again")
@@ -72,7 +74,7 @@ def _check_schema(bundle: Bundle) -> None:
 def _check_costs(bundle: Bundle, agent: AgentProfile) -> None:
     """Refuse a profile whose costs are not those of its sizes."""
     said = bundle.profile.raw["agents"][agent.index]
-    true = profile.costs(agent.inputs, agent.width, agent.n_actions)
+    true = profile.costs(agent.inputs, agent.width, agent.n_actions, _weights_of(agent))
     for key, value in true.items():
         if said[key] != value:
             raise BundleError(
@@ -98,25 +100,44 @@ def check_budgets(bundle: Bundle, budgets: Sequence[Budget]) -> None:
 def _check_budget(bundle: Bundle, agent: AgentProfile, budget: Budget | None) -> None:
     if budget is None:
         return
-    if faults := budget.excess(agent.inputs, agent.width, agent.n_actions):
+    weights = _weights_of(agent)
+    if faults := replace(budget, weights=weights).excess(agent.inputs, agent.width, agent.n_actions):
         board = f" ({budget.board})" if budget.board else ""
+        meant = "; the budget is one of int8 weights, and its C has float32" if budget.weights != weights else ""
         raise BundleError(
             f"{bundle.folder}: {agent.label} of width {agent.width} does not fit its budget{board}: it takes "
-            f"{' and '.join(faults)}"
+            f"{' and '.join(faults)}{meant}"
         )
 
 
-def _check_onnx(bundle: Bundle, agent: AgentProfile, weights: Weights) -> None:
-    """Refuse models that are not those that an export writes of the weights; nothing of theirs is run."""
+def _weights_of(agent: AgentProfile) -> str:
+    """Return what the weights of its C are, one of `kd_core.costs.footprint.WEIGHTS`."""
+    return "float32" if agent.c is None or agent.c.int8 is None else "int8"
+
+
+def _check_onnx(bundle: Bundle, agent: AgentProfile, first: AgentProfile, weights: Weights) -> None:
+    """Refuse models that are not those that an export writes of the weights; nothing of theirs is run.
+
+    They also say what the profile says of features, actions and state; ``first`` is the agent whose name they bear.
+    """
     assert agent.onnx is not None, "the schema asks for it"
-    expected = policy_model(weights)
-    if _read_onnx(bundle, agent.onnx) != expected:
+    features = bundle.profile.raw["agents"][agent.index]["features"]
+    properties = contract(weights, bundle.task.name, first.name, features, agent.actions)
+    expected, found = policy_model(weights, properties), _read_onnx(bundle, agent.onnx)
+    told = {entry.key: entry.value for entry in found.metadata_props}
+    for key in properties:
+        if told.get(key) != properties[key]:
+            raise BundleError(
+                f"{bundle.folder}: {agent.onnx} has another {key} in its metadata_props than the profile's: export it "
+                "again"
+            )
+    if found != expected:
         raise BundleError(f"{bundle.folder}: {agent.onnx} is not the network of {agent.label}: export it again")
     if agent.onnx_int8 is not None:
         scope = bundle.profile.raw["agents"][agent.index]["int8_scope"]
         if scope not in int8.EXCLUDED:
             raise BundleError(f"{bundle.folder}: {agent.label} has the int8_scope {quoted(scope)}, which is not one")
-        if int8.quantise(weights, int8.EXCLUDED[scope]) != bundle.read(agent.onnx_int8):
+        if int8.quantise(weights, int8.EXCLUDED[scope], properties) != bundle.read(agent.onnx_int8):
             raise BundleError(
                 f"{bundle.folder}: {agent.onnx_int8} is not the network of {agent.label}: {_other_packages(bundle)}"
             )
@@ -135,7 +156,7 @@ def _read_onnx(bundle: Bundle, path: str) -> onnx.ModelProto:
 
 def _check_c(
     bundle: Bundle, agent: AgentProfile, first: AgentProfile, identifiers: Sequence[str], weights: Weights
-) -> Named:
+) -> tuple[Named, set[str]]:
     """Refuse C that holds other numbers than the weights, or other code than an export writes.
 
     Args:
@@ -146,7 +167,7 @@ def _check_c(
         weights: the agent's network.
 
     Returns:
-        What the C is called.
+        What the C is called, and its files.
     """
     assert agent.c is not None, "the schema asks for it"
     named = Named.of(identifiers[first.index])
@@ -157,12 +178,15 @@ def _check_c(
         )
     features = bundle.profile.raw["agents"][agent.index]["features"]
     told = (first.name, features, agent.actions, bundle.profile.on_fault, agent.noop_action)
-    files = csource.c_files(weights, named, bundle.task.name, *told)
-    for path in (named.weights, named.source, named.header):
-        if bundle.read(path) != files[path].encode():
-            fault = "does not hold the weights of" if path == named.weights else "is not what this version writes for"
+    files = csource.all_files(weights, named, bundle.task.name, *told, agent.c.int8)
+    for path, expected in files.items():
+        if bundle.read(path) != expected:
+            holds = path in (named.weights, named.binary)
+            fault = "does not hold the weights of" if holds else "is not what this version writes for"
             raise BundleError(f"{bundle.folder}: {path} {fault} {agent.label}: {_other_packages(bundle)}")
-    return named
+    if fault := selftest.fault(bundle.read(named.test), weights, named, first.name, agent.c.int8):
+        raise BundleError(f"{bundle.folder}: {named.test} {fault}: export it again")
+    return named, {*files, named.test}
 
 
 def _check_team_header(bundle: Bundle, agents: Sequence[tuple[str, Named]]) -> None:

@@ -14,21 +14,42 @@ from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.errors import UserError
 from kd_core.host import Host, get_host
 from kd_marl.deploy import sensors
-from kd_marl.deploy.export import Options, check_fault_action, check_silent, check_target, export
+from kd_marl.deploy.export import (
+    Options,
+    check_calibration,
+    check_fault_action,
+    check_silent,
+    check_target,
+    export,
+)
+from kd_marl.deploy.int8 import LEAST_AGREEMENT
+from kd_marl.deploy.library import write_library
 from kd_marl.plugin import register
 from kd_marl.runs.student_run import StudentRun, load_student, run_arguments
+from kd_onboard.bundle import PROFILE
 
 
 def run(args: argparse.Namespace) -> int:
     """Export the student of the command's arguments; returns the exit status."""
     target = Path(os.path.abspath(args.to.expanduser()))
+    if args.target is not None:
+        return _write_library(args, target)
     check_target(target, args.force)
     student = load_student(args.student)
     check_silent(student)
     buffer = student.find_buffer(args.buffer)
-    options = Options(args.int8, args.latency, args.on_fault)
+    options = Options(args.int8, args.latency, args.on_fault, c_weights=args.c_weights)
     profile = export_student(student, target, buffer, options, args.measure_sensors, args.force)
     print(_report(args.to, profile, args.int8 and buffer is None))
+    return 0
+
+
+def _write_library(args: argparse.Namespace, target: Path) -> int:
+    """Write a library of the C of a bundle; returns the exit status."""
+    if not (args.student / PROFILE).is_file():
+        raise UserError(f"{args.student} is no bundle, and --target is for one: export the student first, without it")
+    count = write_library(args.student, args.target, target)
+    print(f"{count} files for {args.target}, written to {args.to}: see the example in it")
     return 0
 
 
@@ -61,6 +82,7 @@ def export_student(
     check_target(folder, force)
     check_silent(student)
     check_fault_action(student, options.on_fault)
+    check_calibration(student, options, buffer)
     if measure_sensors is not None:
         options = replace(options, sensors=sensors.measure(host, student, measure_sensors))
     limit = buffer.facts["episode_limit"] if buffer is not None else _episode_limit(host, student)
@@ -94,6 +116,7 @@ def _report(folder: Path, profile: Mapping[str, Any], lacks_buffer: bool) -> str
             f"{agent['name']:<{name}}  {agent['width']:>5}  {agent['inputs']:>6}  {agent['parameters']:>10}"
             f"  {agent['flops_per_decision']:>6}  {flash:>19}  {ram:>17}  {_int8(agent)}"
         )
+        lines += _int8_c(agent, name)
         for sensor in agent["sensors"]:
             lines.append(
                 f"{'':<{name}}  without {sensor['block']}: return {sensor['return_without']:.2f} instead of "
@@ -102,6 +125,22 @@ def _report(folder: Path, profile: Mapping[str, Any], lacks_buffer: bool) -> str
     if lacks_buffer:
         lines.append("no expert buffer was found, so int8 was not tried: name it with --buffer")
     return "\n".join([*lines, f"written to {folder}; next: kd-marl bundle check {shlex.quote(str(folder))}"])
+
+
+def _int8_c(agent: Mapping[str, Any], indent: int) -> list[str]:
+    """Return a line on the int8 C, if it was tried."""
+    if "int8_agreement" not in agent["c"]:
+        return []
+    share = agent["c"]["int8_agreement"]
+    if "int8" in agent["c"]:
+        told = "this agent never had a choice" if share is None else f"{100 * share:.2f} % of decisions as in float32"
+        return [f"{'':<{indent}}  its C has int8 weights: {told}"]
+    least = f"{100 * LEAST_AGREEMENT:g} %"
+    if share is None:
+        why = "an agent that runs it agrees too little, or the buffer's episodes hold no choice"
+    else:
+        why = f"with int8 weights {100 * share:.2f} % of decisions are as in float32, and {least} are asked for"
+    return [f"{'':<{indent}}  its C has float32 weights: {why}; train the student with quantise=int8"]
 
 
 def _int8(agent: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from kd_marl.plugin import register
 from kd_onboard.backend import BACKENDS
 from kd_onboard.bundle import read_bundle
 from kd_onboard.errors import OnboardError
+from kd_onboard.sampling import Generator
 from kd_onboard.signature import admit
 
 DEFAULT_EPISODES = 100
@@ -29,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
     if args.backend not in BACKENDS:
         raise UserError(f"there is no backend '{args.backend}'; {nearest(args.backend, BACKENDS)}")
     try:
+        if args.sample is not None:
+            Generator(args.sample)
         bundle = read_bundle(args.bundle)
         # Here too, so that a bundle that is not admitted is refused before anything is built.
         admit(bundle, args.key, args.backend == "c", args.trust)
@@ -36,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(str(error)) from None
     register.register(host)
     profile = bundle.profile
-    student = measured_student(profile)
+    student = measured_student(profile, args.sample is not None)
     episodes = args.episodes if args.episodes is not None else student.get("episodes") or DEFAULT_EPISODES
     check_episodes(episodes)
     settings = play_settings(host, args.env_config, args.updates, profile)
@@ -44,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
         files.check_parent(args.json)
     mask = play.prepare(host, bundle, settings)
     try:
-        played = play.play_bundle(host, bundle, settings, mask, episodes, args.backend, args.key, args.trust)
+        trusted = args.key, args.trust
+        played = play.play_bundle(host, bundle, settings, mask, episodes, args.backend, *trusted, args.sample)
     except KeyboardInterrupt:
         print("stopped: nothing was measured", file=sys.stderr)
         return 130
@@ -53,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         "task": bundle.task.name,
         "backend": args.backend,
         "seed": settings.seed,
+        "sample": args.sample,
         "bundle": {**played.score(), "episodes": episodes},
         "torch": dict(student),
         "same_episodes": not difference,
@@ -66,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
 def _text(result: Mapping[str, Any], difference: str) -> str:
     """Return both scores with 95 % intervals, one a line, and whether they are of the same episodes."""
     rows = [(f"bundle, {result['backend']}", result["bundle"]), ("torch student", result["torch"])]
-    lines = [f"{result['task']}, seed {result['seed']}, one process an agent", ""]
+    drawn = "" if result["sample"] is None else f", actions drawn with seed {result['sample']}"
+    lines = [f"{result['task']}, seed {result['seed']}, one process an agent{drawn}", ""]
     lines.append(f"{'':<18}{'episodes':>9}  {'return':>9}  {'95 % interval':<22}{'win rate':>9}  95 % interval")
     for name, score in rows:
         if score.get("return_mean") is None:
@@ -80,6 +86,7 @@ def _text(result: Mapping[str, Any], difference: str) -> str:
         lines.append(line.rstrip())
     if result["torch"].get("return_mean") is not None:
         same = f"other episodes ({difference})" if difference else "the same episodes"
+        same += "" if result["sample"] is None else ", other random numbers for the actions"
         lines += ["", f"{same}; difference of the mean returns {_difference(result):+.4f}"]
     return "\n".join(lines)
 

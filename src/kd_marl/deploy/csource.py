@@ -1,7 +1,7 @@
 """An agent's network as C99, from templates: its header, its program and, in it, the step; weights lie beside them.
 
-A program has one of two forms, float32 or int8, with the same functions. Of the first the step is float arithmetic, of
-the other whole numbers only, those of `kd_onboard.int8`.
+A program has float32 weights or int8 weights, with the same functions. With the latter its step is whole numbers only,
+those of `kd_onboard.int8`.
 
 Every file and every symbol of an agent begins with its prefix, which ends in a number. So no name of one agent can be
 that of another, or one of the generic names of a program with a single agent.
@@ -10,7 +10,10 @@ that of another, or one of the generic names of a program with a single agent.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +24,14 @@ import numpy as np
 from kd_core.costs.footprint import PRODUCT_ROWS, footprint
 from kd_envs.hetero_mask import naming
 from kd_marl.deploy.onnx_graph import step_constants
-from kd_marl.deploy.weights import Weights, digest, sizes
+from kd_marl.deploy.weights import Weights, sizes
 from kd_onboard import int8
+from kd_onboard.sampling import weight_shift
+from kd_onboard.tensors import weights_digest
 
 FORMAT_VERSION = 2
+# Bytes before the matrices in a file of weights.
+_LOADED_HEAD = 48
 TEAM_HEADER = "c/kd_team.h"
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -43,6 +50,13 @@ _BLOCK = """\
         }
     }
 """
+_FLOAT_ARITHMETIC = """\
+ * Weights lie row after row, a row for each input. A sum begins with its bias and adds the rows in their order, in both
+ * forms of the program, so that both compute the same numbers."""
+_INT8_ARITHMETIC = """\
+ * Weights are int8 and lie row after row, a row for each output, whose sum has a scale of its own."""
+_FLOAT_LEAN = """ Compiled for size, or with
+ * KD_AGENT_LEAN_STACK defined, it computes one unit after the other: less stack, the same numbers, more time."""
 _TEAM = """\
 /*
  * The team of @TASK@: the headers of all its programs. Compile c/<agent>/<prefix>.c of each.
@@ -91,6 +105,16 @@ class Named:
         """Path of the weights. Their suffix is no program's: build systems compile every `*.c`."""
         return f"{self.folder}/{self.prefix}_weights.inc"
 
+    @property
+    def binary(self) -> str:
+        """Path of the weights as a file that a program loads."""
+        return f"{self.folder}/{self.prefix}_weights.bin"
+
+    @property
+    def test(self) -> str:
+        """Path of the steps that the program tests itself with."""
+        return f"{self.folder}/{self.prefix}_test.inc"
+
     @classmethod
     def of(cls, identifier: str) -> Named:
         """Name the C of an agent by its identifier."""
@@ -106,30 +130,31 @@ class _Form:
         numbers: of the weights, in words.
         values: of the templates' placeholders.
         arrays: of the weights.
-        mark: of an agent that was initialised by a program with these numbers.
+        digest: sha256 of the numbers, which tells an agent's memory from that of another program.
     """
 
     weights: str
     numbers: str
     values: dict[str, str]
     arrays: list[str]
-    mark: int
+    digest: str
 
 
 def _float_form(weights: Weights) -> _Form:
     step = (_TEMPLATES / "step_float.c.in").read_text(encoding="utf-8")
     values = {
         "STEP": step.replace("@PRODUCTS@", "\n".join(_products(*sizes(weights)))),
-        "ARITHMETIC": " * Weights lie row after row, a row for each input. A sum begins with its bias and adds the rows "
-        "in their order, in both\n * forms of the program, so that both compute the same numbers.",
+        "ARITHMETIC": _FLOAT_ARITHMETIC,
         "SOUND": "@PREFIX@_within(agent->state, @UPPER@_WIDTH, @UPPER@_LARGEST_STATE)",
         "STATE_TYPE": "float",
         "STATE_SIZE": "@UPPER@_WIDTH",
-        "LEAN": " Compiled for size, or with\n * KD_AGENT_LEAN_STACK defined, it computes one unit after the other: less "
-        "stack, the same numbers, more time.",
+        "LEAN": _FLOAT_LEAN,
     }
-    arrays = [_array(f"@PREFIX@_{key}", "float", matrix) for key, matrix in step_constants(weights).items()]
-    return _Form("float32", "float32, exactly", values, arrays, int(digest(weights)[:8], 16))
+    matrices = step_constants(weights)
+    values["LOADED"] = "\n".join(_loaded(matrices))
+    values["WEIGHTS_BYTES"] = str(_LOADED_HEAD + 4 * sum(matrix.size for matrix in matrices.values()) + 4)
+    arrays = [_array(f"@PREFIX@_{key}", "float", matrix) for key, matrix in matrices.items()]
+    return _Form("float32", "float32, exactly", values, arrays, weights_digest(weights))
 
 
 def _int8_form(weights: Weights, calibration: int8.Calibration) -> _Form:
@@ -138,12 +163,13 @@ def _int8_form(weights: Weights, calibration: int8.Calibration) -> _Form:
     rows, columns = int8.padded(width), int8.padded(inputs)
     values = {
         "STEP": (_TEMPLATES / "step_int8.c.in").read_text(encoding="utf-8"),
-        "ARITHMETIC": " * Weights are int8 and lie row after row, a row for each output, whose sum has a scale of its "
-        "own.",
+        "ARITHMETIC": _INT8_ARITHMETIC,
         "SOUND": "@PREFIX@_sound(agent->state)",
         "STATE_TYPE": "int16_t",
         "STATE_SIZE": str(rows),
         "LEAN": "",
+        "LOADED": '#error "int8 weights are part of their program: leave KD_AGENT_LOADABLE out"',
+        "WEIGHTS_BYTES": "0",
         "PADDED_INPUTS": str(columns),
         "PADDED_WIDTH": str(rows),
         "ALIGN_SHIFT": str(network.align_shift),
@@ -161,8 +187,7 @@ def _int8_form(weights: Weights, calibration: int8.Calibration) -> _Form:
         _array("@PREFIX@_scale", "int16_t", network.scale),
         _array("@PREFIX@_tanh_table", "int16_t", network.table),
     ]
-    mark = hashlib.sha256(f"{digest(weights)} {calibration}".encode()).hexdigest()
-    return _Form("int8", "int8", values, arrays, int(mark[:8], 16))
+    return _Form("int8", "int8", values, arrays, int8.program_digest(weights, calibration))
 
 
 def identifiers(names: Sequence[str]) -> list[str]:
@@ -209,7 +234,7 @@ def c_files(
     form = _float_form(weights) if calibration is None else _int8_form(weights, calibration)
     fast, lean = (footprint(inputs, width, n_actions, level, weights=form.weights) for level in ("O2", "Os"))
     noop = -1 if noop_action is None else noop_action
-    held = f"agent->ready == {named.prefix.upper()}_READY ? agent->last : -1"
+    held = f"{named.prefix.upper()}_IS_READY(agent) ? agent->last : -1"
     action, meaning = {
         "raise": ("-1", "it raises an error, so the program decides"),
         "hold": (held, "it repeats the last action"),
@@ -230,7 +255,13 @@ def c_files(
         "LEAN_STACK": str(lean.stack),
         "LARGEST": f"{largest:.3g}",
         "LARGEST_BITS": f"0x{int(largest.view(np.uint32)):08x}",
-        "READY": f"0x{form.mark | 1:08x}",
+        "READY": f"0x{int(form.digest[:8], 16) | 1:08x}",
+        "DIGEST": ", ".join(
+            f"UINT32_C(0x{word:08x})" for word in np.frombuffer(bytes.fromhex(form.digest)[:16], "<u4")
+        ),
+        "CONTRACT": f"0x{contract(task, features, actions):08x}",
+        # So that the sum over all actions has 32 bits.
+        "SHIFT": str(weight_shift(n_actions)),
         "ON_FAULT": meaning,
         "FAULT_ACTION": action,
         "FEATURES": _listed([f"{row['name']}{_unit(row['unit'])}" for row in features]),
@@ -244,6 +275,55 @@ def c_files(
         filled[path] = text
     head = f'/* The weights of agent "{comment(name)}", {form.numbers}; {named.prefix}.c includes them. */\n\n'
     return {**filled, named.weights: head + "\n".join(form.arrays).replace("@PREFIX@", named.prefix)}
+
+
+def all_files(
+    weights: Weights,
+    named: Named,
+    task: str,
+    name: str,
+    features: Sequence[Mapping[str, Any]],
+    actions: Sequence[str | None],
+    on_fault: str,
+    noop_action: int | None,
+    calibration: int8.Calibration | None,
+) -> dict[str, bytes]:
+    """Return the sources and, where they can be loaded, the weights as a file; arguments as for :func:`c_files`."""
+    told = (name, features, actions, on_fault, noop_action, calibration)
+    found = {path: text.encode() for path, text in c_files(weights, named, task, *told).items()}
+    if calibration is None:
+        found[named.binary] = weights_file(weights, task, features, actions)
+    return found
+
+
+def contract(task: str, features: Sequence[Mapping[str, Any]], actions: Sequence[str | None]) -> int:
+    """Return 32 bits of a hash of what an agent's features and actions mean: weights of another meaning are refused."""
+    told = json.dumps([task, [[row["name"], row["unit"]] for row in features], list(actions)])
+    return int.from_bytes(hashlib.sha256(told.encode()).digest()[:4], "little")
+
+
+def weights_file(
+    weights: Weights, task: str, features: Sequence[Mapping[str, Any]], actions: Sequence[str | None]
+) -> bytes:
+    """Return the weights as a file for ``PREFIX_load``; arguments are those of :func:`c_files`.
+
+    All of it is little-endian: "KDW" and the version 1; inputs, width and actions; the contract; the largest feature;
+    16 bytes of the sha256 of the weights; 0 for float32; the bytes of the file; the matrices; the CRC-32 of all before.
+    """
+    body = b"".join(np.ascontiguousarray(matrix, "<f4").tobytes() for matrix in step_constants(weights).values())
+    largest = int(largest_feature(weights).view(np.uint32))
+    head = b"KDW\x01" + struct.pack("<5I", *sizes(weights), contract(task, features, actions), largest)
+    head += bytes.fromhex(weights_digest(weights))[:16] + struct.pack("<2I", 0, _LOADED_HEAD + len(body) + 4)
+    return head + body + struct.pack("<I", zlib.crc32(head + body))
+
+
+def _loaded(matrices: Mapping[str, np.ndarray]) -> list[str]:
+    """Return the definitions that find the matrices in a file that was loaded."""
+    lines, place = [], 0
+    for key, matrix in matrices.items():
+        lines.append(f"#define @PREFIX@_{key} (@UPPER@_NUMBERS + {place})")
+        place += matrix.size
+    return lines
 
 
 def team_header(task: str, agents: Sequence[tuple[str, Named]]) -> str:
@@ -321,7 +401,7 @@ def _words(name: str, matrix: np.ndarray) -> str:
 
 
 def _values(matrix: np.ndarray) -> str:
-    write = _hexadecimal if matrix.dtype.kind == "f" else str
+    write = hexadecimal if matrix.dtype.kind == "f" else str
     return "".join(f"    {', '.join(map(write, row))},\n" for row in np.atleast_2d(matrix))
 
 
@@ -330,7 +410,7 @@ def _in_fours(matrix: np.ndarray) -> np.ndarray:
     return matrix.reshape(len(matrix), -1, int8.LANES)[:, :, [0, 2, 1, 3]].reshape(len(matrix), -1)
 
 
-def _hexadecimal(value: float) -> str:
+def hexadecimal(value: float) -> str:
     """Write a float32 exactly: its 23 bits after the point are six digits."""
     return re.sub(r"(\.[0-9a-f]{6})0+p", r"\1p", float(value).hex()) + "f"
 

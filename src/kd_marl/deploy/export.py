@@ -20,14 +20,17 @@ import torch
 from kd_controllers.talking_net import TalkingStudent
 from kd_core import files
 from kd_core.artifacts.expert_buffer import FACTS_FILE, ExpertBuffer
+from kd_core.costs.footprint import WEIGHTS
 from kd_core.errors import UserError
 from kd_learners.losses import role_log_distribution
-from kd_marl.deploy import check, csource, int8, latency, profile, replay
-from kd_marl.deploy.onnx_graph import policy_model
-from kd_marl.deploy.weights import ALIGNER, BODY, Weights, agent_weights, digest
+from kd_marl.deploy import check, csource, int8, latency, profile, replay, selftest
+from kd_marl.deploy.onnx_graph import contract, policy_model
+from kd_marl.deploy.weights import ALIGNER, BODY, Weights, agent_weights, sizes
 from kd_marl.runs.student_run import StudentRun
 from kd_onboard.bundle import PROFILE, profile_text, read_bundle
+from kd_onboard.int8 import Calibration
 from kd_onboard.profile import FORMAT
+from kd_onboard.tensors import weights_digest
 
 # Of the expert buffer, for int8's agreement and for roles.
 REPLAYED_EPISODES = 100
@@ -43,12 +46,14 @@ class Options:
         latency: measure decisions on this machine.
         on_fault: ``raise``, ``hold`` or ``noop``.
         sensors: `sensors.measure` of each agent, or None.
+        c_weights: ``float32`` or ``int8``, the form of the C; None: what each agent's budget says, else float32.
     """
 
     int8: bool = True
     latency: bool = True
     on_fault: str = "raise"
     sensors: list[list[dict[str, Any]]] | None = None
+    c_weights: str | None = None
 
 
 @dataclass
@@ -71,7 +76,7 @@ class _Draft:
 
     def tensors(self, agent: str, part: str, weights: Weights) -> str:
         """Write part of a network, or name the file that holds the same numbers already."""
-        key = f"{part} {digest(weights)}"
+        key = f"{part} {weights_digest(weights)}"
         if key not in self.written:
             data = safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in weights.items()})
             self.written[key] = self.add(f"weights/{agent}.{part}.safetensors", data)
@@ -100,11 +105,13 @@ def export(
         The profile.
 
     Raises:
-        UserError: the folder is taken, an agent lacks what ``on_fault`` needs, or the disk is full.
+        UserError: the folder is taken, an agent lacks what ``on_fault`` needs, int8 C lacks the buffer, or the disk is
+            full.
     """
     check_target(folder, force)
     check_silent(run)
     check_fault_action(run, options.on_fault)
+    check_calibration(run, options, buffer)
     replayed = None if buffer is None else replay.from_buffer(buffer, run.mask, REPLAYED_EPISODES, run.facts["seed"])
     source = None
     if buffer is not None:
@@ -140,6 +147,25 @@ def check_fault_action(run: StudentRun, on_fault: str) -> None:
             )
 
 
+def check_calibration(run: StudentRun, options: Options, buffer: ExpertBuffer | None) -> None:
+    """Refuse int8 C without an expert buffer to calibrate it on.
+
+    Raises:
+        UserError: an agent's C is to be int8, and there is no buffer.
+    """
+    if buffer is None and any(_c_weights(run, options, i) == "int8" for i in range(run.mask.n_agents)):
+        raise UserError(
+            "C with int8 weights is calibrated on the expert buffer, and none was found: name it with --buffer, or "
+            "give --c-weights float32"
+        )
+
+
+def _c_weights(run: StudentRun, options: Options, agent: int) -> str:
+    """Return the form that the C of an agent shall have."""
+    budget = (run.facts.get("budget") or [None] * run.mask.n_agents)[agent]
+    return options.c_weights or (budget or {}).get("weights", WEIGHTS[0])
+
+
 def check_silent(run: StudentRun) -> None:
     """Refuse students that talk, or that are told which sensors deliver.
 
@@ -172,17 +198,26 @@ def _agents(draft: _Draft, replayed: replay.Replay | None, options: Options) -> 
         facts = profile.agent_facts(run, i)
         aligner, body = ({name: weights[name] for name in part} for part in (ALIGNER, BODY))
         facts["weights"] = [draft.tensors(ids[i], "aligner", aligner), draft.tensors(ids[i], "body", body)]
-        programs.setdefault(f"{digest(weights)} {facts['features']} {facts['actions']}", []).append(i)
+        form = _c_weights(run, options, i)
+        key = f"{weights_digest(weights)} {facts['features']} {facts['actions']} {form}"
+        programs.setdefault(key, []).append(i)
         sensors = options.sensors[i] if options.sensors else []
         found.append({**facts, **roles[i], "latency": {}, "sensors": sensors})
     for members in programs.values():
         first = members[0]
-        made = _models(draft, ids[first], networks[first], found[first], options.on_fault)
+        seen = [] if replayed is None else [replayed.seen(run.mask, i) for i in members]
+        shares, calibration = None, None
+        if _c_weights(run, options, first) == "int8":
+            calibrated = int8.calibrate_checked(networks[first], seen)
+            shares, calibration = calibrated.agreement, calibrated.calibration
+        made = _models(draft, ids[first], networks[first], found[first], options.on_fault, seen, calibration)
         tried = [{"onnx_int8": None, "int8_agreement": None, "int8_scope": None}] * len(members)
-        if options.int8 and replayed is not None:
-            tried = _int8(draft, ids[first], networks[first], [replayed.seen(run.mask, i) for i in members])
-        for i, of_agent in zip(members, tried, strict=True):
+        if options.int8 and seen:
+            tried = _int8(draft, ids[first], networks[first], found[first], seen)
+        for k, (i, of_agent) in enumerate(zip(members, tried, strict=True)):
             found[i].update(**made, **of_agent)
+            if shares is not None:
+                found[i]["c"] = {**made["c"], "int8_agreement": _share(shares[k])}
     programs_of = [csource.Named(facts["c"]["folder"], facts["c"]["prefix"]) for facts in found]
     text = csource.team_header(run.task, list(zip(names, programs_of, strict=True)))
     draft.add(csource.TEAM_HEADER, text.encode())
@@ -195,30 +230,56 @@ def _agents(draft: _Draft, replayed: replay.Replay | None, options: Options) -> 
     return found
 
 
-def _models(draft: _Draft, name: str, weights: Weights, facts: Mapping[str, Any], on_fault: str) -> dict[str, Any]:
-    """Return the ONNX and the C of a program."""
+def _models(
+    draft: _Draft,
+    name: str,
+    weights: Weights,
+    facts: Mapping[str, Any],
+    on_fault: str,
+    seen: Sequence[replay.Seen],
+    calibration: Calibration | None,
+) -> dict[str, Any]:
+    """Return the ONNX and the C of a program, and what it costs if its C is int8."""
     named = csource.Named.of(name)
-    model = policy_model(weights).SerializeToString(deterministic=True)
+    properties = contract(weights, draft.run.task, facts["name"], facts["features"], facts["actions"])
+    model = policy_model(weights, properties).SerializeToString(deterministic=True)
     found = {"onnx": draft.add(f"onnx/{name}.onnx", model)}
     told = (facts["name"], facts["features"], facts["actions"], on_fault, facts["noop_action"])
-    for path, text in csource.c_files(weights, named, draft.run.task, *told).items():
-        draft.add(path, text.encode())
-    c = {"folder": named.folder, "prefix": named.prefix, "header": named.header, "sources": [named.source]}
-    return {**found, "c": c}
+    for path, data in csource.all_files(weights, named, draft.run.task, *told, calibration).items():
+        draft.add(path, data)
+    steps = selftest.choose(weights, seen, calibration)
+    draft.add(named.test, selftest.text(steps, named, facts["name"]).encode())
+    c: dict[str, Any] = {
+        "folder": named.folder,
+        "prefix": named.prefix,
+        "header": named.header,
+        "sources": [named.source],
+    }
+    if calibration is None:
+        return {**found, "c": c}
+    c["int8"] = {"exponents": list(calibration.exponents), "align_shift": calibration.align_shift}
+    return {**found, "c": c, **profile.costs(*sizes(weights), "int8")}
 
 
-def _int8(draft: _Draft, name: str, weights: Weights, seen: Sequence[replay.Seen]) -> list[dict[str, Any]]:
+def _int8(
+    draft: _Draft, name: str, weights: Weights, facts: Mapping[str, Any], seen: Sequence[replay.Seen]
+) -> list[dict[str, Any]]:
     """Return the int8 ONNX of a program, if every agent that runs it agrees, and the facts for each of them."""
-    tried = int8.quantise_checked(weights, seen)
+    properties = contract(weights, draft.run.task, facts["name"], facts["features"], facts["actions"])
+    tried = int8.quantise_checked(weights, seen, properties)
     path = None if tried.model is None else draft.add(f"onnx/{name}.int8.onnx", tried.model)
     return [
         {
             "onnx_int8": path,
-            "int8_agreement": None if share is None else round(share, 6),
+            "int8_agreement": _share(share),
             "int8_scope": tried.scope,
         }
         for share in tried.agreement
     ]
+
+
+def _share(share: float | None) -> float | None:
+    return None if share is None else round(share, 6)
 
 
 @torch.no_grad()

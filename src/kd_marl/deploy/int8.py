@@ -1,10 +1,10 @@
-"""An agent's ONNX with int8 weights, kept only where it decides as the float32 network does."""
+"""An agent's ONNX and C with int8 weights, kept only where they decide as the float32 network does."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,9 @@ import onnx
 import onnxruntime
 
 from kd_marl.deploy import replay
-from kd_marl.deploy.onnx_graph import product_name, quantisable_model
+from kd_marl.deploy.onnx_graph import policy_model, product_name, quantisable_model
 from kd_marl.deploy.weights import Weights
+from kd_onboard import int8 as runtime
 
 # Share of decisions, among those where the agent had a choice, at which int8 and float32 must agree.
 LEAST_AGREEMENT = 0.99
@@ -44,12 +45,15 @@ class Quantised:
     scope: str | None
 
 
-def quantise_checked(weights: Weights, seen: Sequence[replay.Seen]) -> Quantised:
+def quantise_checked(
+    weights: Weights, seen: Sequence[replay.Seen], properties: Mapping[str, str] | None = None
+) -> Quantised:
     """Quantise as much of a network as `LEAST_AGREEMENT` allows for every agent that runs it.
 
     Args:
         weights: the network.
         seen: what each of its agents met.
+        properties: the file's ``metadata_props``.
     """
     width = len(weights["align.bias"])
     plain = quantisable_model(weights).SerializeToString()
@@ -58,7 +62,7 @@ def quantise_checked(weights: Weights, seen: Sequence[replay.Seen]) -> Quantised
     if not any(agent.acting.any() for agent in seen):
         return Quantised(None, agreement, None)
     for scope, excluded in EXCLUDED.items():
-        model = quantise(weights, excluded)
+        model = quantise(weights, excluded, properties)
         same = [
             (_actions(model, agent, width) == expected)[agent.acting]
             for agent, expected in zip(seen, float32, strict=True)
@@ -69,12 +73,52 @@ def quantise_checked(weights: Weights, seen: Sequence[replay.Seen]) -> Quantised
     return Quantised(None, agreement, scope)
 
 
-def quantise(weights: Weights, excluded: tuple[str, ...] = ()) -> bytes:
+@dataclass(frozen=True)
+class Calibrated:
+    """The int8 C that was tried.
+
+    Attributes:
+        calibration: of its activations; None if it agrees too little to be written.
+        agreement: of each agent that runs it, the share of decisions at which it chooses as float32 does, in episodes
+            that it was not calibrated on; None for an agent that had no decision to make in them.
+    """
+
+    calibration: runtime.Calibration | None
+    agreement: tuple[float | None, ...]
+
+
+def calibrate_checked(weights: Weights, seen: Sequence[replay.Seen]) -> Calibrated:
+    """Calibrate the int8 C of a network on every second episode, and compare it with float32 in the others.
+
+    Args:
+        weights: the network.
+        seen: what each of its agents met.
+    """
+    inputs, width = weights["align.weight"].shape[1], len(weights["align.bias"])
+    met = [agent.features[::2].reshape(-1, inputs) for agent in seen]
+    calibration = runtime.calibrate(weights, np.concatenate(met))
+    step = replay.int8_step(runtime.quantise(weights, calibration))
+    float32 = onnx_step(policy_model(weights).SerializeToString())
+    agreement: list[float | None] = []
+    for agent in seen:
+        acting = agent.acting[1::2]
+        if not acting.any():
+            agreement.append(None)
+            continue
+        took = [replay.run(each, agent.features[1::2], agent.available[1::2], width)[1] for each in (step, float32)]
+        agreement.append(float((took[0] == took[1])[acting].mean()))
+    found = [share for share in agreement if share is not None]
+    enough = bool(found) and min(found) >= LEAST_AGREEMENT
+    return Calibrated(calibration if enough else None, tuple(agreement))
+
+
+def quantise(weights: Weights, excluded: tuple[str, ...] = (), properties: Mapping[str, str] | None = None) -> bytes:
     """Return the ONNX file with 8-bit weights, one scale an output, and activations quantised as they come.
 
     Args:
         weights: the network.
         excluded: outputs of the products that stay float32.
+        properties: the file's ``metadata_props``.
     """
     # Imported late: it brings much along, and only an export needs it.
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -98,6 +142,8 @@ def quantise(weights: Weights, excluded: tuple[str, ...] = ()) -> bytes:
         finally:
             root.setLevel(level)
         model = onnx.load(target)
+    if properties:
+        onnx.helper.set_model_props(model, dict(properties))
     onnx.checker.check_model(model)
     return model.SerializeToString(deterministic=True)
 

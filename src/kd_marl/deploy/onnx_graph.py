@@ -6,13 +6,16 @@ so `policy_model` has as few as possible; `quantisable_model` keeps biases apart
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from kd_marl.deploy.weights import Weights, sizes
+from kd_onboard.tensors import weights_digest
 
 OPSET, IR_VERSION = 17, 9
 UNAVAILABLE_LOGIT = -1e10
@@ -22,15 +25,46 @@ _Constants = dict[str, np.ndarray]
 _Nodes = list[onnx.NodeProto]
 
 
-def policy_model(weights: Weights) -> onnx.ModelProto:
+def contract(
+    weights: Weights, task: str, name: str, features: Sequence[Mapping[str, Any]], actions: Sequence[str | None]
+) -> dict[str, str]:
+    """Return what a file says of itself in its ``metadata_props``: all that is needed to use it without the profile.
+
+    Args:
+        weights: the network.
+        task: the task's name.
+        name: the agent's name.
+        features: of the agent, as in the profile.
+        actions: their names, None for one that the agent never has.
+    """
+    width = sizes(weights)[1]
+    state = {"input": "state", "output": "next_state", "shape": [BATCH, width], "begins_as": 0.0}
+    return {
+        "kd_marl.format": "kd-marl/onnx-agent",
+        "kd_marl.version": "1",
+        "kd_marl.task": task,
+        "kd_marl.agent": name,
+        "kd_marl.features": json.dumps([{"name": row["name"], "unit": row["unit"]} for row in features]),
+        "kd_marl.actions": json.dumps(list(actions)),
+        "kd_marl.state": json.dumps(state),
+        "kd_marl.weights_sha256": weights_digest(weights),
+    }
+
+
+def policy_model(weights: Weights, properties: Mapping[str, str] | None = None) -> onnx.ModelProto:
     """Build the whole decision for ONNX Runtime.
+
+    ``properties`` are its ``metadata_props``, see :func:`contract`.
 
     Inputs: ``features`` (batch, inputs) float32; ``available`` (batch, actions) bool; ``state`` (batch, width) float32,
     zeros at the start of an episode. Outputs: ``logits`` and ``masked_logits`` (batch, actions) float32, the latter
     -1e10 where an action is unavailable; ``action`` (batch,) int64, the best available one; ``next_state``.
     """
     constants, nodes = _fused_step(weights)
-    return _decision(weights, constants, nodes)
+    model = _decision(weights, constants, nodes)
+    if properties:
+        helper.set_model_props(model, dict(properties))
+    return model
 
 
 def quantisable_model(weights: Weights) -> onnx.ModelProto:

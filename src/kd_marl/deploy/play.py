@@ -62,6 +62,7 @@ def play_bundle(
     backend: str,
     key: Path | None = None,
     trust: bool = False,
+    sample: int | None = None,
 ) -> Played:
     """Play whole episodes.
 
@@ -74,6 +75,7 @@ def play_bundle(
         backend: of `kd_onboard`.
         key: file of the public key that must have signed the bundle, or None.
         trust: run its C although no key vouches for it.
+        sample: seed with which actions are drawn; None: each agent takes its best one.
 
     Returns:
         What the team scored.
@@ -85,7 +87,7 @@ def play_bundle(
     agents: list[AgentProcess] = []
     try:
         for profile in bundle.agents:
-            agents.append(AgentProcess(bundle, profile, backend, paired.block, key, trust))
+            agents.append(AgentProcess(bundle, profile, backend, paired.block, key, trust, sample))
         for agent in agents:
             agent.wait_until_ready()
 

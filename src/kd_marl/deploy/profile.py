@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_core.costs.flops import closed_formula
-from kd_core.costs.footprint import LEVELS, footprint
+from kd_core.costs.footprint import FLOAT_BYTES, LEVELS, WEIGHTS, footprint, parameter_count
 from kd_core.versions import package_version
 from kd_envs.hetero_mask import naming
 from kd_marl.runs.student_run import StudentRun
@@ -50,19 +50,27 @@ def agent_facts(run: StudentRun, agent: int) -> dict[str, Any]:
         "draw_sizes": None if mask.draw_sizes is None else list(mask.draw_sizes[agent]),
         "actions": actions,
         "noop_action": naming.noop_action(actions),
-        **costs(len(rows), width, run.network.n_actions),
+        **costs(len(rows), width, run.network.n_actions, WEIGHTS[0]),
         # Runs before there were budgets say nothing of them.
         "budget": (run.facts.get("budget") or [None] * mask.n_agents)[agent],
     }
 
 
-def costs(inputs: int, width: int, n_actions: int) -> dict[str, int]:
-    """Return what an agent of these sizes costs, by formula."""
-    fast, small = (footprint(inputs, width, n_actions, level) for level in LEVELS)
+def costs(inputs: int, width: int, n_actions: int, weights: str) -> dict[str, int]:
+    """Return what an agent of these sizes costs, by formula.
+
+    Args:
+        inputs: features.
+        width: hidden width.
+        n_actions: number of actions.
+        weights: of its C, one of `kd_core.costs.footprint.WEIGHTS`.
+    """
+    fast, small = (footprint(inputs, width, n_actions, level, weights=weights) for level in LEVELS)
+    parameters = parameter_count(inputs, width, n_actions)
     return {
-        "parameters": fast.weights // 4,
+        "parameters": parameters,
         "flops_per_decision": closed_formula(inputs, width, n_actions),
-        "weights_bytes": fast.weights,
+        "weights_bytes": FLOAT_BYTES * parameters,
         "state_bytes": fast.state,
         "flash_bytes": fast.flash,
         "ram_bytes": fast.ram,

@@ -69,9 +69,18 @@ def other_episodes(profile: Profile, settings: SimpleNamespace, episodes: int) -
     return f"another {', '.join(other)}" if other else ""
 
 
-def measured_student(profile: Profile) -> dict[str, Any]:
-    """Return the torch student's score. A bundle is not trusted: empty unless it reads as an export writes it."""
+def measured_student(profile: Profile, sampled: bool = False) -> dict[str, Any]:
+    """Return the torch student's score. A bundle is not trusted: empty unless it reads as an export writes it.
+
+    Args:
+        profile: the bundle's.
+        sampled: with drawn actions, instead of its best ones.
+    """
     student = profile.measured.get("student")
+    if sampled and isinstance(student, dict) and isinstance(student.get("sampled"), dict):
+        student = {**student["sampled"], "episodes": student.get("episodes")}
+    elif sampled:
+        student = None
     if not isinstance(student, dict):
         return {}
     episodes, wins = student.get("episodes"), student.get("win_rate")

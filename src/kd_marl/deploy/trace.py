@@ -21,6 +21,7 @@ from kd_marl.evaluation.episodes import PairedEpisodes
 from kd_marl.processes.workers import workers_watched
 from kd_onboard.agent import OnboardAgent
 from kd_onboard.bundle import Bundle
+from kd_onboard.numpy_backend import program_backend
 from kd_onboard.profile import AgentProfile
 
 
@@ -63,7 +64,7 @@ class _Team(PolicyMAC):
 
 
 def trace(host: Host, bundle: Bundle, args: Any, mask: ObservationMask, agent: AgentProfile, episodes: int) -> Trace:
-    """Play whole episodes and note what one agent met.
+    """Play whole episodes, as the agents' C does, and note what one agent met.
 
     Args:
         host: whose environments and runner are used.
@@ -78,7 +79,8 @@ def trace(host: Host, bundle: Bundle, args: Any, mask: ObservationMask, agent: A
     """
     args.batch_size_run = 1
     paired = PairedEpisodes(host, args, mask, episodes)
-    team = [OnboardAgent.load(bundle, profile.index) for profile in bundle.agents]
+    on_fault = bundle.profile.on_fault
+    team = [OnboardAgent(agent, program_backend(bundle.weights(agent), agent), on_fault) for agent in bundle.agents]
     parts: dict[str, list[np.ndarray]] = {"begins": [], "features": [], "available": [], "actions": []}
     with workers_watched():
         for batch, _, _ in paired.blocks(lambda _, options: _Team(team, options), masked=True, label="trace"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -46,12 +45,3 @@ def sizes(weights: Weights) -> tuple[int, int, int]:
     """Return the inputs d, width w and actions a of a network."""
     width, inputs = weights["align.weight"].shape
     return inputs, width, len(weights["head.bias"])
-
-
-def digest(weights: Weights) -> str:
-    """Return the sha256 of all values in hexadecimal: equal for equal networks only."""
-    whole = hashlib.sha256()
-    for name in sorted(weights):
-        whole.update(f"{name}{weights[name].shape}".encode())
-        whole.update(np.ascontiguousarray(weights[name]).tobytes())
-    return whole.hexdigest()

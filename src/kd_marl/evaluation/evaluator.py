@@ -7,7 +7,7 @@ where the teacher can see too: in the unmasked environment, with the controller 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from kd_learners.losses import acting_mask
 from kd_learners.stage import Compared, RunContext
 from kd_marl.evaluation import costs
 from kd_marl.evaluation.episodes import PairedEpisodes, Played
+from kd_marl.runs import reachable
 
 Summary = dict[str, Any]
 Counts = dict[str, np.ndarray]
@@ -87,6 +88,7 @@ def _evaluate_pair(
         **_identity(args, context),
         **scores,
         **_retained(played),
+        **_reached(args, scores["student"], student),
         **costs.pair_costs(teacher, student, *(float(played[name].lengths.mean()) for name in ("teacher", "student"))),
         "agreement": agreement,
         "agreement_per_agent": per_agent,
@@ -123,6 +125,17 @@ def _bandwidth(args: Any, student: HeteroMAC) -> Summary:
     }
 
 
+def _reached(args: Any, score: Mapping[str, Any], mac: Any) -> Summary:
+    """Return what can be reached under the run's limits, and the policy's share of it; None where it is unknown."""
+    messages = mac.messages if isinstance(mac, HeteroMAC) else None
+    sight = "own" if args.masks else args.masks_preset
+    entry = reachable.find(reachable.read(), vars(args), args.limits, sight, 0 if messages is None else messages.bits)
+    return {
+        "reachable": None if entry is None else entry.value,
+        "share_of_reachable": reachable.share_of(entry, score),
+    }
+
+
 def _names_of_actions(args: Any, mask: ObservationMask) -> list[list[str | None]]:
     """Name each agent's actions; None for one that an agent never has."""
     return [action_names(args.env, mask.layout.task, name, args.n_actions) for name in mask.layout.agent_names]
@@ -152,6 +165,7 @@ def _evaluate_alone(host: Host, args: Any, context: RunContext, compared: Compar
         "algorithm": args.name,
         "steps": compared.steps,
         "policy": scores,
+        **(_reached(args, scores, mac) if masked else {}),
         **costs.policy_costs(mac, args.n_agents, float(greedy.lengths.mean())),
         **({"sees": sight(context.mask)} if masked else {}),
         **({"widths": list(mac.agent.widths)} if isinstance(mac, HeteroMAC) else {}),

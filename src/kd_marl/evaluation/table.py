@@ -51,6 +51,8 @@ class Summary(_Summary, total=False):
 
     decision_us_teacher: float
     decision_us_student: float
+    reachable: float | None
+    share_of_reachable: float | None
     message_bits: int
     bits_per_step: float
     bits_per_second: float | None
@@ -94,6 +96,7 @@ def result_rows(summary: Summary) -> list[tuple[str, tuple[str, str, str]]]:
         ("win rate", _each(policies, _win_rate)),
         ("win rate, actions sampled", _each(sampled, _win_rate)),
         ("retention", (ABSENT, _percent(summary["retention"]), ABSENT)),
+        ("share of reachable", (ABSENT, _percent(summary.get("share_of_reachable")), ABSENT)),
         ("retention over random", (ABSENT, _percent(summary["retention_normalised"]), ABSENT)),
         ("parameters of an agent", _pair(summary["params_teacher"], summary["params_student"])),
         (

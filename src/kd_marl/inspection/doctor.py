@@ -13,11 +13,11 @@ from kd_core.host import get_host
 from kd_core.versions import installed_version
 from kd_marl.inspection.facts import print_facts
 
-_REQUIRED = ("torch", "numpy", "gymnasium", "sacred", "safetensors", "ptflops", "scipy", "PyYAML", "setuptools")
+_REQUIRED = ("torch", "numpy", "gymnasium", "sacred", "safetensors", "ptflops", "scipy", "PyYAML")
 # Distribution, module that must be importable, and what it is for.
 _ENVIRONMENTS = (
     ("mpe2", "mpe2", "MPE tasks (pz-mpe-...): pip install mpe2"),
-    ("pettingzoo", "pettingzoo", "PettingZoo tasks (pz-...): pip install 'pettingzoo<1.26'"),
+    ("pettingzoo", "pettingzoo", "PettingZoo tasks (pz-...): pip install pettingzoo"),
     ("jaxmarl", "jaxmarl", f"SMAX: {how_to_install('smax')}, with Python 3.11 or later"),
     # Of a module within it: a checkout without SMAClite has a placeholder of that name.
     ("smaclite", "smaclite.env", "--env-config=smaclite: install uoe-agents/smaclite from its repository, --no-deps"),
@@ -50,12 +50,10 @@ def doctor(args: argparse.Namespace) -> int:
 def problems() -> list[str]:
     """List the problems that would break a run here, one line each, with the cure."""
     found = [f"{name} is not installed: run make setup" for name in _REQUIRED if installed_version(name) is None]
-    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
-        found.append(f"Python {platform.python_version()} is not supported: use 3.10, 3.11 or 3.12")
-    if _release("setuptools") >= (82,):
-        found.append("sacred does not import with setuptools 82 or later: pip install 'setuptools<81'")
+    if not (3, 10) <= sys.version_info[:2] <= (3, 14):
+        found.append(f"Python {platform.python_version()} is not supported: use 3.10 to 3.14")
     if installed_version("mpe2") and (0,) < _release("pettingzoo") < (1, 24, 4):
-        found.append("mpe2 does not import with pettingzoo before 1.24.4: pip install 'pettingzoo>=1.24.4,<1.26'")
+        found.append("mpe2 does not import with pettingzoo before 1.24.4: pip install -U pettingzoo")
     if installed_version("pygame") and installed_version("pygame-ce"):
         found.append("pygame and pygame-ce overwrite each other: pip uninstall both, then pip install pygame-ce")
     if installed_version("smac") and not _importable("smac.env"):

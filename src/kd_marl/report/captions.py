@@ -58,8 +58,9 @@ RESULTS = """\
 *Retention* is the student's share of its teacher's score, as the paper counts it: S / T of win rates and
 1 - |S - T| / |T| of returns. *paper* is the retention that the paper reports. `fo`: everything is seen. `lh`: each
 agent sees its own part. `lha`: the same, and each agent's network has a width of its own. `paper` masks are the blocks
-of the paper's tables; `random` ones are a new half of the features in every episode. Numbers are means over seeds,
-± half of the 95 % interval. FLOPs are those of one decision, the mean over the agents."""
+of the paper's tables; `random` ones are a new half of the features in every episode. *of reachable* is the share of
+the most that a policy of any size is known to reach under the same limits (`kd-marl reachable`). Numbers are means over
+seeds, ± half of the 95 % interval. FLOPs are those of one decision, the mean over the agents."""
 
 FAMILY_TITLES = {
     "StarCraft maps": "StarCraft maps (SMAX)",

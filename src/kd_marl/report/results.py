@@ -21,7 +21,7 @@ from kd_marl.report.markdown import bullets, folded, table
 from kd_marl.report.methods import FAMILIES, LIMITS, STUDENT, setting_name, short_task
 from kd_marl.report.scores import TaskScores
 from kd_marl.report.tables import seeds_and_episodes
-from kd_marl.runs import paper
+from kd_marl.runs import paper, reachable
 from kd_marl.runs.finished import Run
 
 FIGURES = "figures"
@@ -43,7 +43,7 @@ README_ROWS = (
     (("gymma", "pz-mpe-simple-spread-v3"), "lh", "random"),
 )
 README_BEGIN, README_END = "<!-- results:begin -->", "<!-- results:end -->"
-HEAD = ("task", "limits", "teacher", "student", "retention", "paper", "times fewer FLOPs")
+HEAD = ("task", "limits", "teacher", "student", "retention", "paper", "of reachable", "times fewer FLOPs")
 _PERCENT: dict[str, Any] = {"scale": 100.0, "digits": 1, "unit": " %"}
 # Words of a command line that say where a run is made, and not what.
 _PLACES = re.compile(r" (local_results_path|teacher|resume|runner_processes|name)=\S+")
@@ -166,7 +166,7 @@ def _family(groups: Groups, family: str, tasks: Sequence[Task], curves: Picture 
 
 
 def _row(groups: Groups, cell: Cell) -> tuple[str, ...]:
-    theirs = paper.retention_of(cell.task[1], STUDENT, cell.limits)
+    theirs, known = paper.retention_of(cell.task[1], STUDENT, cell.limits), reachable.read()
     scores = (_text(_score(groups, cell, policy), _style(groups, cell)) for policy in ("teacher", "student"))
     return (
         short_task(cell.task[1]),
@@ -174,6 +174,7 @@ def _row(groups: Groups, cell: Cell) -> tuple[str, ...]:
         *scores,
         _text(_over(groups, cell, lambda run: run.summary["retention"]), _PERCENT),
         "-" if theirs is None else f"{100 * theirs:.1f} %",
+        _text(_over(groups, cell, lambda run: reachable.of_run(known, run)), _PERCENT),
         _text(_over(groups, cell, lambda run: run.summary["flops_ratio"]), {"digits": 1}),
     )
 

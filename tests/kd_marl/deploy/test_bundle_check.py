@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import zlib
 
 import jsonschema
 import onnx
@@ -14,6 +15,7 @@ from kd_marl.cli import main
 from kd_marl.deploy import command_check, profile, signing
 from kd_marl.deploy.check import check_bundle
 from kd_onboard.errors import BundleError
+from kd_onboard.tensors import weights_digest
 from onboard_bundles import change_profile, replace_file
 
 
@@ -49,6 +51,30 @@ def change_a_number_in_c(folder):
     replace_file(folder, "c/listener_0/kd_listener_0_weights.inc", changed.encode())
 
 
+def change_the_contract(folder):
+    path = "onnx/listener_0.onnx"
+    model = onnx.load(folder / path)
+    (state,) = (entry for entry in model.metadata_props if entry.key == "kd_marl.state")
+    state.value = state.value.replace("0.0", "1.0")
+    replace_file(folder, path, model.SerializeToString())
+
+
+def change_what_is_loaded(folder):
+    """One weight, and the CRC with it."""
+    path = "c/listener_0/kd_listener_0_weights.bin"
+    data = bytearray((folder / path).read_bytes())
+    data[60] ^= 1
+    data[-4:] = zlib.crc32(data[:-4]).to_bytes(4, "little")
+    replace_file(folder, path, bytes(data))
+
+
+def change_the_test(folder):
+    path = "c/listener_0/kd_listener_0_test.inc"
+    text = (folder / path).read_text()
+    head, _, actions = text.rpartition("= {\n    ")
+    replace_file(folder, path, f"{head}= {{\n    {1 if actions[0] == '0' else 0}{actions[1:]}".encode())
+
+
 def change_the_choice_in_c(folder):
     path = "c/listener_0/kd_listener_0.c"
     text = (folder / path).read_text()
@@ -57,7 +83,7 @@ def change_the_choice_in_c(folder):
 
 
 def exchange_features(folder):
-    """The header's order of features is no longer the profile's."""
+    """The order of features in ONNX and C is no longer the profile's."""
 
     def change(values):
         features = values["agents"][1]["features"]
@@ -115,18 +141,27 @@ CONTRADICTIONS = {
     r"onnx/listener_0\.onnx is no valid ONNX model": lambda folder: replace_file(
         folder, "onnx/listener_0.onnx", b"\xff" * 99
     ),
-    r"onnx/listener_0\.onnx is not the network of agent 0": exchange_models,
+    r"onnx/listener_0\.onnx has another kd_marl\.agent in its metadata_props": exchange_models,
     r"c/listener_0/kd_listener_0_weights\.inc does not hold the weights of agent 1": change_a_number_in_c,
     r"agent 0 \('speaker_0'\) has other C files than c/speaker_0/kd_speaker_0\.h and": exchange_programs,
     r"c/listener_0/kd_listener_0\.c is not what this version writes for agent 1": change_the_choice_in_c,
-    r"c/listener_0/kd_listener_0\.h is not what this version writes for agent 1": exchange_features,
+    r"c/listener_0/kd_listener_0\.h is not what this version writes for agent 1": lambda folder: replace_file(
+        folder, "c/listener_0/kd_listener_0.h", (folder / "c/speaker_0/kd_speaker_0.h").read_bytes()
+    ),
+    r"onnx/listener_0\.onnx has another kd_marl\.features in its metadata_props": exchange_features,
+    r"onnx/listener_0\.onnx has another kd_marl\.state in its metadata_props": change_the_contract,
+    r"c/listener_0/kd_listener_0_weights\.bin does not hold the weights of agent 1": change_what_is_loaded,
+    r"c/listener_0/kd_listener_0_test\.inc holds steps in which the network does something else": change_the_test,
+    r"c/listener_0/kd_listener_0_test\.inc is no list of steps": lambda folder: replace_file(
+        folder, "c/listener_0/kd_listener_0_test.inc", b"static int kd_listener_0_test_actions;\n"
+    ),
     r"onnx/listener_0\.int8\.onnx is not the network of agent 1": change_int8,
     r"has the int8_scope 'everything', which is not one": listener(lambda agent: agent.update(int8_scope="everything")),
     r"agent 1 \('listener_0'\) has other C files than c/listener_0/kd_listener_0\.h and": add_a_source,
     r"c/kd_team\.h is not what this version writes": lambda folder: replace_file(
         folder, "c/kd_team.h", (folder / "c/kd_team.h").read_bytes() + b"int surplus;\n"
     ),
-    r"c/speaker_0/kd_speaker_0\.c is not what this version writes": lambda folder: change_profile(
+    r"c/speaker_0/kd_speaker_0\.h is not what this version writes": lambda folder: change_profile(
         folder, lambda values: values.update(on_fault="hold")
     ),
     r"no agent uses weights/critic\.safetensors": add_a_file,
@@ -244,3 +279,17 @@ def test_a_profile_has_no_field_that_the_schema_does_not_know(tiny_bundle):
     values = json.loads((tiny_bundle / "profile.json").read_text())
     assert set(values) == set(profile.schema()["properties"])
     assert set(values["agents"][0]) == set(profile.schema()["$defs"]["agent"]["properties"])
+
+
+def test_every_onnx_file_says_of_itself_what_the_profile_says(tiny_bundle):
+    bundle = check_bundle(tiny_bundle)
+    for agent in bundle.agents:
+        for path in filter(None, (agent.onnx, agent.onnx_int8)):
+            told = {entry.key: entry.value for entry in onnx.load(tiny_bundle / path).metadata_props}
+            assert (told["kd_marl.task"], told["kd_marl.agent"]) == (bundle.task.name, agent.name)
+            features = [{"name": feature.name, "unit": feature.unit} for feature in agent.features]
+            assert json.loads(told["kd_marl.features"]) == features
+            assert json.loads(told["kd_marl.actions"]) == list(agent.actions)
+            state = {"input": "state", "output": "next_state", "shape": ["batch", agent.width], "begins_as": 0.0}
+            assert json.loads(told["kd_marl.state"]) == state
+            assert told["kd_marl.weights_sha256"] == weights_digest(bundle.weights(agent))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from deployed import FLAGS, OPTIMISATIONS, Program, compiled_bytes, compiler, episodes, network, write_c
+from deployed import FLAGS, OPTIMISATIONS, PUBLIC, Program, compiled_bytes, compiler, episodes, network, write_c
 from kd_core.costs.footprint import LEVELS, footprint
 from kd_marl.deploy import csource, replay
 from kd_marl.deploy.csource import largest_feature
@@ -275,7 +275,7 @@ def test_strict_compilers_have_nothing_to_say_and_no_library_is_needed(tmp_path,
     assert done.returncode == 0 and not done.stderr, done.stderr
     symbols = subprocess.run(["nm", "agent.o"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     assert set(re.findall(r"U (\w+)", symbols)) <= {"memcpy", "memset"}
-    public = {f"kd_agent_0_{part}" for part in ("act", "init", "logits", "on_fault", "size")}
+    public = {f"kd_agent_0_{part}" for part in PUBLIC}
     assert set(re.findall(r"[A-TV-Z] (\w+)", symbols)) == public, "everything else is static"
 
 
@@ -286,10 +286,15 @@ def test_a_program_with_one_agent_uses_the_generic_names(tmp_path):
         "int main(void) {\n"
         "    float x[KD_AGENT_INPUTS] = {0}, logits[KD_AGENT_ACTIONS];\n"
         "    unsigned char all[KD_AGENT_ACTIONS] = {1};\n"
+        "    unsigned char saved[KD_AGENT_SAVED_BYTES];\n"
+        "    struct kd_agent_generator generator;\n"
         "    struct kd_agent agent;\n"
         "    kd_agent_init(&agent);\n"
         "    if (kd_agent_size() != KD_AGENT_WIDTH * sizeof(float) + 8 || KD_AGENT_FORMAT_VERSION != 2) return 1;\n"
         "    if (KD_AGENT_STACK_BYTES < 100 || kd_agent_on_fault(&agent, all) != KD_AGENT_NO_ACTION) return 2;\n"
+        "    kd_agent_seed(&generator, 1, 2);\n"
+        "    if (kd_agent_sample(&agent, x, all, &generator) != 0 || kd_agent_last_logits(&agent, logits)) return 3;\n"
+        "    if (kd_agent_save(&agent, saved) || kd_agent_restore(&agent, saved, sizeof saved)) return 4;\n"
         "    return kd_agent_act(&agent, x, all) != 0 || kd_agent_logits(&agent, x, logits) != 0;\n"
         "}\n"
     )

@@ -15,7 +15,8 @@ from deployed import episodes, float64_steps, network
 from kd_controllers.student_net import HeteroStudent
 from kd_marl.deploy import int8, replay
 from kd_marl.deploy.onnx_graph import policy_model, quantisable_model
-from kd_marl.deploy.weights import agent_weights, digest
+from kd_marl.deploy.weights import agent_weights
+from kd_onboard.tensors import weights_digest
 
 
 def serialised(model):
@@ -94,11 +95,11 @@ def test_each_agent_of_a_team_decides_as_in_the_joint_torch_network(sharing):
 
 def test_equal_networks_have_equal_digests_and_no_others():
     weights = agent_weights(network(4, 5, 3))
-    assert digest(weights) == digest({name: value.copy() for name, value in reversed(weights.items())})
+    assert weights_digest(weights) == weights_digest({name: value.copy() for name, value in reversed(weights.items())})
     for name in weights:
         changed = {key: value.copy() for key, value in weights.items()}
         changed[name].flat[-1] = np.nextafter(changed[name].flat[-1], np.float32(9))
-        assert digest(changed) != digest(weights)
+        assert weights_digest(changed) != weights_digest(weights)
 
 
 def seen_by(step, count=20, scale=1.0, seed=0):

@@ -63,6 +63,19 @@ def test_the_bundle_returns_what_the_torch_student_returned(tiny_bundle, tmp_pat
     assert "torch student" in out and "the same episodes" in out
 
 
+def test_drawn_actions_are_those_of_the_seed_and_stand_beside_the_students_drawn_ones(tiny_bundle, tmp_path, capsys):
+    found = []
+    for backend, seed in (("numpy", "7"), ("onnx", "7"), ("numpy", str(2**64 - 1))):
+        assert run(tiny_bundle, "--backend", backend, "--sample", seed, "--json", str(tmp_path / "result.json")) == 0
+        result = json.loads((tmp_path / "result.json").read_text())
+        found.append(result["bundle"])
+        assert result["sample"] == int(seed)
+        measured = read_bundle(tiny_bundle).profile.measured["student"]
+        assert result["torch"] == {**measured["sampled"], "episodes": measured["episodes"]} != measured
+        assert f"actions drawn with seed {seed}\n" in capsys.readouterr().out
+    assert found[0] == found[1] != found[2]
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -148,6 +161,8 @@ def test_other_episodes_are_called_so(tiny_bundle, tmp_path, capsys):
     [
         (["--backend", "cuda"], TASK, "there is no backend 'cuda'"),
         (["--episodes", "0"], TASK, "eval_episodes is 0"),
+        (["--sample", "-1"], TASK, "the seed of a generator is -1, expected a whole number below 2^64"),
+        (["--sample", str(2**64)], TASK, "the seed of a generator is 18446744073709551616"),
         ([], "pz-mpe-simple-spread-v3", "plays pz-mpe-simple-speaker-listener-v4, not pz-mpe-simple-spread-v3"),
         (["--backend", "onnx"], TASK, "no ONNX model"),
         (["--json", "no_folder/result.json"], TASK, "there is no folder no_folder"),

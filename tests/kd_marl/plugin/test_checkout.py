@@ -1,4 +1,4 @@
-"""On a checkout of EPyMARL its algorithms run as without the plug-in; skipped where EPYMARL_HOME names none."""
+"""Stock algorithms on a checkout of EPyMARL run as without the plug-in; skipped where EPYMARL_HOME names none."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import math
 import re
 import statistics
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import pytest
 
@@ -17,7 +18,7 @@ from kd_core.artifacts.teacher import REQUIRED_FACTS
 from kd_marl.report import command, figure_costs, figure_curves, results, scores
 from kd_marl.report.estimates import Mean, mean_of
 from kd_marl.report.groups import Cell
-from kd_marl.runs import paper
+from kd_marl.runs import paper, reachable
 from report_runs import SHA, SPREAD, grouped, put
 
 LISTENER = "pz-mpe-simple-speaker-listener-v4"
@@ -86,7 +87,7 @@ def test_the_page_holds_the_runs_numbers(tmp_path):
     half = T2 * statistics.stdev(wins) / math.sqrt(3)
     assert row_of(page, "task | limits | teacher", "3m", "lh") == [
         *("3m", "lh", "90.0 ± 0.0 %", f"84.0 ± {100 * half:.1f} %"),
-        *(f"{100 * 0.84 / 0.9:.1f} ± {100 * half / 0.9:.1f} %", "96.6 %", "50.0 ± 0.0"),
+        *(f"{100 * 0.84 / 0.9:.1f} ± {100 * half / 0.9:.1f} %", "96.6 %", "-", "50.0 ± 0.0"),
     ]
     # 93.3 % reaches 92 %, which three such seeds do not settle.
     assert row_of(page, "task | limits | random", "3m", "lh")[2:] == [
@@ -103,7 +104,7 @@ def test_the_page_holds_the_runs_numbers(tmp_path):
     particles = page.split("## Particle environments (MPE)")[1]
     half = T2 * statistics.stdev(returns) / math.sqrt(3)
     found = row_of(particles, "task | limits | teacher", "simple_speaker_listener", "fo")
-    assert found[2:4] == ["-20.00 ± 0.00", f"-22.00 ± {half:.2f}"] and found[-2:] == ["-", "50.0 ± 0.0"]
+    assert found[2:4] == ["-20.00 ± 0.00", f"-22.00 ± {half:.2f}"] and found[-3:] == ["-", "-", "50.0 ± 0.0"]
     assert row_of(particles, "task | limits | teacher", "simple_speaker_listener", "lha paper")[2:] == [
         *("-20.00", "-50.00", "-50.0 %", "91.3 %", "50.0"),
     ]
@@ -247,8 +248,15 @@ def test_a_retention_below_the_panel_is_an_arrow_with_its_number(tmp_path):
     assert figure_costs.retention_overview(grouped(put(tmp_path / "x", 1, "mappo").parent)) is None
 
 
-def test_the_readme_has_its_block_between_the_markers_and_nothing_else_changes(tmp_path):
+def test_the_readme_has_its_block_between_the_markers_and_nothing_else_changes(tmp_path, monkeypatch):
     put_all(tmp_path / "results", "8m", "lh", [0.81, 0.81], teacher=0.9)
+    run = grouped(tmp_path / "results").main[Cell(("smax", "8m"), "kd_student", "lh", "paper")].runs[0]
+    known = replace(
+        reachable.read()[0],
+        **{"setting": reachable.setting_of(run.config), "task": "8m", "limits": "lh", "masks_preset": "paper"},
+        **{"measure": "win_rate", "message_bits": 0, "value": 0.9},
+    )
+    monkeypatch.setattr(reachable, "read", lambda: [known])
     put_all(tmp_path / "results", SPREAD, "lh", [-50.0, -50.0], env="gymma", teacher=-40.0, preset="random")
     found = grouped(tmp_path / "results")
     readme = f"# x\n\n{results.README_BEGIN}\nold\n{results.README_END}\n\nrest\n"
@@ -262,11 +270,12 @@ def test_the_readme_has_its_block_between_the_markers_and_nothing_else_changes(t
         "81.0 ± 0.0 %",
         "90.0 ± 0.0 %",
         "99.0 %",
+        "90.0 ± 0.0 %",
         "50.0 ± 0.0",
     ]
     assert row_of(text, "task", "simple_spread", "lh random")[4:6] == ["75.0 ± 0.0 %", "94.6 %"]
     # Not run here.
-    assert row_of(text, "task", "3s5z", "lh")[2:] == ["-", "-", "-", "88.2 %", "-"]
+    assert row_of(text, "task", "3s5z", "lh")[2:] == ["-", "-", "-", "88.2 %", "-", "-"]
     assert (tmp_path / "docs" / "figures" / "retention.svg").is_file()
     assert (tmp_path / "docs" / "results.md").read_text() == results.page(found)[0]
     assert results.update_readme("no markers", found, "docs/figures") is None
