@@ -12,9 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-# Of the extra `onboard`, which has no release for Python 3.10 any more.
-pytest.importorskip("onnx")
-
 from kd_core.costs.flops import AgentStep
 from kd_marl.deploy import selftest
 from kd_marl.deploy.csource import Named, c_files, weights_file
