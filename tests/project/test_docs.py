@@ -13,12 +13,12 @@ from kd_marl.cli import build_parser
 
 LONGEST = 25
 BY_NAME = {pages.name(path): path for path in pages.pages()}
-# tests/kd_marl/pareto/test_onboard_page.py follows it.
-FOLLOWED_ELSEWHERE = "docs/tutorials/onto-a-board.md"
+# tests/kd_marl/pareto/test_onboard_page.py follows them.
+FOLLOWED_ELSEWHERE = ("docs/tutorials/onto-a-board.md", "docs/guides/onboard.md")
 MARKS = {name: [block.mark for block in pages.blocks(path)] for name, path in BY_NAME.items()}
 
 
-SLOW = [name for name, marks in MARKS.items() if "run slow" in marks and name != FOLLOWED_ELSEWHERE]
+SLOW = [name for name, marks in MARKS.items() if "run slow" in marks and name not in FOLLOWED_ELSEWHERE]
 
 
 @pytest.fixture
