@@ -12,6 +12,7 @@ from kd_marl.deploy import csource
 from kd_marl.deploy.check import check_bundle
 from kd_onboard.bundle import Bundle
 from kd_onboard.errors import BundleError
+from kd_onboard.profile import AgentProfile
 
 TARGETS = ("arduino", "cmake", "esp-idf", "platformio", "zephyr")
 _TEMPLATES = Path(__file__).parent / "templates" / "targets"
@@ -81,15 +82,29 @@ def _values(bundle: Bundle, sources: list[str]) -> dict[str, str]:
     assert first.c is not None, "the check asks for it"
     # Zephyr's build file lies a folder lower, so it names the root.
     lines = "\n".join(f'        "{path}"' for path in sources)
+    radio, buffers = _radio(first)
     return {
         "TASK": _plain(bundle.task.name),
         "NAME": _plain(first.name),
         "VERSION": _version(bundle),
         "PREFIX": first.c.prefix,
         "UPPER": first.c.prefix.upper(),
+        "RADIO": radio,
+        "RADIO_BUFFERS": buffers,
         "SOURCES": lines,
         "ROOTED_SOURCES": lines.replace('"src/', '"${KD_AGENTS_ROOT}/src/'),
     }
+
+
+def _radio(agent: AgentProfile) -> tuple[str, str]:
+    """Return what a talking agent's ``act`` takes beside features and availability, and the buffers of it."""
+    if agent.messages is None or agent.c is None:
+        return "", ""
+    heard, said = agent.exchanged
+    bytes_each = f"{agent.c.prefix.upper()}_MESSAGE_BYTES"
+    inbox = f"static unsigned char inbox[{agent.c.prefix.upper()}_HEARS * {bytes_each}];\n" if heard else ""
+    outbox = f"static unsigned char outbox[{bytes_each}];\n" if said else ""
+    return f", {'inbox' if heard else 'NULL'}, {'outbox' if said else 'NULL'}", inbox + outbox
 
 
 def _version(bundle: Bundle) -> str:

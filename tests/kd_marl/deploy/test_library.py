@@ -14,7 +14,7 @@ import yaml
 from kd_marl.cli import main
 from kd_marl.deploy import library
 from kd_onboard import read_bundle
-from onboard_bundles import replace_file, write_bundle
+from onboard_bundles import replace_file, write_bundle, write_talking_bundle
 
 # Categories of Arduino's Library Manager.
 CATEGORIES = (
@@ -247,3 +247,15 @@ def test_every_target_has_its_files_and_the_command_names_them(capsys):
         main(["export", "x", "--to", "y", "--target", "msdos"])
     said = capsys.readouterr().err
     assert all(target in said for target in library.TARGETS)
+
+
+def test_the_example_of_an_agent_that_talks_gives_it_its_messages(tmp_path):
+    """Which is the first of the team, and hears and says something."""
+    folder = write_talking_bundle(tmp_path / "bundle")
+    library.write_library(folder, "platformio", tmp_path / "library")
+    main_c, src = tmp_path / "library/examples/agent/src/main.c", tmp_path / "library/src"
+    assert ", inbox, outbox)" in main_c.read_text()
+    sources = [str(file) for file in sorted(src.rglob("*.c"))]
+    words = ["gcc", "-Wall", "-Wextra", "-Werror", "-I", str(src), str(main_c), *sources, "-o", str(tmp_path / "x")]
+    subprocess.run(words, check=True)
+    assert re.fullmatch(r"action \d\n", run(tmp_path / "x"))
