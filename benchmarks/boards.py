@@ -219,6 +219,8 @@ def bundle_agent(folder: Path, key: str, episode: Path) -> Agent:
         profile = bundle.agent(int(key) if key.isdecimal() else key)
     except OnboardError as error:
         raise UserError(str(error)) from None
+    if profile.messages is not None:
+        raise UserError(f"{profile.label} talks, and only silent agents are played here: give a bundle of silent ones")
     if profile.c is None:
         raise UserError(f"{folder} has no C program of {profile.label}: export it again")
     header = folder / profile.c.header

@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployed import compiled_bytes, network, write_c
+from kd_controllers.talking_net import TalkingStep
 from kd_core import checkpoints
 from kd_core.costs.boards import FOLDER, board_names, read_board, read_budget
 from kd_core.costs.budget import LARGEST_WIDTH, WIDTH_STEP, Budget, agent_budget, check_widths, fit_widths
 from kd_core.costs.footprint import LEVELS, footprint, instructions_int8
 from kd_core.errors import UserError
 from kd_marl.cli import main
+from kd_onboard.profile import AgentMessages
 from onboard_bundles import change_profile
 from stage_fixtures import words
 
@@ -74,6 +76,41 @@ def test_what_a_width_is_told_to_take_is_never_below_what_the_compiler_makes(tmp
             assert Budget(flash_bytes=flash - 1, level=level, core=core).excess(*sizes), sizes
         more = (7168, 1152) if level == "O2" else (1152, 256)
         assert not Budget(flash_bytes=flash + more[0], ram_bytes=ram + more[1], level=level).excess(*sizes), sizes
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("core", ["here", "rv32imc"])
+def test_speaking_and_hearing_are_part_of_what_a_width_takes(tmp_path, core, level):
+    command, size = (), "size"
+    if core != "here":
+        tools, *flags = CORES[core]
+        if (gcc := shutil.which(f"{tools}-gcc")) is None:
+            pytest.skip(f"{tools}-gcc is not installed: make boards")
+        command, size = [gcc, *flags], f"{tools}-size"
+    for width, bits in ((8, 9), (40, 32)):
+        speakers = (1, 2)
+        exchanged = (bits * len(speakers), bits)
+        step = TalkingStep(6, width, 5, *exchanged).eval()
+        write_c(tmp_path, step, messages=AgentMessages(bits, 1, 1, speakers, (1,)))
+        flash, ram = compiled_bytes(tmp_path, width, command, size, level=level)
+        named = None if core == "here" else core
+        one_less = Budget(flash_bytes=flash - 1, level=level, core=named), Budget(ram_bytes=ram + 3, level=level)
+        assert all(budget.excess(6, width, 5, *exchanged) for budget in one_less), (width, bits)
+        told = footprint(6, width, 5, level, named, inbox=exchanged[0], outbox=exchanged[1])
+        assert told.weights == 4 * sum(parameter.numel() for parameter in step.parameters())
+        assert told.flash - footprint(6, width, 5, level, named).flash >= 4 * 3 * bits * width
+
+
+def test_an_agent_that_talks_is_as_wide_as_its_board_leaves_room_beside_its_messages():
+    budget = Budget(flash_bytes=30_000)
+    (silent,) = fit_widths([budget], ["a"], [8], 5)
+    (talking,) = fit_widths([budget], ["a"], [8], 5, exchanged=[(32, 16)])
+    assert talking < silent and not budget.excess(8, talking, 5, 32, 16)
+    assert budget.excess(8, talking + WIDTH_STEP, 5, 32, 16)
+    with pytest.raises(UserError, match=r"of width \d+ does not fit its budget"):
+        check_widths([budget], ["a"], [8], [silent], 5, exchanged=[(32, 16)])
+    with pytest.raises(UserError, match="give it a larger budget, or fewer features or bits"):
+        fit_widths([budget], ["a"], [8], 5, exchanged=[(4000, 2000)])
 
 
 def test_the_level_and_a_missing_fpu_are_part_of_a_budget(tmp_path, caplog):
