@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from kd_core.files import file_sha256
+from kd_core.metrics.retention import retention
 from kd_marl.cli import main
 from kd_marl.runs.student_run import load_student
 
@@ -25,7 +27,11 @@ def test_a_failure_is_measured_and_the_adapted_student_names_its_ancestor(tiny_s
     facts, adapted = json.loads((record / "adapt.json").read_text()), load_student(record)
     assert facts["before"]["return_mean"] == former.summary["student"]["return_mean"]
     assert facts["adapted"]["return_mean"] == adapted.summary["student"]["return_mean"]
-    assert facts["failed"]["return_mean"] != facts["before"]["return_mean"]
+    heads = [student.network.agent_network(1).fc2.weight for student in (former, adapted)]
+    assert not torch.equal(*heads)
+    # In the same episodes as before, so beside the same teacher.
+    failed = facts["failed"]["return_mean"], former.summary["teacher"]["return_mean"]
+    assert facts["failed"]["retention"] == pytest.approx(retention(*failed, win_rate=False))
     assert (facts["steps"], facts["episodes"]) == (40, 8)
     assert adapted.network.widths == former.network.widths
     assert adapted.mask.names(0) == former.mask.names(0)
