@@ -52,7 +52,16 @@ int decide(void)
 }
 """
 _EXPORTS = ("at_features", "at_available", "at_logits", "begin", "decide")
-_FLAGS = ("--target=wasm32", "-std=c99", "-O3", "-ffreestanding", "-fno-builtin", "-nostdlib", "-Wl,--no-entry", "-Wl,-s")
+_FLAGS = (
+    "--target=wasm32",
+    "-std=c99",
+    "-O3",
+    "-ffreestanding",
+    "-fno-builtin",
+    "-nostdlib",
+    "-Wl,--no-entry",
+    "-Wl,-s",
+)
 
 
 def compile_wasm(bundle: Bundle, agent: AgentProfile) -> bytes:
