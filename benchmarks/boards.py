@@ -1,4 +1,4 @@
-"""What an agent's C takes on six emulated cores, at -O2 and -Os: actions, instructions, stack, flash and RAM.
+"""What an agent's C takes on six emulated cores, with float32 and int8 weights, at -O2 and -Os.
 
     make boards                                        # Debian's compilers and emulators, once
     python benchmarks/boards.py --json boards.json     # untrained networks of a student's sizes
@@ -6,10 +6,12 @@
     python benchmarks/boards.py --bundle board_bundle --agent 0 --episode episode.h
 
 The program runs bare-metal in QEMU and plays recorded episodes: every action must be the recorded one, or this ends.
+With int8 weights that is the action of the same whole numbers in numpy, and beside it stands how many are float32's.
+
 Instructions are those of the costliest decision, counted by the core's own counter (SysTick, minstret) in a clock that
 advances with instructions. They are no cycles: QEMU knows no wait states, caches or pipelines. Stack is painted before
-each decision. Flash is the agent's program with its weights; arithmetic is what a core without FPU adds. Beside the
-measured figures stand what `kd_core.costs` tells, in per cent above them.
+each decision. Flash is the agent's program with its weights; arithmetic is what a core without FPU adds. In brackets
+stands what `kd_core.costs` tells, in per cent above what was measured.
 """
 
 from __future__ import annotations
@@ -33,10 +35,10 @@ import measured  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from kd_core.costs.boards import CYCLES, read_board  # noqa: E402
+from kd_core.costs.boards import own_budget, read_board  # noqa: E402
 from kd_core.costs.budget import Budget  # noqa: E402
 from kd_core.costs.flops import AgentStep  # noqa: E402
-from kd_core.costs.footprint import LEVELS  # noqa: E402
+from kd_core.costs.footprint import LEVELS, WEIGHTS, instructions_int8  # noqa: E402
 from kd_core.errors import UserError  # noqa: E402
 from kd_marl.deploy import csource, replay  # noqa: E402
 from kd_marl.deploy import trace as traces  # noqa: E402
@@ -157,7 +159,7 @@ class Agent:
         prefix: of the sources.
         episode: the recording's header.
         weights: one of `kd_core.costs.footprint.WEIGHTS`.
-        agreement: share of its actions that are those of the network in float32.
+        agreement: share of its decisions that are those of the network in float32.
     """
 
     name: str
@@ -166,7 +168,7 @@ class Agent:
     prefix: str
     episode: Path
     weights: str = "float32"
-    agreement: float = 1.0
+    agreement: float | None = 1.0
 
 
 def drawn_agent(
@@ -217,6 +219,8 @@ def bundle_agent(folder: Path, key: str, episode: Path) -> Agent:
         profile = bundle.agent(int(key) if key.isdecimal() else key)
     except OnboardError as error:
         raise UserError(str(error)) from None
+    if profile.messages is not None:
+        raise UserError(f"{profile.label} talks, and only silent agents are played here: give a bundle of silent ones")
     if profile.c is None:
         raise UserError(f"{folder} has no C program of {profile.label}: export it again")
     header = folder / profile.c.header
@@ -225,7 +229,9 @@ def bundle_agent(folder: Path, key: str, episode: Path) -> Agent:
     if f"#define {header.stem.upper()}_RECORD_STEPS" not in episode.read_text(encoding="utf-8"):
         raise UserError(f"{episode} is no recording of {profile.label}: record it with --agent {key}")
     sizes = (profile.inputs, profile.width, profile.n_actions)
-    return Agent(profile.label, sizes, header.parent, header.stem, episode.absolute())
+    said = bundle.profile.raw["agents"][profile.index]["c"]
+    form = ("float32", 1.0) if profile.c.int8 is None else ("int8", said["int8_agreement"])
+    return Agent(profile.label, sizes, header.parent, header.stem, episode.absolute(), *form)
 
 
 def play(core: Core, agent: Agent, level: str, folder: Path) -> dict[str, Any]:
@@ -318,27 +324,27 @@ def _tool(words: Sequence[str], folder: Path, failing: bool = False) -> str:
 def row(core: Core, agent: Agent, level: str, found: Mapping[str, Any]) -> dict[str, Any]:
     """Put beside what was measured what the formulas tell: bytes, and cycles of a decision on each board."""
     soft = max((read_board(name).get("soft_float_bytes", 0) for name in core.boards), default=0)
-    told = Budget(level=level, core=core.key, soft_float_bytes=soft).costs(*agent.sizes)
+    told = Budget(level=level, core=core.key, soft_float_bytes=soft, weights=agent.weights).costs(*agent.sizes)
+    int8_told = round(instructions_int8(*agent.sizes, level, core.key)) if agent.weights == "int8" else None
     return {
         "agent": agent.name,
+        "weights": agent.weights,
+        "agreement": agent.agreement,
         "core": core.name,
         "level": level,
         **found,
+        "instructions_told": int8_told,
         "flash_told": int(told["flash_bytes"]),
         "ram_told": int(told["ram_bytes"]),
-        "cycles_told": {name: cycles(name, agent.sizes, level) for name in core.boards},
+        "cycles_told": {name: cycles(name, agent, level) for name in core.boards},
     }
 
 
-def cycles(board: str, sizes: tuple[int, int, int], level: str) -> float:
+def cycles(board: str, agent: Agent, level: str) -> float:
     """Return the cycles that `kd_core.costs` tells of a decision on a board: its microseconds times its clock."""
-    facts = read_board(board)
-    rate = 2.0 * facts["clock_hz"] / facts[CYCLES[level]]
-    return (
-        Budget(flops_per_second=rate, decision_us=1.0, level=level).costs(*sizes)["decision_us"]
-        * facts["clock_hz"]
-        / 1e6
-    )
+    # Bytes are no matter here, and a board without FPU would be warned of.
+    given = {"board": board, "level": level, "weights": agent.weights, "soft_float_bytes": 0}
+    return own_budget(given, board).costs(*agent.sizes)["decision_us"] * read_board(board)["clock_hz"] / 1e6
 
 
 def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -346,7 +352,8 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="kd-boards-") as place:
         work = Path(place)
         if args.bundle is None:
-            agents = [drawn_agent(sizes, work / f"agent_{k}") for k, sizes in enumerate(SIZES)]
+            forms = [(sizes, form) for sizes in SIZES for form in WEIGHTS]
+            agents = [drawn_agent(sizes, work / f"{form}_{sizes[1]}", weights=form) for sizes, form in forms]
         elif args.episode is None:
             raise UserError("--bundle needs --episode, a recording by kd-marl bundle record")
         else:
@@ -376,10 +383,12 @@ def text(result: Mapping[str, Any]) -> str:
     rows = [
         {
             "agent": line["agent"],
+            "weights": line["weights"],
             "core": line["core"],
             "level": f"-{line['level']}",
             "actions alike": f"{line['actions']} of {line['actions']}",
-            "instructions": line["instructions"],
+            "as in float32": "-" if line["agreement"] is None else f"{100 * line['agreement']:.1f} %",
+            "instructions": _told(line["instructions"], line["instructions_told"]),
             "stack": line["stack"],
             "RAM": f"{line['ram']} ({_above(line['ram_told'], line['ram'])})",
             "float arithmetic": line["arithmetic"],
@@ -390,6 +399,10 @@ def text(result: Mapping[str, Any]) -> str:
     ]
     tools = "; ".join(result["tools"].values())
     return f"{date.today()}; {tools}\n\n{measured.table(rows)}"
+
+
+def _told(true: float, told: float | None) -> str:
+    return str(true) if told is None else f"{true} ({_above(told, true)})"
 
 
 def _each(cycles_told: Mapping[str, float], instructions: int) -> str:

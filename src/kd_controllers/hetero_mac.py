@@ -148,7 +148,7 @@ class HeteroMAC(PolicyMAC):
         except RuntimeError as error:
             raise UserError(
                 f"{path} holds students of other widths than {list(self.agent.widths)}: "
-                "was the file in budget changed since they were trained?"
+                "give the limits, widths and budget of the run that saved them"
             ) from error
 
     @property
@@ -172,18 +172,21 @@ def student_widths(args: Any, mask: ObservationMask) -> tuple[tuple[int, ...], t
         raise UserError(
             f"budget sizes recurrent students, and agent={args.agent} is none: leave budget out, or set agent=rnn"
         )
-    if args.budget and getattr(args, "message_bits", 0):
-        raise UserError("budget does not count what messages cost: leave budget out and give widths, or message_bits=0")
     if not args.budget:
         return read_widths(args.widths, mask, args.limits, args.hidden_dim), None
     names = mask.layout.agent_names
     # All features that an agent may ever see, even where an episode shows fewer.
     inputs = [len(mask.indices(i)) for i in range(mask.n_agents)]
     team = read_budget(args.budget, names)
+    messages = read_messages(args, names)
+    exchanged = None if messages is None else [messages.exchanged(i) for i in range(mask.n_agents)]
+    if messages is not None and any(budget.weights == "int8" for budget in team.agents):
+        raise UserError("C with int8 weights is for silent students: give a budget of float32, or message_bits=0")
     if args.widths == "auto":
-        return fit_widths(team.agents, names, inputs, args.n_actions, team.largest_width), team.agents
+        largest = team.largest_width
+        return fit_widths(team.agents, names, inputs, args.n_actions, largest, exchanged), team.agents
     widths = read_widths(args.widths, mask, args.limits, args.hidden_dim)
-    check_widths(team.agents, names, inputs, widths, args.n_actions)
+    check_widths(team.agents, names, inputs, widths, args.n_actions, exchanged)
     return widths, team.agents
 
 

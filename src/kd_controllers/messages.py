@@ -43,7 +43,15 @@ class Messages:
 
     def is_heard(self, speaker: int) -> bool:
         """Tell whether some agent hears this one."""
-        return any(own == speaker for own, _ in self.links)
+        return bool(self.hearers(speaker))
+
+    def hearers(self, speaker: int) -> list[int]:
+        """List the agents that hear an agent, in their order."""
+        return [hearer for own, hearer in self.links if own == speaker]
+
+    def exchanged(self, agent: int) -> tuple[int, int]:
+        """Return the bits that an agent hears in a step, and those that it says."""
+        return self.bits * len(self.speakers(agent)), self.bits if self.is_heard(agent) else 0
 
     def matrix(self, n_agents: int) -> Tensor:
         """Build ``(hearers, speakers)`` float32, 1 where there is a link."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from kd_controllers.messages import Messages, Radio
 from kd_controllers.student_net import HeteroStudent, WidthGroup, places, widened
 from kd_controllers.talking_gru import Weights, talking_gru
-from kd_core.costs.flops import AgentStep
+from kd_core.costs.flops import AgentStep, Hearing
 
 
 class TalkingStep(AgentStep):
@@ -33,7 +33,7 @@ class TalkingStep(AgentStep):
 
     def __init__(self, d_in: int, width: int, n_actions: int, inbox: int, outbox: int) -> None:
         super().__init__(d_in, width, n_actions)
-        self.hear = nn.Linear(inbox, width, bias=False) if inbox else None
+        self.hear = Hearing(inbox, width) if inbox else None
         self.speak = nn.Linear(width, outbox, bias=False) if outbox else None
 
     def forward(  # type: ignore[override]
@@ -52,7 +52,7 @@ class TalkingStep(AgentStep):
         features = self.fc1(inputs)
         if self.hear is not None:
             heard = features.new_zeros(len(features), self.hear.in_features) if inbox is None else inbox
-            features = torch.add(features, self.hear(heard))
+            features = features + self.hear(heard)
         state = self.rnn(self.relu(features), hidden)
         voice = state[:, :0] if self.speak is None else self.speak(state)
         return self.fc2(state), state, torch.where(voice >= 0, 1.0, -1.0)
@@ -84,7 +84,7 @@ class TalkingGroup(WidthGroup):
         """
         super().__init__(width, members, visible, sets, n_actions)
         self.speakers = [messages.speakers(agent) for agent in members]
-        self.outbox = [messages.bits if messages.is_heard(agent) else 0 for agent in members]
+        self.outbox = [messages.exchanged(agent)[1] for agent in members]
         # Rows of absent links remain zeros: nothing is heard there, so they get no gradient.
         self.hear_weight = nn.Parameter(torch.zeros(len(members), n_agents, messages.bits, width))
         self.speak_weight = nn.Parameter(torch.empty(max(sets) + 1, width, messages.bits))

@@ -76,7 +76,9 @@ def telling(config: Mapping[str, Any]) -> dict[str, Any]:
     if not config.get("sensor_status"):
         silent |= {"sensor_status"}
     # Keys that say nothing where they are empty; runs of before there were such keys have none.
-    silent |= {key for key in ("adapt_from",) if not config.get(key)}
+    silent |= {key for key in ("adapt_from", "teachers") if not config.get(key)}
+    if not config.get("teachers"):
+        silent |= {"teacher_rule", "teacher_weights"}
     if not config.get("message_bits"):
         silent |= {key for key in config if key.startswith("message_")}
     return {key: value for key, value in config.items() if key not in silent}

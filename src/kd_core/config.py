@@ -120,7 +120,7 @@ def _updates(words: list[str]) -> tuple[tuple[str, ...], dict[str, str]]:
     pending = iter(words[start:])
     for word in pending:
         key, equals, value = word.partition("=")
-        if word.startswith("-"):
+        if word.startswith("-") and word.strip("-"):
             result += [word, *([next(pending, "")] if word in sacred_flags.VALUED else [])]
         elif not key:
             raise UserError(f"'{word}' in 'with' has no key: write key=value without spaces, such as t_max=50")
@@ -170,6 +170,8 @@ def assemble(host: Host, command: Command, naming: str = _NAMING) -> dict[str, A
     config = merge(config, yaml_text.read_mapping(CONFIG / "kd_marl.yaml"))
     path = _find_config(host, "envs", command.environment)
     config = merge(config, keys.conform(yaml_text.read_mapping(path), config, str(path)))
+    if not config["env_args"]:
+        raise UserError(f"{path} describes no environment: expected 'env: NAME' and, under 'env_args:', its arguments")
     for path, layer in _algorithm_layers(host, command.algorithm):
         by_environment = _section(layer.pop("per_env", {}), config["env"], str(path))
         layer = keys.conform(layer, config, str(path))
@@ -178,6 +180,9 @@ def assemble(host: Host, command: Command, naming: str = _NAMING) -> dict[str, A
             _check_variant(path, layer, by_environment, config)
         config = merge(merge(config, layer), by_environment)
     config.pop("base", None)
+    config.setdefault("name", path.stem)
+    if "learner" not in config:
+        raise UserError(f"{path} names no learner: expected 'base: NAME' of another algorithm, or all of its own keys")
     if not config.get("learner", "").startswith("kd_"):
         config = _own_networks(host, config, command)
     _take_constructor_arguments(config, command)
@@ -333,9 +338,10 @@ def _find_config(host: Host, kind: str, name: str, asked_by: str = "") -> Path:
     """Find the YAML file that a name means; ``asked_by`` is the file whose ``base`` it is, if any."""
     folders = [CONFIG / kind, host.config_path / kind]
     candidates = [folder / f"{name}.yaml" for folder in folders]
-    if os.sep in name:
+    own = Path(name).suffix in (".yaml", ".yml")
+    if os.sep in name or own:
         path = Path(asked_by).parent / Path(name).expanduser()
-        candidates = [path if path.suffix == ".yaml" else path.with_name(path.name + ".yaml")]
+        candidates = [path if own else Path(f"{path}.yaml")]
     for candidate in candidates:
         if candidate.is_file():
             return candidate

@@ -39,12 +39,44 @@ def locate_teacher(args: Any, task: Task) -> TeacherArtifact:
     Raises:
         UserError: none is found, it is damaged, or it was trained on something else.
     """
-    if args.teacher == "train":
+    if args.teacher == "train" and not several(args):
         # Where the student is not made again, neither is its teacher.
         again = {"resume": True} if args.resume or args.evaluate else {}
         run_stage("kd_teacher", args, **again)
     command = shlex.join([*PROGRAM, *_stage_words("kd_teacher", args)])
-    folder = _find_teacher(args, command)
+    return _checked(args, task, _loaded(args, task, _find_teacher(args, command)))
+
+
+def several(args: Any) -> list[str]:
+    """Return the names of ``teachers=``, a list or text; empty for a run with one teacher, or of another stage."""
+    given = getattr(args, "teachers", None) or []
+    return [name.strip(" '\"") for name in given.strip("[] ").split(",")] if isinstance(given, str) else list(given)
+
+
+def locate_teachers(args: Any, task: Task) -> list[TeacherArtifact]:
+    """Load the teachers that ``teachers=`` names.
+
+    Args:
+        args: the run's namespace.
+        task: what each must have been trained on.
+
+    Raises:
+        UserError: one is missing or was trained on something else, or they differ in their number of actions.
+    """
+    folders = [artifacts.named_teacher(name, ZOO) for name in several(args)]
+    teachers = [_loaded(args, task, folder) for folder in folders]
+    first, *others = teachers
+    for other in others:
+        counts = [teacher.facts["n_actions"] for teacher in (first, other)]
+        if counts[0] != counts[1]:
+            raise UserError(
+                f"teachers of one student choose among the same actions: {first.folder} has {counts[0]} and "
+                f"{other.folder} {counts[1]}; give teachers of {task.name} only"
+            )
+    return [_checked(args, task, teacher) for teacher in teachers]
+
+
+def _loaded(args: Any, task: Task, folder: Path) -> TeacherArtifact:
     teacher = artifacts.load_teacher(
         folder,
         config=args.teacher_config or None,
@@ -53,7 +85,17 @@ def locate_teacher(args: Any, task: Task) -> TeacherArtifact:
     )
     for warning in teacher.warnings:
         _log.warning(warning)
+    return teacher
+
+
+def _checked(args: Any, task: Task, teacher: TeacherArtifact) -> TeacherArtifact:
+    """Return a teacher of the run's task.
+
+    Raises:
+        UserError: it was trained on something else, or sees something else than the command line says.
+    """
     artifacts.check_compatible(teacher, task)
+    folder = teacher.folder
     sees = teacher.facts["teacher_input"]
     if args.teacher_input != sees and any(word.startswith("teacher_input=") for word in shlex.split(args.command)):
         raise UserError(
@@ -66,7 +108,7 @@ def locate_teacher(args: Any, task: Task) -> TeacherArtifact:
 
 def _find_teacher(args: Any, train_command: str = "") -> Path:
     models = [Path(args.local_results_path) / "models", get_host().results_path / "models"]
-    spec = "" if args.teacher == "train" else args.teacher
+    spec = next(iter(several(args)), "" if args.teacher == "train" else args.teacher)
     return artifacts.find_teacher(spec, args.map_name, models, ZOO, train_command, args.env)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from importlib import metadata
+from pathlib import Path
 
 from kd_core.places import IN_CLONE, SOURCE_ROOT
 
@@ -19,6 +21,20 @@ def installed_version(distribution: str) -> str | None:
 def package_version(distribution: str) -> str:
     """Return the installed version of a distribution; ``unknown`` for a source tree that is not installed."""
     return installed_version(distribution) or "unknown"
+
+
+def unclean() -> str:
+    """Say why no commit stands for the source tree, ours and that of the checkout in use; "" where one does."""
+    home = os.environ.get("EPYMARL_HOME")
+    for folder in (SOURCE_ROOT, *([Path(home).expanduser()] if home else [])):
+        git = ["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"]
+        try:
+            changed = subprocess.run(git, capture_output=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError):
+            return f"{folder} is in no git repository"
+        if changed.strip():
+            return f"{folder} has changes that are not committed"
+    return ""
 
 
 def source_commit() -> str | None:

@@ -13,6 +13,7 @@ import torch
 
 from kd_controllers.teacher_mac import TeacherMAC
 from kd_core import checkpoints, progress, stages
+from kd_core.artifacts.buffer_writer import wait_for_turn
 from kd_core.artifacts.expert_buffer import ExpertBufferWriter
 from kd_core.artifacts.shard import EMBEDDING_DTYPES
 from kd_core.errors import UserError
@@ -117,6 +118,10 @@ class BufferExporter(Stage):
         """
         teacher = stages.locate_teacher(args, context.task)
         folder = stages.buffer_folder(args, teacher)
+        if args.resume:
+            # Whoever exports the same buffer now leaves shards behind, which are counted below. Open until the end of
+            # the process: to close any of its files would free the lock.
+            wait_for_turn(folder)
         shards = len(list(folder.glob("shard-*.safetensors"))) if args.resume else 0
         args.env_args["seed"] += shards * max(SEEDS_OF_A_SHARD, args.batch_size_run)
         torch.manual_seed(args.seed + shards)

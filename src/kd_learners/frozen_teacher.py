@@ -132,12 +132,21 @@ class FrozenTeacher:
             ``(batch, time, agents)`` float32, 0 outside the episodes, in the critic's unit.
         """
         assert self.reward_scale is not None, "statistics were not estimated"
-        inputs = self.critic_sizes.inputs(vars(episodes))
-        value = central_critic.evaluate_where(self.critic, inputs, episodes.observed)
-        value = value * self.value_scale.std + self.value_scale.mean
+        value = self.values(episodes)
         reward = (self.reward(episodes) - self.reward_scale.mean) / self.reward_scale.std
         residual = td_residual(reward, value, episodes.terminated, episodes.filled, gamma)
         return gae(residual, gamma, gae_lambda)
+
+    @torch.no_grad()
+    def values(self, episodes: Episodes) -> Tensor:
+        """Compute what the critic expects from every state on, in its own unit.
+
+        Returns:
+            ``(batch, time + 1, agents)`` float32; meaningless after an episode's end.
+        """
+        inputs = self.critic_sizes.inputs(vars(episodes))
+        value = central_critic.evaluate_where(self.critic, inputs, episodes.observed)
+        return value * self.value_scale.std + self.value_scale.mean
 
     def facts(self) -> dict[str, Any]:
         """Return the path and hash by which another artifact names this teacher."""

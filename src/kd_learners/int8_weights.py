@@ -1,8 +1,8 @@
 """Quantisation-aware finishing: in the last part of training the students compute with the weights of their int8 C.
 
 Each weight is rounded as `kd_onboard.int8` rounds it, and its gradient is applied to the number behind it (straight
-through). Activations have 16 bits there, and add a hundredth of the weights' rounding or less, so they are left as
-they are.
+through). At the end the rounded weights are the student's, so its int8 C decides as it does but for the rounding of
+activations. These have 16 bits, too many to be trained for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kd_controllers.student_net import HeteroStudent, WidthGroup
-from kd_onboard.int8 import MOST_WEIGHT, UNIT_BITS, exponents
+from kd_onboard.int8 import BIAS_BITS, MOST_WEIGHT, UNIT_BITS, exponents
 
 
 class Int8Weights:
@@ -35,15 +35,18 @@ class Int8Weights:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Put the rounded weights into the students' parameters for a block; gradients in it are those of them."""
-        exact: list[tuple[torch.nn.Parameter, Tensor]] = []
+        exact = [(parameter, parameter.data) for group in self._groups for parameter in group.parameters()]
         try:
-            for group, units in zip(self._groups, self._units, strict=True):
-                for parameter, value in _rounded_weights(group, units):
-                    exact.append((parameter, parameter.data))
-                    parameter.data = value
+            self.settle()
             yield
         finally:
             for parameter, value in exact:
+                parameter.data = value
+
+    def settle(self) -> None:
+        """Put the rounded weights into the students' parameters for good."""
+        for group, units in zip(self._groups, self._units, strict=True):
+            for parameter, value in _rounded_weights(group, units):
                 parameter.data = value
 
 
@@ -78,7 +81,6 @@ def _rounded(weight: Tensor, bias: Tensor | None, units: Tensor) -> tuple[Tensor
     whole = weight * units
     largest = whole.abs().amax(1, keepdim=True)
     if bias is not None:
-        # A bias counts like one weight of a full input.
-        largest = torch.maximum(largest, bias.abs() * 2.0**-UNIT_BITS)
+        largest = torch.maximum(largest, bias.abs() * 2.0 ** (-UNIT_BITS - BIAS_BITS))
     scale = torch.where(largest > 0.0, largest, 1.0) / MOST_WEIGHT
     return torch.where(units > 0.0, (whole / scale).round() * scale / units, weight), scale

@@ -35,6 +35,7 @@ class LabelledSteps:
         state: ``(steps, state_size)``, or None where no term reads it.
         speaks: ``(steps, agents)``, 1 where an agent sent a message; None where the students are silent.
         delivered: ``(steps, hearers, speakers)``, 0 where a message was lost; None where none was.
+        labelled_by: ``(steps,)`` int64, the teacher whose labels a step has; None where there is one teacher.
     """
 
     length: Tensor
@@ -51,6 +52,7 @@ class LabelledSteps:
     state: Tensor | None = None
     speaks: Tensor | None = None
     delivered: Tensor | None = None
+    labelled_by: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.length)

@@ -65,7 +65,7 @@ def terms(
         batch: labelled steps.
         logits: the student's, ``(steps, agents, actions)`` float32.
         embedding: the student's, ``(steps, agents, max_width)`` float32, narrower ones padded with zeros.
-        student_roles: U_S of Eq. 11, ``(roles, max_width)`` float32.
+        student_roles: U_S of Eq. 11, ``(roles, max_width)`` float32; of several teachers one such block each.
         settings: weights and temperatures.
 
     Returns:
@@ -73,7 +73,7 @@ def terms(
         ``role`` (Eq. 10), ``entropy``; without their weights.
     """
     mask, avail = batch.acting, batch.avail
-    advantage = standardise(batch.advantage, mask) if settings.standardise_advantage else batch.advantage
+    advantage = standardised(batch) if settings.standardise_advantage else batch.advantage
 
     def policies(temperature: float) -> tuple[Tensor, Tensor]:
         teacher = losses.masked_log_softmax(batch.teacher_logits, avail, temperature)
@@ -87,7 +87,7 @@ def terms(
     kl = losses.kl_divergence(*softened[settings.temperature])
     ce = losses.cross_entropy(*softened[settings.ce_temperature], settings.ce_target)  # type: ignore[arg-type]
     structure = losses.structure(batch.teacher_cosines, losses.pairwise_cosines(embedding))
-    student_log_roles = losses.role_log_distribution(embedding, student_roles, settings.temperature)
+    student_log_roles = _student_log_roles(batch, embedding, student_roles, settings.temperature)
     role = losses.role_divergence(batch.teacher_log_roles, student_log_roles)
     return {
         "ppo": losses.masked_mean(ppo, mask),
@@ -97,6 +97,29 @@ def terms(
         "role": losses.masked_mean(role, mask),
         "entropy": losses.masked_mean(losses.entropy(student), mask),
     }
+
+
+def standardised(batch: LabelledSteps) -> Tensor:
+    """Standardise advantages over the decisions of a minibatch, where there are several teachers each one's by itself.
+
+    Critics have units of their own, so that advantages of two teachers cannot be compared.
+    """
+    if batch.labelled_by is None:
+        return standardise(batch.advantage, batch.acting)
+    found = torch.zeros_like(batch.advantage)
+    for teacher in batch.labelled_by.unique():
+        found += standardise(batch.advantage, batch.acting * (batch.labelled_by == teacher).unsqueeze(-1))
+    return found
+
+
+def _student_log_roles(batch: LabelledSteps, embedding: Tensor, student_roles: Tensor, temperature: float) -> Tensor:
+    """Compute the student's log-roles, of several teachers by the roles that belong to each step's teacher."""
+    if batch.labelled_by is None:
+        return losses.role_log_distribution(embedding, student_roles, temperature)
+    every = student_roles.unflatten(0, (-1, batch.teacher_log_roles.shape[-1]))
+    scores = [embedding @ roles.T for roles in every]
+    own = torch.stack(scores)[batch.labelled_by, torch.arange(len(embedding))]
+    return torch.log_softmax(own / temperature, dim=-1)
 
 
 def total(parts: dict[str, Tensor], settings: ObjectiveSettings) -> Tensor:

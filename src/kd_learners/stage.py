@@ -28,6 +28,8 @@ class RunContext:
         run_folder: the folder of the run's results.
         teacher: the teacher that the stage learns from or plays; None where it needs no teacher.
         buffer_folder: of the expert buffer that the stage reads or writes; None where it does neither.
+        more_teachers: those that label beside ``teacher``, which the student is compared with.
+        more_buffers: their expert buffers.
     """
 
     task: Task
@@ -36,6 +38,8 @@ class RunContext:
     run_folder: Path
     teacher: TeacherArtifact | None = None
     buffer_folder: Path | None = None
+    more_teachers: tuple[TeacherArtifact, ...] = ()
+    more_buffers: tuple[Path, ...] = ()
 
     @property
     def environment_mask(self) -> ObservationMask | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.int8_weights import Int8Weights
 from kd_learners.labelled import LabelledSteps, Labeller, RecentEpisodes
 from kd_learners.losses import action_log_prob, masked_log_softmax
+from kd_learners.panel import Panel, PanelData, fit_line, read_weights
 from kd_learners.settings import (
     check_acting,
     check_blocks,
@@ -54,7 +56,7 @@ REPORTED = {
     "decision_us": "decision_us_student",
 }
 NO_CUDA = "kd_mappo_student runs on the CPU: set use_cuda=False"
-# Of the C that the students finish for, and the expert episodes whose features it is calibrated on.
+# Of the C that the students finish for, and the expert episodes that are drawn for it, as an export draws them.
 QUANTISED, CALIBRATING_EPISODES = ("int8",), 100
 # Embeddings that the role centroids are fitted to: enough for a few centroids, and fast.
 ROLE_EMBEDDINGS = 20_000
@@ -132,7 +134,10 @@ class StudentLearner(Stage):
         self.teacher = FrozenTeacher(context.teacher, args)
         self.rng = np.random.default_rng(args.seed)
         self.n_roles = self.settings.n_roles or roles.default_n_roles(args.n_agents)
-        self.student_roles = nn.Parameter(torch.randn(self.n_roles, mac.agent.max_width) / mac.agent.max_width**0.5)
+        self.more_teachers = [FrozenTeacher(artifact, args) for artifact in context.more_teachers]
+        # Each teacher has roles of its own.
+        all_roles = self.n_roles * (1 + len(self.more_teachers))
+        self.student_roles = nn.Parameter(torch.randn(all_roles, mac.agent.max_width) / mac.agent.max_width**0.5)
         self.comparators = ComparatorTerms(self.objective, mac.agent, self.teacher.sizes.hidden_dim, args.state_shape)
         self.learnt = [*mac.parameters(), self.student_roles, *self.comparators.parameters()]
         self.ancestor: dict[str, str] | None = None
@@ -140,12 +145,14 @@ class StudentLearner(Stage):
         if args.adapt_from and not args.checkpoint_path:
             self._adapt_from(args.adapt_from)
         self.recent = RecentEpisodes(self.settings.student_episodes)
+        self.labeller: Labeller | Panel
+        self.expert: expert_data.ExpertData | PanelData
         if context.buffer_folder is not None:
-            buffer = ExpertBuffer.open(context.buffer_folder)
-            # Another run may have exported more into the same buffer; this one must not depend on that.
-            self.labeller, self.expert = self._expert(
-                buffer if args.expert_buffer else buffer.first(args.buffer_episodes)
-            )
+            buffers = [self._buffer(folder) for folder in (context.buffer_folder, *context.more_buffers)]
+            if context.more_buffers:
+                self.labeller, self.expert = self._panel(buffers)
+            else:
+                self.labeller, self.expert = self._expert(self.teacher, buffers[0])
         self.optimiser = torch.optim.Adam(self.learnt, lr=self.settings.lr)
         self.quantised: Int8Weights | None = None
         if self.settings.quantise and context.buffer_folder is not None:
@@ -173,6 +180,8 @@ class StudentLearner(Stage):
         settings = read_settings(StudentSettings, args)
         terms = read_settings(objective.ObjectiveSettings, args)
         read_settings(ExportSettings, args)
+        if stages.several(args):
+            check_several(args, terms)
         student_widths(args, context.mask)
         check_agent(args)
         if settings.quantise and (args.agent != "rnn" or args.message_bits):
@@ -196,14 +205,22 @@ class StudentLearner(Stage):
         Raises:
             UserError: neither is found nor made, or the teacher's critic values rewards of another unit.
         """
-        teacher = stages.locate_teacher(args, context.task)
-        if args.ppo_coef and (other := stages.reward_difference(teacher.facts, vars(args))):
-            raise UserError(
-                f"the critic of the teacher in {teacher.folder} values rewards with {other}, and PPO's "
-                "advantages are taken from it: use the same rewards, another teacher, or ppo_coef=0"
-            )
-        folder = None if args.evaluate else stages.locate_buffer(args, teacher)
-        return replace(context, teacher=teacher, buffer_folder=folder)
+        many = stages.several(args)
+        teachers = stages.locate_teachers(args, context.task) if many else [stages.locate_teacher(args, context.task)]
+        for teacher in teachers:
+            if args.ppo_coef and (other := stages.reward_difference(teacher.facts, vars(args))):
+                raise UserError(
+                    f"the critic of the teacher in {teacher.folder} values rewards with {other}, and PPO's "
+                    "advantages are taken from it: use the same rewards, another teacher, or ppo_coef=0"
+                )
+        folders = [] if args.evaluate else [stages.locate_buffer(args, teacher) for teacher in teachers]
+        return replace(
+            context,
+            teacher=teachers[0],
+            buffer_folder=next(iter(folders), None),
+            more_teachers=tuple(teachers[1:]),
+            more_buffers=tuple(folders[1:]),
+        )
 
     def _adapt_from(self, path: str) -> None:
         ancestor = read_ancestor(path, self.args, self.mac)
@@ -213,17 +230,32 @@ class StudentLearner(Stage):
             with torch.no_grad():
                 self.student_roles.copy_(ancestor.roles)
 
-    def _expert(self, buffer: ExpertBuffer) -> tuple[Labeller, expert_data.ExpertData]:
+    def _buffer(self, folder: Path) -> ExpertBuffer:
+        buffer = ExpertBuffer.open(folder)
+        # Another run may have exported more into the same buffer; this one must not depend on that.
+        return buffer if self.args.expert_buffer else buffer.first(self.args.buffer_episodes)
+
+    def _panel(self, buffers: Sequence[ExpertBuffer]) -> tuple[Panel, PanelData]:
+        """Build what several teachers label with, each from its own buffer."""
+        args, teachers = self.args, [self.teacher, *self.more_teachers]
+        pairs = list(zip(teachers, buffers, strict=True))
+        parts = [self._expert(teacher, buffer) for teacher, buffer in pairs]
+        lines = [fit_line(teacher, buffer, self.teacher.gamma) for teacher, buffer in pairs]
+        weights = read_weights(stages.several(args), args.teacher_rule, args.teacher_weights)
+        panel = Panel([labeller for labeller, _ in parts], lines, args.teacher_rule, weights)
+        return panel, PanelData([data for _, data in parts], weights)
+
+    def _expert(self, teacher: FrozenTeacher, buffer: ExpertBuffer) -> tuple[Labeller, expert_data.ExpertData]:
         """Build the fixed role projection U_T, and the buffer with all that is computed from it once."""
         settings, seed = self.settings, self.args.seed
-        if self.teacher.needs_statistics:
-            expert_data.fit_statistics(buffer, self.teacher)
+        if teacher.needs_statistics:
+            expert_data.fit_statistics(buffer, teacher)
         # Its own generator, so that a resumed run finds the same U_T.
         embeddings = expert_data.sample_embeddings(buffer, ROLE_EMBEDDINGS, np.random.default_rng(seed))
         projection = roles.teacher_roles(embeddings, self.n_roles, settings.role_init, seed)
-        gamma = self.teacher.gamma if settings.gamma is None else settings.gamma
+        gamma = teacher.gamma if settings.gamma is None else settings.gamma
         labeller = Labeller(
-            self.teacher, projection, gamma, settings.gae_lambda, self.objective.temperature, self.comparators.wanted
+            teacher, projection, gamma, settings.gae_lambda, self.objective.temperature, self.comparators.wanted
         )
         return labeller, expert_data.ExpertData(buffer, labeller, self.mac.mask, self.mac.messages)
 
@@ -289,7 +321,9 @@ class StudentLearner(Stage):
         return nullcontext() if self.quantised is None or self.t_env < begins else self.quantised.in_place()
 
     def finish(self) -> None:
-        """Mark the training as finished."""
+        """Mark the training as finished; a student that was trained for int8 keeps the rounded weights."""
+        if self.quantised is not None:
+            self.quantised.settle()
         self.finished = True
         self.bar.close()
 
@@ -333,8 +367,13 @@ class StudentLearner(Stage):
             widths=list(self.mac.agent.widths),
             messages=None if self.mac.messages is None else self.mac.messages.to_dict(),
             budget=None if self.mac.budgets is None else [budget.to_dict() for budget in self.mac.budgets],
+            **({"more_teachers": self._more_facts()} if self.more_teachers else {}),
             **({} if self.ancestor is None else {"ancestor": self.ancestor}),
         )
+
+    def _more_facts(self) -> list[dict[str, Any]]:
+        """Return what another artifact names the further teachers by."""
+        return [teacher.facts() for teacher in self.more_teachers]
 
     def load_models(self, path: str) -> None:
         """Continue from :meth:`save_models`; an evaluation reads only the policy.
@@ -353,6 +392,11 @@ class StudentLearner(Stage):
                 "now: restore them, or train anew with resume=False"
             )
         check_same_radio(path, facts, self.mac.messages)
+        if [known["sha256"] for known in facts.get("more_teachers", [])] != [t["sha256"] for t in self._more_facts()]:
+            raise UserError(
+                f"the student in {path} learnt from other teachers than {stages.several(self.args)} are now: restore "
+                "them, or train anew with resume=False"
+            )
         self.mac.load_models(path)
         self.updates, self.t_env, self.ancestor = facts["updates"], facts["t_env"], facts.get("ancestor")
         if self.args.evaluate:
@@ -364,3 +408,21 @@ class StudentLearner(Stage):
         self.comparators.load_state_dict(state["comparators"])
         torch.set_rng_state(state["torch_rng"])
         self.rng.bit_generator.state = facts["numpy_rng"]
+
+
+def check_several(args: Any, terms: objective.ObjectiveSettings) -> None:
+    """Refuse several teachers where something needs one.
+
+    Raises:
+        UserError: a rule or weights that are none, a key that names one teacher or one buffer, or a comparator's term.
+    """
+    names = stages.several(args)
+    if not all(type(name) is str and name for name in names):
+        raise UserError(f"teachers is {names}: expected a list of folders and names of bundled teachers")
+    read_weights(names, args.teacher_rule, args.teacher_weights)
+    for key in ("teacher", "expert_buffer"):
+        if getattr(args, key):
+            raise UserError(f"{key} is for a run with one teacher: leave it out, teachers has {len(names)}")
+    for key in ("feature_coef", "personal_coef", "privileged_coef"):
+        if getattr(terms, key):
+            raise UserError(f"{key} is for a run with one teacher, whose features it teaches: set {key}=0")

@@ -247,7 +247,7 @@ def export(
     student: StudentRun,
     folder: Path | str,
     *,
-    int8: bool = True,
+    int8: bool | None = None,
     latency: bool = True,
     on_fault: Literal["raise", "hold", "noop"] = "raise",
     measure_sensors: int | None = None,
@@ -262,7 +262,7 @@ def export(
     Args:
         student: a loaded student.
         folder: where; it must not exist, unless ``force`` replaces the bundle in it.
-        int8: try int8 weights too, which needs the expert buffer.
+        int8: try int8 weights too, which needs the expert buffer; None: for students that do not talk.
         latency: measure what a decision takes on this machine, in microseconds.
         on_fault: what agents do with input that they must not act on: raise an error, hold the last action, do nothing.
         measure_sensors: episodes of each measurement of the return with and without each block of features; None: none.

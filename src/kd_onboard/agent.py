@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
 import numpy as np
 
 from kd_onboard import int8, memory
-from kd_onboard.backend import BAD_STATE, Backend, make_backend
+from kd_onboard.backend import BAD_STATE, Backend, TalkingBackend, make_backend
 from kd_onboard.bundle import Bundle, read_bundle
 from kd_onboard.errors import FaultError
 from kd_onboard.profile import AgentProfile
@@ -77,6 +78,9 @@ class OnboardAgent:
             key: file of the public key that must have signed the bundle; needs ``cryptography``.
             trust: run the bundle's C although no key vouches for it.
 
+        Returns:
+            The agent; a `TalkingAgent` if it talks.
+
         Raises:
             BundleError: the bundle is damaged, has no such agent, or is not signed by the key, or is older than one
                 that was accepted here.
@@ -90,7 +94,8 @@ class OnboardAgent:
         weights = read.weights(profile)
         calibration = profile.c.int8 if backend == "c" and profile.c is not None else None
         digest = weights_digest(weights) if calibration is None else int8.program_digest(weights, calibration)
-        return cls(profile, network, read.profile.on_fault, digest)
+        kind = cls if profile.messages is None else TalkingAgent
+        return kind(profile, network, read.profile.on_fault, digest)
 
     def reset(self) -> None:
         """Begin an episode: reset the recurrent state and the last action."""
@@ -233,6 +238,88 @@ class OnboardAgent:
         if not allowed[action]:
             raise FaultError(f"{fault}; on_fault is {self.on_fault}, but action {action} is not available") from None
         return action
+
+
+class TalkingAgent(OnboardAgent):
+    """An agent that hears messages and says some.
+
+    A message is the bytes that a radio carries: the packed bits, ``profile.messages.payload_bytes`` of them. A message
+    that is missing is None. One that is malformed counts as missing, and in :attr:`malformed`.
+
+    Attributes:
+        malformed: number of messages since the agent was loaded that were of another length or type.
+    """
+
+    _backend: TalkingBackend
+
+    def __init__(self, profile: AgentProfile, backend: Backend, on_fault: str, digest: str = "") -> None:
+        super().__init__(profile, backend, on_fault, digest)
+        self.malformed = 0
+
+    def act(  # type: ignore[override]
+        self, features: Any, available: Any, inbox: Sequence[bytes | None]
+    ) -> tuple[int, bytes | None]:
+        """Choose an action, and a message.
+
+        Args:
+            features: as for `OnboardAgent.act`.
+            available: as for `OnboardAgent.act`.
+            inbox: a message of each agent in ``profile.messages.hears``, in that order: what it said
+                ``profile.messages.latency`` steps ago; None where nothing arrived.
+
+        Returns:
+            The number of an available action, and the message to send; None where the agent is silent.
+
+        Raises:
+            FaultError: the input is bad and ``on_fault`` gives no action.
+        """
+        outbox = self._backend.outbox
+        outbox.fill(0)
+        try:
+            self._read_inbox(inbox)
+        except FaultError as fault:
+            self._last = self._fall_back(fault, available)
+            return self._last, None
+        action = super().act(features, available)
+        return action, outbox[1:].tobytes() if outbox.size and outbox[0] else None
+
+    def sample(  # type: ignore[override]
+        self, features: Any, available: Any, inbox: Sequence[bytes | None], generator: Generator
+    ) -> tuple[int, bytes | None]:
+        """Choose as :meth:`act` does, but draw the action as `OnboardAgent.sample` does."""
+        faults, (action, message) = self.faults, self.act(features, available, inbox)
+        if self.faults == faults:
+            action = self._last = draw(self._backend.logits, self._backend.available, generator)
+        return action, message
+
+    def save(self) -> bytes:
+        """Return what the agent remembers, its turn to speak included; see `OnboardAgent.save`."""
+        return memory.pack(self._backend.state, self._last, self._digest, self._backend.turn)
+
+    def restore(self, saved: bytes) -> None:
+        """Go on from what :meth:`save` returned; errors as for `OnboardAgent.restore`."""
+        messages, like = self.profile.messages, self._backend.state
+        turns = 1 if messages is None else messages.every
+        size, label = self._backend.available.size, self.profile.label
+        state, self._last, turn = memory.unpack_with_turn(saved, like, size, self._digest, label, turns)
+        self._backend.restore(state)
+        self._backend.turn = turn
+
+    def _read_inbox(self, given: Sequence[bytes | None]) -> None:
+        """Copy the messages that arrived into the backend's buffer."""
+        inbox = self._backend.inbox
+        if not isinstance(given, list | tuple) or len(given) != len(inbox):
+            found = f"{len(given)} messages" if isinstance(given, list | tuple) else f"a {type(given).__name__}"
+            self._fail(f"an inbox of {found} given, expected a list of {len(inbox)}: bytes, or None for a missing one")
+        inbox.fill(0)
+        for row, message in zip(inbox, given, strict=True):
+            if message is None:
+                continue
+            if type(message) is not bytes or len(message) != row.size - 1:
+                self.malformed += 1
+                continue
+            row[0] = 1
+            row[1:] = np.frombuffer(message, np.uint8)
 
 
 def _as_array(given: Any) -> np.ndarray:

@@ -49,6 +49,20 @@ class Backend(Protocol):
         """
 
 
+class TalkingBackend(Backend, Protocol):
+    """The same of an agent that talks; `kd_onboard.messages` describes the rows.
+
+    Attributes:
+        inbox: uint8 ``(speakers, 1 + payload)``, to be filled before :meth:`decide`.
+        outbox: uint8 ``(1 + payload,)``, what the agent says after its step; empty if nobody hears it.
+        turn: steps since its turn to speak; 0 after a reset.
+    """
+
+    inbox: np.ndarray
+    outbox: np.ndarray
+    turn: int
+
+
 def make_backend(
     bundle: Bundle, agent: AgentProfile, name: str, library: str | os.PathLike[str] | None = None
 ) -> Backend:
@@ -70,9 +84,12 @@ def make_backend(
         raise BackendError(f"library= is for backend 'c', not for {name!r}: leave it out")
     # Imported here, so that a board needs the packages of the backend that it uses and no others.
     if name == "numpy":
-        from kd_onboard.numpy_backend import NumpyBackend
+        from kd_onboard.numpy_backend import NumpyBackend, TalkingNumpyBackend
 
-        return NumpyBackend(bundle.weights(agent), agent)
+        weights = bundle.weights(agent)
+        if agent.messages is not None:
+            return TalkingNumpyBackend(weights, agent, agent.messages)
+        return NumpyBackend(weights, agent)
     if name == "c":
         from kd_onboard.c_backend import open_c
 

@@ -125,6 +125,11 @@ def expected_shapes(agent: AgentProfile) -> dict[str, tuple[int, ...]]:
     for side in ("ih", "hh"):
         shapes[f"gru.weight_{side}"], shapes[f"gru.bias_{side}"] = (3 * width, width), (3 * width,)
     shapes["head.weight"], shapes["head.bias"] = (actions, width), (actions,)
+    inbox, outbox = agent.exchanged
+    if inbox:
+        shapes["hear.weight"] = (width, inbox)
+    if outbox:
+        shapes["speak.weight"] = (outbox, width)
     return shapes
 
 

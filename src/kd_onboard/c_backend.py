@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from kd_onboard import int8
 from kd_onboard.bundle import Bundle
 from kd_onboard.errors import BackendError
 from kd_onboard.folders import check_own_file, own_folder
-from kd_onboard.numpy_backend import NumpyBackend
+from kd_onboard.messages import empty_inbox, empty_outbox
+from kd_onboard.numpy_backend import Int8Backend, NumpyBackend, TalkingNumpyBackend, program_backend
 from kd_onboard.profile import AgentProfile, CSource
 
 # Without -march=native: the cache may lie in a home folder that machines share.
@@ -32,8 +33,8 @@ _PATIENCE_S = 300
 # Comparison of a program with the weights: its steps, the largest difference of logits relative to the largest logit,
 # and the spare floats behind the buffers.
 _PROBES, _TOLERANCE, _ROOM = 3, 1e-3, 1 << 16
-# Of an agent's struct behind its state: whether it was initialised, and its last action.
-_MARKS_BYTES = 8
+# Of an agent's struct behind its state: whether it was initialised, and its last action; then its turn, if it talks.
+_MARKS_BYTES, _TURN_BYTES = 8, 4
 
 
 class CBackend:
@@ -55,10 +56,14 @@ class CBackend:
         Raises:
             BackendError: it cannot be loaded here, or has a state of another size.
         """
+        self.inbox, self.outbox = _radio(agent)
+        # Those that every call has in addition, of an agent that talks.
+        self._radio = [] if agent.messages is None else [self.inbox, self.outbox]
         init, act, self._logits, self._last_logits, size = _load(library, prefix)
-        self._where = library
+        self._where, self._label = library, agent.label
         calibration = None if agent.c is None else agent.c.int8
         expected = _MARKS_BYTES + (4 * agent.width if calibration is None else 2 * int8.padded(agent.width))
+        expected += 0 if agent.messages is None else _TURN_BYTES
         if size() != expected:
             raise BackendError(
                 f"{library} is not the program of {agent.label}: a state of {size()} bytes, expected {expected}"
@@ -67,20 +72,22 @@ class CBackend:
         self.available = np.zeros(agent.n_actions, bool)
         self._state = np.zeros(expected // 4, np.float32)
         self.state = self._state.view(np.float32 if calibration is None else np.int16)[: agent.width]
-        self._last = self._state[-1:].view(np.int32)
+        # Of a silent agent the last action is at the end.
+        marks = self._state[-1:] if agent.messages is None else self._state[-2:]
+        self._last, self._turn = marks[:1].view(np.int32), marks[1:].view(np.uint32)
         # Made once: turning an array into a pointer costs more than the decision, as does checking what is passed.
-        pointers = [ctypes.c_void_p(part.ctypes.data) for part in (self._state, self.features, self.available)]
+        buffers = (self._state, self.features, self.available, *self._radio)
+        pointers = [ctypes.c_void_p(part.ctypes.data) for part in buffers]
         self.reset: Callable[[], None] = partial(init, pointers[0])
         self.decide: Callable[[], int] = partial(act, *pointers)
         self._init = init
         self.reset()
 
-    def check(self, weights: Mapping[str, np.ndarray], agent: AgentProfile) -> None:
+    def check(self, network: NumpyBackend | Int8Backend) -> None:
         """Check that the program computes the agent's network, and not an earlier export or another agent.
 
         Args:
-            weights: of the bundle.
-            agent: the profile of the program's agent.
+            network: the agent's network, from the bundle's weights, as its program computes it.
 
         Raises:
             BackendError: the program computes another network.
@@ -88,22 +95,30 @@ class CBackend:
         # Spare room for a wrong program that reads and writes beyond this agent's sizes.
         features, logits = (np.zeros(part.size + _ROOM, np.float32) for part in (self.features, self.available))
         state = np.zeros_like(self._state)
+        radio = [np.zeros(part.size + _ROOM, np.uint8) for part in self._radio]
         self._init(ctypes.c_void_p(state.ctypes.data))
-        probe = _probe(weights, agent)
+        network.available[:] = True
         for step in range(_PROBES):
-            given = np.cos(np.arange(1, agent.inputs + 1) * (step + 1)).astype(np.float32)
-            features[: agent.inputs] = given
+            network.features[:] = np.cos(np.arange(1, len(network.features) + 1) * (step + 1))
+            features[: len(network.features)] = network.features
             logits.fill(np.nan)
-            refused = self._logits(*(ctypes.c_void_p(part.ctypes.data) for part in (state, features, logits)))
-            expected = probe(given)
-            most = _TOLERANCE * max(1.0, float(np.abs(expected).max()))
-            if agent.c is not None and agent.c.int8 is not None:
-                # Whole numbers are the same everywhere.
-                most = 0.0
+            if isinstance(network, TalkingNumpyBackend):
+                # Marks and bits of every kind.
+                network.inbox[:] = (37 * (step + 1) * _counted(network.inbox.shape)) % 256
+                network.inbox[:, 0] %= 2
+                radio[0][: network.inbox.size] = network.inbox.reshape(-1)
+            buffers: tuple[np.ndarray, ...] = (state, features, logits, *radio)
+            refused = self._logits(*(ctypes.c_void_p(part.ctypes.data) for part in buffers))
+            network.decide()
+            expected = network.logits
+            # Whole numbers are the same everywhere.
+            share = 0.0 if isinstance(network, Int8Backend) else _TOLERANCE
+            most = share * max(1.0, float(np.abs(expected).max()))
             close = np.allclose(logits[: len(expected)], expected, rtol=0, atol=most)
-            if refused or not close or not np.isnan(logits[len(expected) :]).all():
+            says = not isinstance(network, TalkingNumpyBackend) or _says(radio[1], network)
+            if refused or not close or not says or not np.isnan(logits[len(expected) :]).all():
                 raise BackendError(
-                    f"{self._where} does not compute the network of {agent.label} in this bundle: compile the bundle's "
+                    f"{self._where} does not compute the network of {self._label} in this bundle: compile the bundle's "
                     "C again, without flags that change its arithmetic"
                 )
 
@@ -120,6 +135,15 @@ class CBackend:
             self._last_logits(ctypes.c_void_p(self._state.ctypes.data), ctypes.c_void_p(found.ctypes.data))
         return found
 
+    @property
+    def turn(self) -> int:
+        """Steps since the turn to speak, of an agent that talks."""
+        return int(self._turn[0])
+
+    @turn.setter
+    def turn(self, turn: int) -> None:
+        self._turn[0] = turn
+
 
 def open_c(bundle: Bundle, agent: AgentProfile, library: str | os.PathLike[str] | None) -> CBackend:
     """Build an agent's C backend, from ``library`` or from a program compiled now.
@@ -132,30 +156,30 @@ def open_c(bundle: Bundle, agent: AgentProfile, library: str | os.PathLike[str] 
         raise BackendError(f"{bundle.folder} has no C program of {agent.label}: use another backend")
     path = Path(library) if library is not None else compile_agent(bundle, agent.c)
     backend = CBackend(path, agent.c.prefix, agent)
-    backend.check(bundle.weights(agent), agent)
+    backend.check(program_backend(bundle.weights(agent), agent))
     return backend
 
 
-def _probe(weights: Mapping[str, np.ndarray], agent: AgentProfile) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that takes the steps of an episode in numpy and returns their logits."""
-    if agent.c is None or agent.c.int8 is None:
-        network = NumpyBackend(weights, agent)
-        network.available[:] = True
+def _radio(agent: AgentProfile) -> tuple[np.ndarray, np.ndarray]:
+    """Build inbox and outbox; empty for a silent agent."""
+    if agent.messages is None:
+        return np.zeros((0, 1), np.uint8), np.zeros(0, np.uint8)
+    return empty_inbox(agent.messages), empty_outbox(agent.messages)
 
-        def decide(features: np.ndarray) -> np.ndarray:
-            network.features[:] = features
-            network.decide()
-            return network.logits
 
-        return decide
-    numbers, state = int8.quantise(weights, agent.c.int8), np.zeros((1, agent.width), np.int16)
+def _counted(shape: tuple[int, ...]) -> np.ndarray:
+    """Number the elements of an array, from 1."""
+    return np.arange(1, int(np.prod(shape)) + 1).reshape(shape)
 
-    def advance(features: np.ndarray) -> np.ndarray:
-        nonlocal state
-        logits, state = int8.step(numbers, features[None], state)
-        return logits[0]
 
-    return advance
+def _says(outbox: np.ndarray, network: TalkingNumpyBackend) -> bool:
+    """Compare what a program says with its network, but for bits that rounding decides."""
+    said, expected, voice = outbox[: network.outbox.size], network.outbox, network.voice
+    if not expected.any():
+        return not said.any()
+    same = np.unpackbits(said[1:], count=voice.size, bitorder="little") == (voice >= 0)
+    near = np.abs(voice) < _TOLERANCE * max(1.0, float(np.abs(voice).max()))
+    return bool(said[0] == expected[0] and (same | near).all())
 
 
 def _load(path: Path, prefix: str) -> tuple[Any, Any, Any, Any, Any]:

@@ -1,8 +1,8 @@
 """What an agent remembers as bytes, in the form of the C program: saved on one machine, restored on another.
 
 The bytes are "KDM" and the version 1; the first 16 bytes of the weights' sha256; the last action, or -1; the recurrent
-state; and the CRC-32 of all before. Numbers are little-endian; those of the state are float32, or, of a program with
-int8 weights, whole numbers of 32 bits.
+state; of an agent that talks, the steps since its turn to speak; and the CRC-32 of all before. Numbers are
+little-endian; those of the state are float32, or, of a program with int8 weights, whole numbers of 32 bits.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from kd_onboard.errors import SavedError
 
 _MAGIC, _DIGEST_BYTES = b"KDM\x01", 16
 _LAST = struct.Struct("<i")
+_TURN = struct.Struct("<I")
 _CRC = struct.Struct("<I")
 _HEAD_BYTES = len(_MAGIC) + _DIGEST_BYTES + _LAST.size
 # A recurrent state lies between -1 and 1, up to rounding.
 _LARGEST, _LARGEST_FIXED = np.float32(1.0078125), 2**15 - 1
 
 
-def pack(state: np.ndarray, last: int | None, digest: str) -> bytes:
+def pack(state: np.ndarray, last: int | None, digest: str, turn: int | None = None) -> bytes:
     """Return a memory's bytes.
 
     Args:
@@ -30,10 +31,33 @@ def pack(state: np.ndarray, last: int | None, digest: str) -> bytes:
         last: the last action, or None.
         digest: of the agent's weights, as :func:`kd_onboard.tensors.weights_digest` or, in int8,
             :func:`kd_onboard.int8.program_digest` gives it.
+        turn: of an agent that talks.
     """
     body = _MAGIC + bytes.fromhex(digest)[:_DIGEST_BYTES] + _LAST.pack(-1 if last is None else last)
     body += state.astype("<f4" if state.dtype == np.float32 else "<i4").tobytes()
+    body += b"" if turn is None else _TURN.pack(turn)
     return body + _CRC.pack(zlib.crc32(body))
+
+
+def unpack_with_turn(
+    data: bytes, like: np.ndarray, n_actions: int, digest: str, label: str, turns: int
+) -> tuple[np.ndarray, int | None, int]:
+    """Return the same as `unpack` of an agent that talks at each ``turns``-th step, and its turn.
+
+    Raises:
+        SavedError: as `unpack`, or there is no such turn.
+    """
+    end = _HEAD_BYTES + 4 * like.size
+    whole = len(data) == end + _TURN.size + _CRC.size and data[-_CRC.size :] == _CRC.pack(
+        zlib.crc32(data[: -_CRC.size])
+    )
+    # Of other bytes `unpack` says what is wrong.
+    without = data[:end] + _CRC.pack(zlib.crc32(data[:end])) if whole else data
+    state, last = unpack(without, like, n_actions, digest, label)
+    turn = _TURN.unpack_from(data, end)[0] if whole else turns
+    if turn >= turns:
+        raise SavedError(f"{label}: the saved memory holds what no agent of this bundle has: begin with reset()")
+    return state, last, turn
 
 
 def unpack(data: bytes, like: np.ndarray, n_actions: int, digest: str, label: str) -> tuple[np.ndarray, int | None]:
@@ -59,6 +83,7 @@ def unpack(data: bytes, like: np.ndarray, n_actions: int, digest: str, label: st
     state = np.frombuffer(data, "<f4" if exact else "<i4", offset=_HEAD_BYTES, count=count)
     (last,) = _LAST.unpack_from(data, _HEAD_BYTES - _LAST.size)
     sound = len(data) == _HEAD_BYTES + 4 * like.size + _CRC.size and -1 <= last < n_actions
-    if not sound or not (np.abs(state) <= (_LARGEST if exact else _LARGEST_FIXED)).all():
+    largest = _LARGEST if exact else _LARGEST_FIXED
+    if not sound or not ((state >= -largest) & (state <= largest)).all():
         raise SavedError(f"{label}: the saved memory holds what no agent of this bundle has: begin with reset()")
     return state.astype(like.dtype), None if last < 0 else last

@@ -11,8 +11,9 @@ import numpy as np
 
 from kd_onboard.bundle import Bundle
 from kd_onboard.errors import BackendError, BundleError
+from kd_onboard.messages import Talker, signs
 from kd_onboard.onnx_guard import check_model
-from kd_onboard.profile import AgentProfile
+from kd_onboard.profile import AgentMessages, AgentProfile
 
 _ERRORS_ONLY = 3
 
@@ -61,6 +62,10 @@ class OnnxBackend:
         self._masked = np.zeros_like(self.logits)
         self._action = np.zeros(1, np.int64)
         self._states = [np.zeros(agent.width, np.float32) for _ in range(2)]
+        # What an agent that talks hears and says, as 1, -1 and 0.
+        inbox, outbox = agent.exchanged
+        self._heard = {"inbox": np.zeros(inbox, np.float32)} if inbox else {}
+        self._said = {"outbox": np.zeros(outbox, np.float32)} if outbox else {}
         # A decision with its buffers, and the state that it writes, which is finite only without overflow.
         self.steps = [(self._bind(session, i), self._states[1 - i]) for i in range(2)]
         self._session = session
@@ -69,10 +74,10 @@ class OnnxBackend:
     def _bind(self, session: Any, reads: int) -> Callable[[], Any]:
         """Bind the decision that reads the state ``reads``. Every output has a buffer, or it would be allocated."""
         binding = session.io_binding()
-        inputs = {"features": self.features, "available": self.available, "state": self._states[reads]}
+        inputs = {"features": self.features, "available": self.available, "state": self._states[reads], **self._heard}
         outputs: dict[str, np.ndarray] = {
             **{"logits": self.logits, "masked_logits": self._masked, "action": self._action},
-            "next_state": self._states[1 - reads],
+            **{"next_state": self._states[1 - reads], **self._said},
         }
         for name, buffer in inputs.items():
             binding.bind_input(name, "cpu", 0, buffer.dtype.type, (1, buffer.size), buffer.ctypes.data)
@@ -107,6 +112,30 @@ class OnnxBackend:
         return self._action.item()
 
 
+class TalkingOnnxBackend(Talker, OnnxBackend):
+    """The same of an agent that talks; see :class:`kd_onboard.backend.TalkingBackend`."""
+
+    def __init__(self, model: bytes, agent: AgentProfile, where: str, messages: AgentMessages) -> None:
+        """Open a model; arguments and errors as for `OnnxBackend`."""
+        self._bits = messages.bits
+        Talker.__init__(self, messages)
+        OnnxBackend.__init__(self, model, agent, where)
+
+    def reset(self) -> None:
+        """Reset the recurrent state."""
+        super().reset()
+        self.turns.reset()
+
+    def decide(self) -> int:
+        """Return the best available action and write the outbox, or -1 if the numbers overflowed."""
+        for heard in self._heard.values():
+            heard[:] = signs(self.inbox, self._bits)
+        action = super().decide()
+        if action >= 0:
+            self.turns.end(self._said.get("outbox", self.logits[:0]) > 0, self.available)
+        return action
+
+
 def open_onnx(bundle: Bundle, agent: AgentProfile, int8: bool) -> OnnxBackend:
     """Build an agent's ONNX backend.
 
@@ -119,6 +148,8 @@ def open_onnx(bundle: Bundle, agent: AgentProfile, int8: bool) -> OnnxBackend:
         kind = "int8 ONNX model" if int8 else "ONNX model"
         hint = "int8 was not tried, or chose other actions too often; " if int8 else ""
         raise BackendError(f"{bundle.folder} has no {kind} of {agent.label}: {hint}use another backend")
+    if agent.messages is not None:
+        return TalkingOnnxBackend(bundle.read(path), agent, str(bundle.folder / path), agent.messages)
     return OnnxBackend(bundle.read(path), agent, str(bundle.folder / path))
 
 
@@ -160,6 +191,9 @@ def _check_interface(session: Any, agent: AgentProfile, where: str) -> None:
         "masked_logits": ("tensor(float)", [agent.n_actions]),
         "next_state": ("tensor(float)", [agent.width]),
     }
+    for ports, name, bits in zip((inputs, outputs), ("inbox", "outbox"), agent.exchanged, strict=True):
+        if bits:
+            ports[name] = ("tensor(float)", [bits])
     for expected, values in ((inputs, session.get_inputs()), (outputs, session.get_outputs())):
         found = {value.name: (value.type, list(value.shape)[1:]) for value in values}
         for name, kind in expected.items():

@@ -15,6 +15,8 @@ FORMAT = "kd-marl/student-bundle"
 VERSION = 1
 # Far beyond any team: every agent is checked.
 MOST_AGENTS = 1000
+# Of a message, and of the time from one to the next or to its hearing: far beyond any radio of a board.
+MOST_BITS, MOST_STEPS = 1 << 12, 1 << 16
 ON_FAULT = ("raise", "hold", "noop")
 NETWORKS = ("gru",)
 # Relative, with forward slashes; no component is "..", hidden, or more than a plain name on any system.
@@ -80,6 +82,40 @@ class CSource:
 
 
 @dataclass(frozen=True)
+class AgentMessages:
+    """What an agent tells others and hears from them.
+
+    Attributes:
+        bits: of one message.
+        every: steps from one of its messages to its next.
+        latency: steps from a message to its hearing.
+        hears: agents that it hears, in the order of its inbox.
+        heard_by: agents that hear it; without any it says nothing.
+    """
+
+    bits: int
+    every: int
+    latency: int
+    hears: tuple[int, ...]
+    heard_by: tuple[int, ...]
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> AgentMessages:
+        """Build it from the field of `profile.json`."""
+        return cls(**{**facts, "hears": tuple(facts["hears"]), "heard_by": tuple(facts["heard_by"])})
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of a message: bit k is bit ``k % 8`` of byte ``k // 8``, and bits behind the last mean nothing."""
+        return (self.bits + 7) // 8
+
+    @property
+    def exchanged(self) -> tuple[int, int]:
+        """Bits that it hears and bits that it says in a step."""
+        return self.bits * len(self.hears), self.bits if self.heard_by else 0
+
+
+@dataclass(frozen=True)
 class AgentProfile:
     """One agent; paths are relative to the bundle's folder.
 
@@ -94,6 +130,7 @@ class AgentProfile:
         flops_per_decision: a multiply-add counts as two.
         latency: measured microseconds, or None.
         sensors: measured return without each sensor; empty if none was tried.
+        messages: what it tells and hears; None for a silent agent.
     """
 
     index: int
@@ -116,11 +153,17 @@ class AgentProfile:
     state_bytes: int
     latency: Mapping[str, Any] | None
     sensors: Any
+    messages: AgentMessages | None = None
 
     @property
     def n_actions(self) -> int:
         """Number of its actions, the length of ``available``."""
         return len(self.actions)
+
+    @property
+    def exchanged(self) -> tuple[int, int]:
+        """Bits that it hears and bits that it says in a step."""
+        return (0, 0) if self.messages is None else self.messages.exchanged
 
     @property
     def label(self) -> str:
@@ -185,6 +228,7 @@ def parse_profile(values: dict[str, Any], where: str) -> Profile:
             raise BundleError(
                 f"{where} calls agent {agent.index} '{agent.name}', which is another agent's number: rename it"
             )
+    _check_links(agents, where)
     files = {}
     listed = top.object("files")
     for path in listed.values:
@@ -258,7 +302,51 @@ def _agent(fields: Fields, index: int, task: Task) -> AgentProfile:
         state_bytes=fields.whole("state_bytes"),
         latency=_optional(fields, "latency", lambda: fields.object("latency").values),
         sensors=fields.values.get("sensors"),
+        # Only agents that talk have this field.
+        messages=_messages(fields.object("messages"), index, task) if "messages" in fields.values else None,
     )
+
+
+def _messages(fields: Fields, index: int, task: Task) -> AgentMessages:
+    found = AgentMessages(
+        bits=fields.whole("bits", 1, MOST_BITS),
+        every=fields.whole("every", 1, MOST_STEPS),
+        latency=fields.whole("latency", 1, MOST_STEPS),
+        hears=tuple(fields.items("hears", MOST_AGENTS)),
+        heard_by=tuple(fields.items("heard_by", MOST_AGENTS)),
+    )
+    for name, others in (("hears", found.hears), ("heard_by", found.heard_by)):
+        if not all(type(other) is int and 0 <= other < task.n_agents and other != index for other in others):
+            fields.fail(name, f"other agents than {index}, from 0 to {task.n_agents - 1}")
+        if sorted(set(others)) != list(others):
+            fields.fail(name, "each agent once, in their order")
+    if not found.hears and not found.heard_by:
+        fields.fail("hears", "another agent, as nobody hears this one either")
+    return found
+
+
+def _check_links(agents: tuple[AgentProfile, ...], where: str) -> None:
+    """Check that agents agree on their messages and on who hears whom.
+
+    Raises:
+        BundleError: two of them do not.
+    """
+    talking = [(agent, agent.messages) for agent in agents if agent.messages is not None]
+    for agent, own in talking:
+        first, others = talking[0]
+        for key in ("bits", "every", "latency"):
+            if getattr(own, key) != getattr(others, key):
+                raise BundleError(
+                    f"{where}: {first.label} and {agent.label} disagree on messages: {key} {getattr(others, key)} and "
+                    f"{getattr(own, key)}; export the bundle again"
+                )
+        for mine, theirs in (("hears", "heard_by"), ("heard_by", "hears")):
+            for other in (agents[i] for i in getattr(own, mine)):
+                if other.messages is None or agent.index not in getattr(other.messages, theirs):
+                    raise BundleError(
+                        f"{where}: {agent.label} and {other.label} disagree on a link: the first has the other in "
+                        f"'{mine}', but is not in its '{theirs}'; export the bundle again"
+                    )
 
 
 def _feature(fields: Fields, task: Task) -> Feature:

@@ -13,7 +13,7 @@ from kd_core.costs.footprint import CORES, LEVELS, footprint
 from kd_core.errors import UserError
 
 CORE = pytest.mark.parametrize("core", boards.CORES, ids=lambda core: core.key)
-# Above the truth at most, in flash and in RAM, at the sizes of students.
+# Above the truth at most, in flash and in RAM, at the sizes of students; of int8 weights all is within the first.
 FLASH, RAM = 1.15, 1.2
 
 
@@ -29,10 +29,11 @@ def short(tmp_path_factory):
     """Untrained agents with a short recording, by their sizes."""
     made = {}
 
-    def agent(*sizes):
-        if sizes not in made:
-            made[sizes] = boards.drawn_agent(sizes, tmp_path_factory.mktemp("agent"), episodes=2, steps=3)
-        return made[sizes]
+    def agent(*sizes, weights="float32"):
+        if (sizes, weights) not in made:
+            folder = tmp_path_factory.mktemp("agent")
+            made[sizes, weights] = boards.drawn_agent(sizes, folder, episodes=2, steps=3, weights=weights)
+        return made[sizes, weights]
 
     return agent
 
@@ -52,6 +53,33 @@ def test_every_action_is_the_recorded_one_and_the_formulas_are_never_below_the_t
         # An instruction takes a cycle or more, but where two are taken at a time.
         least = 0.5 if core.key == "cortex-m7" else 1.3
         assert all(told >= least * found["instructions"] for told in found["cycles_told"].values()), sizes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", LEVELS)
+@CORE
+def test_int8_takes_its_own_actions_within_its_formulas_and_far_less_without_an_fpu(tmp_path, short, core, level):
+    for sizes in ((18, 32, 5), (18, 16, 5), (64, 40, 11), (5, 7, 3)):
+        agent = short(*sizes, weights="int8")
+        found = boards.row(needed(core), agent, level, boards.play(core, agent, level, tmp_path))
+        # No float arithmetic of the compiler's, whatever the core is.
+        assert found["actions"] == 6 and found["arithmetic"] == 0
+        assert found["instructions"] <= found["instructions_told"] <= FLASH * found["instructions"], sizes
+        assert found["flash"] <= found["flash_told"] <= FLASH * found["flash"], sizes
+        # Of so narrow a network the stack is mostly what the compiler saves.
+        assert found["ram"] <= found["ram_told"] and (sizes[1] < 16 or found["ram_told"] <= FLASH * found["ram"]), sizes
+        assert found["stack"] <= found["stack_told"] == footprint(*sizes, level, weights="int8").stack
+        least = 0.5 if core.key == "cortex-m7" else 1.3
+        assert all(told >= least * found["instructions"] for told in found["cycles_told"].values()), sizes
+        if core.key in ("cortex-m0plus", "rv32imc") and sizes[1] in (16, 32):
+            in_float = boards.play(core, short(*sizes), level, tmp_path)
+            assert 6 * found["instructions"] <= in_float["instructions"]
+            assert found["flash"] <= 0.45 * in_float["flash"]
+
+
+def test_an_untrained_network_decides_alike_with_int8_weights(tmp_path):
+    agent = boards.drawn_agent((18, 32, 5), tmp_path / "agent", weights="int8")
+    assert 0.99 <= agent.agreement <= 1.0
 
 
 @pytest.mark.slow

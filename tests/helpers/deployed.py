@@ -73,7 +73,14 @@ def compiler():
 
 
 def write_c(
-    folder: Path, step, prefix="kd_agent_0", name="agent_0", on_fault="raise", noop_action=None, calibration=None
+    folder: Path,
+    step,
+    prefix="kd_agent_0",
+    name="agent_0",
+    on_fault="raise",
+    noop_action=None,
+    calibration=None,
+    messages=None,
 ):
     """The C sources of a network."""
     weights = agent_weights(step)
@@ -81,9 +88,10 @@ def write_c(
     features = [{"name": f"f{k}", "unit": "m"} for k in range(inputs)]
     folder.mkdir(parents=True, exist_ok=True)
     told = ("toy", name, features, ["x"] * n_actions, on_fault, noop_action)
-    for file, text in c_files(weights, Named(".", prefix), *told, calibration=calibration).items():
+    options = {"calibration": calibration, "messages": messages}
+    for file, text in c_files(weights, Named(".", prefix), *told, **options).items():
         (folder / file).write_text(text)
-    (folder / f"{prefix}_weights.bin").write_bytes(weights_file(weights, "toy", features, ["x"] * n_actions))
+    (folder / f"{prefix}_weights.bin").write_bytes(weights_file(weights, "toy", features, ["x"] * n_actions, messages))
     steps = selftest.choose(weights, [], calibration)
     (folder / f"{prefix}_test.inc").write_text(selftest.text(steps, Named(".", prefix), name))
     return folder

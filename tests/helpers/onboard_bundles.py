@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 from latency_teams import untrained_run
 
+from kd_controllers.messages import Messages
+from kd_controllers.talking_net import TalkingStudent
 from kd_envs.hetero_mask.layouts import layout_for
 from kd_envs.hetero_mask.mask import ObservationMask
 from kd_marl.deploy import export as exporting
@@ -56,3 +59,26 @@ def replace_file(folder: Path, path: str, data: bytes) -> None:
         profile["files"][path] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
     change_profile(folder, change)
+
+
+# 0 and 1 hear each other, 2 hears both, and nobody hears 2.
+LINKS = ((0, 1), (0, 2), (1, 0), (1, 2))
+
+
+def talking_student(messages=None, seed=0):
+    """The same that tells what it sees, ten bits a step unless ``messages`` says otherwise."""
+    run, messages = student(seed), messages or Messages(10, LINKS)
+    torch.manual_seed(seed)
+    visible = [run.mask.indices(i) for i in range(run.mask.n_agents)]
+    network = TalkingStudent(WIDTHS, visible, ACTIONS, "none", messages).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(2.0)
+    return dataclasses.replace(run, network=network)
+
+
+def write_talking_bundle(folder: Path, messages=None, on_fault="raise") -> Path:
+    """Export it."""
+    options = exporting.Options(latency=False, on_fault=on_fault)
+    exporting.export(talking_student(messages), folder, LIMIT, None, options)
+    return folder

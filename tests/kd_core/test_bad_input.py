@@ -324,6 +324,33 @@ def test_evaluation_without_a_checkpoint_is_refused(mains, tiny_teacher, tmp_pat
     assert re.match(message, run.error)
 
 
+def test_a_single_step_is_told_from_the_folder_of_all_steps(mains, tiny_teacher, tmp_path):
+    run = mains.run(*words("kd_teacher", tmp_path, "evaluate=True", f"checkpoint_path={tiny_teacher}"))
+    folder, step = tiny_teacher.parent, tiny_teacher.name
+    assert run.error == (
+        f"checkpoint_path={tiny_teacher} is a single step: give checkpoint_path={folder} load_step={step}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (
+            "agent=rnn_feat",
+            "agent 'rnn_feat' is not registered; EPyMARL itself has it: set EPYMARL_HOME=.* or valid: rnn, rnn_ns",
+        ),
+        (
+            "critic_type=coma_critic",
+            "critic_type 'coma_critic' is not registered; EPyMARL itself has it: .*'ac_critic'",
+        ),
+        ("critic_type=cv_critik", "critic_type 'cv_critik' is not registered; did you mean 'cv_critic'"),
+        ("learner=coma_learner", "learner 'coma_learner' is not registered; EPyMARL itself has it: set EPYMARL_HOME"),
+    ],
+)
+def test_a_part_that_the_bundled_runtime_lacks_is_one_line_with_the_nearest(mains, tmp_path, part, message):
+    assert re.match(message, mains.run(*words("mappo", tmp_path, part)).error)
+
+
 # --- a full disk ---------------------------------------------------------------------------------------------------
 
 # The disk takes the first two shards and no more.

@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployed import compiled_bytes, network, write_c
+from kd_controllers.talking_net import TalkingStep
 from kd_core import checkpoints
 from kd_core.costs.boards import FOLDER, board_names, read_board, read_budget
-from kd_core.costs.budget import LARGEST_WIDTH, WIDTH_STEP, Budget, check_widths, fit_widths
-from kd_core.costs.footprint import LEVELS, footprint
+from kd_core.costs.budget import LARGEST_WIDTH, WIDTH_STEP, Budget, agent_budget, check_widths, fit_widths
+from kd_core.costs.footprint import LEVELS, footprint, instructions_int8
 from kd_core.errors import UserError
 from kd_marl.cli import main
+from kd_onboard.profile import AgentMessages
 from onboard_bundles import change_profile
 from stage_fixtures import words
 
@@ -76,6 +78,41 @@ def test_what_a_width_is_told_to_take_is_never_below_what_the_compiler_makes(tmp
         assert not Budget(flash_bytes=flash + more[0], ram_bytes=ram + more[1], level=level).excess(*sizes), sizes
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("core", ["here", "rv32imc"])
+def test_speaking_and_hearing_are_part_of_what_a_width_takes(tmp_path, core, level):
+    command, size = (), "size"
+    if core != "here":
+        tools, *flags = CORES[core]
+        if (gcc := shutil.which(f"{tools}-gcc")) is None:
+            pytest.skip(f"{tools}-gcc is not installed: make boards")
+        command, size = [gcc, *flags], f"{tools}-size"
+    for width, bits in ((8, 9), (40, 32)):
+        speakers = (1, 2)
+        exchanged = (bits * len(speakers), bits)
+        step = TalkingStep(6, width, 5, *exchanged).eval()
+        write_c(tmp_path, step, messages=AgentMessages(bits, 1, 1, speakers, (1,)))
+        flash, ram = compiled_bytes(tmp_path, width, command, size, level=level)
+        named = None if core == "here" else core
+        one_less = Budget(flash_bytes=flash - 1, level=level, core=named), Budget(ram_bytes=ram + 3, level=level)
+        assert all(budget.excess(6, width, 5, *exchanged) for budget in one_less), (width, bits)
+        told = footprint(6, width, 5, level, named, inbox=exchanged[0], outbox=exchanged[1])
+        assert told.weights == 4 * sum(parameter.numel() for parameter in step.parameters())
+        assert told.flash - footprint(6, width, 5, level, named).flash >= 4 * 3 * bits * width
+
+
+def test_an_agent_that_talks_is_as_wide_as_its_board_leaves_room_beside_its_messages():
+    budget = Budget(flash_bytes=30_000)
+    (silent,) = fit_widths([budget], ["a"], [8], 5)
+    (talking,) = fit_widths([budget], ["a"], [8], 5, exchanged=[(32, 16)])
+    assert talking < silent and not budget.excess(8, talking, 5, 32, 16)
+    assert budget.excess(8, talking + WIDTH_STEP, 5, 32, 16)
+    with pytest.raises(UserError, match=r"of width \d+ does not fit its budget"):
+        check_widths([budget], ["a"], [8], [silent], 5, exchanged=[(32, 16)])
+    with pytest.raises(UserError, match="give it a larger budget, or fewer features or bits"):
+        fit_widths([budget], ["a"], [8], 5, exchanged=[(4000, 2000)])
+
+
 def test_the_level_and_a_missing_fpu_are_part_of_a_budget(tmp_path, caplog):
     fast, small = (
         read_budget(write(tmp_path, {"all": {"board": "nrf52840", "level": level}}), ["a"]).agents[0]
@@ -93,6 +130,36 @@ def test_the_level_and_a_missing_fpu_are_part_of_a_budget(tmp_path, caplog):
     assert soft.soft_float_bytes >= 4000 and soft.flops_per_second < fast.flops_per_second / 5
     with pytest.raises(UserError, match="level is 'O3', expected O2 or Os"):
         read_budget(write(tmp_path, {"all": {"board": "nrf52840", "level": "O3"}}), ["a"])
+
+
+@pytest.mark.parametrize("name", board_names())
+def test_int8_weights_take_a_fraction_of_a_board_and_no_float_arithmetic(tmp_path, caplog, name):
+    whole, small = (
+        read_budget(write(tmp_path, {"all": {"board": name, "weights": form, "level": level}}), ["a"]).agents[0]
+        for form, level in (("float32", "O2"), ("int8", "Os"))
+    )
+    caplog.clear()
+    assert read_budget(write(tmp_path, {"all": {"board": name, "weights": "int8"}}), ["a"]).agents[0].core == small.core
+    assert "no FPU" not in caplog.text
+    sizes = (18, 32, 5)
+    of_float, of_int8 = whole.costs(*sizes), small.costs(*sizes)
+    assert of_int8["flash_bytes"] == footprint(*sizes, "Os", small.core, "int8").flash < 0.45 * of_float["flash_bytes"]
+    assert of_int8["ram_bytes"] < of_float["ram_bytes"] and of_int8["flops"] == of_float["flops"]
+    if whole.soft_float_bytes:
+        assert of_int8["decision_us"] < of_float["decision_us"] / 6
+    assert agent_budget(small.to_dict()) == small and agent_budget(whole.to_dict()) == whole
+    assert "weights" not in whole.to_dict()
+    assert small.widest(18, 5) >= whole.widest(18, 5)
+
+
+def test_a_rate_of_one_s_own_times_int8_too(tmp_path):
+    own = {"board": "pico", "weights": "int8", "flops_per_second": 1e6}
+    (budget,) = read_budget(write(tmp_path, {"all": own}), ["a"]).agents
+    assert budget.costs(18, 32, 5)["decision_us"] == Budget(flops_per_second=1e6).costs(18, 32, 5)["decision_us"]
+    bare = {"decision_us": 900, "weights": "int8", "clock_hz": 1e8, "cycles_per_instruction": 2, "core": "rv32imc"}
+    (budget,) = read_budget(write(tmp_path, {"all": bare}), ["a"]).agents
+    expected = instructions_int8(18, 32, 5, core="rv32imc") * 2 / 1e8 * 1e6
+    assert budget.costs(18, 32, 5)["decision_us"] == pytest.approx(expected)
 
 
 def test_a_core_that_is_known_costs_less_than_any_core_and_an_unknown_one_is_refused(tmp_path):
@@ -214,6 +281,7 @@ FAULTS = {
     "decision_us needs flops_per_second": {"all": {"decision_us": 100}},
     "limits nothing": {"all": {"clock_hz": 1e6}},
     "[1] is no budget": {"all": [1]},
+    "weights is 'int4', expected float32 or int8, the form of the C": {"all": {"board": "pico", "weights": "int4"}},
     "largest_width is 2": {"all": "pico2", "largest_width": 2},
     "agents is 'pico2', expected agents and their boards": {"agents": "pico2"},
 }

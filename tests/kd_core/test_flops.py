@@ -96,6 +96,11 @@ def test_unequal_agents_are_averaged_per_decision_and_summed_per_episode():
 def test_speaking_and_hearing_count(inbox, outbox):
     network = TalkingStep(5, 8, 4, inbox, outbox)
     assert agent_flops(network, 5) == closed_formula(5, 8, 4, inbox=inbox, outbox=outbox)
-    # A row of 8 weights for each bit heard, with the addition to what is seen, and a column of 8 for each bit said.
-    talk = 8 * inbox + (8 if inbox else 0) + 8 * outbox
-    assert closed_formula(5, 8, 4, inbox=inbox, outbox=outbox) - closed_formula(5, 8, 4) == 2 * talk
+    # A row of 8 weights is added for each bit heard, and a column of 8 multiplied and added for each bit said.
+    talk = 8 * inbox + 2 * 8 * outbox
+    assert closed_formula(5, 8, 4, inbox=inbox, outbox=outbox) - closed_formula(5, 8, 4) == talk
+
+
+def test_sixteen_bits_cost_less_than_a_sixth_of_a_student_that_is_32_wide():
+    silent = closed_formula(14, 32, 5)
+    assert 1.1 < closed_formula(14, 32, 5, inbox=32, outbox=16) / silent < 1.15

@@ -1,9 +1,11 @@
 """Sacred's flags work as Sacred documents them, or are one line."""
 
+import subprocess
+
 import pytest
 from sacred.experiment import gather_command_line_options
 
-from kd_core import sacred_flags
+from kd_core import sacred_flags, versions
 from kd_core.config import parse_command
 from kd_core.errors import UserError
 
@@ -35,6 +37,9 @@ def test_the_flags_are_sacreds():
         (["--beat-interval=-1"], "is '-1': expected seconds above 0"),
         (["-P", "high"], "is 'high': expected a whole number"),
         (["-C", "all"], "is 'all': expected no, sys or fd"),
+        (["-"], "'-' is no command of Sacred's: leave it out"),
+        (["-db", "1", "-c", "x", "run"], "'run' is no command of Sacred's"),
+        (["with", "t_max=5", "-"], "'-' in 'with' has no value"),
         (["-c", "with", "t_max=5"], r"-c \(--comment\) is 'with': expected a comment"),
         (["-m", "with", "t_max=5"], r"-m \(--mongo_db\) takes HOST:PORT:DB or DB"),
         (["-m", "t_max=5"], r"-m \(--mongo_db\) takes HOST:PORT:DB or DB"),
@@ -48,6 +53,21 @@ def test_a_flag_that_cannot_work_is_one_line(words, message):
     with pytest.raises(UserError, match=message) as caught:
         parse(*words)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "problem"), [("changed", "has changes that are not committed"), ("elsewhere", "is in no git repository")]
+)
+def test_a_clean_repository_is_asked_for_before_sacred_does(tmp_path, monkeypatch, place, problem):
+    monkeypatch.setattr(versions, "SOURCE_ROOT", tmp_path / place)
+    (tmp_path / place).mkdir()
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    if place == "changed":
+        (tmp_path / place / "a.py").write_text("")
+        for command in (["init", "-q"], ["add", "a.py"]):
+            subprocess.run(["git", *command], cwd=tmp_path / place, check=True)
+    with pytest.raises(UserError, match=rf"^-e \(--enforce_clean\): .*{place} {problem}: leave -e out$"):
+        parse("-e")
 
 
 @pytest.mark.parametrize(
@@ -67,6 +87,7 @@ def test_no_way_to_write_it_leads_to_sacreds_own_mongo_observer(words):
     [
         ["-d", "-l", "DEBUG", "-b0.5", "-c", "seed=x"],
         ["-duf", "--beat=2", "--priority=-3", "-P", "-3"],
+        ["print_config", "-db", "1", "--comm", "x", "with", "t_max=5"],
         ["-pC", "sys", "with", "t_max=5", "--name", "x"],
     ],
 )

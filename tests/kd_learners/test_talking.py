@@ -88,8 +88,6 @@ def test_a_resumed_talker_takes_the_very_next_step_and_another_radio_is_refused(
             silent.load_models(str(tmp_path / "12"))
 
 
-def test_a_talker_under_a_budget_and_a_comparator_that_talks_are_refused(results, tmp_path):
-    with pytest.raises(UserError, match="budget does not count what messages cost"):
-        make_learner(results, tmp_path, message_bits=3, budget="pico2")
+def test_a_comparator_that_talks_is_refused(results, tmp_path):
     with pytest.raises(UserError, match="only agent=rnn talks"):
         make_learner(results, tmp_path, message_bits=3, agent="attention_rnn")

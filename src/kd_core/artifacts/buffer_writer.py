@@ -193,7 +193,30 @@ class ExpertBufferWriter:
             self._lock = None
 
 
-def _lock_folder(folder: Path) -> int:
+def wait_for_turn(folder: Path) -> int:
+    """Take the folder's writer lock as soon as no other process has it.
+
+    Args:
+        folder: of the buffer, created if missing.
+
+    Returns:
+        The locked file: this process may open the folder's writer as long as nothing closes it.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        return _lock_folder(folder)
+    except _TakenError:
+        _log.info("Another process is writing to the expert buffer in %s: waiting for it to end", folder)
+    return _lock_folder(folder, wait=True)
+
+
+class _TakenError(UserError):
+    """Another process holds the lock: it lives, since the system frees the lock of a process that has ended."""
+
+
+def _lock_folder(folder: Path, wait: bool = False) -> int:
     """Take the folder's writer lock, which the system frees when the process ends, however it ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -201,8 +224,8 @@ def _lock_folder(folder: Path) -> int:
     except OSError as error:
         raise UserError(f"cannot write the expert buffer to {folder}: {error.strerror or error}") from error
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        raise UserError(f"another process is writing to the expert buffer in {folder}: wait for it to end") from error
+        raise _TakenError(f"another process is writing to the expert buffer in {folder}: wait for it to end") from error
     return descriptor

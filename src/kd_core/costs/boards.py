@@ -85,7 +85,7 @@ def read_budget(given: Any, names: Sequence[str]) -> TeamBudget:
     given = str(given)
     path = Path(given).expanduser()
     if given in board_names() and not path.is_file():
-        return TeamBudget((_limits(given, f"budget={given}"),) * len(names), LARGEST_WIDTH)
+        return TeamBudget((own_budget(given, f"budget={given}"),) * len(names), LARGEST_WIDTH)
     content = _load(path)
     for key in content:
         if key not in ("all", "agents", "largest_width"):
@@ -101,14 +101,14 @@ def read_budget(given: Any, names: Sequence[str]) -> TeamBudget:
         for index in _indices(key, names, path):
             if index in found:
                 raise UserError(f"{path} names agent {index} twice: name each once")
-            found[index] = _limits(value, f"{path}, agent {key}")
+            found[index] = own_budget(value, f"{path}, agent {key}")
     if (missing := sorted(set(range(len(names))) - set(found))) and "all" not in content:
         raise UserError(
             f"{path} says nothing of agent {missing[0]} ('{names[missing[0]]}'): name it under agents, or give "
             "all: BOARD"
         )
     for index in missing:
-        found[index] = _limits(content["all"], f"{path}, all")
+        found[index] = own_budget(content["all"], f"{path}, all")
     return TeamBudget(tuple(found[i] for i in range(len(names))), largest)
 
 
@@ -137,8 +137,16 @@ def _indices(key: Any, names: Sequence[str], path: Path) -> range:
     raise UserError(f"{path} names agent '{word}', but there are agents 0 to {last}; {nearest(word, names)}")
 
 
-def _limits(given: Any, where: str) -> Budget:
-    """Read one agent's budget: a board's name, or a mapping that may name a board to start from."""
+def own_budget(given: Any, where: str) -> Budget:
+    """Read one agent's budget: a board's name, or a mapping that may name a board to start from.
+
+    Args:
+        given: of a budget file.
+        where: it stands, for messages.
+
+    Raises:
+        UserError: it is no budget.
+    """
     own = {"board": given} if isinstance(given, str) else given
     if not isinstance(own, Mapping):
         raise UserError(f"{where}: {given!r} is no budget: give a board, or limits such as {{flash_bytes: 65536}}")

@@ -11,6 +11,7 @@ What ptflops 0.7 counts, per decision, with ``d`` inputs, width ``w`` and ``a`` 
 - a layer norm: one per element, ``w``;
 - attention over ``k`` steps: ``k*w`` for the scores, ``3*k`` for scale, bias and softmax, ``k*w`` for what is read;
 - an addition of two layers' outputs: one per element;
+- hearing bits (`Hearing`): half of one per weight, since a bit adds its row of weights or takes it away;
 - nothing for the sigmoids and tanh of the GRU cell, the softmax over actions and the choice of an action.
 
 So biases and element-wise operations are counted like multiply-adds, that is, twice what they cost. The excess is about
@@ -69,6 +70,18 @@ class AgentStep(nn.Module):
         return self.fc2(state), state
 
 
+class Hearing(nn.Linear):
+    """A layer whose inputs are 1, -1 or 0: it adds rows of weights or takes them away, and multiplies nothing.
+
+    Args:
+        inbox: bits that are heard.
+        width: of the layer that they are added to.
+    """
+
+    def __init__(self, inbox: int, width: int) -> None:
+        super().__init__(inbox, width, bias=False)
+
+
 class _OneDecision(nn.Module):
     """The agent as ptflops calls a network: one tensor in, a batch of one, starting from the initial hidden state."""
 
@@ -82,6 +95,12 @@ class _OneDecision(nn.Module):
 
 def _nothing(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     """Stand in for ptflops' hook on nn.ReLU: the function that it calls is counted already."""
+
+
+def _additions(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    """Count an addition for each weight, as ptflops' hook on `Hearing`."""
+    counted: Any = module  # ptflops adds the attribute
+    counted.__flops__ += _hearing(inputs[0].shape[-1], output.shape[-1])
 
 
 def agent_flops(agent: nn.Module, d_in: int) -> int:
@@ -107,7 +126,7 @@ def agent_flops(agent: nn.Module, d_in: int) -> int:
             (d_in,),
             as_strings=False,
             print_per_layer_stat=False,
-            custom_modules_hooks={nn.ReLU: _nothing},
+            custom_modules_hooks={nn.ReLU: _nothing, Hearing: _additions},
         )
     if count is None:
         raise RuntimeError(f"ptflops could not run {type(agent).__name__} on {d_in} inputs: see its message above")
@@ -117,7 +136,7 @@ def agent_flops(agent: nn.Module, d_in: int) -> int:
 def closed_formula(d_in: int, width: int, n_actions: int, use_rnn: bool = True, inbox: int = 0, outbox: int = 0) -> int:
     """Compute the FLOPs of one decision of an `AgentStep` without running it: equal to `agent_flops`, term by term.
 
-    Hearing is counted like a linear layer without biases, though a bit needs no product: an addition a weight would do.
+    A bit that is heard costs an addition a weight, a bit that is said a multiply-add.
 
     Args:
         d_in: number of inputs.
@@ -131,8 +150,7 @@ def closed_formula(d_in: int, width: int, n_actions: int, use_rnn: bool = True, 
         FLOPs, multiply-adds counted as two.
     """
     middle = _gru(width) if use_rnn else _linear(width, width) + width
-    heard = inbox * width + width if inbox else 0
-    talk = heard + width * outbox
+    talk = _hearing(inbox, width) + width * outbox
     return OPERATIONS_PER_COUNT * (_linear(d_in, width) + width + middle + _linear(width, n_actions) + talk)
 
 
@@ -175,6 +193,11 @@ def personal_formula(d_in: int, width: int, n_actions: int) -> int:
 
 def _linear(inputs: int, outputs: int) -> int:
     return inputs * outputs + outputs
+
+
+def _hearing(inbox: int, width: int) -> int:
+    """Count an addition for each weight, of which two are one count; half a count at the end is a whole one."""
+    return -(-inbox * width // OPERATIONS_PER_COUNT)
 
 
 def _gru(width: int) -> int:

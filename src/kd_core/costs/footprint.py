@@ -49,7 +49,7 @@ _CORES: dict[str, dict[str, _Compiled]] = {
     "cortex-m7": {"O2": _Compiled(1296, 20, 36, 228, 136), "Os": _Compiled(1008, 0, 0, 96, 0)},
     "cortex-m33": {"O2": _Compiled(1096, 22, 46, 268, 184), "Os": _Compiled(1008, 0, 0, 96, 0)},
     "cortex-m0plus": {"O2": _Compiled(1328, 29, 53, 332, 120), "Os": _Compiled(1136, 0, 0, 184, 0)},
-    "rv32imc": {"O2": _Compiled(2056, 41, 69, 372, 76), "Os": _Compiled(1776, 0, 0, 228, 0)},
+    "rv32imc": {"O2": _Compiled(2016, 41, 69, 372, 76), "Os": _Compiled(1776, 0, 0, 228, 0)},
     "rv32imafc": {"O2": _Compiled(1424, 25, 44, 240, 144), "Os": _Compiled(1328, 0, 0, 132, 0)},
 }
 CORES = tuple(_CORES)
@@ -76,7 +76,7 @@ _ANY_INT8 = {
     "Os": _CompiledInt8(1664, 256, (83.4, 360.9, 5.4, 31.6)),
 }
 _M_INT8 = {
-    "O2": _CompiledInt8(1136, 152, (57.8, 82.0, 30.7, 12.6)),
+    "O2": _CompiledInt8(1136, 152, (55.0, 71.3, 30.7, 12.6)),
     "Os": _CompiledInt8(960, 116, (53.4, 84.1, 30.9, 12.8)),
 }
 _RV_INT8 = {
@@ -84,7 +84,8 @@ _RV_INT8 = {
     "Os": _CompiledInt8(1232, 164, (59.0, 307.2, 21.2, 21.8)),
 }
 _CORES_INT8: dict[str, dict[str, _CompiledInt8]] = {
-    **dict.fromkeys(("cortex-m4f", "cortex-m7", "cortex-m33"), _M_INT8),
+    **dict.fromkeys(("cortex-m4f", "cortex-m33"), _M_INT8),
+    "cortex-m7": {**_M_INT8, "O2": _CompiledInt8(1136, 152, (57.8, 82.0, 29.4, 11.4))},
     "cortex-m0plus": {
         "O2": _CompiledInt8(1152, 140, (80.0, 312.4, 13.6, 30.5)),
         "Os": _CompiledInt8(944, 140, (83.4, 360.9, 5.4, 31.6)),
@@ -94,8 +95,10 @@ _CORES_INT8: dict[str, dict[str, _CompiledInt8]] = {
 # Of the int8 form: rows of weights are filled up to a multiple of four; bytes of a number of its state, of a row's bias
 # and scale, and of its table of tanh.
 _LANES, _STATE_BYTES, _ROW_BYTES, _TABLE_BYTES = 4, 2, 6, 194
-# Beside the recurrent state: whether it was initialised, and the last action.
-_MARKS_BYTES = 8
+# Beside the recurrent state: whether it was initialised, and the last action; of an agent that talks, its turn too.
+_MARKS_BYTES, _TURN_BYTES = 8, 4
+# Of any core: the code of an agent that talks, without the product of its voice, and the frames of that code.
+_TALKING = {"O2": (1024, 96), "Os": (640, 64)}
 
 
 @dataclass(frozen=True)
@@ -117,19 +120,22 @@ class Footprint:
     ram: int
 
 
-def parameter_count(inputs: int, width: int, n_actions: int) -> int:
-    """Count the parameters of an aligner, a GRU and a head."""
-    return inputs * width + width + 6 * width * width + 6 * width + n_actions * width + n_actions
+def parameter_count(inputs: int, width: int, n_actions: int, inbox: int = 0, outbox: int = 0) -> int:
+    """Count the parameters of an aligner, a GRU and a head, and of hearing and speaking so many bits."""
+    silent = inputs * width + width + 6 * width * width + 6 * width + n_actions * width + n_actions
+    return silent + (inbox + outbox) * width
 
 
-def code_bytes(inputs: int, width: int, level: str, core: str | None = None) -> int:
+def code_bytes(inputs: int, width: int, level: str, core: str | None = None, inbox: int = 0, outbox: int = 0) -> int:
     """Compute the bytes of the program without its weights."""
     made = _compiled(level, core)
+    code = made.code + (_TALKING[level][0] if inbox or outbox else 0)
     if level == "Os":
-        return made.code
-    # The aligner has a row for each input, the other five products one for each unit.
+        return code
+    # The aligner has a row for each input, the other five products one for each unit, and so has the voice.
     (once, loops), (unit_once, unit_loops) = _lines(inputs), _lines(width)
-    return made.code + made.line * (once + 5 * unit_once) + made.line_in_loop * (loops + 5 * unit_loops)
+    products = 6 if outbox else 5
+    return code + made.line * (once + products * unit_once) + made.line_in_loop * (loops + products * unit_loops)
 
 
 def _compiled(level: str, core: str | None) -> _Compiled:
@@ -149,7 +155,14 @@ def _lines(rows: int) -> tuple[int, int]:
 
 
 def footprint(
-    inputs: int, width: int, n_actions: int, level: str = "O2", core: str | None = None, weights: str = "float32"
+    inputs: int,
+    width: int,
+    n_actions: int,
+    level: str = "O2",
+    core: str | None = None,
+    weights: str = "float32",
+    inbox: int = 0,
+    outbox: int = 0,
 ) -> Footprint:
     """Compute the bytes that the C program of a network of these sizes takes.
 
@@ -160,18 +173,25 @@ def footprint(
         level: one of `LEVELS`.
         core: one of `CORES`; None is any, and more than each of them takes.
         weights: one of `WEIGHTS`.
+        inbox: bits that it hears a step; 0: none.
+        outbox: bits that it says; 0: none.
     """
     if weights == "int8":
+        assert not inbox and not outbox, "int8 is for silent students"
         return _footprint_int8(inputs, width, n_actions, _int8(level, core))
     made = _compiled(level, core)
-    parameters = FLOAT_BYTES * parameter_count(inputs, width, n_actions)
+    parameters = FLOAT_BYTES * parameter_count(inputs, width, n_actions, inbox, outbox)
     state = FLOAT_BYTES * width + _MARKS_BYTES
-    logits = n_actions if level == "O2" else 0
+    # Its voice lives on the stack as its logits do.
+    logits = n_actions + outbox if level == "O2" else 0
     stack = FLOAT_BYTES * (_VECTORS[level] * width + logits) + made.frames
+    if inbox or outbox:
+        state += _TURN_BYTES
+        stack += _TALKING[level][1]
     if width >= 2 * PRODUCT_ROWS[0]:
         stack += made.frames_wide
     # The two biases of a gate are one in the program.
-    flash = parameters - FLOAT_BYTES * 2 * width + code_bytes(inputs, width, level, core)
+    flash = parameters - FLOAT_BYTES * 2 * width + code_bytes(inputs, width, level, core, inbox, outbox)
     return Footprint(parameters, state, stack, flash, state + stack)
 
 

@@ -86,7 +86,8 @@ class Change:
             "widths": list(run.network.widths),
             "t_max": steps,
             "save_model_interval": max(1, steps // CHECKPOINTS),
-            "teacher": self.teacher.folder,
+            # Several teachers are named by the ancestor's own words.
+            **({} if run.config.get("teachers") else {"teacher": self.teacher.folder}),
             "seed": run.facts["seed"],
             "eval_episodes": run.summary["episodes"],
             "local_results_path": run.results,

@@ -38,8 +38,8 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--int8",
         action=argparse.BooleanOptionalAction,
-        default=True,
-        help="try int8 weights too, which needs the expert buffer (default: yes; kept if 99 %% of the decisions agree)",
+        help="try int8 weights too, which needs the expert buffer (default: yes, but for students that talk; kept if "
+        "99 %% of the decisions agree)",
     )
     parser.add_argument(
         "--c-weights",

@@ -24,6 +24,14 @@ def add(subparsers: Subparsers) -> None:
         "--widths", nargs="+", type=int, default=WIDTHS, metavar="W", help="of all agents (default: 4 8 16 32 64)"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, metavar="S", help="runs of each (default: 1)")
+    parser.add_argument(
+        "--message-bits",
+        nargs="+",
+        type=int,
+        default=(),
+        metavar="K",
+        help="compare students that send messages of so many bits too, e.g. 0 1 2 4 8 16 32 (default: message_bits)",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
     parser.add_argument(
         "--to",

@@ -26,6 +26,18 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--key", type=Path, metavar="PUBLIC", help="the public key that must have signed the bundle")
     parser.add_argument("--trust", action="store_true", help="run its C although no key vouches for it")
     parser.add_argument(
+        "--message-loss",
+        type=float,
+        metavar="P",
+        help="probability that a message is lost, for each link and step of agents that talk (default: 0)",
+    )
+    parser.add_argument(
+        "--message-delay",
+        type=int,
+        metavar="N",
+        help="steps by which agents hear messages later than they were trained to (default: 0)",
+    )
+    parser.add_argument(
         "--sample",
         type=int,
         metavar="SEED",

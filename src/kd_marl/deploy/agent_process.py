@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +21,33 @@ from kd_core.errors import UserError
 from kd_onboard import serve
 from kd_onboard.bundle import Bundle
 from kd_onboard.profile import AgentProfile
+from kd_onboard.radio import TOKEN_BYTES
 
 # Seconds: a C backend compiles before its first answer.
 START_PATIENCE_S, ANSWER_PATIENCE_S = 600.0, 60.0
+
+
+@dataclass(frozen=True)
+class BadRadio:
+    """What the messages between agents go through.
+
+    Attributes:
+        loss: probability that a message is lost, for each link and step.
+        delay: steps by which messages are heard later than in training.
+        seed: of the losses.
+    """
+
+    loss: float = 0.0
+    delay: int = 0
+    seed: int = 0
+
+
+def join_team(agents: Sequence[AgentProcess]) -> None:
+    """Tell the agents of a team that have started, and that talk, where those are that hear them."""
+    token = secrets.token_bytes(TOKEN_BYTES)
+    for agent in agents:
+        if (messages := agent.profile.messages) is not None:
+            agent.join(token, [agents[hearer].port for hearer in messages.heard_by])
 
 
 class AgentProcess:
@@ -30,6 +57,7 @@ class AgentProcess:
 
     Attributes:
         profile: the agent's.
+        port: where its radio listens; 0 for a silent agent.
     """
 
     def __init__(
@@ -41,13 +69,14 @@ class AgentProcess:
         key: Path | None = None,
         trust: bool = False,
         sample: int | None = None,
+        radio: BadRadio | None = None,
     ) -> None:
         """Start it, with the key that must have signed the bundle, or with trust in its C.
 
         With ``sample``, a seed, it draws its actions.
         """
-        self.profile = profile
-        self._rows = serve.row_type(profile)
+        self.profile, self.port = profile, 0
+        self._rows, self._replies = serve.row_type(profile), serve.answer_type(profile)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         package = Path(kd_onboard.__file__).parents[1]
         paths = [path for path in [os.environ.get("PYTHONPATH")] if path]
@@ -55,6 +84,9 @@ class AgentProcess:
         options += [] if key is None else ["--key", str(key.expanduser().absolute())]
         options += ["--trust"] if trust else []
         options += [] if sample is None else ["--sample", str(sample)]
+        if radio is not None:
+            options += ["--message-loss", str(radio.loss), "--message-delay", str(radio.delay)]
+            options += ["--seed", str(radio.seed)]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "kd_onboard.serve", str(bundle.folder.absolute()), *options],
             stdin=subprocess.PIPE,
@@ -79,6 +111,14 @@ class AgentProcess:
             UserError: it could not.
         """
         self._expect(serve.RESET, START_PATIENCE_S)
+        if self.profile.messages is not None:
+            (self.port,) = serve.COUNT.unpack(self._read(serve.COUNT.size, ANSWER_PATIENCE_S))
+
+    def join(self, token: bytes, hearers: Sequence[int]) -> None:
+        """Tell an agent that talks its team's token, and the ports of those that hear it."""
+        ports = b"".join(serve.COUNT.pack(port) for port in hearers)
+        self._send(serve.LINK + serve.COUNT.pack(len(hearers)) + token + ports)
+        self._expect(serve.LINK, ANSWER_PATIENCE_S)
 
     def reset(self, slots: int) -> None:
         """Begin an episode in each of the first ``slots`` slots."""
@@ -100,13 +140,17 @@ class AgentProcess:
         self._asked = len(slots)
 
     def answer(self) -> np.ndarray:
-        """Return the actions asked for, int32 ``(k,)``.
+        """Return the actions asked for, int32 ``(k,)``; errors as for :meth:`reply`."""
+        return self.reply()["action"]
+
+    def reply(self) -> np.ndarray:
+        """Return all that was answered, ``(k,)`` of `serve.answer_type`.
 
         Raises:
             UserError: the agent refused its input, hangs or died.
         """
         self._expect(serve.ACT, ANSWER_PATIENCE_S)
-        return np.frombuffer(self._read(4 * self._asked, ANSWER_PATIENCE_S), "<i4")
+        return np.frombuffer(self._read(self._replies.itemsize * self._asked, ANSWER_PATIENCE_S), self._replies)
 
     def close(self) -> None:
         """End it."""

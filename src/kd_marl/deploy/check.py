@@ -34,6 +34,7 @@ def check_bundle(folder: Path) -> Bundle:
     """
     bundle = read_bundle(folder)
     _check_schema(bundle)
+    _check_messages(bundle)
     used = {csource.TEAM_HEADER}
     identifiers = csource.identifiers([agent.name for agent in bundle.agents])
     programs: list[tuple[str, Named]] = []
@@ -47,7 +48,7 @@ def check_bundle(folder: Path) -> Bundle:
         # Agents with equal networks and inputs share files, which bear the name of the first and are checked once.
         first.setdefault(agent.c.folder, agent)
         facts = ("weights", "onnx", "onnx_int8", "int8_scope", "c", "features", "actions", "noop_action")
-        key = repr([said[name] for name in facts])
+        key = repr([[said[name] for name in facts], said.get("messages")])
         if key not in checked:
             weights = bundle.weights(agent)
             _check_onnx(bundle, agent, first[agent.c.folder], weights)
@@ -71,10 +72,29 @@ def _check_schema(bundle: Bundle) -> None:
         raise BundleError(f"{bundle.folder}: profile.json{place} breaks its schema: {reason[:200]}")
 
 
+def _check_messages(bundle: Bundle) -> None:
+    """Refuse a team whose radio is described where nobody talks, or is not, or has another rate than its agents."""
+    team = bundle.profile.raw.get("messages")
+    rates = {agent.messages.bits / agent.messages.every for agent in bundle.agents if agent.messages is not None}
+    said = set() if team is None else {team["bits_per_step"]}
+    if said != rates:
+        raise BundleError(
+            f"{bundle.folder}: its agents say {_bits(rates)} a step, profile.json's messages {_bits(said)}: export it "
+            "again"
+        )
+    for agent in bundle.agents:
+        if agent.messages is not None and (agent.onnx_int8 is not None or _weights_of(agent) == "int8"):
+            raise BundleError(f"{bundle.folder}: {agent.label} talks, and int8 is for silent agents: export it again")
+
+
+def _bits(rates: set[float]) -> str:
+    return f"{min(rates):g} bits" if rates else "nothing"
+
+
 def _check_costs(bundle: Bundle, agent: AgentProfile) -> None:
     """Refuse a profile whose costs are not those of its sizes."""
     said = bundle.profile.raw["agents"][agent.index]
-    true = profile.costs(agent.inputs, agent.width, agent.n_actions, _weights_of(agent))
+    true = profile.costs(agent.inputs, agent.width, agent.n_actions, _weights_of(agent), *agent.exchanged)
     for key, value in true.items():
         if said[key] != value:
             raise BundleError(
@@ -100,8 +120,8 @@ def check_budgets(bundle: Bundle, budgets: Sequence[Budget]) -> None:
 def _check_budget(bundle: Bundle, agent: AgentProfile, budget: Budget | None) -> None:
     if budget is None:
         return
-    weights = _weights_of(agent)
-    if faults := replace(budget, weights=weights).excess(agent.inputs, agent.width, agent.n_actions):
+    weights, sizes = _weights_of(agent), (agent.inputs, agent.width, agent.n_actions)
+    if faults := replace(budget, weights=weights).excess(*sizes, *agent.exchanged):
         board = f" ({budget.board})" if budget.board else ""
         meant = "; the budget is one of int8 weights, and its C has float32" if budget.weights != weights else ""
         raise BundleError(
@@ -122,7 +142,7 @@ def _check_onnx(bundle: Bundle, agent: AgentProfile, first: AgentProfile, weight
     """
     assert agent.onnx is not None, "the schema asks for it"
     features = bundle.profile.raw["agents"][agent.index]["features"]
-    properties = contract(weights, bundle.task.name, first.name, features, agent.actions)
+    properties = contract(weights, bundle.task.name, first.name, features, agent.actions, agent.messages)
     expected, found = policy_model(weights, properties), _read_onnx(bundle, agent.onnx)
     told = {entry.key: entry.value for entry in found.metadata_props}
     for key in properties:
@@ -178,7 +198,7 @@ def _check_c(
         )
     features = bundle.profile.raw["agents"][agent.index]["features"]
     told = (first.name, features, agent.actions, bundle.profile.on_fault, agent.noop_action)
-    files = csource.all_files(weights, named, bundle.task.name, *told, agent.c.int8)
+    files = csource.all_files(weights, named, bundle.task.name, *told, agent.c.int8, agent.messages)
     for path, expected in files.items():
         if bundle.read(path) != expected:
             holds = path in (named.weights, named.binary)

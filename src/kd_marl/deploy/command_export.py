@@ -17,8 +17,8 @@ from kd_marl.deploy import sensors
 from kd_marl.deploy.export import (
     Options,
     check_calibration,
+    check_exportable,
     check_fault_action,
-    check_silent,
     check_target,
     export,
 )
@@ -36,11 +36,11 @@ def run(args: argparse.Namespace) -> int:
         return _write_library(args, target)
     check_target(target, args.force)
     student = load_student(args.student)
-    check_silent(student)
-    buffer = student.find_buffer(args.buffer)
     options = Options(args.int8, args.latency, args.on_fault, c_weights=args.c_weights)
+    check_exportable(student, options)
+    buffer = student.find_buffer(args.buffer)
     profile = export_student(student, target, buffer, options, args.measure_sensors, args.force)
-    print(_report(args.to, profile, args.int8 and buffer is None))
+    print(_report(args.to, profile, args.int8 is not False and buffer is None))
     return 0
 
 
@@ -80,7 +80,7 @@ def export_student(
     host = get_host()
     register.register(host)
     check_target(folder, force)
-    check_silent(student)
+    check_exportable(student, options)
     check_fault_action(student, options.on_fault)
     check_calibration(student, options, buffer)
     if measure_sensors is not None:
@@ -122,7 +122,10 @@ def _report(folder: Path, profile: Mapping[str, Any], lacks_buffer: bool) -> str
                 f"{'':<{name}}  without {sensor['block']}: return {sensor['return_without']:.2f} instead of "
                 f"{sensor['return_with']:.2f} ({sensor['episodes']} episodes)"
             )
-    if lacks_buffer:
+    if (radio := profile.get("messages")) is not None:
+        rate = "" if radio["bits_per_second"] is None else f", {radio['bits_per_second']:g} a second"
+        lines.append(f"messages: {radio['bits_per_step']:g} bits a step{rate}; int8 is for silent students")
+    elif lacks_buffer:
         lines.append("no expert buffer was found, so int8 was not tried: name it with --buffer")
     return "\n".join([*lines, f"written to {folder}; next: kd-marl bundle check {shlex.quote(str(folder))}"])
 

@@ -13,10 +13,11 @@ from kd_core.host import get_host
 from kd_core.metrics.intervals import mean_interval, share_interval
 from kd_learners.settings import check_episodes
 from kd_marl.deploy import play
+from kd_marl.deploy.agent_process import BadRadio
 from kd_marl.deploy.settings import measured_student, other_episodes, play_settings
 from kd_marl.plugin import register
 from kd_onboard.backend import BACKENDS
-from kd_onboard.bundle import read_bundle
+from kd_onboard.bundle import Bundle, read_bundle
 from kd_onboard.errors import OnboardError
 from kd_onboard.sampling import Generator
 from kd_onboard.signature import admit
@@ -45,10 +46,11 @@ def run(args: argparse.Namespace) -> int:
     settings = play_settings(host, args.env_config, args.updates, profile)
     if args.json:
         files.check_parent(args.json)
+    radio = _radio(args, bundle, settings.seed)
     mask = play.prepare(host, bundle, settings)
     try:
-        trusted = args.key, args.trust
-        played = play.play_bundle(host, bundle, settings, mask, episodes, args.backend, *trusted, args.sample)
+        options = (args.backend, args.key, args.trust, args.sample, radio)
+        played, count = play.play_bundle(host, bundle, settings, mask, episodes, *options)
     except KeyboardInterrupt:
         print("stopped: nothing was measured", file=sys.stderr)
         return 130
@@ -62,10 +64,34 @@ def run(args: argparse.Namespace) -> int:
         "torch": dict(student),
         "same_episodes": not difference,
     }
+    if radio is not None:
+        result["messages"] = {
+            **{"loss": radio.loss, "delay": radio.delay, "due": count.due},
+            "lost": count.due - count.heard,
+        }
     print(_text(result, difference))
     if args.json:
         files.write_json(args.json, result)
     return 0
+
+
+def _radio(args: argparse.Namespace, bundle: Bundle, seed: int) -> BadRadio | None:
+    """Read what the messages of a talking team go through; None for a silent one.
+
+    Raises:
+        UserError: an impossible loss or delay, or one for a team that is silent.
+    """
+    loss, delay = args.message_loss, args.message_delay
+    if not any(agent.messages for agent in bundle.agents):
+        for option, given in (("--message-loss", loss), ("--message-delay", delay)):
+            if given is not None:
+                raise UserError(f"{option} is for agents that talk, and this bundle's are silent: leave it out")
+        return None
+    if loss is not None and not 0.0 <= loss <= 1.0:
+        raise UserError(f"--message-loss is {loss:g}: expected a probability from 0 to 1")
+    if delay is not None and delay < 0:
+        raise UserError(f"--message-delay is {delay}: expected a whole number of steps of at least 0")
+    return BadRadio(loss or 0.0, delay or 0, seed)
 
 
 def _text(result: Mapping[str, Any], difference: str) -> str:
@@ -88,6 +114,9 @@ def _text(result: Mapping[str, Any], difference: str) -> str:
         same = f"other episodes ({difference})" if difference else "the same episodes"
         same += "" if result["sample"] is None else ", other random numbers for the actions"
         lines += ["", f"{same}; difference of the mean returns {_difference(result):+.4f}"]
+    if (radio := result.get("messages")) is not None:
+        share = f" ({radio['lost'] / radio['due']:.1%})" if radio["due"] else ""
+        lines += ["", f"messages over UDP: {radio['due']} were due, {radio['lost']} of them lost{share}"]
     return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ import re
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ import numpy as np
 from kd_core.costs.footprint import PRODUCT_ROWS, footprint
 from kd_envs.hetero_mask import naming
 from kd_marl.deploy.onnx_graph import step_constants
-from kd_marl.deploy.weights import Weights, sizes
+from kd_marl.deploy.weights import Weights, exchanged, sizes
 from kd_onboard import int8
+from kd_onboard.profile import AgentMessages
 from kd_onboard.sampling import weight_shift
 from kd_onboard.tensors import weights_digest
 
@@ -50,6 +51,18 @@ _BLOCK = """\
         }
     }
 """
+# At -Os, between the sums of the features and the gates.
+_HEAR_LEAN = """\
+    @PREFIX@_hear(inbox, aligned);
+    for (unit = 0; unit < @UPPER@_WIDTH; unit++) {
+        aligned[unit] = aligned[unit] > 0.0f ? aligned[unit] : 0.0f;
+    }
+"""
+_TALK_KEYS = (
+    *("MESSAGE_SIZES", "MESSAGE_ALIASES", "MESSAGE_COMMENT", "LOGITS_COMMENT", "TURN", "FIRST_TURN", "BAD_TURN"),
+    *("RADIO", "SILENCE", "HEARD", "INBOX", "HEAR", "HEAR_LEAN", "SPEAK", "SPEAK_ALWAYS"),
+    *("SAVE_TURN", "RESTORE_TURN", "TEST_BUFFERS", "TEST_RADIO"),
+)
 _FLOAT_ARITHMETIC = """\
  * Weights lie row after row, a row for each input. A sum begins with its bias and adds the rows in their order, in both
  * forms of the program, so that both compute the same numbers."""
@@ -140,17 +153,18 @@ class _Form:
     digest: str
 
 
-def _float_form(weights: Weights) -> _Form:
-    step = (_TEMPLATES / "step_float.c.in").read_text(encoding="utf-8")
+def _float_form(weights: Weights, messages: AgentMessages | None) -> _Form:
+    inbox, outbox = exchanged(weights)
+    step = _template("hear.c.in", inbox) + _template("step_float.c.in") + _template("say.c.in", outbox)
+    matrices = _matrices(weights, messages)
     values = {
-        "STEP": step.replace("@PRODUCTS@", "\n".join(_products(*sizes(weights)))),
+        "STEP": step.replace("@PRODUCTS@", "\n".join(_products(*sizes(weights), outbox))),
         "ARITHMETIC": _FLOAT_ARITHMETIC,
         "SOUND": "@PREFIX@_within(agent->state, @UPPER@_WIDTH, @UPPER@_LARGEST_STATE)",
         "STATE_TYPE": "float",
         "STATE_SIZE": "@UPPER@_WIDTH",
         "LEAN": _FLOAT_LEAN,
     }
-    matrices = step_constants(weights)
     values["LOADED"] = "\n".join(_loaded(matrices))
     values["WEIGHTS_BYTES"] = str(_LOADED_HEAD + 4 * sum(matrix.size for matrix in matrices.values()) + 4)
     arrays = [_array(f"@PREFIX@_{key}", "float", matrix) for key, matrix in matrices.items()]
@@ -162,7 +176,7 @@ def _int8_form(weights: Weights, calibration: int8.Calibration) -> _Form:
     inputs, width, _ = sizes(weights)
     rows, columns = int8.padded(width), int8.padded(inputs)
     values = {
-        "STEP": (_TEMPLATES / "step_int8.c.in").read_text(encoding="utf-8"),
+        "STEP": _template("step_int8.c.in"),
         "ARITHMETIC": _INT8_ARITHMETIC,
         "SOUND": "@PREFIX@_sound(agent->state)",
         "STATE_TYPE": "int16_t",
@@ -212,6 +226,7 @@ def c_files(
     on_fault: str = "raise",
     noop_action: int | None = None,
     calibration: int8.Calibration | None = None,
+    messages: AgentMessages | None = None,
 ) -> dict[str, str]:
     """Return the sources of one agent.
 
@@ -225,14 +240,20 @@ def c_files(
         on_fault: ``raise``, ``hold`` or ``noop``: what the program does with input that it must not act on.
         noop_action: the action of ``noop``.
         calibration: of its activations, for the form with int8 weights; None: float32.
+        messages: what it tells others and hears from them; None: it is silent, as int8 forms are.
 
     Returns:
         Path in the bundle -> text.
     """
     inputs, width, n_actions = sizes(weights)
     largest = largest_feature(weights)
-    form = _float_form(weights) if calibration is None else _int8_form(weights, calibration)
-    fast, lean = (footprint(inputs, width, n_actions, level, weights=form.weights) for level in ("O2", "Os"))
+    assert calibration is None or messages is None, "int8 is for silent students"
+    form = _float_form(weights, messages) if calibration is None else _int8_form(weights, calibration)
+    inbox, outbox = exchanged(weights)
+    fast, lean = (
+        footprint(inputs, width, n_actions, level, weights=form.weights, inbox=inbox, outbox=outbox)
+        for level in ("O2", "Os")
+    )
     noop = -1 if noop_action is None else noop_action
     held = f"{named.prefix.upper()}_IS_READY(agent) ? agent->last : -1"
     action, meaning = {
@@ -243,6 +264,7 @@ def c_files(
     values = {
         # First, as they are full of names themselves.
         **form.values,
+        **_talk(messages),
         "PREFIX": named.prefix,
         "UPPER": named.prefix.upper(),
         "NAME": comment(name),
@@ -259,7 +281,7 @@ def c_files(
         "DIGEST": ", ".join(
             f"UINT32_C(0x{word:08x})" for word in np.frombuffer(bytes.fromhex(form.digest)[:16], "<u4")
         ),
-        "CONTRACT": f"0x{contract(task, features, actions):08x}",
+        "CONTRACT": f"0x{contract(task, features, actions, messages):08x}",
         # So that the sum over all actions has 32 bits.
         "SHIFT": str(weight_shift(n_actions)),
         "ON_FAULT": meaning,
@@ -269,12 +291,81 @@ def c_files(
     }
     filled = {}
     for path, template in ((named.header, "agent.h.in"), (named.source, "agent.c.in")):
-        text = (_TEMPLATES / template).read_text(encoding="utf-8")
+        text = _template(template)
         for key, value in values.items():
             text = text.replace(f"@{key}@", value)
         filled[path] = text
     head = f'/* The weights of agent "{comment(name)}", {form.numbers}; {named.prefix}.c includes them. */\n\n'
     return {**filled, named.weights: head + "\n".join(form.arrays).replace("@PREFIX@", named.prefix)}
+
+
+def _template(name: str, wanted: int = 1) -> str:
+    """Read a template; empty where it is not wanted."""
+    return (_TEMPLATES / name).read_text(encoding="utf-8") if wanted else ""
+
+
+def _matrices(weights: Weights, messages: AgentMessages | None) -> dict[str, np.ndarray]:
+    """Return the matrices and biases of the program, in their order."""
+    found = step_constants(weights)
+    if messages is not None and messages.hears:
+        found["hear_weight"] = _paired(found["hear_weight"], messages.bits)
+    return found
+
+
+def _paired(rows: np.ndarray, bits: int) -> np.ndarray:
+    """Turn the rows of each two bits of a message into their sum and their difference: half as many are added."""
+    found = rows.copy()
+    for start in range(0, len(rows), bits):
+        one, other = rows[start : start + bits - 1 : 2], rows[start + 1 : start + bits : 2]
+        found[start : start + bits - 1 : 2], found[start + 1 : start + bits : 2] = one + other, one - other
+    return found
+
+
+def _talk(messages: AgentMessages | None) -> dict[str, str]:
+    """Return what an agent that talks has in its templates beside hearing and saying; all empty for a silent one."""
+    if messages is None:
+        return {**dict.fromkeys(_TALK_KEYS, ""), "ALIGNED": "sum > 0.0f ? sum : 0.0f", "SAVED_HEAD": "28"}
+    hears, says = bool(messages.hears), bool(messages.heard_by)
+    sizes = {
+        "BITS": messages.bits,
+        "BYTES": 1 + messages.payload_bytes,
+        "EVERY": messages.every,
+        "LATENCY": messages.latency,
+    }
+    speakers = "".join(f" *   message {place} of the inbox: of agent {i}\n" for place, i in enumerate(messages.hears))
+    unused = ("" if hears else "    (void)inbox;\n") + ("" if says else "    (void)outbox;\n")
+    return {
+        "MESSAGE_SIZES": "".join(f"#define @UPPER@_MESSAGE_{name} {size}\n" for name, size in sizes.items())
+        + f"#define @UPPER@_HEARS {len(messages.hears)}\n",
+        "MESSAGE_ALIASES": "".join(f"#define KD_AGENT_MESSAGE_{name} @UPPER@_MESSAGE_{name}\n" for name in sizes)
+        + "#define KD_AGENT_HEARS @UPPER@_HEARS\n",
+        "MESSAGE_COMMENT": f""" *
+ * Messages: a message has @UPPER@_MESSAGE_BYTES bytes. The first is 1 if there is one, else 0; behind it are its bits,
+ * bit k as bit k % 8 of byte k / 8. A message that is missing is all zeros, never waited for.
+ * `inbox` has @UPPER@_HEARS of them, each said @UPPER@_MESSAGE_LATENCY steps ago{", or NULL" * (not hears)}.
+ * `outbox` is what the agent says after this step{", and NULL: nobody hears it" * (not says)}. After a fault it is 0.
+{speakers}""",
+        "LOGITS_COMMENT": " * It speaks as if it had a choice.\n",
+        "TURN": "    uint32_t turn;\n",
+        "FIRST_TURN": "    agent->turn = 0;\n",
+        "BAD_TURN": " || agent->turn >= @UPPER@_MESSAGE_EVERY",
+        "RADIO": ",\n    const unsigned char *inbox, unsigned char *outbox",
+        "SILENCE": unused + ("    @PREFIX@_silence(outbox);\n" if says else ""),
+        "HEARD": ", const unsigned char *inbox" * hears,
+        "INBOX": ", inbox" * hears,
+        "ALIGNED": "sum" if hears else "sum > 0.0f ? sum : 0.0f",
+        "HEAR": "    @PREFIX@_hear(inbox, aligned);\n" * hears,
+        "HEAR_LEAN": _HEAR_LEAN * hears,
+        "SPEAK": "    @PREFIX@_end(agent, available, outbox);\n" * says,
+        "SPEAK_ALWAYS": "        @PREFIX@_end(agent, NULL, outbox);\n" * says,
+        "SAVED_HEAD": "32",
+        "SAVE_TURN": "    @PREFIX@_put(bytes + 24 + 4 * @UPPER@_WIDTH, agent->turn);\n",
+        "RESTORE_TURN": "    saved.turn = @PREFIX@_get(bytes + 24 + 4 * @UPPER@_WIDTH);\n",
+        # The test hears nothing.
+        "TEST_BUFFERS": "    static const unsigned char silence[@UPPER@_HEARS * @UPPER@_MESSAGE_BYTES] = {0};\n" * hears
+        + "    unsigned char outbox[@UPPER@_MESSAGE_BYTES];\n" * says,
+        "TEST_RADIO": f",\n            {'silence' if hears else 'NULL'}, {'outbox' if says else 'NULL'}",
+    }
 
 
 def all_files(
@@ -287,32 +378,43 @@ def all_files(
     on_fault: str,
     noop_action: int | None,
     calibration: int8.Calibration | None,
+    messages: AgentMessages | None = None,
 ) -> dict[str, bytes]:
     """Return the sources and, where they can be loaded, the weights as a file; arguments as for :func:`c_files`."""
-    told = (name, features, actions, on_fault, noop_action, calibration)
+    told = (name, features, actions, on_fault, noop_action, calibration, messages)
     found = {path: text.encode() for path, text in c_files(weights, named, task, *told).items()}
     if calibration is None:
-        found[named.binary] = weights_file(weights, task, features, actions)
+        found[named.binary] = weights_file(weights, task, features, actions, messages)
     return found
 
 
-def contract(task: str, features: Sequence[Mapping[str, Any]], actions: Sequence[str | None]) -> int:
-    """Return 32 bits of a hash of what an agent's features and actions mean: weights of another meaning are refused."""
-    told = json.dumps([task, [[row["name"], row["unit"]] for row in features], list(actions)])
-    return int.from_bytes(hashlib.sha256(told.encode()).digest()[:4], "little")
+def contract(
+    task: str,
+    features: Sequence[Mapping[str, Any]],
+    actions: Sequence[str | None],
+    messages: AgentMessages | None = None,
+) -> int:
+    """Return 32 bits of a hash of what features, actions and messages mean: weights of another meaning are refused."""
+    told: list[Any] = [task, [[row["name"], row["unit"]] for row in features], list(actions)]
+    told += [] if messages is None else [asdict(messages)]
+    return int.from_bytes(hashlib.sha256(json.dumps(told).encode()).digest()[:4], "little")
 
 
 def weights_file(
-    weights: Weights, task: str, features: Sequence[Mapping[str, Any]], actions: Sequence[str | None]
+    weights: Weights,
+    task: str,
+    features: Sequence[Mapping[str, Any]],
+    actions: Sequence[str | None],
+    messages: AgentMessages | None = None,
 ) -> bytes:
     """Return the weights as a file for ``PREFIX_load``; arguments are those of :func:`c_files`.
 
     All of it is little-endian: "KDW" and the version 1; inputs, width and actions; the contract; the largest feature;
     16 bytes of the sha256 of the weights; 0 for float32; the bytes of the file; the matrices; the CRC-32 of all before.
     """
-    body = b"".join(np.ascontiguousarray(matrix, "<f4").tobytes() for matrix in step_constants(weights).values())
+    body = b"".join(np.ascontiguousarray(matrix, "<f4").tobytes() for matrix in _matrices(weights, messages).values())
     largest = int(largest_feature(weights).view(np.uint32))
-    head = b"KDW\x01" + struct.pack("<5I", *sizes(weights), contract(task, features, actions), largest)
+    head = b"KDW\x01" + struct.pack("<5I", *sizes(weights), contract(task, features, actions, messages), largest)
     head += bytes.fromhex(weights_digest(weights))[:16] + struct.pack("<2I", 0, _LOADED_HEAD + len(body) + 4)
     return head + body + struct.pack("<I", zlib.crc32(head + body))
 
@@ -359,8 +461,9 @@ def largest_feature(weights: Weights) -> np.float32:
     return np.float32(0.25 * float(np.finfo(np.float32).max) / (aligned * gates))
 
 
-def _products(inputs: int, width: int, n_actions: int) -> list[str]:
+def _products(inputs: int, width: int, n_actions: int, outbox: int) -> list[str]:
     """Write the function of each product; the gates have two, for the aligned features and for the state."""
+    voice = [_product("speak", "speak", width, outbox, 0)] if outbox else []
     return [
         _product("align", "align", inputs, width, 0),
         _product("gates", "gates", width, 2 * width, 0),
@@ -368,6 +471,7 @@ def _products(inputs: int, width: int, n_actions: int) -> list[str]:
         _product("past", "past", width, width, 0),
         _product("input", "input", width, width, 0),
         _product("head", "head", width, n_actions, 0),
+        *voice,
     ]
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import safetensors.numpy
 import torch
 
+from kd_controllers.messages import Radio
 from kd_controllers.talking_net import TalkingStudent
 from kd_core import files
 from kd_core.artifacts.expert_buffer import FACTS_FILE, ExpertBuffer
@@ -29,7 +30,7 @@ from kd_marl.deploy.weights import ALIGNER, BODY, Weights, agent_weights, sizes
 from kd_marl.runs.student_run import StudentRun
 from kd_onboard.bundle import PROFILE, profile_text, read_bundle
 from kd_onboard.int8 import Calibration
-from kd_onboard.profile import FORMAT
+from kd_onboard.profile import FORMAT, AgentMessages
 from kd_onboard.tensors import weights_digest
 
 # Of the expert buffer, for int8's agreement and for roles.
@@ -42,14 +43,14 @@ class Options:
     """What the user chose.
 
     Attributes:
-        int8: try int8 weights.
+        int8: try int8 weights; None: for silent students.
         latency: measure decisions on this machine.
         on_fault: ``raise``, ``hold`` or ``noop``.
         sensors: `sensors.measure` of each agent, or None.
         c_weights: ``float32`` or ``int8``, the form of the C; None: what each agent's budget says, else float32.
     """
 
-    int8: bool = True
+    int8: bool | None = None
     latency: bool = True
     on_fault: str = "raise"
     sensors: list[list[dict[str, Any]]] | None = None
@@ -109,7 +110,7 @@ def export(
             full.
     """
     check_target(folder, force)
-    check_silent(run)
+    check_exportable(run, options)
     check_fault_action(run, options.on_fault)
     check_calibration(run, options, buffer)
     replayed = None if buffer is None else replay.from_buffer(buffer, run.mask, REPLAYED_EPISODES, run.facts["seed"])
@@ -166,8 +167,8 @@ def _c_weights(run: StudentRun, options: Options, agent: int) -> str:
     return options.c_weights or (budget or {}).get("weights", WEIGHTS[0])
 
 
-def check_silent(run: StudentRun) -> None:
-    """Refuse students that talk, or that are told which sensors deliver.
+def check_exportable(run: StudentRun, options: Options) -> None:
+    """Refuse students that are told which sensors deliver, and int8 for those that talk.
 
     Raises:
         UserError: they are such students.
@@ -177,12 +178,10 @@ def check_silent(run: StudentRun) -> None:
             f"{run.record} is told which of its sensors deliver, and bundles of such students are not supported yet: "
             "export a student with sensor_status=False"
         )
-    if isinstance(run.network, TalkingStudent):
-        bits = run.network.messages.bits
-        raise UserError(
-            f"{run.record} sends {bits}-bit messages, and bundles of talking students are not supported yet: export a "
-            "student with message_bits=0"
-        )
+    int8_c = any(_c_weights(run, options, i) == "int8" for i in range(run.mask.n_agents))
+    if isinstance(run.network, TalkingStudent) and (options.int8 or int8_c):
+        wrong = "give --c-weights float32" if int8_c else "leave --int8 out"
+        raise UserError(f"{run.record} talks, and int8 is for silent students: {wrong}")
 
 
 def _agents(draft: _Draft, replayed: replay.Replay | None, options: Options) -> list[dict[str, Any]]:
@@ -196,10 +195,10 @@ def _agents(draft: _Draft, replayed: replay.Replay | None, options: Options) -> 
     found = []
     for i, weights in enumerate(networks):
         facts = profile.agent_facts(run, i)
-        aligner, body = ({name: weights[name] for name in part} for part in (ALIGNER, BODY))
+        aligner, body = ({name: weights[name] for name in part if name in weights} for part in (ALIGNER, BODY))
         facts["weights"] = [draft.tensors(ids[i], "aligner", aligner), draft.tensors(ids[i], "body", body)]
         form = _c_weights(run, options, i)
-        key = f"{weights_digest(weights)} {facts['features']} {facts['actions']} {form}"
+        key = f"{weights_digest(weights)} {facts['features']} {facts['actions']} {form} {facts.get('messages')}"
         programs.setdefault(key, []).append(i)
         sensors = options.sensors[i] if options.sensors else []
         found.append({**facts, **roles[i], "latency": {}, "sensors": sensors})
@@ -212,7 +211,7 @@ def _agents(draft: _Draft, replayed: replay.Replay | None, options: Options) -> 
             shares, calibration = calibrated.agreement, calibrated.calibration
         made = _models(draft, ids[first], networks[first], found[first], options.on_fault, seen, calibration)
         tried = [{"onnx_int8": None, "int8_agreement": None, "int8_scope": None}] * len(members)
-        if options.int8 and seen:
+        if options.int8 is not False and seen and not isinstance(run.network, TalkingStudent):
             tried = _int8(draft, ids[first], networks[first], found[first], seen)
         for k, (i, of_agent) in enumerate(zip(members, tried, strict=True)):
             found[i].update(**made, **of_agent)
@@ -241,11 +240,12 @@ def _models(
 ) -> dict[str, Any]:
     """Return the ONNX and the C of a program, and what it costs if its C is int8."""
     named = csource.Named.of(name)
-    properties = contract(weights, draft.run.task, facts["name"], facts["features"], facts["actions"])
+    messages = AgentMessages.from_dict(facts["messages"]) if "messages" in facts else None
+    properties = contract(weights, draft.run.task, facts["name"], facts["features"], facts["actions"], messages)
     model = policy_model(weights, properties).SerializeToString(deterministic=True)
     found = {"onnx": draft.add(f"onnx/{name}.onnx", model)}
     told = (facts["name"], facts["features"], facts["actions"], on_fault, facts["noop_action"])
-    for path, data in csource.all_files(weights, named, draft.run.task, *told, calibration).items():
+    for path, data in csource.all_files(weights, named, draft.run.task, *told, calibration, messages).items():
         draft.add(path, data)
     steps = selftest.choose(weights, seen, calibration)
     draft.add(named.test, selftest.text(steps, named, facts["name"]).encode())
@@ -287,7 +287,10 @@ def _roles(run: StudentRun, replayed: replay.Replay | None) -> list[dict[str, An
     """Return the role that each agent's embeddings show most on the buffer's episodes (Eq. 11), and how clearly."""
     if replayed is None:
         return [{"role": "unknown", "role_share": None}] * run.mask.n_agents
-    _, embedding = run.network.unroll(torch.from_numpy(replayed.obs))
+    available, radio = torch.from_numpy(replayed.available), None
+    if isinstance(run.network, TalkingStudent):
+        radio = Radio(run.network.messages.speaks(available))
+    _, embedding = run.network.unroll(torch.from_numpy(replayed.obs), radio)
     shares = role_log_distribution(embedding, run.roles, run.config["temperature"]).exp()
     found = []
     for i in range(run.mask.n_agents):

@@ -32,7 +32,9 @@ def measure(bundle: Bundle, agent: int, seed: int = 0) -> dict[str, Any]:
     profile = bundle.agent(agent)
     rng = np.random.default_rng(seed)
     features = rng.standard_normal((DECISIONS, profile.inputs)).astype(np.float32)
-    available = np.ones(profile.n_actions, bool)
+    given: list[Any] = [np.ones(profile.n_actions, bool)]
+    if profile.messages is not None:
+        given.append([rng.bytes(profile.messages.payload_bytes) for _ in profile.messages.hears])
     found = {}
     for name in BACKENDS:
         try:
@@ -44,7 +46,7 @@ def measure(bundle: Bundle, agent: int, seed: int = 0) -> dict[str, Any]:
             runner.reset()
             started = time.perf_counter()
             for row in features:
-                runner.act(row, available)
+                runner.act(row, *given)
             blocks.append(1e6 * (time.perf_counter() - started) / DECISIONS)
         # The first block warms up.
         low, median, high = np.percentile(blocks[1:], [5, 50, 95])

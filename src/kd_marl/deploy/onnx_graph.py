@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from kd_marl.deploy.weights import Weights, sizes
+from kd_marl.deploy.weights import Weights, exchanged, sizes
+from kd_onboard.profile import AgentMessages
 from kd_onboard.tensors import weights_digest
 
 OPSET, IR_VERSION = 17, 9
 UNAVAILABLE_LOGIT = -1e10
+# The layers of an agent that talks.
+TALK = ("hear", "speak")
 BATCH = "batch"
 
 _Constants = dict[str, np.ndarray]
@@ -26,7 +30,12 @@ _Nodes = list[onnx.NodeProto]
 
 
 def contract(
-    weights: Weights, task: str, name: str, features: Sequence[Mapping[str, Any]], actions: Sequence[str | None]
+    weights: Weights,
+    task: str,
+    name: str,
+    features: Sequence[Mapping[str, Any]],
+    actions: Sequence[str | None],
+    messages: AgentMessages | None = None,
 ) -> dict[str, str]:
     """Return what a file says of itself in its ``metadata_props``: all that is needed to use it without the profile.
 
@@ -36,6 +45,7 @@ def contract(
         name: the agent's name.
         features: of the agent, as in the profile.
         actions: their names, None for one that the agent never has.
+        messages: what it tells others and hears from them; None: it is silent.
     """
     width = sizes(weights)[1]
     state = {"input": "state", "output": "next_state", "shape": [BATCH, width], "begins_as": 0.0}
@@ -48,6 +58,7 @@ def contract(
         "kd_marl.actions": json.dumps(list(actions)),
         "kd_marl.state": json.dumps(state),
         "kd_marl.weights_sha256": weights_digest(weights),
+        **({} if messages is None else {"kd_marl.messages": json.dumps(asdict(messages))}),
     }
 
 
@@ -59,9 +70,12 @@ def policy_model(weights: Weights, properties: Mapping[str, str] | None = None) 
     Inputs: ``features`` (batch, inputs) float32; ``available`` (batch, actions) bool; ``state`` (batch, width) float32,
     zeros at the start of an episode. Outputs: ``logits`` and ``masked_logits`` (batch, actions) float32, the latter
     -1e10 where an action is unavailable; ``action`` (batch,) int64, the best available one; ``next_state``.
+
+    An agent that hears has the input ``inbox`` (batch, bits) float32: 1 and -1, 0 where a message is missing. One that
+    speaks has the output ``outbox`` (batch, bits) float32 of 1 and -1: whether it is its turn, the caller knows.
     """
     constants, nodes = _fused_step(weights)
-    model = _decision(weights, constants, nodes)
+    model = _decision(weights, *_talking(weights, constants, nodes))
     if properties:
         helper.set_model_props(model, dict(properties))
     return model
@@ -89,7 +103,8 @@ def product_name(output: str) -> str:
 
 def step_constants(weights: Weights) -> dict[str, np.ndarray]:
     """Return the matrices of one step as (in, out) and their biases, by name: what the C program has."""
-    return _plain_step(weights)[0]
+    found = _plain_step(weights)[0]
+    return found | {f"{name}_weight": weights[f"{name}.weight"].T for name in TALK if f"{name}.weight" in weights}
 
 
 def _plain_step(weights: Weights) -> tuple[_Constants, _Nodes]:
@@ -166,6 +181,26 @@ def _fused_step(weights: Weights) -> tuple[_Constants, _Nodes]:
     return constants, nodes
 
 
+def _talking(weights: Weights, constants: _Constants, nodes: _Nodes) -> tuple[_Constants, _Nodes]:
+    """Add to the fused step what its weights hear and say."""
+    node, inbox, outbox = helper.make_node, *exchanged(weights)
+    found, first = dict(constants), list(nodes)
+    if inbox:
+        found["hear_weight"] = np.pad(weights["hear.weight"].T, ((0, 0), (0, 1)))
+        seen, rest = first[0], first[1:]
+        seen.output[0] = "seen"
+        first = [seen, node("Gemm", ["inbox", "hear_weight", "seen"], ["align"]), *rest]
+    if outbox:
+        found |= {"speak_weight": weights["speak.weight"].T, "zero": np.float32(0)}
+        found |= {"one": np.float32(1), "minus_one": np.float32(-1)}
+        first += [
+            node("MatMul", ["next_state", "speak_weight"], ["voice"]),
+            node("GreaterOrEqual", ["voice", "zero"], ["positive"]),
+            node("Where", ["positive", "one", "minus_one"], ["outbox"]),
+        ]
+    return found, first
+
+
 def _blend() -> _Nodes:
     """Build the end of the step, h' = candidate + update (h - candidate), and the head."""
     node = helper.make_node
@@ -180,7 +215,10 @@ def _blend() -> _Nodes:
 def _decision(weights: Weights, constants: _Constants, nodes: _Nodes) -> onnx.ModelProto:
     """Build a step with masking and the choice behind it, for any batch."""
     inputs, width, actions = sizes(weights)
+    inbox, outbox = exchanged(weights)
     node, float32 = helper.make_node, TensorProto.FLOAT
+    heard: list[_Port] = [("inbox", float32, [BATCH, inbox])] if inbox else []
+    said: list[_Port] = [("outbox", float32, [BATCH, outbox])] if outbox else []
     choice = [
         node("Where", ["available", "logits", "unavailable_logit"], ["masked_logits"]),
         node("ArgMax", ["masked_logits"], ["action"], axis=1, keepdims=0),
@@ -191,12 +229,14 @@ def _decision(weights: Weights, constants: _Constants, nodes: _Nodes) -> onnx.Mo
             ("features", float32, [BATCH, inputs]),
             ("available", TensorProto.BOOL, [BATCH, actions]),
             ("state", float32, [BATCH, width]),
+            *heard,
         ],
         [
             ("logits", float32, [BATCH, actions]),
             ("masked_logits", float32, [BATCH, actions]),
             ("action", TensorProto.INT64, [BATCH]),
             ("next_state", float32, [BATCH, width]),
+            *said,
         ],
         {**constants, "unavailable_logit": np.float32(UNAVAILABLE_LOGIT)},
     )

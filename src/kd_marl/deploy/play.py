@@ -18,28 +18,62 @@ from kd_core.errors import UserError
 from kd_core.host import Host
 from kd_envs.hetero_mask.layouts import layout_for
 from kd_envs.hetero_mask.mask import ObservationMask, own_action_names
-from kd_marl.deploy.agent_process import AgentProcess
+from kd_marl.deploy.agent_process import AgentProcess, BadRadio, join_team
 from kd_marl.evaluation.episodes import PairedEpisodes, Played
 from kd_marl.processes.workers import workers_watched
 from kd_onboard.bundle import Bundle
 from kd_runners import environments
 
 
+class RadioCount:
+    """Counts the messages that were due at the steps that were played, and those that were heard.
+
+    Attributes:
+        due: messages that were sent, one for each hearer, and whose step of hearing was played.
+        heard: those of them that were heard.
+    """
+
+    def __init__(self, agents: Sequence[AgentProcess], delay: int = 0) -> None:
+        self._messages = [agent.profile.messages for agent in agents]
+        self._delay, self._spoke = delay, list[np.ndarray]()
+        self.due = self.heard = 0
+
+    def begin(self, slots: int) -> None:
+        """Begin so many episodes."""
+        self._slots = slots
+        self._spoke = []
+
+    def add(self, slots: np.ndarray, answers: Sequence[np.ndarray]) -> None:
+        """Add the next step of some episodes: the answers of all agents."""
+        spoke = np.zeros((len(answers), self._slots), bool)
+        for i, (messages, answer) in enumerate(zip(self._messages, answers, strict=True)):
+            if messages is None:
+                continue
+            spoke[i, slots] = answer["spoke"] != 0
+            self.heard += int(answer["heard"].sum())
+            said = len(self._spoke) - messages.latency - self._delay
+            if said >= 0:
+                self.due += int(self._spoke[said][list(messages.hears)][:, slots].sum())
+        self._spoke.append(spoke)
+
+
 class BundleMAC(PolicyMAC):
     """The host's controller interface around the agents' processes."""
 
-    def __init__(self, agents: Sequence[AgentProcess], args: Any) -> None:
+    def __init__(self, agents: Sequence[AgentProcess], args: Any, count: RadioCount | None = None) -> None:
         super().__init__(args)
         self.agent = nn.Identity()
         self._agents = agents
         self._indices = [[feature.index for feature in agent.profile.features] for agent in agents]
         self._slots = np.arange(0)
+        self._count = count or RadioCount(agents)
 
     def init_hidden(self, batch_size: int) -> None:
         """Begin ``batch_size`` episodes."""
         self._slots = np.arange(batch_size)
         for agent in self._agents:
             agent.reset(batch_size)
+        self._count.begin(batch_size)
 
     def select_actions(
         self, ep_batch: Any, t_ep: int, t_env: int, bs: Any = slice(None), test_mode: bool = False
@@ -50,7 +84,9 @@ class BundleMAC(PolicyMAC):
         available = ep_batch["avail_actions"][:, t_ep][bs].numpy()
         for i, agent in enumerate(self._agents):
             agent.ask(slots, obs[:, i, self._indices[i]], available[:, i] != 0)
-        return torch.from_numpy(np.stack([agent.answer() for agent in self._agents], axis=1).astype(np.int64))
+        answers = [agent.reply() for agent in self._agents]
+        self._count.add(slots, answers)
+        return torch.from_numpy(np.stack([answer["action"] for answer in answers], axis=1).astype(np.int64))
 
 
 def play_bundle(
@@ -63,7 +99,8 @@ def play_bundle(
     key: Path | None = None,
     trust: bool = False,
     sample: int | None = None,
-) -> Played:
+    radio: BadRadio | None = None,
+) -> tuple[Played, RadioCount]:
     """Play whole episodes.
 
     Args:
@@ -76,9 +113,10 @@ def play_bundle(
         key: file of the public key that must have signed the bundle, or None.
         trust: run its C although no key vouches for it.
         sample: seed with which actions are drawn; None: each agent takes its best one.
+        radio: what the messages of a talking team go through; None: they are neither lost nor late.
 
     Returns:
-        What the team scored.
+        What the team scored, and its messages.
 
     Raises:
         UserError: an agent's process cannot start, dies, or is given what it cannot act on.
@@ -87,15 +125,17 @@ def play_bundle(
     agents: list[AgentProcess] = []
     try:
         for profile in bundle.agents:
-            agents.append(AgentProcess(bundle, profile, backend, paired.block, key, trust, sample))
+            agents.append(AgentProcess(bundle, profile, backend, paired.block, key, trust, sample, radio))
         for agent in agents:
             agent.wait_until_ready()
+        join_team(agents)
+        count = RadioCount(agents, 0 if radio is None else radio.delay)
 
         def team(scheme: dict[str, Any], options: Any) -> PolicyMAC:
-            return BundleMAC(agents, options)
+            return BundleMAC(agents, options, count)
 
         with workers_watched():
-            return paired.play(team, masked=True, label=f"bundle, {backend}")
+            return paired.play(team, masked=True, label=f"bundle, {backend}"), count
     finally:
         for agent in agents:
             agent.close()

@@ -11,12 +11,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from kd_controllers.student_net import HeteroStudent
+from kd_controllers.talking_net import TalkingStudent
+from kd_core import files
 from kd_core.costs.flops import closed_formula
 from kd_core.costs.footprint import FLOAT_BYTES, LEVELS, WEIGHTS, footprint, parameter_count
 from kd_core.versions import package_version
 from kd_envs.hetero_mask import naming
+from kd_marl.runs import stress_file
 from kd_marl.runs.student_run import StudentRun
-from kd_onboard.profile import FORMAT, VERSION
+from kd_onboard.profile import FORMAT, VERSION, AgentMessages
 
 SCHEMA_FILE = Path(__file__).parent / "profile.schema.json"
 # An absolute path inside a text, or one below a home folder: what stands before it, and its last part.
@@ -39,6 +43,8 @@ def agent_facts(run: StudentRun, agent: int) -> dict[str, Any]:
     name = mask.layout.agent_names[agent]
     rows = naming.features(mask, agent)
     width = run.network.widths[agent]
+    messages = message_facts(run.network, agent)
+    talk = AgentMessages.from_dict(messages) if messages else None
     actions = naming.action_names(run.config["env"], mask.layout.task, name, run.network.n_actions)
     return {
         "index": agent,
@@ -50,13 +56,49 @@ def agent_facts(run: StudentRun, agent: int) -> dict[str, Any]:
         "draw_sizes": None if mask.draw_sizes is None else list(mask.draw_sizes[agent]),
         "actions": actions,
         "noop_action": naming.noop_action(actions),
-        **costs(len(rows), width, run.network.n_actions, WEIGHTS[0]),
+        **costs(len(rows), width, run.network.n_actions, WEIGHTS[0], *((0, 0) if talk is None else talk.exchanged)),
         # Runs before there were budgets say nothing of them.
         "budget": (run.facts.get("budget") or [None] * mask.n_agents)[agent],
+        **({"messages": messages} if messages else {}),
     }
 
 
-def costs(inputs: int, width: int, n_actions: int, weights: str) -> dict[str, int]:
+def message_facts(network: HeteroStudent, agent: int) -> dict[str, Any] | None:
+    """Return what an agent tells others and hears from them; None for one that neither speaks nor hears."""
+    if not isinstance(network, TalkingStudent):
+        return None
+    team = network.messages
+    hears, heard_by = team.speakers(agent), team.hearers(agent)
+    if not hears and not heard_by:
+        return None
+    return {"bits": team.bits, "every": team.every, "latency": team.latency, "hears": hears, "heard_by": heard_by}
+
+
+def team_messages(run: StudentRun) -> dict[str, Any] | None:
+    """Return what a talking team's radio must carry, and what a lossy one was measured to leave of it.
+
+    Returns:
+        The bits that an agent sends a step and a second, the loss in training, and one entry for each loss that
+        `kd-marl stress` has measured of this run. None for a silent team.
+    """
+    if not isinstance(run.network, TalkingStudent):
+        return None
+    team = run.network.messages
+    rate = naming.steps_per_second(run.config["env"], run.mask.layout.task)
+    measured = files.read_json(run.folder / stress_file.FILE) if (run.folder / stress_file.FILE).is_file() else {}
+    lost = [row for row in measured.get("rows", ()) if row["kind"] in ("none", "message loss")]
+    return {
+        "bits_per_step": team.bits_per_step(),
+        "bits_per_second": None if rate is None else team.bits_per_step() * rate,
+        "trained_loss": team.loss,
+        "measured_in": measured.get("measures"),
+        "measured": [
+            {"loss": row["level"] or 0.0, "student": row["student_mean"], "episodes": row["episodes"]} for row in lost
+        ],
+    }
+
+
+def costs(inputs: int, width: int, n_actions: int, weights: str, inbox: int = 0, outbox: int = 0) -> dict[str, int]:
     """Return what an agent of these sizes costs, by formula.
 
     Args:
@@ -64,12 +106,16 @@ def costs(inputs: int, width: int, n_actions: int, weights: str) -> dict[str, in
         width: hidden width.
         n_actions: number of actions.
         weights: of its C, one of `kd_core.costs.footprint.WEIGHTS`.
+        inbox: bits that it hears a step.
+        outbox: bits that it says.
     """
-    fast, small = (footprint(inputs, width, n_actions, level, weights=weights) for level in LEVELS)
-    parameters = parameter_count(inputs, width, n_actions)
+    fast, small = (
+        footprint(inputs, width, n_actions, level, weights=weights, inbox=inbox, outbox=outbox) for level in LEVELS
+    )
+    parameters = parameter_count(inputs, width, n_actions, inbox, outbox)
     return {
         "parameters": parameters,
-        "flops_per_decision": closed_formula(inputs, width, n_actions),
+        "flops_per_decision": closed_formula(inputs, width, n_actions, inbox=inbox, outbox=outbox),
         "weights_bytes": FLOAT_BYTES * parameters,
         "state_bytes": fast.state,
         "flash_bytes": fast.flash,
@@ -114,6 +160,7 @@ def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mappi
         buffer: sha256 of the expert buffer's facts and its number of episodes, if it was found.
     """
     layout, summary = run.mask.layout, run.summary
+    messages = team_messages(run)
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -129,6 +176,7 @@ def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mappi
             "episode_limit": episode_limit,
         },
         "on_fault": on_fault,
+        **({"messages": messages} if messages else {}),
         "measured": {
             **{name: {**summary[name], "episodes": summary["episodes"]} for name in _SCORED},
             "retention": summary["retention"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from kd_learners import batches
 from kd_marl.deploy.csource import comment
 from kd_marl.evaluation.episodes import PairedEpisodes
 from kd_marl.processes.workers import workers_watched
-from kd_onboard.agent import OnboardAgent
+from kd_onboard.agent import OnboardAgent, TalkingAgent
 from kd_onboard.bundle import Bundle
+from kd_onboard.numpy_backend import program_backend
 from kd_onboard.profile import AgentProfile
 
 
@@ -33,12 +34,16 @@ class Trace:
         features: ``(steps, inputs)`` float32.
         available: ``(steps, actions)`` bool.
         actions: ``(steps,)`` int64: what it did.
+        inbox: ``(steps, speakers * message bytes)`` uint8, what it heard; no columns where it hears nobody.
+        outbox: ``(steps, message bytes)`` uint8, what it said; no columns where nobody hears it.
     """
 
     begins: np.ndarray
     features: np.ndarray
     available: np.ndarray
     actions: np.ndarray
+    inbox: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
+    outbox: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
 
 
 class _Team(PolicyMAC):
@@ -48,9 +53,13 @@ class _Team(PolicyMAC):
         super().__init__(args)
         self.agent = nn.Identity()
         self._agents = agents
+        # What each agent heard and said, step by step.
+        self.heard: list[list[list[bytes | None]]] = []
+        self.said: list[list[bytes | None]] = []
 
     def init_hidden(self, batch_size: int) -> None:
         assert batch_size == 1, "one episode at a time"
+        self.heard, self.said = [], []
         for agent in self._agents:
             agent.reset()
 
@@ -58,12 +67,26 @@ class _Team(PolicyMAC):
         self, ep_batch: Any, t_ep: int, t_env: int, bs: Any = slice(None), test_mode: bool = False
     ) -> Tensor:
         obs, available = (ep_batch[key][0, t_ep].numpy() for key in ("obs", "avail_actions"))
-        rows = zip(self._agents, obs, available, strict=True)
-        return torch.tensor([[agent.act(row[_indices(agent.profile)], may != 0) for agent, row, may in rows]])
+        self.heard.append([self._inbox(agent.profile) for agent in self._agents])
+        actions, said = [], []
+        for agent, row, may, inbox in zip(self._agents, obs, available, self.heard[-1], strict=True):
+            given = (row[_indices(agent.profile)], may != 0)
+            action, message = agent.act(*given, inbox) if isinstance(agent, TalkingAgent) else (agent.act(*given), None)
+            actions.append(action)
+            said.append(message)
+        self.said.append(said)
+        return torch.tensor([actions])
+
+    def _inbox(self, agent: AgentProfile) -> list[bytes | None]:
+        """Return what an agent hears at this step."""
+        if agent.messages is None:
+            return []
+        when = len(self.said) - agent.messages.latency
+        return [self.said[when][speaker] if when >= 0 else None for speaker in agent.messages.hears]
 
 
 def trace(host: Host, bundle: Bundle, args: Any, mask: ObservationMask, agent: AgentProfile, episodes: int) -> Trace:
-    """Play whole episodes and note what one agent met.
+    """Play whole episodes, as the agents' C does, and note what one agent met.
 
     Args:
         host: whose environments and runner are used.
@@ -78,16 +101,27 @@ def trace(host: Host, bundle: Bundle, args: Any, mask: ObservationMask, agent: A
     """
     args.batch_size_run = 1
     paired = PairedEpisodes(host, args, mask, episodes)
-    team = [OnboardAgent.load(bundle, profile.index) for profile in bundle.agents]
-    parts: dict[str, list[np.ndarray]] = {"begins": [], "features": [], "available": [], "actions": []}
+    on_fault = bundle.profile.on_fault
+    kinds = [OnboardAgent if one.messages is None else TalkingAgent for one in bundle.agents]
+    team = [
+        kind(one, program_backend(bundle.weights(one), one), on_fault)
+        for kind, one in zip(kinds, bundle.agents, strict=True)
+    ]
+    parts: dict[str, list[np.ndarray]] = {part.name: [] for part in fields(Trace)}
+    payload = 0 if agent.messages is None else agent.messages.payload_bytes
     with workers_watched():
-        for batch, _, _ in paired.blocks(lambda _, options: _Team(team, options), masked=True, label="trace"):
+        for batch, mac, _ in paired.blocks(lambda _, options: _Team(team, options), masked=True, label="trace"):
             played = batches.from_host(batch)
             steps = int(played.length[0])
             parts["begins"].append(np.arange(steps) == 0)
             parts["features"].append(played.obs[0, :steps, agent.index].numpy()[:, _indices(agent)])
             parts["available"].append(played.avail_actions[0, :steps, agent.index].numpy() != 0)
             parts["actions"].append(played.actions[0, :steps, agent.index].numpy())
+            assert isinstance(mac, _Team), "made above"
+            heard = [mac.heard[t][agent.index] for t in range(steps)]
+            parts["inbox"].append(np.array([_packed(inbox, payload) for inbox in heard], np.uint8).reshape(steps, -1))
+            said = [mac.said[t][agent.index : agent.index + 1] if agent.exchanged[1] else [] for t in range(steps)]
+            parts["outbox"].append(np.array([_packed(one, payload) for one in said], np.uint8).reshape(steps, -1))
     return Trace(**{name: np.concatenate(rows) for name, rows in parts.items()})
 
 
@@ -111,6 +145,9 @@ def header(trace: Trace, bundle: Bundle, agent: AgentProfile) -> str:
         ("unsigned char", "available", actions, [_row(row.astype(int)) for row in trace.available]),
         ("int", "actions", "", [str(value) for value in trace.actions]),
     ]
+    for part, rows in (("inbox", trace.inbox), ("outbox", trace.outbox)):
+        if rows.shape[1]:
+            arrays.append(("unsigned char", part, f"[{rows.shape[1]}]", [_row(row) for row in rows]))
     lines = [
         "/*",
         f' * {episodes} episodes of agent "{comment(agent.name)}" of {comment(bundle.task.name)}, recorded by kd-marl '
@@ -141,6 +178,11 @@ def header(trace: Trace, bundle: Bundle, agent: AgentProfile) -> str:
         "#endif",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _packed(messages: Sequence[bytes | None], payload: int) -> list[int]:
+    """Return the bytes of messages as the C has them: a mark, and the bits behind it."""
+    return [byte for message in messages for byte in (b"\0" * (1 + payload) if message is None else b"\1" + message)]
 
 
 def _sizes(steps: int, agent: AgentProfile) -> list[tuple[str, int]]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
+from kd_controllers.talking_net import TalkingStep
 from kd_core.costs.flops import AgentStep
 
 # Shapes for d inputs, width w and a actions; gates in the order r, z, n of torch.nn.GRUCell.
 #     o = relu(align(x)),  h' = GRU(o, h),  logits = head(h')
-ALIGNER = ("align.weight", "align.bias")  # (w, d), (w,)
+# An agent that talks, for i bits heard and k bits said: o = relu(align(x) + hear(inbox)),  voice = speak(h')
+ALIGNER = ("align.weight", "align.bias", "hear.weight")  # (w, d), (w,), (w, i)
 BODY = (
     "gru.weight_ih",  # (3w, w)
     "gru.weight_hh",  # (3w, w)
@@ -19,16 +21,17 @@ BODY = (
     "gru.bias_hh",  # (3w,)
     "head.weight",  # (a, w)
     "head.bias",  # (a,)
+    "speak.weight",  # (k, w)
 )
 
 Weights = Mapping[str, np.ndarray]
 
 
 def agent_weights(network: nn.Module) -> dict[str, np.ndarray]:
-    """Return the parameters of one agent's network, float32, named as in `ALIGNER` and `BODY`."""
+    """Return the parameters of one agent's network, float32, named as in `ALIGNER` and `BODY`; silent ones lack two."""
     assert isinstance(network, AgentStep), "source.load_student refuses other students"
     assert isinstance(network.rnn, nn.GRUCell), "students are recurrent"
-    parameters = {
+    parameters: dict[str, Tensor] = {
         "align.weight": network.fc1.weight,
         "align.bias": network.fc1.bias,
         "gru.weight_ih": network.rnn.weight_ih,
@@ -38,6 +41,9 @@ def agent_weights(network: nn.Module) -> dict[str, np.ndarray]:
         "head.weight": network.fc2.weight,
         "head.bias": network.fc2.bias,
     }
+    if isinstance(network, TalkingStep):
+        talk = {"hear.weight": network.hear, "speak.weight": network.speak}
+        parameters |= {name: layer.weight for name, layer in talk.items() if layer is not None}
     return {name: value.detach().numpy().astype(np.float32, copy=True) for name, value in parameters.items()}
 
 
@@ -45,3 +51,9 @@ def sizes(weights: Weights) -> tuple[int, int, int]:
     """Return the inputs d, width w and actions a of a network."""
     width, inputs = weights["align.weight"].shape
     return inputs, width, len(weights["head.bias"])
+
+
+def exchanged(weights: Weights) -> tuple[int, int]:
+    """Return the bits that a network hears and says in a step."""
+    hear, speak = weights.get("hear.weight"), weights.get("speak.weight")
+    return 0 if hear is None else hear.shape[1], 0 if speak is None else len(speak)

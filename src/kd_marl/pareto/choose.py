@@ -38,7 +38,7 @@ _RETENTION = {
 
 @dataclass(frozen=True)
 class Point:
-    """A width, over its seeds; costs are means over the agents, times medians over agents and seeds.
+    """A width and a message, over its seeds; costs are means over the agents, times medians over agents and seeds.
 
     Attributes:
         retention: mean of `retention_signed` over the seeds.
@@ -52,6 +52,8 @@ class Point:
         decision_us_high: 95th percentile; None with it.
         score: mean win rate where something is won, else mean return.
         on_front: True where no cheaper student has as high a retention.
+        message_bits: of one message; 0: silent.
+        bits_per_second: that an agent sends; None where the task has no rate.
     """
 
     width: int
@@ -67,6 +69,8 @@ class Point:
     decision_us_high: float | None
     score: float
     on_front: bool = False
+    message_bits: int = 0
+    bits_per_second: float | None = 0.0
 
 
 def measure(sweep: Sweep) -> dict[str, Any]:
@@ -86,9 +90,9 @@ def measure(sweep: Sweep) -> dict[str, Any]:
     if len(teachers) > 1:
         raise UserError(f"the students in {sweep.results} had {len(teachers)} teachers: name one with teacher=PATH")
     points = []
-    for width in dict.fromkeys(cell.width for cell in sweep.cells):
-        of_width = [(run, profile) for cell, run, profile in found if cell.width == width]
-        points.append(_point(width, [run for run, _ in of_width], [profile for _, profile in of_width]))
+    for width, bits in dict.fromkeys((cell.width, cell.bits) for cell in sweep.cells):
+        alike = [(run, profile) for cell, run, profile in found if (cell.width, cell.bits) == (width, bits)]
+        points.append(_point(width, [run for run, _ in alike], [profile for _, profile in alike]))
     first = found[0][1].summary
     marked = [Point(**{**asdict(point), "on_front": on}) for point, on in zip(points, front(points), strict=True)]
     task = found[0][1].task
@@ -106,13 +110,19 @@ def measure(sweep: Sweep) -> dict[str, Any]:
         "episodes": first["episodes"],
         "measures": "win rate" if first["teacher"]["win_rate"] is not None else "return",
         "teacher": teacher,
-        "points": [asdict(point) for point in marked],
+        "points": [_told(point, bool(sweep.bits)) for point in marked],
         "knee": marked[knee(marked)].width,
+        **({"knee_bits": marked[knee(marked)].message_bits} if sweep.bits else {}),
         "knee_rule": KNEE_RULE,
         "paper": paper_points(task, teacher["flops"]),
         "machine": found[0][2]["provenance"]["machine"],
         "runs": {cell.label: {"run": run.record, "command": run.facts["command"]} for cell, run, _ in found},
     }
+
+
+def _told(point: Point, with_bits: bool) -> dict[str, Any]:
+    """Return a point's facts; those of its messages only where messages are compared."""
+    return {key: value for key, value in asdict(point).items() if with_bits or not key.endswith(("_bits", "_second"))}
 
 
 def _point(width: int, runs: Sequence[StudentRun], profiles: Sequence[Mapping[str, Any]]) -> Point:
@@ -145,6 +155,8 @@ def _point(width: int, runs: Sequence[StudentRun], profiles: Sequence[Mapping[st
         decision_us_low=time("low_us"),
         decision_us_high=time("high_us"),
         score=float(np.mean(scores)),
+        message_bits=runs[0].summary.get("message_bits", 0),
+        bits_per_second=runs[0].summary.get("bits_per_second", 0.0),
     )
 
 
@@ -221,9 +233,10 @@ def page(facts: Mapping[str, Any]) -> str:
     """Return the Markdown page: the figure, a table, and how to read both."""
     preset = f", {facts['masks_preset']}" if facts["masks_preset"] else ""
     seeds = facts["points"][0]["seeds"]
+    with_bits = "knee_bits" in facts
     spread = "± 95 % interval over seeds" if len(seeds) > 1 else "one seed, so no interval"
     lines = [
-        f"# {facts['task']}: retention and costs of a student by its width",
+        f"# {facts['task']}: retention and costs of a student by its width{' and messages' * with_bits}",
         "",
         f"Written by `{facts['command']}` from runs of commit {_short(facts['commit'])}.",
         "",
@@ -233,12 +246,12 @@ def page(facts: Mapping[str, Any]) -> str:
         "",
         "![Retention against FLOPs, bytes and microseconds](pareto.svg)",
         "",
-        f"| width | {facts['measures']} | retention | above random | FLOPs | times fewer "
-        "| flash, KB | RAM, KB | C, µs | |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"| width |{' bits | bits a second |' * with_bits} {facts['measures']} | retention | above random | FLOPs "
+        "| times fewer | flash, KB | RAM, KB | C, µs | |",
+        f"|---|{'---|---|' * with_bits}---|---|---|---|---|---|---|---|---|",
         *(_row(facts, point) for point in facts["points"]),
         "",
-        f"**Knee: width {facts['knee']}**, {facts['knee_rule']}.",
+        f"**Knee: width {facts['knee']}{_bits(facts['knee_bits']) if with_bits else ''}**, {facts['knee_rule']}.",
         "",
         *_paper_lines(facts),
         f"Retention is {_RETENTION[facts['measures']]}; above random play (S-R)/(T-R); T is the teacher in the run's "
@@ -261,9 +274,10 @@ def _row(facts: Mapping[str, Any], point: Mapping[str, Any]) -> str:
     time = "-"
     if point["decision_us"] is not None:
         time = f"{point['decision_us']:.2f} ({point['decision_us_low']:.2f} to {point['decision_us_high']:.2f})"
-    remark = "knee" if point["width"] == facts["knee"] else "front" if point["on_front"] else ""
+    remark = "knee" if pareto_figure.is_knee(facts, point) else "front" if point["on_front"] else ""
     cells = [
         str(point["width"]),
+        *_rate(facts, point),
         f"{point['score']:.2f}",
         f"{100 * point['retention']:.1f}{half} %",
         above,
@@ -275,6 +289,18 @@ def _row(facts: Mapping[str, Any], point: Mapping[str, Any]) -> str:
         remark,
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _rate(facts: Mapping[str, Any], point: Mapping[str, Any]) -> list[str]:
+    """Return the cells about messages; none where they are not compared."""
+    if "knee_bits" not in facts:
+        return []
+    rate = point["bits_per_second"]
+    return [str(point["message_bits"]), "-" if rate is None else f"{rate:g}"]
+
+
+def _bits(bits: int) -> str:
+    return f", {bits} bits" if bits else ", silent"
 
 
 def _paper_lines(facts: Mapping[str, Any]) -> list[str]:

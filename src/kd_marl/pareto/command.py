@@ -10,6 +10,7 @@ from kd_core import progress
 from kd_core.errors import UserError
 from kd_core.host import get_host
 from kd_marl.pareto import choose
+from kd_marl.pareto.figure import is_knee
 from kd_marl.pareto.sweep import Sweep
 from kd_marl.plugin import register
 
@@ -22,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     if args.jobs < 1:
         raise UserError(f"--jobs is {args.jobs}: give at least 1")
     args.to = args.to.expanduser()
-    sweep = Sweep(host, args.env_config, args.updates, args.widths, args.seeds, args.to)
+    sweep = Sweep(host, args.env_config, args.updates, args.widths, args.seeds, args.to, args.message_bits)
     # A terminal's Ctrl-C and a batch system's SIGTERM end the runs alike.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -35,7 +36,10 @@ def run(args: argparse.Namespace) -> int:
         signal.signal(signal.SIGTERM, before)
     choose.write(args.to, facts)
     for point in facts["points"]:
-        knee = "  knee" if point["width"] == facts["knee"] else ""
-        print(f"width {point['width']:>3}  retention {point['retention']:7.1%}  {point['flops']:>8.0f} FLOPs{knee}")
+        knee = "  knee" if is_knee(facts, point) else ""
+        bits = f"  {point['message_bits']:>3} bits" if sweep.bits else ""
+        print(
+            f"width {point['width']:>3}{bits}  retention {point['retention']:7.1%}  {point['flops']:>8.0f} FLOPs{knee}"
+        )
     print(f"written to {args.to / 'pareto.svg'}, pareto.md and pareto.json")
     return 0

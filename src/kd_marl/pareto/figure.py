@@ -45,13 +45,19 @@ def figure(facts: Mapping[str, Any]) -> str:
         f"<title>{escape(facts['task'])}: retention against FLOPs, bytes and microseconds</title>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         _text(LEFT, 26, f"{facts['task']}: retention and costs of a student", size=17, weight="bold"),
-        _legend(bool(facts["paper"]), len(facts["points"][0]["seeds"])),
+        _legend(bool(facts["paper"]), len(facts["points"][0]["seeds"]), "knee_bits" in facts),
         f'<text transform="translate(16 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle" '
         f'fill="{INK}">retention of the {facts["measures"]}, per cent</text>',
     ]
     for number, panel in enumerate(_PANELS):
         body += _panel(facts, panel, LEFT + number * (width + GAP), width, marks, labelled=number == 0)
     return "\n".join([*body, "</svg>"]) + "\n"
+
+
+def is_knee(facts: Mapping[str, Any], point: Mapping[str, Any]) -> bool:
+    """Tell whether a point of ``pareto.json`` is the knee."""
+    alike = "knee_bits" not in facts or point["message_bits"] == facts["knee_bits"]
+    return alike and bool(point["width"] == facts["knee"])
 
 
 def linear_ticks(low: float, high: float) -> list[float]:
@@ -180,22 +186,19 @@ def _ours(
         parts.append(
             f'<circle cx="{across:.1f}" cy="{up:.1f}" r="4.5" fill="{fill}" stroke="{OURS}" stroke-width="1.6"/>'
         )
-        if point["width"] == facts["knee"]:
+        if is_knee(facts, point):
             parts.append(
                 f'<circle cx="{across:.1f}" cy="{up:.1f}" r="9" fill="none" stroke="{OURS}" stroke-width="2"/>'
             )
         # Above and below in turn, for two may be close to each other.
-        parts.append(_text(across + 8, up + (17 if number % 2 else -8), str(point["width"]), size=12, weight="bold"))
+        name = f"{point['width']} ({point['message_bits']})" if "knee_bits" in facts else str(point["width"])
+        parts.append(_text(across + 8, up + (17 if number % 2 else -8), name, size=12, weight="bold"))
     return parts
 
 
-def _legend(with_paper: bool, seeds: int) -> str:
-    y = 50
-    mean = (
-        f"width of the students: mean of {seeds} seeds, 95 % interval"
-        if seeds > 1
-        else "width of the students, one seed"
-    )
+def _legend(with_paper: bool, seeds: int, with_bits: bool) -> str:
+    y, label = 50, "width (bits) of the students" if with_bits else "width of the students"
+    mean = f"{label}: mean of {seeds} seeds, 95 % interval" if seeds > 1 else f"{label}, one seed"
     parts = [
         f'<circle cx="{LEFT + 6}" cy="{y - 4}" r="4.5" fill="{OURS}" stroke="{OURS}" stroke-width="1.6"/>',
         f'<circle cx="{LEFT + 22}" cy="{y - 4}" r="4.5" fill="white" stroke="{OURS}" stroke-width="1.6"/>',

@@ -1,4 +1,4 @@
-"""The runs behind `kd-marl pareto`: one kd_student a width and seed, each made once, and a bundle of each."""
+"""The runs behind `kd-marl pareto`: one kd_student a width, message and seed, made once, and a bundle of each."""
 
 from __future__ import annotations
 
@@ -34,18 +34,21 @@ class Cell:
 
     width: int
     seed: int
+    bits: int | None = None
 
     @property
     def label(self) -> str:
         """Return a name for people, for its log file and its bundle."""
-        return f"width-{self.width}-seed-{self.seed}"
+        bits = "" if self.bits is None else f"bits-{self.bits}-"
+        return f"width-{self.width}-{bits}seed-{self.seed}"
 
 
 class Sweep:
-    """Students of several widths and seeds that differ in nothing else.
+    """Students of several widths, messages and seeds that differ in nothing else.
 
     Attributes:
-        cells: width after width.
+        cells: width after width, and in each message after message.
+        bits: of the messages that are compared; empty where messages are not.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Sweep:
         widths: Sequence[int],
         seeds: Sequence[int],
         to: Path,
+        bits: Sequence[int] = (),
     ) -> None:
         """Plan.
 
@@ -66,11 +70,12 @@ class Sweep:
             widths: of all agents of a student.
             seeds: of the runs.
             to: folder of the runs, their logs and bundles.
+            bits: of the messages of a student; none: what ``updates`` say.
 
         Raises:
-            UserError: an impossible width or seed, or an update that the sweep makes itself.
+            UserError: an impossible width, seed or number of bits, or an update that the sweep makes itself.
         """
-        for what, numbers, least in (("width", widths, 1), ("seed", seeds, 0)):
+        for what, numbers, least in (("width", widths, 1), ("seed", seeds, 0), ("message_bits", bits, 0)):
             for number in numbers:
                 if number < least:
                     raise UserError(f"{what} {number} is none: give whole numbers of at least {least}")
@@ -82,15 +87,21 @@ class Sweep:
                 raise UserError("one teacher serves all students: train it first with --config=kd_teacher")
             if word in ("save_model=False", "save_model=false"):
                 raise UserError("pareto measures the students that its runs save: leave save_model=False out")
-            if key == "message_bits" and word != "message_bits=0":
-                raise UserError(f"pareto exports its students, which must be silent for that: leave {word} out")
+            if key == "message_bits" and bits:
+                raise UserError(f"--message-bits says what students send: leave {word} out")
             if key == "agent" and word != f"agent={EXPORTED_AGENT}":
                 raise UserError(f"pareto exports its students, which must be agent={EXPORTED_AGENT}: leave {word} out")
         self._host, self._environment, self._updates = host, environment, list(updates)
         self._folder = Path(os.path.abspath(to.expanduser()))
         # What is published says nothing of where this machine keeps things.
         self._to = self._folder.name if to.expanduser().is_absolute() else to.as_posix()
-        self.cells = [Cell(width, seed) for width in sorted(set(widths)) for seed in sorted(set(seeds))]
+        self.bits = tuple(sorted(set(bits)))
+        self.cells = [
+            Cell(width, seed, each)
+            for width in sorted(set(widths))
+            for each in self.bits or (None,)
+            for seed in sorted(set(seeds))
+        ]
 
     @property
     def results(self) -> Path:
@@ -108,6 +119,7 @@ class Sweep:
             *widths,
             "--seeds",
             *seeds,
+            *(["--message-bits", *map(str, self.bits)] if self.bits else []),
             "--to",
             self._to,
         ]
@@ -116,6 +128,7 @@ class Sweep:
     def words(self, cell: Cell) -> list[str]:
         """Return the command line of a student, after ``python src/main.py``."""
         own = [f"widths={cell.width}", f"seed={cell.seed}", f"local_results_path={self.results}", "resume=True"]
+        own += [] if cell.bits is None else [f"message_bits={cell.bits}"]
         return ["--config=kd_student", f"--env-config={self._environment}", "with", *self._updates, *own]
 
     def finished(self, cell: Cell) -> Path | None:

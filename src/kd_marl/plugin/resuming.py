@@ -59,6 +59,11 @@ def saved_steps(folder: str) -> list[int]:
     """
     steps = [int(path.name) for path in Path(folder).glob("*") if path.name.isdigit()]
     if not steps:
+        step = Path(folder)
+        if step.name.isdigit() and any(step.glob("*.th")):
+            raise UserError(
+                f"checkpoint_path={folder} is a single step: give checkpoint_path={step.parent} load_step={step.name}"
+            )
         raise UserError(f"checkpoint_path={folder} holds no saved steps (folders such as 50000)")
     return steps
 

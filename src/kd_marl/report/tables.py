@@ -35,9 +35,15 @@ def scores_table(groups: Groups, task: Task) -> Rows:
     rows = [_teacher_row(found, in_paper)]
     if found.random("return_mean") is not None:
         rows.append(_random_row(found))
+    sent = [ABSENT] * len(rows)
     for method, limits, sight in _wanted(groups, task, in_paper):
         group = groups.main.get(Cell(task, method, limits, sight))
         rows.append(_score_row(found, method, limits, sight, group))
+        sent.append(_sent(group))
+    if any(cell != ABSENT for cell in sent):
+        head.insert(-1, "bits a second")
+        for row, cell in zip(rows, sent, strict=True):
+            row.insert(-1, cell)
     return head, rows
 
 
@@ -170,6 +176,15 @@ def _score_row(found: TaskScores, method: str, limits: str, sight: str, group: G
     row += [_spread(theirs, "step_ms"), _plain(cost(group, "decision_us"), 0)]
     trained = over_seeds(group, lambda run: run.steps)
     return [*row, _short(cost(group, "flops_per_decision")), _short(trained), _seeds(group)]
+
+
+def _sent(group: Group | None) -> str:
+    """Write what an agent sends a second, or a step where the task has no rate; a dash where it is silent."""
+    summary = {} if group is None else group.runs[0].summary
+    if not summary.get("message_bits"):
+        return ABSENT
+    rate = summary["bits_per_second"]
+    return f"{summary['bits_per_step']:g} a step" if rate is None else f"{rate:g}"
 
 
 def _plain(value: Estimate | None, digits: int = 2) -> str:

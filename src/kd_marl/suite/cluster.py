@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import time
 from typing import Any
 
@@ -16,6 +17,9 @@ from kd_marl.suite.job import Job
 from kd_marl.suite.lock import STALE_SECONDS, locked, owner
 
 LOCAL, CLIENT = "local", "ray://"
+# What a machine that is there needs to answer at most; and how often, and how many times in a row without an answer, a
+# suite looks for the cluster that it runs on.
+_KNOCK_SECONDS, _LOOK_SECONDS, _MISSES = 10.0, 3.0, 3
 # What a task that replaces a lost one waits for the lost one's lock to be free.
 _PATIENCE = STALE_SECONDS + 15.0
 
@@ -51,6 +55,7 @@ class RayPool:
             options |= {"num_cpus": jobs, "include_dashboard": False}
             # Ray's own workers would give way to everything else on the machine.
             os.environ.setdefault("RAY_worker_niceness", "0")
+        knock(address)
         try:
             ray.init(address=address, **options)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
@@ -63,6 +68,10 @@ class RayPool:
         self.slots = max(1, min(there, jobs or there))
         self._task: Any = ray.remote(_in_worker)
         self._running: dict[Any, Job] = {}
+        # Where the cluster's head answers. Ray itself would try for a minute, then end this process without a word.
+        self._head = ray.get_runtime_context().gcs_address
+        self._gone = False
+        self._looked, self._missed = 0.0, 0
 
     def room(self, cpus: int) -> bool:
         """Return whether a job may be handed over: Ray queues what does not fit, and a cluster may grow to fit it."""
@@ -84,17 +93,39 @@ class RayPool:
         if not self._running:
             time.sleep(timeout)
             return []
+        self._look_for_head()
         done, _ = self._ray.wait(list(self._running), timeout=timeout)
         return [(job, self._result(reference, job)) for reference in done for job in [self._running.pop(reference)]]
 
     def close(self) -> None:
         """Interrupt what runs, wait until it has ended, and leave the cluster; a local one ends."""
-        references = list(self._running)
+        references = [] if self._gone else list(self._running)
         for reference in references:
             self._ray.cancel(reference)
         if references:
             self._ray.wait(references, num_returns=len(references), timeout=3 * STOP_SECONDS)
         self._ray.shutdown()
+
+    def _look_for_head(self) -> None:
+        """See every few seconds that the cluster is still there.
+
+        Raises:
+            UserError: it has not answered several times in a row.
+        """
+        if time.monotonic() - self._looked < _LOOK_SECONDS:
+            return
+        try:
+            knock(self._head, _LOOK_SECONDS)
+            self._missed = 0
+        except UserError:
+            self._missed += 1
+        self._looked = time.monotonic()
+        self._gone = self._missed >= _MISSES
+        if self._gone:
+            raise UserError(
+                f"the Ray cluster at {self._head} went away: what is finished is kept, and the same command goes on "
+                f"with the other {len(self._running)} runs once there is a cluster again"
+            )
 
     def _result(self, reference: Any, job: Job) -> Report:
         try:
@@ -107,6 +138,28 @@ class RayPool:
             report = Report(Outcome.KILLED, f"Ray lost its worker, and each that replaced it ({reason})", final=True)
             _note(job, report.message)
             return report
+
+
+def knock(address: str, timeout: float = _KNOCK_SECONDS) -> None:
+    """See that something listens at an address of the form HOST:PORT, which Ray itself would try for minutes.
+
+    Args:
+        address: any other form is left to Ray.
+        timeout: seconds to wait for an answer.
+
+    Raises:
+        UserError: nothing does.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=timeout).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"no Ray cluster listens at {address} ({getattr(error, 'strerror', None) or error}): see `ray status`, or "
+            "start one with `ray start --head`"
+        ) from None
 
 
 def _in_worker(job: Job, wait: float, afresh: bool) -> Report:

@@ -28,7 +28,7 @@ from kd_envs.hetero_mask.mask import ObservationMask
 from kd_envs.hetero_mask.presets import mask_for
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_marl.deploy import play as bundles
-from kd_marl.deploy.agent_process import AgentProcess
+from kd_marl.deploy.agent_process import AgentProcess, join_team
 from kd_marl.deploy.settings import play_settings
 from kd_marl.runs.folders import results_folders
 from kd_marl.runs.student_run import CONFIG_FILE, RUN_FILE, StudentRun, load_student, run_arguments
@@ -327,6 +327,7 @@ def _bundle(
         stack.callback(agents[-1].close)
     for agent in agents:
         agent.wait_until_ready()
+    join_team(agents)
     teacher = _bundle_teacher(wish, bundle, args, notes)
     caption = f"{folder.name}: a bundle, played by kd_onboard"
     player = Player("bundle", "", caption, mask, lambda scheme, options: _Bundle(agents, options, mask), args, teacher)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from deployed import FLAGS, PUBLIC, Program, compiled_bytes, compiler, episodes, network, write_c
+from kd_core.costs.budget import Budget
 from kd_core.costs.footprint import LEVELS, footprint
 from kd_core.errors import UserError
 from kd_marl.cli import main
@@ -23,7 +24,8 @@ from kd_marl.deploy.check import check_bundle
 from kd_marl.deploy.csource import largest_feature
 from kd_marl.deploy.weights import agent_weights
 from kd_onboard import OnboardAgent, int8, read_bundle
-from kd_onboard.errors import BundleError
+from kd_onboard.errors import BackendError, BundleError
+from kd_onboard.numpy_backend import program_backend
 from onboard_bundles import LIMIT, change_profile, replace_file, student
 
 SIZES = ((18, 16, 5), (5, 7, 3))
@@ -151,9 +153,8 @@ def shipped(tiny_student, tmp_path_factory):
 
 
 def test_the_bundle_has_int8_c_its_costs_and_its_agreement_and_is_proved(shipped, tiny_bundle):
-    bundle = check_bundle(shipped)
-    before = json.loads((tiny_bundle / "profile.json").read_text())["agents"]
-    for agent, plain in zip(bundle.profile.raw["agents"], before, strict=True):
+    bundle, others = check_bundle(shipped), json.loads((tiny_bundle / "profile.json").read_text())["agents"]
+    for agent, plain in zip(bundle.profile.raw["agents"], others, strict=True):
         assert 0.0 <= agent["c"]["int8_agreement"] <= 1.0
         assert len(agent["c"]["int8"]["exponents"]) == agent["inputs"]
         told = footprint(agent["inputs"], agent["width"], len(agent["actions"]), weights="int8")
@@ -167,11 +168,40 @@ def test_the_runtime_plays_the_int8_c(shipped):
     bundle = read_bundle(shipped)
     for profile in bundle.agents:
         agent = OnboardAgent.load(bundle, profile.index, "c", trust=True)
+        # What records episodes for boards.
+        same = OnboardAgent(profile, program_backend(bundle.weights(profile), profile), "raise")
         numbers = int8.quantise(bundle.weights(profile), profile.c.int8)
         features, available = episodes(profile.inputs, profile.n_actions, 1, 20)
         _, actions = replay.run(replay.int8_step(numbers), features, available, profile.width)
-        agent.reset()
-        assert [agent.act(*now) for now in zip(features[0], available[0], strict=True)] == actions[0].tolist()
+        for player in (agent, same):
+            player.reset()
+            assert [player.act(*now) for now in zip(features[0], available[0], strict=True)] == actions[0].tolist()
+
+
+def test_a_program_of_another_calibration_is_refused_as_it_is_loaded(shipped, tmp_path):
+    compiler()
+    profile = read_bundle(shipped).agents[0]
+    library = tmp_path / "agent.so"
+    words = [compiler(), "-O2", "-shared", "-fPIC", profile.c.sources[0], "-o", str(library)]
+    subprocess.run(words, cwd=shipped, check=True)
+    OnboardAgent.load(shipped, 0, "c", library)
+    other = shutil.copytree(shipped, tmp_path / "bundle")
+    change_profile(other, lambda values: values["agents"][0]["c"]["int8"]["exponents"].__setitem__(0, 3))
+    with pytest.raises(BackendError, match="does not compute the network of agent 0"):
+        OnboardAgent.load(other, 0, "c", library)
+
+
+def test_a_budget_of_int8_weights_is_held_to_the_c_that_the_bundle_has(shipped, tiny_bundle, tmp_path):
+    told = footprint(10, 12, 5, weights="int8")
+    budget = Budget(flash_bytes=told.flash, ram_bytes=told.ram, weights="int8").to_dict()
+    for bundle in (shipped, tiny_bundle):
+        folder = shutil.copytree(bundle, tmp_path / bundle.parent.name)
+        change_profile(folder, lambda values: values["agents"][1].update(budget=budget))
+        if bundle == shipped:
+            check_bundle(folder)
+            continue
+        with pytest.raises(BundleError, match="the budget is one of int8 weights, and its C has float32"):
+            check_bundle(folder)
 
 
 def _shift(values):
@@ -183,7 +213,7 @@ def _power(values):
 
 
 CONTRADICTIONS = {
-    "does not hold the weights of agent 1": _power,
+    "is not what this version writes for agent 1": _power,
     "is not what this version writes for agent 1|does not hold the weights of agent 1": _shift,
     "expected .* whole numbers from -114 to 127, one a feature": lambda values: values["agents"][1]["c"]["int8"][
         "exponents"

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kd_core.host import get_host
 from kd_marl.cli import main
 from kd_marl.pareto import choose as pareto
 from kd_marl.pareto import sweep as pareto_runs
@@ -157,6 +158,29 @@ def test_the_page_has_a_row_for_each_width_and_names_the_knee_and_its_rule():
     assert "LH (32 wide) has a retention of 94.6 % with 30.0 times fewer FLOPs; LH+A (16-32 wide) has" in page
 
 
+def test_messages_are_an_axis_beside_the_width():
+    talking = [(8, 0, 0.6, 1400), (8, 4, 0.9, 1500), (16, 4, 0.91, 4500)]
+    rates = [{"message_bits": bits, "bits_per_second": 10.0 * bits} for _, bits, *_ in talking]
+    points = [point(w, r, f, on_front=True, **rate) for (w, _, r, f), rate in zip(talking, rates, strict=True)]
+    told = facts(points, knee=8, knee_bits=4)
+    page = pareto.page(told)
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ") and line[2].isdigit()]
+    assert [row[:3] for row in rows] == [["| 8", "0", "0"], ["| 8", "4", "40"], ["| 16", "4", "40"]]
+    assert [row[-1] for row in rows] == ["front |", "knee |", "front |"] and "**Knee: width 8, 4 bits**" in page
+    words = [node.text for node in ElementTree.fromstring(figure(told)).iter(f"{SVG}text")]
+    assert words.count("8 (0)") == words.count("8 (4)") == words.count("16 (4)") == 3
+
+
+def test_students_differ_in_bits_where_messages_are_compared(tmp_path):
+    host = get_host()
+    updates = [f"env_args.key={TASK}"]
+    sweep = pareto_runs.Sweep(host, "mpe", updates, [8], [1], tmp_path, [4, 0])
+    assert [cell.label for cell in sweep.cells] == ["width-8-bits-0-seed-1", "width-8-bits-4-seed-1"]
+    assert sweep.words(sweep.cells[1])[-1] == "message_bits=4" and "--message-bits 0 4 " in sweep.line
+    silent = pareto_runs.Sweep(host, "mpe", updates, [8], [1], tmp_path)
+    assert silent.cells[0].label == "width-8-seed-1" and "message" not in " ".join(silent.words(silent.cells[0]))
+
+
 @pytest.mark.parametrize("command", ["pareto", "bundle record"])
 def test_help_ends_with_an_example(command, capsys):
     with pytest.raises(SystemExit) as ended:
@@ -170,7 +194,6 @@ REFUSED = {
     "pareto sets seed itself": ["seed=3"],
     "pareto measures the students that its runs save": ["save_model=False"],
     "which must be agent=rnn: leave agent=attention_rnn out": ["agent=attention_rnn"],
-    "which must be silent for that: leave message_bits=4 out": ["message_bits=4"],
     "one teacher serves all students": ["teacher=train"],
     "unknown key 'limit'": ["limit=lh"],
 }
@@ -186,7 +209,10 @@ def test_what_would_spoil_the_sweep_is_refused_in_one_line(tmp_path, capsys, mes
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--widths", "0"], "width 0 is none"), (["--seeds", "-1"], "seed -1 is none"), (["--jobs", "0"], "--jobs is 0")],
+    [
+        *[(["--widths", "0"], "width 0 is none"), (["--seeds", "-1"], "seed -1 is none")],
+        *[(["--jobs", "0"], "--jobs is 0"), (["--message-bits", "4", "-1"], "message_bits -1 is none")],
+    ],
 )
 def test_impossible_numbers_are_refused_in_one_line(tmp_path, capsys, options, message):
     assert main(["pareto", "--env-config=mpe", "--to", str(tmp_path), *options, "with", f"env_args.key={TASK}"]) == 2

@@ -26,6 +26,7 @@ from kd_marl.report import (
     figure_masks,
     provenance,
     robustness,
+    tables,
 )
 from kd_marl.report.drawing import Sheet
 from report_runs import ACTIONS, AGENTS, NAMES, SHA, SPREAD, fill, grouped, put
@@ -191,6 +192,11 @@ def test_students_that_talk_are_drawn_and_listed_beside_the_silent_ones(tmp_path
     said = texts(picture.svg)
     assert {"simple_spread (MPE)", "bits a step (logarithmic)", "0", "4", "8", "LH, paper"} <= set(said)
     assert "3m (SMAX)" not in said
+    talking, silent = (next(task for task in groups.tasks if (task[1] == SPREAD) is talks) for talks in (True, False))
+    head, rows = tables.scores_table(groups, talking)
+    sent = {row[0]: row[head.index("bits a second")] for row in rows}
+    assert sorted(set(sent.values())) == ["-", "40", "80"] and sent["teacher (MAPPO)"] == "-"
+    assert "bits a second" not in tables.scores_table(groups, silent)[0]
 
 
 def test_a_report_without_talking_students_says_nothing_of_bits(report):

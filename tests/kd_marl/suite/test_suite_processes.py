@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -287,6 +288,9 @@ def ray(monkeypatch):
     double = SimpleNamespace(
         init=lambda **_: None, cluster_resources=lambda: {"CPU": 2.0}, remote=lambda _: Task(), tasks=options
     )
+    double.get_runtime_context = lambda: SimpleNamespace(gcs_address=double.head)
+    double.head, double.shutdown = "", lambda: None
+    double.wait = lambda references, timeout, **_: ([], references)
     monkeypatch.setitem(sys.modules, "ray", double)
     return double
 
@@ -300,3 +304,40 @@ def test_a_large_job_starts_on_a_local_cluster_and_waits_for_a_machine_on_anothe
 def test_a_ray_client_s_address_is_refused_in_one_line(ray):
     with pytest.raises(UserError, match=r"--ray ray://head:10001 is Ray Client: start the suite on a machine of the"):
         cluster.RayPool("ray://head:10001", None)
+
+
+@pytest.fixture
+def listening():
+    """A port of this machine that something listens at, until it is closed."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def address_of(server):
+    return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_an_address_where_no_cluster_listens_is_one_line_before_ray_tries_it(ray, listening):
+    ray.init = lambda **_: pytest.fail("Ray would try for minutes")
+    address = address_of(listening)
+    listening.close()
+    with pytest.raises(UserError, match=rf"no Ray cluster listens at {address} \(.*\): see `ray status`, or start one"):
+        cluster.RayPool(address, None)
+
+
+def test_a_cluster_that_goes_away_gives_its_runs_back_in_one_line(tmp_path, ray, listening, monkeypatch):
+    monkeypatch.setattr(cluster, "_LOOK_SECONDS", 0.01)
+    ray.head = address_of(listening)
+    pool = cluster.RayPool("auto", None)
+    pool.submit(job_of(tmp_path, "a", cpus=1, retries=1), False)
+    looks = 20
+    for _ in range(looks):
+        time.sleep(0.02)
+        assert pool.ended(0.0) == []
+    listening.close()
+    ray.cancel = lambda _: pytest.fail("nobody is there to be told")
+    with pytest.raises(UserError, match=f"the Ray cluster at {ray.head} went away: .* goes on with the other 1 runs"):
+        for _ in range(looks):
+            time.sleep(0.02)
+            pool.ended(0.0)
+    pool.close()

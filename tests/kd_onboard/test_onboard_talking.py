@@ -1,0 +1,157 @@
+"""Agents that talk: they say and do what the torch network does, and what is missing or malformed is silence."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from kd_controllers.messages import Messages
+from kd_onboard import BundleError, FaultError, OnboardAgent, TalkingAgent, read_bundle
+from onboard_bundles import LINKS, change_profile, talking_student, write_bundle, write_talking_bundle
+from talking_parity import compared, random_episodes
+
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+STRICT = "-pedantic-errors -Wall -Wextra -Werror -Wconversion -Wmissing-prototypes -Wshadow -Wcast-qual"
+RADIO = Messages(10, LINKS, latency=2, every=2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KD_ONBOARD_CACHE", str(tmp_path_factory.mktemp("compiled")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_talking_bundle(tmp_path_factory.mktemp("bundles") / "spread", RADIO)
+
+
+@pytest.fixture
+def agent(folder):
+    """The one that hears two others and that nobody hears would say nothing: this one hears one and speaks."""
+    return OnboardAgent.load(folder, 0)
+
+
+@pytest.mark.parametrize(
+    ("backend", "flags"),
+    [
+        ("numpy", ""),
+        ("onnx", ""),
+        ("c", f"-O2 {STRICT}"),
+        ("c", f"-Os {STRICT}"),
+        ("c", f"-DKD_AGENT_LEAN_STACK {STRICT}"),
+    ],
+)
+def test_every_backend_says_and_does_what_the_torch_network_does(folder, monkeypatch, backend, flags):
+    if backend == "c" and shutil.which("cc") is None:
+        pytest.skip("no C compiler is installed")
+    monkeypatch.setenv("KD_ONBOARD_CFLAGS", flags)
+    run = talking_student(RADIO)
+    counts = compared(run, folder, backend, *random_episodes(run, 8, 25), loss=0.3)
+    assert counts["actions"] == 600 and counts["bits"] > 1500 and counts["near"] < 3
+
+
+def test_messages_are_numbers_of_bytes_that_need_not_fill_the_last(tmp_path):
+    for bits, backend in ((1, "c"), (8, "onnx")):
+        radio = Messages(bits, LINKS)
+        bundle = write_talking_bundle(tmp_path / str(bits), radio)
+        run = talking_student(radio)
+        counts = compared(run, bundle, backend, *random_episodes(run, 2, 25))
+        assert counts["bits"] and OnboardAgent.load(bundle, 0).profile.messages.payload_bytes == 1
+
+
+def test_a_silent_agent_is_called_as_ever_and_its_c_knows_no_messages(tmp_path, folder):
+    bundle = write_bundle(tmp_path / "silent")
+    assert type(OnboardAgent.load(bundle, 0)) is OnboardAgent and type(OnboardAgent.load(folder, 0)) is TalkingAgent
+    for file in (bundle / "c").rglob("*.?"):
+        text = file.read_text()
+        assert not any(word in text for word in ("inbox", "outbox", "turn;", "MESSAGE")), file
+
+
+def test_what_is_malformed_counts_as_missing_and_what_is_no_inbox_is_a_fault(agent):
+    features, available = np.ones(3, np.float32), np.ones(5, bool)
+    said = []
+    for wrong in (None, b"", b"\1", b"\1\2\3", "ab", 7, bytearray(2)):
+        agent.reset()
+        said.append(agent.act(features, available, [wrong]))
+    assert len(set(said)) == 1 and agent.malformed == 6
+    # Bits behind the last mean nothing.
+    for message in (b"\xff\x03", b"\xff\xff"):
+        agent.reset()
+        said.append((agent.act(features, available, [message]), agent.act(features, available, [message])))
+    assert said[-1] == said[-2]
+    for wrong, named in (([], "0 messages"), ([None, None], "2 messages"), (b"ab", "a bytes"), (None, "a NoneType")):
+        with pytest.raises(FaultError, match=f"an inbox of {named} given, expected a list of 1"):
+            agent.act(features, available, wrong)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "onnx", "c"])
+def test_a_fault_says_nothing_and_neither_state_nor_turn_moves(folder, tmp_path, backend):
+    if backend == "c" and shutil.which("cc") is None:
+        pytest.skip("no C compiler is installed")
+    held = write_talking_bundle(tmp_path / "held", RADIO, on_fault="hold")
+    with_fault, without = (OnboardAgent.load(bundle, 0, backend, trust=True) for bundle in (held, folder))
+    rng, available = np.random.default_rng(1), np.ones(5, bool)
+    given = [(rng.standard_normal(3).astype(np.float32), [rng.bytes(2)]) for _ in range(6)]
+    expected = [without.act(features, available, inbox) for features, inbox in given]
+    found = []
+    for features, inbox in given:
+        found.append(with_fault.act(features, available, inbox))
+        last = found[-1][0]
+        assert with_fault.act(np.full(3, np.nan, np.float32), available, inbox) == (last, None)
+        assert with_fault.act(features, available, []) == (last, None)
+    assert found == expected and [message is None for _, message in found] == [False, True] * 3
+    assert with_fault.faults == 12
+
+
+def test_an_agent_without_a_choice_is_silent(agent):
+    features, one = np.ones(3, np.float32), np.array([0, 0, 1, 0, 0], bool)
+    assert agent.act(features, one, [None]) == (2, None)
+    agent.reset()
+    assert agent.act(features, np.ones(5, bool), [None])[1] is not None
+
+
+def _messages(agent, key, value):
+    def change(profile):
+        profile["agents"][agent]["messages"][key] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (_messages(1, "bits", 11), "agent 0 ('agent_0') and agent 1 ('agent_1') disagree on messages: bits 10 and 11"),
+        (_messages(2, "latency", 1), "disagree on messages: latency 2 and 1"),
+        (_messages(0, "every", 1), "disagree on messages: every 1 and 2"),
+        (_messages(2, "hears", [0]), "agent 1 ('agent_1') and agent 2 ('agent_2') disagree on a link"),
+        (_messages(0, "hears", [1, 2]), "agent 0 ('agent_0') and agent 2 ('agent_2') disagree on a link"),
+        (_messages(0, "hears", [0]), "'hears' is [0], expected other agents than 0, from 0 to 2"),
+        (_messages(0, "hears", [3]), "'hears' is [3], expected other agents"),
+        (_messages(2, "hears", [1, 0]), "each agent once, in their order"),
+        (_messages(0, "bits", 0), "'bits' is 0, expected a whole number from 1"),
+        (_messages(0, "bits", 2.5), "'bits' is 2.5, expected a whole number"),
+        (lambda profile: profile["agents"][2].pop("messages"), "disagree on a link"),
+    ],
+)
+def test_agents_that_disagree_on_bits_or_links_are_refused(folder, tmp_path, change, named):
+    bundle = shutil.copytree(folder, tmp_path / "bundle")
+    change_profile(bundle, change)
+    with pytest.raises(BundleError) as error:
+        read_bundle(bundle)
+    assert named in str(error.value) and "\n" not in str(error.value)
+
+
+def test_weights_of_other_bits_than_the_profile_has_are_refused(folder, tmp_path):
+    bundle = shutil.copytree(folder, tmp_path / "bundle")
+
+    def change(profile):
+        for agent in profile["agents"]:
+            agent["messages"]["bits"] = 12
+
+    change_profile(bundle, change)
+    with pytest.raises(BundleError, match=r"hear.weight"):
+        read_bundle(bundle)
