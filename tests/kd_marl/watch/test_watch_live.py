@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -63,3 +64,9 @@ def test_a_compiler_that_is_missing_is_named(tiny_bundle, monkeypatch, tool):
     bundle = read_bundle(tiny_bundle)
     with pytest.raises(wasm.UserError, match=f"WebAssembly needs {tool}, which is not installed"):
         wasm.compile_wasm(bundle, bundle.agents[0])
+
+
+def test_a_program_that_talks_is_refused(tiny_bundle):
+    bundle = read_bundle(tiny_bundle)
+    with pytest.raises(wasm.UserError, match=r"agent 0 .* hears or sends messages"):
+        wasm.compile_wasm(bundle, replace(bundle.agents[0], messages=object()))
