@@ -131,7 +131,7 @@ $(OMNIBOARD)/.installed: $(addprefix tools/omniboard/,package.json package-lock.
 	@touch $@
 
 # Compilers, CMake, and emulators of the cores for which tests compile a bundle's C; those tests skip themselves without them.
-BOARDS := clang cmake gcc-arm-none-eabi qemu-system-arm gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-misc
+BOARDS := clang lld cmake gcc-arm-none-eabi qemu-system-arm gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-misc
 boards: ## install Debian's or Ubuntu's compilers, CMake and emulators of boards, for their tests (asks for root)
 	@dpkg -s $(BOARDS) >/dev/null 2>&1 || { sudo=$$(command -v sudo || true); $$sudo apt-get update -q && $$sudo apt-get install -qy $(BOARDS); }
 

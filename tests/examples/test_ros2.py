@@ -168,3 +168,10 @@ def test_the_node_and_its_launch_file_are_python_and_name_what_the_package_has()
         compile(file.read_text(), str(file), "exec")
     assert "kd_agent.node:main" in (EXAMPLE / "setup.py").read_text()
     assert all((EXAMPLE / part).exists() for part in ("resource/kd_agent", "launch/team.launch.py", "package.xml"))
+
+
+def test_an_agent_that_talks_is_refused(bundles):
+    agent = OnboardAgent.load(bundles["raise"], 1)
+    agent.profile = replace(agent.profile, messages=object())
+    with pytest.raises(ValueError, match=r"agent 1 .* hears or sends messages"):
+        Control(agent, [f"/a: {', '.join(names(agent))}"], 0.2, Clock())

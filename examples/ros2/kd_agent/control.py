@@ -73,6 +73,8 @@ class Control:
             raise ValueError(f"max_age_s is {max_age_s}: expected seconds above 0")
         self.agent, self.max_age_s, self._clock = agent, max_age_s, clock
         profile = agent.profile
+        if profile.messages is not None:
+            raise ValueError(f"{profile.label} hears or sends messages, which this node does not carry")
         self._own_action = {
             feature.own_action: place
             for place, feature in enumerate(profile.features)

@@ -19,6 +19,7 @@ def add(subparsers: Subparsers) -> None:
         "agent sees, does, and decides otherwise than the teacher.",
         "kd-marl watch results/sacred/kd_student/3m/1 --open\n"
         "  kd-marl watch results/sacred/kd_student/3m/1 results/sacred/kd_student/3m/2 --to both.html\n"
+        "  kd-marl watch board_bundle --wasm --open\n"
         "  kd-marl watch results/sacred/kd_student/3m/1 --fail-sensor 1:A@5 --gif failing.gif --pick worst",
     )
     parser.add_argument(
@@ -58,6 +59,12 @@ def add(subparsers: Subparsers) -> None:
         metavar="FILE",
         help="the page (default: watch.html in the student's Sacred folder; for a bundle, a teacher or several runs "
         "in this folder)",
+    )
+    parser.add_argument(
+        "--wasm",
+        action="store_true",
+        help="let the C of a bundle's agents decide again in the page, as WebAssembly, and mark where it differs from "
+        "what was recorded; needs clang and lld",
     )
     parser.add_argument("--gif", type=Path, metavar="FILE", help="a film instead of the page, or beside it with --to")
     parser.add_argument("--mp4", type=Path, metavar="FILE", help="the same as a video")

@@ -71,11 +71,13 @@ def compile_wasm(bundle: Bundle, agent: AgentProfile) -> bytes:
     of an episode; and ``decide``, which returns the action, or a fault of the C header.
 
     Raises:
-        UserError: clang or its linker for WebAssembly is not installed, or fails.
+        UserError: the agent talks, or clang or its linker for WebAssembly is not installed, or fails.
         BundleError: a source is damaged.
     """
     if agent.c is None:
         raise UserError(f"{bundle.folder} has no C program of {agent.label}: export it again")
+    if agent.messages is not None:
+        raise UserError(f"{agent.label} hears or sends messages, which its WebAssembly would lack: leave --wasm out")
     for tool, package in (("clang", "clang"), ("wasm-ld", "lld")):
         if shutil.which(tool) is None:
             raise UserError(f"WebAssembly needs {tool}, which is not installed: apt install {package}, or make boards")

@@ -19,8 +19,11 @@ from kd_marl.stress.envs import Trouble
 from kd_marl.watch import takes
 from kd_marl.watch.cast import Cast, Wish, gathered
 from kd_marl.watch.film import Film, check_pick
+from kd_marl.watch.live import live_data
 from kd_marl.watch.page import page
 from kd_marl.watch.sensors import agent_index, failed_sensors
+from kd_onboard.bundle import PROFILE as BUNDLE_PROFILE
+from kd_onboard.bundle import read_bundle
 
 PAGE = "watch.html"
 # Episodes at a time: row i of a block is seeded alike for all, so that one block begins alike for all.
@@ -34,6 +37,10 @@ def run(args: argparse.Namespace) -> int:
     check_pick(args.pick, args.episodes)
     if args.seed is not None and args.seed < 0:
         raise UserError(f"--seed {args.seed}: expected a whole number of at least 0")
+    if args.wasm and (args.fail_sensor or (not args.to and (args.gif or args.mp4))):
+        raise UserError(
+            "--wasm is for a page of undisturbed episodes: leave out --fail-sensor, --gif and --mp4, or give --to"
+        )
     moving = [(file, suffix) for file, suffix in ((args.gif, "gif"), (args.mp4, "mp4")) if file]
     for file in (args.to, *(file for file, _ in moving)):
         if file:
@@ -61,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         episode = film.pick(args.pick)
         if paged:
             target = args.to or _usual_place(cast)
-            files.write_bytes(target, page(film, episode, eyes).encode())
+            files.write_bytes(target, page(film, episode, eyes, _live(film, args)).encode())
             written.append(target)
         for file, suffix in moving:
             picture.write(film, episode, eyes, file, suffix)
@@ -81,6 +88,21 @@ def run(args: argparse.Namespace) -> int:
     if args.open:
         webbrowser.open(written[0].expanduser().absolute().as_uri())
     return 0
+
+
+def _live(film: Film, args: argparse.Namespace) -> dict[str, Any] | None:
+    """Compile the agents of the bundles among the players for the page, if that is asked for.
+
+    Raises:
+        UserError: no player is a bundle, or its C cannot be compiled.
+    """
+    if not args.wasm:
+        return None
+    bundles = iter([read_bundle(folder) for folder in args.runs if (Path(folder) / BUNDLE_PROFILE).is_file()])
+    players = [next(bundles) if player.kind == "bundle" else None for player in film.players]
+    if not any(players):
+        raise UserError("--wasm runs the C of a bundle, and none is among the players: kd-marl export writes one")
+    return live_data(film.takes, players)
 
 
 def _drawing(kinds: Sequence[str]) -> Any:

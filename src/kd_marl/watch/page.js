@@ -61,6 +61,41 @@
     return value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : 2).replace("-0.00", "0.00");
   };
 
+  // ---- the agents' own programs -------------------------------------------------------------------------------------
+
+  // Of each player and agent: what runs its C, once it is compiled.
+  const programs = [];
+  async function compile(text) {
+    const { instance } = await WebAssembly.instantiate(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)));
+    return instance.exports;
+  }
+  async function bringToLife() {
+    for (const agents of film.live.programs) programs.push(agents && await Promise.all(agents.map(compile)));
+  }
+  // What an agent's program decides in the episode that is shown, step by step from its beginning.
+  let decided = new Map();
+  function decidesLive(k, agent) {
+    if (!programs[k]) return null;
+    const key = k + " " + agent;
+    if (!decided.has(key)) {
+      const program = programs[k][agent], take = takes[k], told = unpack(film.live.told[k][state.episode][agent]);
+      const [inputs, actions] = [told.shape[1], take.available.shape[2]];
+      const memory = program.memory.buffer;
+      const features = new Float32Array(memory, program.at_features(), inputs);
+      const available = new Uint8Array(memory, program.at_available(), actions);
+      const logits = new Float32Array(memory, program.at_logits(), actions);
+      const steps = [];
+      program.begin();
+      for (let t = 0; t < take.steps; t++) {
+        for (let i = 0; i < inputs; i++) features[i] = told.at(t, i);
+        for (let i = 0; i < actions; i++) available[i] = take.available.at(t, agent, i);
+        steps.push({ action: program.decide(), logits: Array.from(logits) });
+      }
+      decided.set(key, steps);
+    }
+    return decided.get(key);
+  }
+
   // ---- small pieces of the page -----------------------------------------------------------------------------------
 
   function make(tag, attributes = {}, ...children) {
@@ -491,6 +526,13 @@
         const bits = Array.from({ length: take.messages.shape[2] }, (_, bit) => take.messages.at(t, agent, bit));
         words.push(bits[0] ? "; sends " : "; sends nothing", ...(bits[0] ? [make("b", { class: "bits" }, bits.map((bit) => (bit > 0 ? "1" : "0")).join(""))] : []));
       }
+      const live = over || dead ? null : decidesLive(k, agent);
+      if (live) {
+        const { action, logits } = live[t], same = action === take.actions.at(t, agent);
+        const list = logits.map((logit, i) => `${actionName(agent, i)} ${short(logit)}`).join(", ");
+        words.push(make("span", { class: same ? "live" : "live differs", title: "logits: " + list },
+          action < 0 ? `; its C in this page refuses: fault ${action}` : same ? "; so does its C in this page" : `; ≠ its C in this page does ${actionName(agent, action)}`));
+      }
       doing.replaceChildren(...words);
       for (const { action, own, expert, label, share } of bars) {
         const may = !over && take.available.at(t, agent, action);
@@ -573,6 +615,7 @@
   }
   function choose(episode) {
     state.episode = episode;
+    decided = new Map();
     takes = takesOf(episode);
     longest = Math.max(...takes.map((take) => take.steps));
     frame = takes[0].world ? frameOf(takes.filter((take) => take.world)) : null;
@@ -718,5 +761,7 @@
   choose(film.first);
   select(film.eyes);
   // For tests and for whoever opens a console: the film, what was drawn last, and the controls.
-  window.watch = { film, state, go, play, pause, choose, select, takes: () => takes, drawn: (panel) => drawn[panel] };
+  window.watch = { film, state, go, play, pause, choose, select, takes: () => takes, drawn: (panel) => drawn[panel],
+    live: decidesLive };
+  if (film.live) bringToLife().then(rebuild, (error) => { $("notes").append(make("li", {}, `The C of the agents does not run here: ${error.message}`)); });
 })();

@@ -5,7 +5,9 @@ from __future__ import annotations
 import html
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from kd_marl.watch.film import Film, film_data
 
@@ -14,18 +16,21 @@ _PARTS = Path(__file__).parent
 _ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
 
 
-def page(film: Film, episode: int, eyes: int | None = None) -> str:
+def page(film: Film, episode: int, eyes: int | None = None, live: Mapping[str, Any] | None = None) -> str:
     """Write the page, which opens at an episode.
 
     Args:
         film: what is shown.
         episode: from 0.
         eyes: the agent through whose eyes it is seen at first; None: the first.
+        live: from `live_data`: programs that decide again in the page; None: no program runs there.
     """
-    data = json.dumps({**film_data(film), "first": episode, "eyes": eyes or 0}, allow_nan=False, separators=(",", ":"))
+    shown = {**film_data(film), "first": episode, "eyes": eyes or 0, "live": live}
+    data = json.dumps(shown, allow_nan=False, separators=(",", ":"))
     title = f"{film.task}: {', '.join(player.name.lower() for player in film.players)}"
     parts = {
         "TITLE": html.escape(title),
+        "WASM": " 'wasm-unsafe-eval'" if live else "",
         "CSS": (_PARTS / "page.css").read_text(encoding="utf-8"),
         "JS": (_PARTS / "page.js").read_text(encoding="utf-8"),
         "FILM": data.translate(_ESCAPES),
