@@ -108,7 +108,7 @@ def test_it_takes_a_teacher_to_a_bundle_that_plays(installed, theirs):
     again = _run([kd_marl, "teachers", "train", "pz-mpe-simple-adversary-v3", "with", *TINY["kd_teacher"]], theirs)
     assert "training 1 of 1: kd-marl train --config=kd_teacher" in again
     (theirs / "suite.yaml").write_text(SUITE)
-    assert "1 of 1" in _run([kd_marl, "suite", "run", "suite.yaml", "--to", "results/suite"], theirs)
+    assert "1 finished" in _run([kd_marl, "suite", "run", "suite.yaml", "--to", "results/suite"], theirs)
     made = {path.name for path in theirs.iterdir()} - {name.partition("/")[0] for name in THEIRS}
     assert made == {"results", "bundle", "suite.yaml"}
     assert not list(installed.parent.glob("lib/**/results"))
