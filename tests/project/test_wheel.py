@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from stage_fixtures import TASK, TINY
 
@@ -107,7 +108,31 @@ def test_it_takes_a_teacher_to_a_bundle_that_plays(installed, theirs):
     again = _run([kd_marl, "teachers", "train", "pz-mpe-simple-adversary-v3", "with", *TINY["kd_teacher"]], theirs)
     assert "training 1 of 1: kd-marl train --config=kd_teacher" in again
     (theirs / "suite.yaml").write_text(SUITE)
-    assert "1 of 1" in _run([kd_marl, "suite", "run", "suite.yaml", "--to", "results/suite"], theirs)
+    assert "1 finished" in _run([kd_marl, "suite", "run", "suite.yaml", "--to", "results/suite"], theirs)
     made = {path.name for path in theirs.iterdir()} - {name.partition("/")[0] for name in THEIRS}
     assert made == {"results", "bundle", "suite.yaml"}
     assert not list(installed.parent.glob("lib/**/results"))
+
+
+def test_uvx_runs_its_command(wheel, tmp_path):
+    if shutil.which("uvx") is None:
+        pytest.skip("uvx is not installed")
+    with zipfile.ZipFile(wheel) as packed:
+        (metadata,) = [packed.read(name).decode() for name in packed.namelist() if name.endswith("/METADATA")]
+    needed = [
+        Requirement(line.partition(": ")[2]) for line in metadata.splitlines() if line.startswith("Requires-Dist")
+    ]
+    # Help needs none of what it needs: nothing is downloaded.
+    (tmp_path / "none.txt").write_text("\n".join(f"{each.name}; python_version < '3'" for each in needed))
+    command = [
+        "uvx",
+        "--offline",
+        "--python",
+        sys.executable,
+        "--overrides",
+        "none.txt",
+        "--from",
+        str(wheel),
+        "kd-marl",
+    ]
+    assert "kd-marl teachers" in _run([*command, "teachers", "--help"], tmp_path, UV_CACHE_DIR=str(tmp_path / "cache"))
