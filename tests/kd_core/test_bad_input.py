@@ -256,7 +256,11 @@ def test_a_buffer_of_another_teacher_or_task_is_refused(mains, tiny_teacher, tin
     [
         ("sc2", "map_name=3m", "env 'sc2' needs SMAC and StarCraft II: .*oxwhirl/smac .*--env-config=smax"),
         ("sc2v2", "map_name=10gen_terran", "env 'sc2v2' needs SMACv2 and StarCraft II: .*smacv2; .*=smax"),
-        ("smaclite", "map_name=MMM", "env 'smaclite' needs SMAClite: .*uoe-agents/smaclite; .*--env-config=smax"),
+        (
+            "smaclite",
+            "map_name=MMM",
+            "env 'smaclite' needs SMAClite: .*--no-deps .*uoe-agents/smaclite .*; .*--env-config=smax",
+        ),
     ],
 )
 @pytest.mark.parametrize("stage", ["kd_student", "qmix"])
