@@ -130,9 +130,9 @@ $(OMNIBOARD)/.installed: $(addprefix tools/omniboard/,package.json package-lock.
 	    sed 's|</head>|<script src="/first-visit.js"></script></head>|' index.html > first-visit.html && mv first-visit.html index.html
 	@touch $@
 
-# Compilers and emulators of the cores for which tests compile a bundle's C; those tests skip themselves without them.
-BOARDS := clang gcc-arm-none-eabi qemu-system-arm gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-misc
-boards: ## install Debian's or Ubuntu's compilers and emulators of boards, for their tests (asks for root)
+# Compilers, CMake, and emulators of the cores for which tests compile a bundle's C; those tests skip themselves without them.
+BOARDS := clang cmake gcc-arm-none-eabi qemu-system-arm gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-misc
+boards: ## install Debian's or Ubuntu's compilers, CMake and emulators of boards, for their tests (asks for root)
 	@dpkg -s $(BOARDS) >/dev/null 2>&1 || { sudo=$$(command -v sudo || true); $$sudo apt-get update -q && $$sudo apt-get install -qy $(BOARDS); }
 
 clean: ## remove .venv and caches; results/ stays

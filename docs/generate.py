@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import html
 import os
 import re
@@ -18,9 +19,16 @@ from mkdocs.structure.files import File, Files
 from kd_core.keys import table
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = ROOT / "src" / "config"
-# The YAML files of the keys' page, in its order.
-KEY_FILES = ("kd_marl", "algs/kd_teacher", "algs/kd_export", "algs/kd_student", "lha", "envs/mpe", "envs/smax")
+SOURCE = ROOT / "src"
+# The YAML files of the keys' page, in its order: ours, then EPyMARL's as the bundled runtime has them.
+KEY_FILES = (
+    *(f"config/{name}" for name in ("kd_marl", "algs/kd_teacher", "algs/kd_export", "algs/kd_student", "lha")),
+    *("config/envs/mpe", "config/envs/smax", "epymarl_lite/config/default"),
+    *(f"epymarl_lite/config/algs/{name}" for name in ("mappo", "ippo", "iql", "vdn", "qmix")),
+    *(f"epymarl_lite/config/envs/{name}" for name in ("gymma", "smaclite", "sc2", "sc2v2")),
+)
+# Modules named for a key that many read.
+READERS = 3
 # Columns of a terminal for `--help`: what fits beside the navigation.
 COLUMNS = "100"
 
@@ -48,18 +56,23 @@ def keys_page() -> str:
     """Every key of our YAML files with its default and its comment."""
     parts = [
         "# Keys\n\n"
-        "Generated from the comments of the YAML files in `src/config`. Later ones win: `kd_marl.yaml`, the\n"
-        "environment's, the algorithm's, what that has under `per_env`, then `with key=value` on the command line."
+        "Generated from the comments of the YAML files in `src/config` and `src/epymarl_lite/config`. Later ones win:\n"
+        "`default.yaml`, `kd_marl.yaml`, the environment's, the algorithm's, what that has under `per_env`, then\n"
+        "`with key=value` on the command line. A variant (`ctds`, `mappo_ns`, ...) states only how it differs.\n"
+        "*Read in* names the modules that ask for the key, the first few where there are many."
     ]
     for name in KEY_FILES:
-        path = CONFIG / f"{name}.yaml"
+        path = SOURCE / f"{name}.yaml"
         intro, rows = read_keys(path.read_text(encoding="utf-8"))
         kind = {"algs": f"`--config={path.stem}`. ", "envs": f"`--env-config={path.stem}`. "}.get(path.parent.name, "")
         lines = [f"## {path.stem}", "", kind + _linked(intro), ""]
         for title, keys in rows:
             lines += [f"### {path.stem}: {title}", ""] if title else []
-            lines += ["| key | default | takes | meaning |", "|---|---|---|---|"]
-            lines += [f"| {key} | {value} | {_takes(key)} | {_linked(meaning)} |" for key, value, meaning in keys]
+            lines += ["| key | default | takes | meaning | read in |", "|---|---|---|---|---|"]
+            lines += [
+                f"| {key} | {value} | {_takes(key)} | {_linked(meaning)} | {_readers(key)} |"
+                for key, value, meaning in keys
+            ]
             lines.append("")
         parts.append("\n".join(lines))
     parts.append("Next: [Command line](command-line.md).")
@@ -114,6 +127,38 @@ def _takes(keys: str) -> str:
     names = (re.sub(r"^per_env\.\w+\.", "", key.strip("` ")) for key in keys.split(","))
     kinds = (str(table().get(name, "")) for name in names)
     return ", ".join(dict.fromkeys(kind for kind in kinds if kind))
+
+
+@functools.cache
+def _readings() -> dict[str, dict[str, int]]:
+    """Find what our modules read of a configuration: key -> module -> how often."""
+    found: dict[str, dict[str, int]] = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        name = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+        if name.startswith(("envs.", "kd_core.data.")):
+            name = name.replace("envs.", "kd_envs.", 1)
+        text = path.read_text(encoding="utf-8")
+        # args.key, config["key"], the fields of a dataclass of settings, and what an environment is built with.
+        keys = re.findall(
+            r"""\b_?args(?:\.|, ["'])(\w+)|(?:config|env_args|env_args\.get|config\.get)[\[(]["'](\w+)["']""", text
+        )
+        keys += re.findall(r"^    (\w+)(): [^=\n]+(?: = .+)?$", text, re.MULTILINE) if "ettings" in text else []
+        keys += re.findall(r"^        (\w+)(): [^=\n]+(?: = .+)?,$", text, re.MULTILINE) if "envs" in name else []
+        for key in [either or other for either, other in keys] or re.findall(r"""["'](\w+)["']""", text):
+            found.setdefault(key, {})[name] = found.get(key, {}).get(name, 0) + 1
+    return found
+
+
+def _readers(keys: str) -> str:
+    """Name the modules that read the keys of a row, those that do it most first."""
+    counts: dict[str, int] = {}
+    for key in keys.split(","):
+        for module, times in _readings().get(key.strip("` ").rpartition(".")[2], {}).items():
+            counts[module] = counts.get(module, 0) + times
+    names = sorted(counts, key=lambda module: (-counts[module], module))
+    if not names and keys.startswith("`env_args."):
+        return "the environment's package"
+    return ", ".join(f"`{name}`" for name in names[:READERS])
 
 
 def _path(folders: list[tuple[int, str]]) -> str:

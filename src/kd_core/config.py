@@ -120,7 +120,7 @@ def _updates(words: list[str]) -> tuple[tuple[str, ...], dict[str, str]]:
     pending = iter(words[start:])
     for word in pending:
         key, equals, value = word.partition("=")
-        if word.startswith("-"):
+        if word.startswith("-") and word.strip("-"):
             result += [word, *([next(pending, "")] if word in sacred_flags.VALUED else [])]
         elif not key:
             raise UserError(f"'{word}' in 'with' has no key: write key=value without spaces, such as t_max=50")

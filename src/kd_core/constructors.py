@@ -7,8 +7,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from epymarl_lite.envs.pz import find_module
-
 # Everything else that a task is told is decided by other keys, or by EPyMARL's own wrapper.
 _OURS = frozenset({"self", "seed", "render_mode", "continuous_actions", "env_name", "lib_name"})
 
@@ -37,6 +35,8 @@ def arguments(key: str) -> frozenset[str] | None:
 
 
 def _pettingzoo(key: str) -> list[Callable[..., Any]]:
+    from epymarl_lite.envs.pz import find_module  # it brings numpy, and help needs none
+
     library, _, name = key.removeprefix("pz-").partition("-")
     return [find_module(key, library, name.replace("-", "_")).raw_env]
 

@@ -9,6 +9,10 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """A mistake in what the user gave: the message says what was wrong, what was expected and what to do."""
 
+    def __str__(self) -> str:
+        """Return the message in one line, whatever was quoted in it."""
+        return " ".join(super().__str__().splitlines())
+
 
 def how_to_install(extra: str) -> str:
     """Write the command that installs the packages of one of the project's extras, which no package index has."""

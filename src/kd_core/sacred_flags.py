@@ -47,6 +47,8 @@ _FLAGS: dict[str, tuple[str, Callable[[str], bool] | None, str]] = {
     "-t": ("--tiny_db", bool, "a file"),
     "-u": ("--unobserved", None, ""),
 }
+# What Sacred does in place of a run.
+_COMMANDS = ("help", "my_main", "print_config", "print_dependencies", "print_named_configs", "save_config")
 # Sacred's observers that need a package of their own.
 _PACKAGES = {"-S": ("boto3",), "-s": ("sqlalchemy",), "-t": ("tinydb", "hashfs")}
 # Flags whose value is the next word.
@@ -62,6 +64,9 @@ def check(words: Sequence[str]) -> None:
     Raises:
         UserError: the first such flag.
     """
+    for word in _commands(words):
+        if word not in _COMMANDS:
+            raise UserError(f"'{word}' is no command of Sacred's: leave it out, or write key=value behind 'with'")
     for short, value in _given(words):
         long, fits, expected = _FLAGS[short]
         if short == "-m":
@@ -77,6 +82,28 @@ def check(words: Sequence[str]) -> None:
         missing = [name for name in _PACKAGES.get(short, ()) if importlib.util.find_spec(name) is None]
         if missing:
             raise UserError(f"{short} ({long}) needs what is not installed: pip install {' '.join(missing)}")
+
+
+def _commands(words: Sequence[str]) -> list[str]:
+    """Return the words before ``with`` that are neither flags nor their values."""
+    before = list(words[: words.index("with")] if "with" in words else words)
+    return [
+        word
+        for word, flag in zip(before, ["", *before], strict=False)
+        if not (word.startswith("-") and word.strip("-")) and not _takes_next(flag)
+    ]
+
+
+def _takes_next(word: str) -> bool:
+    """Tell whether a word is a flag, or ends in one, whose value is the next word."""
+    if word.startswith("--"):
+        return "=" not in word and any(fits and long.startswith(word) for long, fits, _ in _FLAGS.values())
+    if not word.startswith("-"):
+        return False
+    for place, letter in enumerate(word[1:], start=2):
+        if f"-{letter}" in VALUED:
+            return place == len(word)
+    return False
 
 
 def _given(words: Sequence[str]) -> Iterator[tuple[str, str]]:

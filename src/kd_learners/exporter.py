@@ -13,6 +13,7 @@ import torch
 
 from kd_controllers.teacher_mac import TeacherMAC
 from kd_core import checkpoints, progress, stages
+from kd_core.artifacts.buffer_writer import wait_for_turn
 from kd_core.artifacts.expert_buffer import ExpertBufferWriter
 from kd_core.artifacts.shard import EMBEDDING_DTYPES
 from kd_core.errors import UserError

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kd_controllers.student_net import HeteroStudent, WidthGroup
-from kd_onboard.int8 import MOST_WEIGHT, UNIT_BITS, exponents
+from kd_onboard.int8 import BIAS_BITS, MOST_WEIGHT, UNIT_BITS, exponents
 
 
 class Int8Weights:
@@ -81,7 +81,6 @@ def _rounded(weight: Tensor, bias: Tensor | None, units: Tensor) -> tuple[Tensor
     whole = weight * units
     largest = whole.abs().amax(1, keepdim=True)
     if bias is not None:
-        # A bias counts like one weight of a full input.
-        largest = torch.maximum(largest, bias.abs() * 2.0**-UNIT_BITS)
+        largest = torch.maximum(largest, bias.abs() * 2.0 ** (-UNIT_BITS - BIAS_BITS))
     scale = torch.where(largest > 0.0, largest, 1.0) / MOST_WEIGHT
     return torch.where(units > 0.0, (whole / scale).round() * scale / units, weight), scale

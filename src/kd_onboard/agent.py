@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
+import warnings
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,12 @@ from kd_onboard.signature import admit
 from kd_onboard.tensors import weights_digest
 
 _NUMBERS = "fiu"
+_FLAGS = _NUMBERS + "b"
+# The types that are checked and copied at the lowest cost.
+_FLOAT32, _BOOL = np.dtype(np.float32), np.dtype(bool)
+# The sum of squares overflows only for features that are refused: to switch numpy's warning off at each decision would
+# cost more than all that an agent does beside its network.
+warnings.filterwarnings("ignore", "overflow encountered", RuntimeWarning, "kd_onboard.agent")
 
 
 class OnboardAgent:
@@ -41,9 +48,11 @@ class OnboardAgent:
         self._digest = digest
         self.faults = 0
         self.last_fault: str | None = None
-        self._backend = backend
-        self._features, self._available = backend.features, backend.available
+        self._backend, self._decide = backend, backend.decide
+        self._features = backend.features
         self._features_shape, self._available_shape = backend.features.shape, backend.available.shape
+        # The same memory as `available`.
+        self._flags, self._nothing = backend.available.data.cast("B"), bytes(backend.available.size)
         self._last: int | None = None
 
     @classmethod
@@ -107,15 +116,24 @@ class OnboardAgent:
             FaultError: the input is bad and ``on_fault`` gives no action.
         """
         try:
-            self._read_features(features)
-            self._read_available(available)
-            action = self._backend.decide()
-            if action == BAD_STATE:
-                self._fail("its memory is damaged: reset the agent")
-            if action < 0:
-                self._fail("the features are so large that the network overflowed")
-            if action >= self._available.size or not self._available[action]:
-                self._fail(f"its program chose action {action}, which is not available: the program is damaged")
+            values, buffer = features if type(features) is np.ndarray else _as_array(features), self._features
+            if values.shape != self._features_shape:
+                self._fail(f"features of shape {values.shape} given, expected {self._features_shape}")
+            if values.dtype is _FLOAT32:
+                buffer[...] = values
+            else:
+                self._convert(values)
+            # If the sum of squares overflows, the network may too. One product tests all features at the lowest cost.
+            try:
+                finite = isfinite(buffer.dot(buffer))
+            except (RuntimeWarning, FloatingPointError):
+                finite = False
+            if not finite:
+                self._fail_features(values)
+            allowed = self._read_available(available)
+            action = self._decide()
+            if action < 0 or action >= len(allowed) or not allowed[action]:
+                self._refuse(action)
         except FaultError as fault:
             action = self._fall_back(fault, available)
         self._last = action
@@ -134,7 +152,7 @@ class OnboardAgent:
         """
         faults, action = self.faults, self.act(features, available)
         if self.faults == faults:
-            action = self._last = draw(self._backend.logits, self._available, generator)
+            action = self._last = draw(self._backend.logits, self._backend.available, generator)
         return action
 
     def logits(self) -> np.ndarray | None:
@@ -156,38 +174,45 @@ class OnboardAgent:
         Raises:
             SavedError: the bytes are damaged, or of an agent with other weights; the agent stays as it was.
         """
-        size = self._available.size
+        size = self._backend.available.size
         state, self._last = memory.unpack(saved, self._backend.state, size, self._digest, self.profile.label)
         self._backend.restore(state)
 
-    def _read_features(self, given: Any) -> None:
-        """Check features and copy them into the backend's buffer."""
-        values, buffer = given if type(given) is np.ndarray else _as_array(given), self._features
-        if values.shape != self._features_shape:
-            self._fail(f"features of shape {values.shape} given, expected {self._features_shape}")
+    def _convert(self, values: np.ndarray) -> None:
+        """Copy features that are not float32 into the backend's buffer."""
         if values.dtype.kind not in _NUMBERS:
             self._fail(f"features of type {values.dtype} given, expected numbers, best float32")
-        # If the sum of squares overflows, the network may too. One product tests all features at the lowest cost.
         with np.errstate(over="ignore"):
-            buffer[:] = values
-            squares = buffer.dot(buffer)
-        if not math.isfinite(squares):
-            largest = int(np.where(np.isfinite(buffer), np.abs(buffer), np.inf).argmax())
-            name = self.profile.features[largest].name
-            self._fail(f"feature {largest} ('{name}') is {values[largest]}, expected a finite number below 1e19")
+            self._features[...] = values
 
-    def _read_available(self, given: Any) -> None:
-        values, buffer = given if type(given) is np.ndarray else _as_array(given), self._available
+    def _fail_features(self, values: np.ndarray) -> None:
+        """Name the feature that is not finite, or the largest."""
+        largest = int(np.where(np.isfinite(self._features), np.abs(self._features), np.inf).argmax())
+        name = self.profile.features[largest].name
+        self._fail(f"feature {largest} ('{name}') is {values[largest]}, expected a finite number below 1e19")
+
+    def _read_available(self, given: Any) -> bytes:
+        """Check availability and copy it into the backend's buffer; return its bytes."""
+        values = given if type(given) is np.ndarray else _as_array(given)
         if values.shape != self._available_shape:
             self._fail(f"availability of shape {values.shape} given, expected {self._available_shape}")
-        if values.dtype != np.bool_ and (
-            values.dtype.kind not in _NUMBERS or not ((values == 0) | (values == 1)).all()
-        ):
-            self._fail("availability that is not all 0 or 1 given")
-        buffer[:] = values
-        # Counting bytes is several times faster than any().
-        if buffer.tobytes().count(0) == buffer.size:
+        if values.dtype is not _BOOL:
+            if values.dtype.kind not in _FLAGS or not ((values == 0) | (values == 1)).all():
+                self._fail("availability that is not all 0 or 1 given")
+            values = values.astype(bool)
+        # Bytes are copied and compared several times faster than arrays.
+        self._flags[:] = allowed = values.tobytes()
+        if allowed == self._nothing:
             self._fail("no action is available")
+        return allowed
+
+    def _refuse(self, action: int) -> None:
+        """Say why what the backend returned is no action that can be taken."""
+        if action == BAD_STATE:
+            self._fail("its memory is damaged: reset the agent")
+        if action < 0:
+            self._fail("the features are so large that the network overflowed")
+        self._fail(f"its program chose action {action}, which is not available: the program is damaged")
 
     def _fail(self, reason: str) -> None:
         raise FaultError(f"{self.profile.label}: {reason}")
@@ -207,10 +232,10 @@ class OnboardAgent:
             lacks = "nothing was done yet" if self.on_fault == "hold" else "this agent has no noop"
             raise FaultError(f"{fault}; on_fault is {self.on_fault}, but {lacks}") from None
         try:
-            self._read_available(available)
+            allowed = self._read_available(available)
         except FaultError:
             raise fault from None
-        if not self._available[action]:
+        if not allowed[action]:
             raise FaultError(f"{fault}; on_fault is {self.on_fault}, but action {action} is not available") from None
         return action
 
@@ -264,7 +289,7 @@ class TalkingAgent(OnboardAgent):
         """Choose as :meth:`act` does, but draw the action as `OnboardAgent.sample` does."""
         faults, (action, message) = self.faults, self.act(features, available, inbox)
         if self.faults == faults:
-            action = self._last = draw(self._backend.logits, self._available, generator)
+            action = self._last = draw(self._backend.logits, self._backend.available, generator)
         return action, message
 
     def save(self) -> bytes:
@@ -275,7 +300,7 @@ class TalkingAgent(OnboardAgent):
         """Go on from what :meth:`save` returned; errors as for `OnboardAgent.restore`."""
         messages, like = self.profile.messages, self._backend.state
         turns = 1 if messages is None else messages.every
-        size, label = self._available.size, self.profile.label
+        size, label = self._backend.available.size, self.profile.label
         state, self._last, turn = memory.unpack_with_turn(saved, like, size, self._digest, label, turns)
         self._backend.restore(state)
         self._backend.turn = turn
@@ -302,5 +327,6 @@ def _as_array(given: Any) -> np.ndarray:
     try:
         # Masked entries count as missing, but asarray would return their hidden numbers.
         return np.ma.filled(given.astype(float), np.nan) if np.ma.isMaskedArray(given) else np.asarray(given)
-    except (ValueError, TypeError, OverflowError, RuntimeError):
+    # What is given may raise anything; whatever it is, it is no array.
+    except Exception:
         return np.empty((), object)

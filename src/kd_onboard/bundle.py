@@ -229,6 +229,8 @@ def read_file(path: Path, most: int) -> bytes:
             data = file.read(most + 1)
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise BundleError(f"cannot read {str(path)!a}: {error}") from None
     if len(data) > most:
         raise BundleError(f"{path} is larger than the {most} bytes expected")
     return data

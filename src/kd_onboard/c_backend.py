@@ -10,6 +10,8 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,12 @@ _MARKS_BYTES, _TURN_BYTES = 8, 4
 
 
 class CBackend:
-    """An agent's compiled program; see :class:`kd_onboard.backend.Backend`."""
+    """An agent's compiled program; see :class:`kd_onboard.backend.Backend`.
+
+    Attributes:
+        reset: resets the recurrent state.
+        decide: returns the best available action, or the negative number of the program's fault.
+    """
 
     def __init__(self, library: Path, prefix: str, agent: AgentProfile) -> None:
         """Load a program.
@@ -52,7 +59,7 @@ class CBackend:
         self.inbox, self.outbox = _radio(agent)
         # Those that every call has in addition, of an agent that talks.
         self._radio = [] if agent.messages is None else [self.inbox, self.outbox]
-        init, self._act, self._logits, self._last_logits, size = _load(library, prefix, 3 + len(self._radio))
+        init, act, self._logits, self._last_logits, size = _load(library, prefix)
         self._where, self._label = library, agent.label
         calibration = None if agent.c is None else agent.c.int8
         expected = _MARKS_BYTES + (4 * agent.width if calibration is None else 2 * int8.padded(agent.width))
@@ -68,9 +75,11 @@ class CBackend:
         # Of a silent agent the last action is at the end.
         marks = self._state[-1:] if agent.messages is None else self._state[-2:]
         self._last, self._turn = marks[:1].view(np.int32), marks[1:].view(np.uint32)
-        # Made once: turning an array into a pointer costs more than the decision.
+        # Made once: turning an array into a pointer costs more than the decision, as does checking what is passed.
         buffers = (self._state, self.features, self.available, *self._radio)
-        self._pointers = [ctypes.c_void_p(part.ctypes.data) for part in buffers]
+        pointers = [ctypes.c_void_p(part.ctypes.data) for part in buffers]
+        self.reset: Callable[[], None] = partial(init, pointers[0])
+        self.decide: Callable[[], int] = partial(act, *pointers)
         self._init = init
         self.reset()
 
@@ -113,10 +122,6 @@ class CBackend:
                     "C again, without flags that change its arithmetic"
                 )
 
-    def reset(self) -> None:
-        """Reset the recurrent state."""
-        self._init(self._pointers[0])
-
     def restore(self, state: np.ndarray) -> None:
         """Set the recurrent state."""
         self.reset()
@@ -127,7 +132,7 @@ class CBackend:
         """The logits of the last decision, NaN where there was none since the state was set."""
         found = np.full(self.available.size, np.nan, np.float32)
         if self._last[0] >= 0:
-            self._last_logits(self._pointers[0], ctypes.c_void_p(found.ctypes.data))
+            self._last_logits(ctypes.c_void_p(self._state.ctypes.data), ctypes.c_void_p(found.ctypes.data))
         return found
 
     @property
@@ -138,10 +143,6 @@ class CBackend:
     @turn.setter
     def turn(self, turn: int) -> None:
         self._turn[0] = turn
-
-    def decide(self) -> int:
-        """Return the best available action, or the negative number of the program's fault."""
-        return self._act(*self._pointers)
 
 
 def open_c(bundle: Bundle, agent: AgentProfile, library: str | os.PathLike[str] | None) -> CBackend:
@@ -181,24 +182,22 @@ def _says(outbox: np.ndarray, network: TalkingNumpyBackend) -> bool:
     return bool(said[0] == expected[0] and (same | near).all())
 
 
-def _load(path: Path, prefix: str, arguments: int) -> tuple[Any, Any, Any, Any, Any]:
-    """Load the program's ``init``, ``act``, ``logits``, ``last_logits`` and ``size``; two take so many arguments.
+def _load(path: Path, prefix: str) -> tuple[Any, Any, Any, Any, Any]:
+    """Load the program's ``init``, ``act``, ``logits``, ``last_logits`` and ``size``.
 
     Raises:
         BackendError: the library cannot be loaded, or lacks one of them.
     """
     try:
-        program = ctypes.CDLL(str(path.absolute()))
+        program = ctypes.PyDLL(str(path.absolute()))
         names = ("init", "act", "logits", "last_logits", "size")
         init, act, logits, last_logits, size = (getattr(program, f"{prefix}_{name}") for name in names)
-    except (OSError, AttributeError) as error:
+    # ValueError: a name that no file can have.
+    except (OSError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise BackendError(f"cannot use {path} ({reason}): compile the bundle's C for this machine") from None
-    init.argtypes, init.restype = [ctypes.c_void_p], None
-    for step in (act, logits):
-        step.argtypes, step.restype = [ctypes.c_void_p] * arguments, ctypes.c_int
-    last_logits.argtypes, last_logits.restype = [ctypes.c_void_p] * 2, ctypes.c_int
-    size.argtypes, size.restype = [], ctypes.c_size_t
+    # Without argtypes: all are called with pointers that are made as such.
+    init.restype, size.restype = None, ctypes.c_size_t
     return init, act, logits, last_logits, size
 
 
@@ -235,8 +234,8 @@ def compile_agent(bundle: Bundle, program: CSource) -> Path:
         digest.update(f"{path} {len(data)}\n".encode() + data)
     cache = own_folder(CACHE_VARIABLE, "XDG_CACHE_HOME", "~/.cache")
     library = cache / f"{program.prefix[:60]}-{digest.hexdigest()[:32]}.so"
-    if os.path.lexists(library):
-        check_own_file(library)
+    mark = library.with_suffix(".sha256")
+    if _is_whole(library, mark):
         return library
     with tempfile.TemporaryDirectory(dir=cache, prefix="compile-") as scratch:
         for path, data in files.items():
@@ -252,6 +251,23 @@ def compile_agent(bundle: Bundle, program: CSource) -> Path:
             first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
             raise BackendError(f"'{compiler[0]}' cannot compile {program.sources[0]}: {' '.join(first.split())}")
         made.chmod(0o700)
+        noted = Path(scratch, "agent.sha256")
+        noted.write_text(hashlib.sha256(made.read_bytes()).hexdigest())
+        noted.chmod(0o600)
         # Atomic, so that two processes can compile the same program at once.
         os.replace(made, library)
+        os.replace(noted, mark)
     return library
+
+
+def _is_whole(library: Path, mark: Path) -> bool:
+    """Tell whether a program is in the cache as it was compiled: to load half a one would end the process.
+
+    Raises:
+        TrustError: others could have changed it.
+    """
+    if not (os.path.lexists(library) and os.path.lexists(mark)):
+        return False
+    check_own_file(library)
+    check_own_file(mark)
+    return mark.read_bytes() == hashlib.sha256(library.read_bytes()).hexdigest().encode()

@@ -24,6 +24,8 @@ LEAST_EXPONENT, MOST_EXPONENT = -114, 127
 MOST_SHIFT = 17
 # Fractional bits of a gate's input, and of what lies between -1 and 1.
 GATE_BITS, UNIT_BITS = 12, 15
+# A bias is 2^6 full weights of a full input at most; only beyond does it make its row's scale coarser.
+BIAS_BITS = 6
 # Logits are rounded to as many bits as float32 holds exactly.
 LOGIT_SHIFT = 7
 # tanh is a table of 16 values a unit up to 6, with straight lines between them.
@@ -213,11 +215,11 @@ def _align(weights: Mapping[str, np.ndarray], powers: Sequence[int]) -> tuple[np
 
 
 def _rows(weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return int8 weights, int32 biases and each row's scale; a bias counts like one weight."""
-    largest = np.maximum(np.abs(weight).max(1), np.ldexp(np.abs(bias), -UNIT_BITS))
+    """Return int8 weights, int32 biases and each row's scale."""
+    largest = np.maximum(np.abs(weight).max(1), np.ldexp(np.abs(bias), -UNIT_BITS - BIAS_BITS))
     scale = np.where(largest > 0.0, largest, 1.0) / MOST_WEIGHT
     whole, own = _divided(weight, bias, scale)
-    # A sum is half of int32 at most, so that rounding has room: only rows of more than 257 weights are cut.
+    # A sum is half of int32 at most, so that rounding has room: only rows of more than 190 weights are cut.
     scale = scale * np.maximum(1.0, np.ldexp(_longest(whole, own), -30))
     return *_divided(weight, bias, scale), np.where(largest > 0.0, scale, 0.0)
 

@@ -83,6 +83,7 @@ def unpack(data: bytes, like: np.ndarray, n_actions: int, digest: str, label: st
     state = np.frombuffer(data, "<f4" if exact else "<i4", offset=_HEAD_BYTES, count=count)
     (last,) = _LAST.unpack_from(data, _HEAD_BYTES - _LAST.size)
     sound = len(data) == _HEAD_BYTES + 4 * like.size + _CRC.size and -1 <= last < n_actions
-    if not sound or not (np.abs(state) <= (_LARGEST if exact else _LARGEST_FIXED)).all():
+    largest = _LARGEST if exact else _LARGEST_FIXED
+    if not sound or not ((state >= -largest) & (state <= largest)).all():
         raise SavedError(f"{label}: the saved memory holds what no agent of this bundle has: begin with reset()")
     return state.astype(like.dtype), None if last < 0 else last

@@ -221,6 +221,14 @@ def parse_profile(values: dict[str, Any], where: str) -> Profile:
     if len(agents) != task.n_agents:
         raise BundleError(f"{where} describes {len(agents)} agents, but its task has {task.n_agents}: export it again")
     _check_links(agents, where)
+    for agent in agents:
+        twin = next((other for other in agents[: agent.index] if other.name == agent.name), None)
+        if twin is not None:
+            raise BundleError(f"{where} calls two agents '{agent.name}', {twin.index} and {agent.index}: rename one")
+        if agent.name.isdecimal() and agent.name != str(agent.index):
+            raise BundleError(
+                f"{where} calls agent {agent.index} '{agent.name}', which is another agent's number: rename it"
+            )
     files = {}
     listed = top.object("files")
     for path in listed.values:

@@ -38,6 +38,8 @@ from kd_onboard.sampling import Generator
 RESET, ACT, LINK, ERROR = b"R", b"A", b"L", b"E"
 COUNT = struct.Struct("<H")
 LENGTH = struct.Struct("<I")
+# What a request's number of a slot can tell apart.
+LARGEST_SLOTS = 1 << 16
 
 
 def row_type(agent: AgentProfile) -> np.dtype:
@@ -149,6 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--message-delay", type=int, default=0, help="steps by which messages are late")
     parser.add_argument("--seed", type=int, default=0, help="of the losses")
     args = parser.parse_args(arguments)
+    if not 1 <= args.slots <= LARGEST_SLOTS:
+        parser.error(f"--slots {args.slots}: expected a whole number from 1 to {LARGEST_SLOTS}")
     # Text that a library prints must not become an answer.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

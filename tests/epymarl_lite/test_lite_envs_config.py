@@ -110,7 +110,7 @@ def test_stepping_the_simulator_gives_pettingzoos_own_numbers(name):
 
 
 def test_an_older_pettingzoo_serves_where_mpe2_is_missing(monkeypatch):
-    pytest.importorskip("pettingzoo.mpe")
+    pytest.importorskip("pettingzoo.mpe", exc_type=ImportError)
     expected = play(GymmaWrapper(SPREAD, 3, seed=2), 3)
     monkeypatch.setitem(sys.modules, "mpe2", None)
     assert pz.make_pettingzoo(SPREAD)._env.unwrapped.__module__.startswith("pettingzoo.mpe")

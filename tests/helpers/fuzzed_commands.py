@@ -20,12 +20,12 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 180.0
 # Small enough that a run is a matter of seconds; what a command changes comes behind it.
 TINY = {
     "env_args.key": "pz-mpe-simple-speaker-listener-v4",
@@ -40,7 +40,18 @@ TINY_OF = {
     **{name: {"batch_size_run": 1, "runner": "episode"} for name in ("iql", "vdn", "qmix")},
     **{name: {} for name in ("mappo", "ippo")},
 }
-OTHER_KEYS = ("no_such_key", "env_args.no_such", "env_args", "per_env", "x.y.z", "masks.0", "masks.a.b", "seed.x", "1")
+OTHER_KEYS = (
+    "no_such_key",
+    "env_args.no_such",
+    "env_args",
+    "per_env",
+    "x.y.z",
+    "masks.0",
+    "masks.a.b",
+    "seed.x",
+    "1",
+    "a\nb",
+)
 ENVIRONMENTS = ("mpe", "mpe", "mpe", "gymma", "gymma", "smax", "sc2", "smaclite", "mpee", "", "./x", "/", "none.yaml")
 VALUES = (
     *r"""
@@ -237,28 +248,35 @@ def _taken(draw: random.Random, kind: Any) -> str:
     )
 
 
+def settle(home: Path) -> None:
+    """Keep what commands write, look for and read again within a folder of ours and this process."""
+    os.environ.update({"HOME": str(home), "WANDB_MODE": "offline"})
+    for name in ("KD_MARL_MONGO_URL", "EPYMARL_HOME"):
+        os.environ.pop(name, None)
+    from kd_core import yaml_text
+    from kd_marl.plugin import launch  # noqa: F401  imported once, for all forks
+
+    read = yaml_text.read_mapping
+    cached = functools.cache(read)
+    # Our own files do not change.
+    yaml_text.read_mapping = lambda path: (
+        copy.deepcopy(cached(path)) if ROOT / "src" in Path(path).parents else read(path)
+    )
+
+
 class Fuzzer:
-    """Tries command lines in this process and in forks of it."""
+    """Tries command lines in this process and in forks of it.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self._names = folder, 0
-        # What is written relative to a home or far up stays in the folder.
-        environment = {"HOME": str(folder), "WANDB_MODE": "offline", "KD_MARL_MONGO_URL": "", "EPYMARL_HOME": ""}
-        os.environ.update(environment)
-        os.environ.pop("KD_MARL_MONGO_URL")
-        os.environ.pop("EPYMARL_HOME")
-        from kd_core import yaml_text
+    Args:
+        folder: for the commands' working folders.
+        main: takes a command's words and returns its exit status.
+        patience: seconds after which a command hangs.
+    """
+
+    def __init__(self, folder: Path, main: Callable[[Sequence[str]], int], patience: float = 180.0) -> None:
         from kd_core.host import get_host
-        from kd_marl import train
-        from kd_marl.plugin import launch  # noqa: F401  imported once, for all forks
 
-        self.host, self.main = get_host(), train.main
-        read = yaml_text.read_mapping
-        cached = functools.cache(read)
-        # Our own files do not change.
-        yaml_text.read_mapping = lambda path: (
-            copy.deepcopy(cached(path)) if ROOT / "src" in Path(path).parents else read(path)
-        )
+        self.folder, self.main, self.patience, self.host, self._names = folder, main, patience, get_host(), 0
 
     def fault(self, fuzzed: Fuzzed) -> str:
         """Say how a command ends otherwise than in a run or in one line; "" for one that does not."""
@@ -299,9 +317,9 @@ class Fuzzer:
         child = os.fork()
         if child == 0:
             self._be(fuzzed, out, err)
-        status = _wait(child)
+        status = _wait(child, self.patience)
         if status is None:
-            return f"hangs: still there after {PATIENCE_S:.0f} s\n{_end(out)}\n{_end(err)}"
+            return f"hangs: still there after {self.patience:.0f} s\n{_end(out)}\n{_end(err)}"
         said = f"exit status {status}\n{_end(out)}\n{_end(err)}"
         if "Traceback" in said or status not in (0, 1, 2):
             return said
@@ -316,6 +334,7 @@ class Fuzzer:
             for descriptor, path in ((0, os.devnull), (1, out), (2, err)):
                 opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
                 os.dup2(opened, descriptor)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
             if not fuzzed.whole:
                 _stop_before_anything_is_made()
             sys.argv = ["src/main.py", *fuzzed.words]
@@ -344,9 +363,9 @@ def _stop_before_anything_is_made() -> None:
         stage.prepare = prepare
 
 
-def _wait(child: int) -> int | None:
+def _wait(child: int, patience: float) -> int | None:
     """Wait for a process of its own group; None: it had to be ended."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + patience
     while time.monotonic() < end:
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
@@ -370,10 +389,13 @@ def main() -> int:
     parser.add_argument("--from", dest="first", type=int, default=0, help="leave out those before this one")
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT / "src"))
+    from kd_marl import train
+
     faults = refused = 0
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        fuzzer = Fuzzer(Path(folder))
+        settle(Path(folder))
+        fuzzer = Fuzzer(Path(folder), train.main)
         for number, fuzzed in enumerate(commands(args.count, args.seed, args.runs)):
             if number < args.first:
                 continue

@@ -35,6 +35,9 @@ def test_the_flags_are_sacreds():
         (["--beat-interval=-1"], "is '-1': expected seconds above 0"),
         (["-P", "high"], "is 'high': expected a whole number"),
         (["-C", "all"], "is 'all': expected no, sys or fd"),
+        (["-"], "'-' is no command of Sacred's: leave it out"),
+        (["-db", "1", "-c", "x", "run"], "'run' is no command of Sacred's"),
+        (["with", "t_max=5", "-"], "'-' in 'with' has no value"),
         (["-c", "with", "t_max=5"], r"-c \(--comment\) is 'with': expected a comment"),
         (["-m", "with", "t_max=5"], r"-m \(--mongo_db\) takes HOST:PORT:DB or DB"),
         (["-m", "t_max=5"], r"-m \(--mongo_db\) takes HOST:PORT:DB or DB"),
@@ -67,6 +70,7 @@ def test_no_way_to_write_it_leads_to_sacreds_own_mongo_observer(words):
     [
         ["-d", "-l", "DEBUG", "-b0.5", "-c", "seed=x"],
         ["-duf", "--beat=2", "--priority=-3", "-P", "-3"],
+        ["print_config", "-db", "1", "--comm", "x", "with", "t_max=5"],
         ["-pC", "sys", "with", "t_max=5", "--name", "x"],
     ],
 )

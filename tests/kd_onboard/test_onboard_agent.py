@@ -245,6 +245,25 @@ def test_bad_input_raises_one_line_and_leaves_the_state_alone(folder, backend, f
     assert runner.faults == 8 and runner.last_fault is not None
 
 
+@pytest.mark.parametrize("numpy_says", ["ignore", "warn", "raise"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, ">f4"])
+def test_too_large_features_are_a_fault_whatever_numpy_does_about_overflow(folder, numpy_says, dtype):
+    runner = OnboardAgent.load(folder, 0)
+    with np.errstate(all=numpy_says), pytest.raises(FaultError, match=r"feature 1 \('.+'\) is -3"):
+        runner.act(np.array([0, -3e38, 0], dtype), np.ones(ACTIONS, bool))
+
+
+def test_a_fault_prints_nothing(folder):
+    program = (
+        "import sys, numpy, kd_onboard\n"
+        "agent = kd_onboard.OnboardAgent.load(sys.argv[1], 0)\n"
+        "try:\n    agent.act(numpy.full(3, 3e38, numpy.float32), numpy.ones(5, bool))\n"
+        "except kd_onboard.FaultError:\n    print('a fault')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("a fault\n", "")
+
+
 def test_hold_repeats_the_last_action_only_while_it_is_available(tmp_path):
     runner = OnboardAgent.load(write_bundle(tmp_path / "bundle", on_fault="hold"), 0)
     missing = np.full(3, np.nan)

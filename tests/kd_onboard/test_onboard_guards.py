@@ -10,9 +10,9 @@ import pytest
 
 from deployed import FLAGS, compiler, network, write_c
 from kd_marl.deploy import export as exporting
-from kd_onboard import BackendError, FaultError, OnboardAgent, read_bundle
+from kd_onboard import BackendError, BundleError, FaultError, OnboardAgent, TrustError, read_bundle, serve
 from kd_onboard.c_backend import compile_agent
-from onboard_bundles import ACTIONS, LIMIT, SEEN, WIDTHS, student, write_bundle
+from onboard_bundles import ACTIONS, LIMIT, SEEN, WIDTHS, change_profile, student, write_bundle
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +102,52 @@ def test_what_a_masked_array_hides_is_a_fault(folder):
         runner.act(np.ma.masked_array([1.0, 2.0, 3.0], mask=[0, 1, 0]), everything)
     with pytest.raises(FaultError, match="not all 0 or 1"):
         runner.act(plain, np.ma.masked_array(everything, mask=~everything | (np.arange(ACTIONS) == 2)))
+
+
+@pytest.mark.parametrize("left", [0, 1000], ids=["nothing", "a part"])
+def test_a_cached_program_that_lost_its_end_is_compiled_again(folder, tmp_path, monkeypatch, left):
+    """To load it would end the process with SIGBUS, so it is not loaded first."""
+    monkeypatch.setenv("KD_ONBOARD_CACHE", str(tmp_path / "cache"))
+    bundle = read_bundle(folder)
+    library = compile_agent(bundle, bundle.agent(0).c)
+    library.write_bytes(library.read_bytes()[:left])
+    agent = OnboardAgent.load(folder, 0, "c", trust=True)
+    assert 0 <= agent.act(np.zeros(agent.profile.inputs, np.float32), np.ones(ACTIONS, bool)) < ACTIONS
+    assert library.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("agent_1", "calls two agents 'agent_1', 0 and 1"), ("1", "calls agent 0 '1', which is another agent's number")],
+)
+def test_no_agent_can_be_taken_for_another(tmp_path, name, message):
+    bundle = write_bundle(tmp_path / "bundle")
+    change_profile(bundle, lambda profile: profile["agents"][0].update(name=name))
+    with pytest.raises(BundleError, match=message):
+        read_bundle(bundle)
+    change_profile(bundle, lambda profile: profile["agents"][0].update(name="0"))
+    assert read_bundle(bundle).agent("0").index == 0
+
+
+def test_a_path_that_no_file_can_have_is_one_line(folder):
+    with pytest.raises(TrustError, match="embedded null byte"):
+        OnboardAgent.load(folder, 0, key="a\0b")
+    with pytest.raises(BackendError, match="embedded null byte"):
+        OnboardAgent.load(folder, 0, "c", library="a\0b")
+
+
+@pytest.mark.parametrize("error", [KeyError, AttributeError, MemoryError])
+def test_what_fails_to_become_an_array_is_a_fault(folder, error):
+    class Reading:
+        def __array__(self, *_, **__):
+            raise error("no reading")
+
+    with pytest.raises(FaultError, match=r"features of shape \(\) given"):
+        OnboardAgent.load(folder, 0).act(Reading(), np.ones(ACTIONS, bool))
+
+
+@pytest.mark.parametrize("slots", ["0", "-1", "65537"])
+def test_a_process_without_slots_is_refused(folder, slots, capsys):
+    with pytest.raises(SystemExit):
+        serve.main([str(folder), "--agent", "0", "--slots", slots])
+    assert f"--slots {slots}: expected a whole number from 1 to 65536" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -23,6 +23,11 @@ from kd_onboard.tensors import weights_digest
 # Steps at most, and by how much of the largest logit the best one is above the next.
 STEPS, MARGIN = 8, 1e-3
 _DRAWN = 64
+# Characters of a number with its comma, and of all that is no number: names have at most 1,000.
+_MOST_FLOAT, _MOST_INT, _MOST_HEAD = 24, 12, 16384
+
+# From features (steps, inputs) to logits (steps, actions).
+_Network: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,9 @@ def choose(weights: Weights, seen: Sequence[Seen], calibration: int8.Calibration
         seen: what agents with this network met; empty: features are drawn.
         calibration: of C with int8 weights, or None.
     """
+    network, largest = _network(weights, calibration), largest_feature(weights)
     best = max(
-        (_clear(weights, calibration, features, available) for features, available in _episodes(weights, seen)),
+        (_clear(network, largest, features, available) for features, available in _episodes(weights, seen)),
         key=lambda steps: (len(set(steps.actions.tolist())), len(steps.actions)),
     )
     if len(best.actions):
@@ -69,18 +75,16 @@ def _episodes(weights: Weights, seen: Sequence[Seen]) -> Iterator[tuple[np.ndarr
             yield rng.standard_normal((STEPS, inputs)).astype(np.float32), np.ones((STEPS, n_actions), bool)
 
 
-def _clear(
-    weights: Weights, calibration: int8.Calibration | None, features: np.ndarray, available: np.ndarray
-) -> Steps:
+def _clear(network: _Network, largest: np.float32, features: np.ndarray, available: np.ndarray) -> Steps:
     """Return an episode's steps before the first in which the choice is not clear."""
-    sound = available.any(1) & (np.abs(features) <= largest_feature(weights)).all(1)
+    sound = available.any(1) & (np.abs(features) <= largest).all(1)
     features, available = (rows[: _leading(sound)] for rows in (features, available))
-    logits = _logits(weights, features) if calibration is None else _int8_logits(weights, calibration, features)
+    logits = network(features)
     actions = np.where(available, logits, -np.inf).argmax(1)
     best = np.take_along_axis(logits, actions[:, None], 1)
     others = np.where(available & (np.arange(logits.shape[1]) != actions[:, None]), logits, -np.inf)
-    clear = (best - others > MARGIN * np.maximum(1.0, np.abs(logits))).all(1)
-    steps = _leading(clear)
+    margins = MARGIN * np.maximum(1.0, np.abs(logits))
+    steps = _leading(np.all(best - others > margins, axis=1))
     return Steps(features[:steps], available[:steps], actions[:steps])
 
 
@@ -89,29 +93,33 @@ def _leading(holds: np.ndarray) -> int:
     return len(holds) if holds.all() else int(holds.argmin())
 
 
-def _logits(weights: Weights, features: np.ndarray) -> np.ndarray:
-    """Return the logits of an episode's steps, float64."""
-    w = {name: np.asarray(value, np.float64) for name, value in step_constants(weights).items()}
-    width = len(w["align_bias"])
-    state, logits = np.zeros(width), np.zeros((len(features), len(w["head_bias"])))
-    for step, row in enumerate(features.astype(np.float64)):
-        aligned = np.maximum(row @ w["align_weight"] + w["align_bias"], 0.0)
-        gates = 0.5 * np.tanh(0.5 * (np.concatenate([aligned, state]) @ w["gates_weight"] + w["gates_bias"])) + 0.5
-        past = gates[:width] * (state @ w["past_weight"] + w["past_bias"])
-        candidate = np.tanh(aligned @ w["input_weight"] + w["input_bias"] + past)
-        state = candidate + gates[width:] * (state - candidate)
-        logits[step] = state @ w["head_weight"] + w["head_bias"]
-    return logits
-
-
-def _int8_logits(weights: Weights, calibration: int8.Calibration, features: np.ndarray) -> np.ndarray:
-    """Return the same of C with int8 weights, exactly."""
-    network = int8.quantise(weights, calibration)
+def _network(weights: Weights, calibration: int8.Calibration | None) -> _Network:
+    """Return a function from the features of an episode's steps to their logits, float64, of int8 programs exact."""
     _, width, n_actions = sizes(weights)
-    state, logits = np.zeros((1, width), np.int16), np.zeros((len(features), n_actions))
-    for step in range(len(features)):
-        logits[step : step + 1], state = int8.step(network, features[step : step + 1], state)
-    return logits
+    if calibration is not None:
+        numbers = int8.quantise(weights, calibration)
+
+        def in_int8(features: np.ndarray) -> np.ndarray:
+            state, logits = np.zeros((1, width), np.int16), np.zeros((len(features), n_actions))
+            for step in range(len(features)):
+                logits[step : step + 1], state = int8.step(numbers, features[step : step + 1], state)
+            return logits
+
+        return in_int8
+    w = {name: np.asarray(value, np.float64) for name, value in step_constants(weights).items()}
+
+    def in_float(features: np.ndarray) -> np.ndarray:
+        state, logits = np.zeros(width), np.zeros((len(features), n_actions))
+        for step, row in enumerate(features.astype(np.float64)):
+            aligned = np.maximum(row @ w["align_weight"] + w["align_bias"], 0.0)
+            gates = 0.5 * np.tanh(0.5 * (np.concatenate([aligned, state]) @ w["gates_weight"] + w["gates_bias"])) + 0.5
+            past = gates[:width] * (state @ w["past_weight"] + w["past_bias"])
+            candidate = np.tanh(aligned @ w["input_weight"] + w["input_bias"] + past)
+            state = candidate + gates[width:] * (state - candidate)
+            logits[step] = state @ w["head_weight"] + w["head_bias"]
+        return logits
+
+    return in_float
 
 
 def text(steps: Steps, named: Named, name: str) -> str:
@@ -151,6 +159,9 @@ def fault(data: bytes, weights: Weights, named: Named, name: str, calibration: i
         calibration: of C with int8 weights, or None.
     """
     inputs, _, n_actions = sizes(weights)
+    most = _MOST_HEAD + STEPS * (_MOST_FLOAT * inputs + _MOST_INT * (n_actions + 1))
+    if len(data) > most:
+        return f"has {len(data)} bytes, and {STEPS} steps have at most {most}"
     try:
         blocks = re.findall(r"= \{\n(.*?)\};\n", data.decode("ascii"), re.DOTALL)
         features, available, actions = (
@@ -164,9 +175,9 @@ def fault(data: bytes, weights: Weights, named: Named, name: str, calibration: i
     # What numpy and the parsers make of other text.
     except (ValueError, IndexError, OverflowError, TypeError):
         return "is no list of steps as an export writes it"
-    whole = _clear(weights, calibration, steps.features, steps.available)
+    whole = _clear(_network(weights, calibration), largest_feature(weights), steps.features, steps.available)
     if not len(whole.actions) or whole.actions.tolist() != steps.actions.tolist():
-        return "holds steps in which the network does something else, or does it by a hair"
+        return "holds steps in which the network does something else, or has no clear choice"
     return ""
 
 

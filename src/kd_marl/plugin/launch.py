@@ -71,7 +71,11 @@ def execute(
         from kd_marl.tracking.follower import Follower  # its pymongo is of the extra `track`
 
         experiment.observers.append(Follower(tracked, record))
-    experiment.run_commandline(["src/main.py", *sacred_words(command, updates)])
+    try:
+        experiment.run_commandline(["src/main.py", *sacred_words(command, updates)])
+    except lifecycle.OneLineError as error:
+        # Sacred's flag --debug lets errors through.
+        raise UserError(str(error)) from None
 
 
 def _set_up_logging(console: logging.Logger) -> None:

@@ -13,6 +13,7 @@ import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from sacred.utils import SacredError
@@ -80,6 +81,14 @@ def _in_one_line(run: Callable[..., None], mistakes: tuple[type[Exception], ...]
             run(_run, _config, _log)
         except mistakes as error:
             raise OneLineError(error) from None
+        except AttributeError as error:
+            if not isinstance(error.obj, SimpleNamespace):
+                raise
+            # A configuration of the user's own may lack what the host reads.
+            lacks = (
+                f"the run reads {error.name}, which its configuration does not have: state it in the file of --config"
+            )
+            raise OneLineError(UserError(f"{lacks}, or begin that with 'base: NAME' of another algorithm")) from None
 
     return wrapped
 

@@ -123,8 +123,8 @@ class RayPool:
         self._gone = self._missed >= _MISSES
         if self._gone:
             raise UserError(
-                f"the Ray cluster at {self._head} went away: what is finished is kept, and the same command goes on with "
-                f"the other {len(self._running)} runs once there is a cluster again"
+                f"the Ray cluster at {self._head} went away: what is finished is kept, and the same command goes on "
+                f"with the other {len(self._running)} runs once there is a cluster again"
             )
 
     def _result(self, reference: Any, job: Job) -> Report:

@@ -213,7 +213,7 @@ def _power(values):
 
 
 CONTRADICTIONS = {
-    "does not hold the weights of agent 1": _power,
+    "is not what this version writes for agent 1": _power,
     "is not what this version writes for agent 1|does not hold the weights of agent 1": _shift,
     "expected .* whole numbers from -114 to 127, one a feature": lambda values: values["agents"][1]["c"]["int8"][
         "exponents"

@@ -175,10 +175,12 @@ def test_the_int8_form_draws_saves_and_restores_too(in_int8, program):
     in_int8.reset()
     assert in_int8.restore(saved) == 0 and in_int8.struct.tobytes() == before
     assert [in_int8.act(*now) for now in zip(features[20:], available[20:], strict=True)] == rest
-    for word in (b"\x00\x80\xff\xff", b"\x00\x80\0\0", b"\0\0\1\0"):
+    digest, like = int8.program_digest(agent_weights(network(*SIZES)), calibration()), np.zeros(SIZES[1], np.int16)
+    for word in (b"\0\x80\xff\xff", b"\0\x80\0\0", b"\0\0\1\0", b"\0\0\0\x80"):
         assert in_int8.restore(with_bytes(saved, 24, word)) == BAD_SAVE
-    digest = int8.program_digest(agent_weights(network(*SIZES)), calibration())
-    state, found = memory.unpack(saved, np.zeros(SIZES[1], np.int16), SIZES[2], digest, "agent 0")
+        with pytest.raises(SavedError, match="no agent of this bundle"):
+            memory.unpack(with_bytes(saved, 24, word), like, SIZES[2], digest, "agent 0")
+    state, found = memory.unpack(saved, like, SIZES[2], digest, "agent 0")
     assert memory.pack(state, found, digest) == saved
     # A memory of one form is none of the other.
     program.reset()

@@ -40,10 +40,16 @@ def test_the_tutorial_leads_from_a_student_to_a_compiled_program(root, page, mai
     assert [agent["budget"]["board"] for agent in agents] == ["crazyflie", "crazyflie", "nrf52840"]
     assert [agent["width"] for agent in agents] == follower.runs[0].summary["widths"]
     assert agents[2]["width"] < agents[0]["width"]
-    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    code = re.search(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[1]
     ran = {}
     exec(code, ran)
     assert capsys.readouterr().out.strip() == agents[2]["actions"][ran["action"]]
+    follower.commands.clear()
+    follower.follow(root / "docs" / "guides" / "onboard.md", slow=True)
+    assert follower.commands == ["kd-marl run", "kd-marl export"]
+    out = capsys.readouterr().out
+    assert "actions drawn with seed 7" in out and "files for cmake, written to board_library" in out
+    assert (tmp_path / "board_library" / "CMakeLists.txt").is_file()
 
 
 def test_the_page_s_table_of_boards_is_that_of_their_files(page):

@@ -314,7 +314,7 @@ def listening():
 
 
 def address_of(server):
-    return "127.0.0.1:{}".format(server.getsockname()[1])
+    return f"127.0.0.1:{server.getsockname()[1]}"
 
 
 def test_an_address_where_no_cluster_listens_is_one_line_before_ray_tries_it(ray, listening):

@@ -1,0 +1,1 @@
+"""One agent of a student bundle as a ROS 2 node."""

@@ -1,0 +1,159 @@
+/*
+ * Gives the C of an agent what it must survive: features of any bits, a damaged or uninitialised memory, any
+ * availability. Compiled beside the program, with a sanitizer; every buffer is a block of its own on the heap.
+ *
+ *     hostile INPUTS SEED
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "kd_agent_0.h"
+
+#define CHECK(true_thing)                                                       \
+    do {                                                                        \
+        if (!(true_thing)) {                                                    \
+            fprintf(stderr, "line %d: not %s\n", __LINE__, #true_thing);        \
+            exit(1);                                                            \
+        }                                                                       \
+    } while (0)
+#define PICK(list) ((list)[draw() % (sizeof(list) / sizeof *(list))])
+
+static const uint32_t special[] = {
+    0x00000000u, 0x80000000u, /* zeros */
+    0x00000001u, 0x80000001u, 0x007fffffu, 0x807fffffu, /* denormals */
+    0x00800000u, 0x3f800000u, 0xbf800000u, 0x3f810000u, 0x3f810001u, /* the smallest normal number, ones, the bound of a state */
+    0x7f7fffffu, 0xff7fffffu, 0x7e967699u, 0x5f000000u, /* the largest, and others that overflow when squared */
+    0x7f800000u, 0xff800000u, /* infinities */
+    0x7fc00000u, 0xffc00000u, 0x7f800001u, 0xffffffffu /* quiet and signalling NaN */
+};
+static uint64_t seed;
+
+static uint32_t draw(void)
+{
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return (uint32_t)(seed >> 16);
+}
+
+static void fill(void *to, size_t size)
+{
+    unsigned char *bytes = to;
+    while (size--) {
+        *bytes++ = (unsigned char)draw();
+    }
+}
+
+static void draw_features(float *features, uint32_t kind)
+{
+    int i;
+    for (i = 0; i < KD_AGENT_INPUTS; i++) {
+        uint32_t bits = 0x3f800000u + draw() % 0x800000u; /* 1 to 2 */
+        if (kind == 1 || (kind == 2 && draw() % KD_AGENT_INPUTS == 0)) {
+            bits = PICK(special);
+        } else if (kind == 3) {
+            bits = draw();
+        } else if (kind == 4) {
+            bits = draw() % 0x60000000u;
+        }
+        bits ^= draw() & 0x80000000u;
+        memcpy(features + i, &bits, sizeof bits);
+    }
+}
+
+static void draw_available(unsigned char *available, uint32_t kind)
+{
+    int i;
+    for (i = 0; i < KD_AGENT_ACTIONS; i++) {
+        available[i] = (unsigned char)(kind == 0 ? 1 : kind == 1 ? 0 : kind == 2 ? draw() : draw() % 2);
+    }
+}
+
+static void damage(struct kd_agent *agent)
+{
+    unsigned char *bytes = (unsigned char *)agent;
+    const size_t words = sizeof *agent / sizeof(uint32_t);
+    uint32_t word = PICK(special);
+    switch (draw() % 4) {
+    case 0: /* one bit, anywhere */
+        bytes[draw() % sizeof *agent] ^= (unsigned char)(1u << draw() % 8);
+        break;
+    case 1: /* one word of the state */
+        memcpy(bytes + sizeof word * (draw() % (words - 2)), &word, sizeof word);
+        break;
+    case 2: /* all of the state */
+        fill(agent, sizeof word * (words - 2));
+        break;
+    default: /* all of it */
+        fill(agent, sizeof *agent);
+    }
+}
+
+static int finite(const float *values, int count)
+{
+    int i;
+    for (i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, values + i, sizeof bits);
+        if ((bits & 0x7f800000u) == 0x7f800000u) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+int main(int argc, char **argv)
+{
+    long left = argc > 1 ? atol(argv[1]) : 1000, acted = 0;
+    struct kd_agent *agent = malloc(sizeof *agent), *before = malloc(sizeof *before);
+    float *features = malloc(KD_AGENT_INPUTS * sizeof *features);
+    float *logits = malloc(KD_AGENT_ACTIONS * sizeof *logits), *untouched = malloc(KD_AGENT_ACTIONS * sizeof *logits);
+    unsigned char *available = malloc(KD_AGENT_ACTIONS);
+
+    CHECK(agent && before && features && logits && untouched && available);
+    seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+    CHECK(kd_agent_size() == sizeof *agent);
+    fill(agent, sizeof *agent); /* never initialised */
+    fill(logits, KD_AGENT_ACTIONS * sizeof *logits);
+    for (; left > 0; left--) {
+        int action, fault;
+
+        if (draw() % 8 == 0) {
+            kd_agent_init(agent);
+        } else if (draw() % 8 == 0) {
+            damage(agent);
+        }
+        draw_features(features, draw() % 6);
+        draw_available(available, draw() % 5);
+        memcpy(before, agent, sizeof *agent);
+        action = kd_agent_act(agent, features, available);
+        CHECK(action >= KD_AGENT_NOT_INITIALISED && action < KD_AGENT_ACTIONS);
+        if (action >= 0) {
+            CHECK(available[action] && agent->last == action);
+            acted++;
+        } else {
+            CHECK(memcmp(before, agent, sizeof *agent) == 0);
+        }
+        action = kd_agent_on_fault(agent, available);
+        CHECK(action == KD_AGENT_NO_ACTION || (action >= 0 && action < KD_AGENT_ACTIONS && available[action]));
+        memcpy(before, agent, sizeof *agent);
+        memcpy(untouched, logits, KD_AGENT_ACTIONS * sizeof *logits);
+        fault = kd_agent_logits(agent, features, logits);
+        CHECK(fault == 0 || (fault <= KD_AGENT_BAD_FEATURE && fault >= KD_AGENT_NOT_INITIALISED));
+        if (fault == 0) {
+            CHECK(finite(logits, KD_AGENT_ACTIONS));
+        } else {
+            CHECK(memcmp(before, agent, sizeof *agent) == 0);
+            CHECK(memcmp(untouched, logits, KD_AGENT_ACTIONS * sizeof *logits) == 0);
+        }
+    }
+    printf("%ld\n", acted);
+    free(agent);
+    free(before);
+    free(features);
+    free(logits);
+    free(untouched);
+    free(available);
+    return 0;
+}
