@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
 
 from kd_controllers.messages import Messages
-from kd_onboard import BundleError, FaultError, OnboardAgent, TalkingAgent, read_bundle
+from kd_onboard import BundleError, FaultError, Generator, OnboardAgent, SavedError, TalkingAgent, read_bundle
 from onboard_bundles import LINKS, change_profile, talking_student, write_bundle, write_talking_bundle
 from talking_parity import compared, random_episodes
 
@@ -155,3 +157,39 @@ def test_weights_of_other_bits_than_the_profile_has_are_refused(folder, tmp_path
     change_profile(bundle, change)
     with pytest.raises(BundleError, match=r"hear.weight"):
         read_bundle(bundle)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "onnx", "c"])
+def test_a_saved_memory_has_the_turn_and_drawn_actions_have_messages(folder, backend):
+    if backend == "c" and shutil.which("cc") is None:
+        pytest.skip("no C compiler is installed")
+    first, second = OnboardAgent.load(folder, 0, backend, trust=True), OnboardAgent.load(folder, 0)
+    rng, available = np.random.default_rng(2), np.ones(5, bool)
+    given = [(rng.standard_normal(3).astype(np.float32), available, [rng.bytes(2)]) for _ in range(5)]
+    first.act(*given[0])
+    saved = first.save()
+    second.restore(saved)
+    assert second.save() == saved
+    generators = Generator(1, 1), Generator(1, 1)
+    found, expected = (
+        [agent.sample(*row, generator) for row in given[1:]]
+        for agent, generator in zip((first, second), generators, strict=True)
+    )
+    assert found == expected and [message is None for _, message in found] == [True, False] * 2
+    for wrong in (saved[:-1], saved[:-8] + saved[-4:], saved[:-8] + b"\2" + saved[-7:]):
+        with pytest.raises(SavedError):
+            second.restore(wrong)
+
+
+def test_a_board_loads_the_weights_and_tests_itself(folder, tmp_path):
+    cc = shutil.which("cc")
+    if cc is None:
+        pytest.skip("no C compiler is installed")
+    source = folder / "c" / "agent_0"
+    options = ["-DKD_AGENT_LOADABLE", "-DKD_AGENT_SELF_TEST", "-shared", "-fPIC", "-O2", "-std=c99", *STRICT.split()]
+    subprocess.run([cc, *options, "kd_agent_0.c", "-o", str(tmp_path / "agent.so")], cwd=source, check=True)
+    program = ctypes.CDLL(str(tmp_path / "agent.so"))
+    data = (source / "kd_agent_0_weights.bin").read_bytes()
+    weights = np.frombuffer(data, np.uint8).copy()
+    assert program.kd_agent_0_load(ctypes.c_void_p(weights.ctypes.data), ctypes.c_size_t(len(data))) == 0
+    assert program.kd_agent_0_test() == 0
