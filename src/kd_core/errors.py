@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from kd_core.places import IN_CLONE
+
 
 class UserError(ValueError):
     """A mistake in what the user gave: the message says what was wrong, what was expected and what to do."""
@@ -15,8 +17,8 @@ class UserError(ValueError):
 
 
 def how_to_install(extra: str) -> str:
-    """Write the command that installs the packages of one of the project's extras, which no package index has."""
-    return f"pip install -e '.[{extra}]' in kd-marl's checkout"
+    """Write the command that installs the packages of one of the project's extras."""
+    return f"pip install -e '.[{extra}]' in kd-marl's checkout" if IN_CLONE else f"pip install 'kd-marl[{extra}]'"
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

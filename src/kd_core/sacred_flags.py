@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 
 from kd_core.errors import UserError, nearest
-from kd_core.versions import uncommitted
+from kd_core.versions import unclean
 
 
 def _number(value: str) -> bool:
@@ -77,8 +77,8 @@ def check(words: Sequence[str]) -> None:
         # The word before the updates is nobody's value.
         if fits and (value == "with" or not fits(value)):
             raise UserError(f"{short} ({long}) is '{value}': expected {expected}")
-        if short == "-e" and (changed := uncommitted()):
-            raise UserError(f"{short} ({long}): {changed} has changes that are not committed: leave {short} out")
+        if short == "-e" and (problem := unclean()):
+            raise UserError(f"{short} ({long}): {problem}: leave {short} out")
         missing = [name for name in _PACKAGES.get(short, ()) if importlib.util.find_spec(name) is None]
         if missing:
             raise UserError(f"{short} ({long}) needs what is not installed: pip install {' '.join(missing)}")

@@ -23,14 +23,18 @@ def package_version(distribution: str) -> str:
     return installed_version(distribution) or "unknown"
 
 
-def uncommitted() -> Path | None:
-    """Name the source tree, ours or that of the checkout in use, whose tracked files differ from its commit, if any."""
+def unclean() -> str:
+    """Say why no commit stands for the source tree, ours and that of the checkout in use; "" where one does."""
     home = os.environ.get("EPYMARL_HOME")
-    for folder in [*([SOURCE_ROOT] if IN_CLONE else []), *([Path(home).expanduser()] if home else [])]:
+    for folder in (SOURCE_ROOT, *([Path(home).expanduser()] if home else [])):
         git = ["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"]
-        if subprocess.run(git, capture_output=True, check=False).stdout.strip():
-            return folder
-    return None
+        try:
+            changed = subprocess.run(git, capture_output=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError):
+            return f"{folder} is in no git repository"
+        if changed.strip():
+            return f"{folder} has changes that are not committed"
+    return ""
 
 
 def source_commit() -> str | None:

@@ -220,7 +220,6 @@ def parse_profile(values: dict[str, Any], where: str) -> Profile:
     agents = tuple(_agent(fields, i, task) for i, fields in enumerate(top.objects("agents")))
     if len(agents) != task.n_agents:
         raise BundleError(f"{where} describes {len(agents)} agents, but its task has {task.n_agents}: export it again")
-    _check_links(agents, where)
     for agent in agents:
         twin = next((other for other in agents[: agent.index] if other.name == agent.name), None)
         if twin is not None:
@@ -229,6 +228,7 @@ def parse_profile(values: dict[str, Any], where: str) -> Profile:
             raise BundleError(
                 f"{where} calls agent {agent.index} '{agent.name}', which is another agent's number: rename it"
             )
+    _check_links(agents, where)
     files = {}
     listed = top.object("files")
     for path in listed.values:

@@ -2,7 +2,7 @@
  * Gives the C of an agent what it must survive: features of any bits, a damaged or uninitialised memory, any
  * availability. Compiled beside the program, with a sanitizer; every buffer is a block of its own on the heap.
  *
- *     hostile INPUTS SEED
+ *     hostile INPUTS SEED [WEIGHTS]
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -103,19 +103,88 @@ static int finite(const float *values, int count)
     return 1;
 }
 
+/* Saves and restores the memory, whole and damaged. */
+static void remember(struct kd_agent *agent, unsigned char *saved)
+{
+    struct kd_agent before = *agent;
+    size_t size = KD_AGENT_SAVED_BYTES;
+    int fault = kd_agent_save(agent, saved);
+
+    CHECK(memcmp(&before, agent, sizeof before) == 0);
+    CHECK(fault == 0 || fault == KD_AGENT_BAD_STATE || fault == KD_AGENT_NOT_INITIALISED);
+    if (fault == 0) {
+        CHECK(kd_agent_restore(agent, saved, size) == 0 && agent->last == before.last);
+        CHECK(memcmp(&before, agent, KD_AGENT_WIDTH * sizeof before.state[0]) == 0);
+        before = *agent; /* what pads the state is not saved */
+        if (draw() % 2) {
+            saved[draw() % size] ^= (unsigned char)(1u << draw() % 8);
+        } else {
+            size = draw() % size;
+        }
+    } else {
+        fill(saved, size);
+    }
+    fault = kd_agent_restore(agent, saved, size);
+    CHECK(fault == KD_AGENT_BAD_SAVE || fault == KD_AGENT_OTHER_WEIGHTS || fault == KD_AGENT_NOT_INITIALISED);
+    CHECK(memcmp(&before, agent, sizeof before) == 0);
+}
+
+#ifdef KD_AGENT_LOADABLE
+static void *weights;
+static long weights_size;
+
+static void read_weights(const char *path)
+{
+    FILE *file = fopen(path, "rb");
+    CHECK(file && fseek(file, 0, SEEK_END) == 0);
+    weights_size = ftell(file);
+    weights = malloc((size_t)weights_size);
+    CHECK(weights && fseek(file, 0, SEEK_SET) == 0);
+    CHECK(fread(weights, 1, (size_t)weights_size, file) == (size_t)weights_size && fclose(file) == 0);
+}
+
+/* Offers damaged weights, which must be refused, and what was loaded before must stay. */
+static void load_damaged(void)
+{
+    const size_t kept = draw() % 2 ? (size_t)weights_size : draw() % (size_t)weights_size;
+    unsigned char *copy = malloc(kept ? kept : 1);
+    int fault;
+
+    CHECK(copy);
+    memcpy(copy, weights, kept);
+    if (kept == (size_t)weights_size) {
+        copy[draw() % kept] ^= (unsigned char)(1u << draw() % 8);
+    }
+    fault = kd_agent_load(copy, kept);
+    CHECK(fault <= KD_AGENT_BAD_WEIGHTS && fault >= KD_AGENT_BIG_ENDIAN);
+    free(copy);
+}
+#endif
+
 int main(int argc, char **argv)
 {
     long left = argc > 1 ? atol(argv[1]) : 1000, acted = 0;
     struct kd_agent *agent = malloc(sizeof *agent), *before = malloc(sizeof *before);
     float *features = malloc(KD_AGENT_INPUTS * sizeof *features);
     float *logits = malloc(KD_AGENT_ACTIONS * sizeof *logits), *untouched = malloc(KD_AGENT_ACTIONS * sizeof *logits);
-    unsigned char *available = malloc(KD_AGENT_ACTIONS);
+    unsigned char *available = malloc(KD_AGENT_ACTIONS), *saved = malloc(KD_AGENT_SAVED_BYTES);
+    struct kd_agent_generator *generator = malloc(sizeof *generator);
 
-    CHECK(agent && before && features && logits && untouched && available);
+    CHECK(agent && before && features && logits && untouched && available && saved && generator);
     seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
     CHECK(kd_agent_size() == sizeof *agent);
     fill(agent, sizeof *agent); /* never initialised */
     fill(logits, KD_AGENT_ACTIONS * sizeof *logits);
+    fill(generator, sizeof *generator);
+#ifdef KD_AGENT_LOADABLE
+    CHECK(argc > 3);
+    kd_agent_init(agent);
+    draw_features(features, 0);
+    draw_available(available, 0);
+    CHECK(kd_agent_act(agent, features, available) == KD_AGENT_NOT_INITIALISED);
+    read_weights(argv[3]);
+    CHECK(kd_agent_load(weights, (size_t)weights_size) == 0);
+#endif
     for (; left > 0; left--) {
         int action, fault;
 
@@ -124,10 +193,21 @@ int main(int argc, char **argv)
         } else if (draw() % 8 == 0) {
             damage(agent);
         }
+        if (draw() % 64 == 0) {
+            fill(generator, sizeof *generator);
+        } else if (draw() % 64 == 0) {
+            kd_agent_seed(generator, draw(), draw());
+        }
+#ifdef KD_AGENT_LOADABLE
+        if (draw() % 64 == 0) {
+            load_damaged();
+        }
+#endif
         draw_features(features, draw() % 6);
         draw_available(available, draw() % 5);
         memcpy(before, agent, sizeof *agent);
-        action = kd_agent_act(agent, features, available);
+        action = draw() % 2 ? kd_agent_act(agent, features, available)
+                            : kd_agent_sample(agent, features, available, generator);
         CHECK(action >= KD_AGENT_NOT_INITIALISED && action < KD_AGENT_ACTIONS);
         if (action >= 0) {
             CHECK(available[action] && agent->last == action);
@@ -147,8 +227,16 @@ int main(int argc, char **argv)
             CHECK(memcmp(before, agent, sizeof *agent) == 0);
             CHECK(memcmp(untouched, logits, KD_AGENT_ACTIONS * sizeof *logits) == 0);
         }
+        fault = kd_agent_last_logits(agent, logits);
+        CHECK(fault ? fault == KD_AGENT_BAD_STATE || fault == KD_AGENT_NOT_INITIALISED : finite(logits, KD_AGENT_ACTIONS));
+        remember(agent, saved);
     }
     printf("%ld\n", acted);
+#ifdef KD_AGENT_LOADABLE
+    free(weights);
+#endif
+    free(saved);
+    free(generator);
     free(agent);
     free(before);
     free(features);

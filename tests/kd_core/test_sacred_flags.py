@@ -1,9 +1,11 @@
 """Sacred's flags work as Sacred documents them, or are one line."""
 
+import subprocess
+
 import pytest
 from sacred.experiment import gather_command_line_options
 
-from kd_core import sacred_flags
+from kd_core import sacred_flags, versions
 from kd_core.config import parse_command
 from kd_core.errors import UserError
 
@@ -51,6 +53,21 @@ def test_a_flag_that_cannot_work_is_one_line(words, message):
     with pytest.raises(UserError, match=message) as caught:
         parse(*words)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "problem"), [("changed", "has changes that are not committed"), ("elsewhere", "is in no git repository")]
+)
+def test_a_clean_repository_is_asked_for_before_sacred_does(tmp_path, monkeypatch, place, problem):
+    monkeypatch.setattr(versions, "SOURCE_ROOT", tmp_path / place)
+    (tmp_path / place).mkdir()
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    if place == "changed":
+        (tmp_path / place / "a.py").write_text("")
+        for command in (["init", "-q"], ["add", "a.py"]):
+            subprocess.run(["git", *command], cwd=tmp_path / place, check=True)
+    with pytest.raises(UserError, match=rf"^-e \(--enforce_clean\): .*{place} {problem}: leave -e out$"):
+        parse("-e")
 
 
 @pytest.mark.parametrize(

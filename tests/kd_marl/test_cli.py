@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import re
 import subprocess
 import sys
+import warnings
+from types import ModuleType
 
 import pytest
 
@@ -102,6 +105,24 @@ def test_doctor_explains_what_would_break(monkeypatch, versions, problem):
     found = doctor.problems()
     assert len(found) == 1
     assert found[0].startswith(problem)
+
+
+def test_doctor_tells_a_placeholder_from_a_package_and_an_unknown_commit_from_a_fault(monkeypatch, capsys):
+    placeholder = ModuleType("smaclite")
+    placeholder.__spec__ = importlib.util.spec_from_loader("smaclite", loader=None)
+    monkeypatch.setitem(sys.modules, "smaclite", placeholder)
+    real = doctor.get_host
+
+    def unknown():
+        warnings.warn("EPyMARL at /elsewhere is at commit unknown; the plug-in is tested against another", stacklevel=2)
+        return real()
+
+    monkeypatch.setattr(doctor, "get_host", unknown)
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert re.search("^smaclite +not installed", out, re.MULTILINE)
+    assert "note: EPyMARL at /elsewhere is at commit unknown" in out
+    assert out.endswith("no problems found\n")
 
 
 def test_doctor_reports_an_unusable_host(tmp_path):

@@ -29,6 +29,7 @@ def game(tmp_path, monkeypatch):
     """A folder that looks like StarCraft II with SMAC's maps."""
     folder = tmp_path / "StarCraftII"
     (folder / "Maps" / "SMAC_Maps").mkdir(parents=True)
+    (folder / "Versions").mkdir()
     monkeypatch.setenv("SC2PATH", str(folder))
     return folder
 
@@ -58,6 +59,7 @@ def battles(mains, tmp_path_factory):
     results = tmp_path_factory.mktemp("sc2")
     folder = results / "StarCraftII"
     (folder / "Maps" / "SMAC_Maps").mkdir(parents=True)
+    (folder / "Versions").mkdir()
     options = {"before": ON_THE_PATH, "env": {"SC2PATH": str(folder)}}
     mains.run(*words("kd_teacher", results, "seed=1", "t_max=300"), **options).check()
     mains.run(*words("kd_export", results, "seed=1"), **options).check()
@@ -170,6 +172,9 @@ def refusal(env, task="3m"):
 
 @pytest.mark.parametrize("env", ["sc2", "sc2v2"])
 def test_a_game_or_maps_that_are_missing_are_named(doubles, game, env, monkeypatch):
+    (game / "Versions").rmdir()
+    assert f"env '{env}' needs StarCraft II, and {game} has no Versions folder" in refusal(env)
+    (game / "Versions").mkdir()
     (game / "Maps" / "SMAC_Maps").rmdir()
     assert f"env '{env}' needs SMAC's maps, and {game}/Maps/SMAC_Maps is missing" in refusal(env)
     monkeypatch.setenv("SC2PATH", "/no/such")

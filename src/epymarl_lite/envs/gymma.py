@@ -12,6 +12,11 @@ from gymnasium import spaces
 
 from epymarl_lite.envs.multiagentenv import MultiAgentEnv
 from epymarl_lite.envs.pz import make_pettingzoo
+from epymarl_lite.envs.tag import FrozenTag, RandomTag
+from epymarl_lite.envs.vmas import make_vmas
+
+_WRAPPERS = {"RandomTag": RandomTag, "FrozenTag": FrozenTag}
+_OF_A_CHECKOUT = ("PretrainedTag", "PretrainedAdversary")
 
 
 class GymmaWrapper(MultiAgentEnv):
@@ -22,9 +27,10 @@ class GymmaWrapper(MultiAgentEnv):
     random numbers.
 
     Args:
-        key: Gymnasium id, ``module:id``, or ``pz-<library>-<environment>``.
+        key: Gymnasium id, ``module:id``, ``pz-<library>-<environment>``, or ``vmas-<scenario>``.
         time_limit: steps after which an episode is truncated.
-        pretrained_wrapper: ``package.module:Class`` put around the inner environment, or None.
+        pretrained_wrapper: put around the inner environment: ``RandomTag``, ``FrozenTag``, ``package.module:Class``, or
+            None.
         seed: seed of the first reset.
         common_reward: whether all agents share one reward.
         reward_scalarisation: the shared reward is the ``sum`` or the ``mean`` over agents.
@@ -161,6 +167,8 @@ def _make(key: str, wrapper: str | None, kwargs: dict[str, Any]) -> Any:
     env: Any
     if key.startswith("pz-"):
         env = make_pettingzoo(key, **kwargs)
+    elif key.startswith("vmas-"):
+        env = make_vmas(key, **kwargs)
     else:
         try:
             # The checker warns about lists of rewards, which these environments return.
@@ -169,6 +177,13 @@ def _make(key: str, wrapper: str | None, kwargs: dict[str, Any]) -> Any:
             raise ValueError(f"Gymnasium has no environment '{key}': {str(error).splitlines()[0]}") from error
     if wrapper is None:
         return env
+    if wrapper in _WRAPPERS:
+        return _WRAPPERS[wrapper](env)
+    if wrapper in _OF_A_CHECKOUT:
+        raise ValueError(
+            f"env_args.pretrained_wrapper={wrapper} plays weights that come with EPyMARL itself: set "
+            "EPYMARL_HOME=/path/to/epymarl"
+        )
     module, _, name = wrapper.partition(":")
     if not name:
         raise ValueError(f"env_args.pretrained_wrapper is 'package.module:Class', not '{wrapper}'")

@@ -10,9 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from epymarl_lite.envs import smacv2_scenarios
 from epymarl_lite.envs.multiagentenv import MultiAgentEnv
 
 _INSTEAD = "or use --env-config=smax"
+
+# What the names of SMACv2's own maps begin with.
+_SMACV2_MAPS = "10gen_"
 
 # Methods that SMAC and MultiAgentEnv have in common.
 _SMACS_OWN = (
@@ -120,8 +124,21 @@ def sc2_fn(**kwargs: Any) -> SMACWrapper:
 
 
 def sc2v2_fn(**kwargs: Any) -> SMACWrapper:
-    """Build a SMACv2 battle from ``env_args``."""
+    """Build a SMACv2 battle from ``env_args``.
+
+    A scenario's name stands for all arguments but the seed, as in EPyMARL.
+
+    Raises:
+        ValueError: ``map_name`` is neither a scenario nor one of SMACv2's maps.
+    """
     _refuse_individual_rewards("sc2v2", kwargs)
+    # EPyMARL has this key and reads it nowhere: a battle ends at its map's own limit.
+    kwargs.pop("time_limit", None)
+    name = str(kwargs.get("map_name"))
+    if name in smacv2_scenarios.names():
+        kwargs = {**smacv2_scenarios.scenario(name), "seed": kwargs.get("seed")}
+    elif not name.startswith(_SMACV2_MAPS):
+        raise ValueError(f"no SMACv2 map or scenario '{name}': valid: {', '.join(smacv2_scenarios.names())}")
     try:
         from smacv2.env.starcraft2.wrapper import StarCraftCapabilityEnvWrapper
     except ImportError as error:
@@ -145,7 +162,7 @@ def smaclite_fn(
         import smaclite  # noqa: F401 - importing it registers its maps
     except ImportError as error:
         raise ImportError(
-            f"env 'smaclite' needs SMAClite: install it from github.com/uoe-agents/smaclite, {_INSTEAD}"
+            f"env 'smaclite' needs SMAClite: install it from github.com/uoe-agents/smaclite with --no-deps, {_INSTEAD}"
         ) from error
     try:
         env = gym.make(f"smaclite/{map_name}-v0", disable_env_checker=True, seed=seed, **kwargs)
@@ -179,6 +196,8 @@ def missing_starcraft() -> str:
             f"StarCraft II, and there is none at {home}: install it (github.com/Blizzard/s2client-proto#downloads) and"
             " set SC2PATH to its folder"
         )
+    if not (home / "Versions").is_dir():
+        return f"StarCraft II, and {home} has no Versions folder, where the game itself is: install it there"
     if not (home / "Maps" / "SMAC_Maps").is_dir():
         return f"SMAC's maps, and {home / 'Maps' / 'SMAC_Maps'} is missing: copy SMAC_Maps from SMAC's repository there"
     return ""

@@ -19,7 +19,8 @@ _ENVIRONMENTS = (
     ("mpe2", "mpe2", "MPE tasks (pz-mpe-...): pip install mpe2"),
     ("pettingzoo", "pettingzoo", "PettingZoo tasks (pz-...): pip install pettingzoo"),
     ("jaxmarl", "jaxmarl", f"SMAX: {how_to_install('smax')}, with Python 3.11 or later"),
-    ("smaclite", "smaclite", "--env-config=smaclite: install uoe-agents/smaclite from its repository"),
+    # Of a module within it: a checkout without SMAClite has a placeholder of that name.
+    ("smaclite", "smaclite.env", "--env-config=smaclite: install uoe-agents/smaclite from its repository, --no-deps"),
     ("smac", "smac.env", "--env-config=sc2: install oxwhirl/smac from its repository, and StarCraft II"),
     ("smacv2", "smacv2.env", "--env-config=sc2v2: install oxwhirl/smacv2 from its repository, and StarCraft II"),
 )
@@ -27,17 +28,19 @@ _ENVIRONMENTS = (
 
 def doctor(args: argparse.Namespace) -> int:
     """Print versions, host, environment packages and problems; returns the exit status."""
-    found = problems()
+    found, notes = problems(), list[str]()
     print_facts(
         [
             ("kd-marl", installed_version("kd-marl") or "run from the source tree"),
             ("python", f"{platform.python_version()} on {platform.platform()}"),
             *((name, installed_version(name) or "not installed") for name in _REQUIRED),
             ("device", _device()),
-            ("host", _host(found)),
+            ("host", _host(found, notes)),
             *((name, _environment(name, module, purpose)) for name, module, purpose in _ENVIRONMENTS),
         ]
     )
+    for note in notes:
+        print(f"note: {note}")
     for problem in found:
         print(f"problem: {problem}")
     print("no problems found" if not found else f"{len(found)} problem(s) found")
@@ -80,16 +83,16 @@ def _device() -> str:
     return f"GPU {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "CPU only"
 
 
-def _host(found: list[str]) -> str:
-    """Name the EPyMARL underneath, and add its problems to `found`."""
+def _host(found: list[str], notes: list[str]) -> str:
+    """Name the EPyMARL underneath; add what breaks it to `found`, and what may be otherwise than tested to `notes`."""
     try:
-        with warnings.catch_warnings(record=True) as notes:
+        with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", UserWarning)
             host = get_host()
     except (UserError, ImportError) as error:
         found.append(str(error))
         return "unusable"
-    found.extend(str(note.message) for note in notes if "EPyMARL at" in str(note.message))
+    notes.extend(str(note.message) for note in said if "EPyMARL at" in str(note.message))
     if host.is_bundled:
         return "epymarl_lite, the bundled runtime (EPYMARL_HOME is not set)"
     return f"EPyMARL {host.commit or 'of unknown commit'} at {host.config_path.parents[1]}"

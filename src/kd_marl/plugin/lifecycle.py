@@ -144,7 +144,7 @@ def _check_names(host: Host, args: Any) -> None:
     """
     registries = {"runner": host.runners, "mac": host.controllers, "learner": host.learners}
     registries |= {"action_selector": host.action_selectors}
-    if _stage_class(host, args) is StockAlgorithm:
+    if args.learner in host.learners and _stage_class(host, args) is StockAlgorithm:
         registries |= {"agent": host.agents, "critic_type": host.critics}
     for kind, registry in registries.items():
         # Some algorithms have no critic, or a controller that selects actions itself.

@@ -8,9 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-
-from kd_core.errors import UserError
+from kd_core.errors import UserError, how_to_install
 
 SCHEMA_FILE = Path(__file__).with_name("run.schema.json")
 _LONGEST = 200
@@ -27,7 +25,12 @@ def check_part(part: str, facts: Mapping[str, Any], file: Path) -> None:
     Raises:
         UserError: it is something else.
     """
-    fault = jsonschema.exceptions.best_match(_validator(part).iter_errors(facts))
+    # It is of the extra `report`, and every run imports this room.
+    try:
+        from jsonschema.exceptions import best_match
+    except ModuleNotFoundError as error:
+        raise UserError(f"this needs {error.name}, which is not installed: {how_to_install('report')}") from None
+    fault = best_match(_validator(part).iter_errors(facts))
     if fault is not None:
         place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in fault.absolute_path)
         reason = " ".join(fault.message.split())
@@ -37,5 +40,7 @@ def check_part(part: str, facts: Mapping[str, Any], file: Path) -> None:
 
 @cache
 def _validator(part: str) -> Any:
+    import jsonschema  # of an extra, see above
+
     schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
     return jsonschema.Draft202012Validator({"$ref": f"#/$defs/{part}", "$defs": schema["$defs"]})

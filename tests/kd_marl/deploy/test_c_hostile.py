@@ -36,14 +36,18 @@ def built(folder, compiler, *flags):
 
 def survives(program, inputs, seed=1):
     """Whether it ends well; the number of actions that it took."""
-    done = subprocess.run([program, str(inputs), str(seed)], capture_output=True, text=True)
+    words = [program, str(inputs), str(seed), str(program.parent / "kd_agent_0_weights.bin")]
+    done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr, done.stderr[:2000]
     return int(done.stdout)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["fast", "lean"])
-@pytest.mark.parametrize("numbers", ["float32", "int8"])
+@pytest.mark.parametrize(
+    ("numbers", "form"),
+    [("float32", "fast"), ("float32", "lean"), ("float32", "loadable"), ("int8", "fast"), ("int8", "lean")],
+    ids=["float32 fast", "float32 lean", "float32 loadable", "int8 fast", "int8 lean"],
+)
 @pytest.mark.parametrize(("compiler", "sanitizers"), BUILDS, ids=["gcc", "clang", "clang memory"])
 def test_sanitizers_find_nothing_in_hostile_inputs(tmp_path, compiler, sanitizers, numbers, form):
     step = network(*SIZES)
@@ -51,8 +55,8 @@ def test_sanitizers_find_nothing_in_hostile_inputs(tmp_path, compiler, sanitizer
     if numbers == "int8":
         calibration = int8.calibrate(agent_weights(step), episodes(SIZES[0], SIZES[2], count=1, length=30)[0][0])
     write_c(tmp_path, step, on_fault="hold", calibration=calibration)
-    lean = ["-DKD_AGENT_LEAN_STACK"] if form == "lean" else []
-    acted = survives(built(tmp_path, compiler, f"-fsanitize={sanitizers}", *lean), INPUTS)
+    flags = {"fast": (), "lean": ("-DKD_AGENT_LEAN_STACK",), "loadable": ("-DKD_AGENT_LOADABLE",)}[form]
+    acted = survives(built(tmp_path, compiler, f"-fsanitize={sanitizers}", *flags), INPUTS)
     assert INPUTS / 10 < acted < INPUTS
 
 

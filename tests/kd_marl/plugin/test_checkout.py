@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from kd_core.artifacts.teacher import load_teacher
+from kd_core.errors import UserError
 from stage_fixtures import TASK
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -120,3 +123,39 @@ def test_two_seeds_of_one_run_are_one_group_to_epymarls_plots(mains, checkout, t
     configs = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("sacred/iql/*/[0-9]*/config.json"))]
     assert [config.pop("seed") for config in configs] == [1, 2]
     assert configs[0] == configs[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recurrent", [True, False], ids=["recurrent", "feed-forward"])
+@pytest.mark.parametrize("algorithm", ["mappo", "ippo", "maa2c", "ia2c"])
+def test_what_epymarl_alone_has_trained_is_a_teacher_wherever_it_is_moved(checkout, tmp_path, algorithm, recurrent):
+    saving = ["save_model=True", "save_model_interval=1", f"use_rnn={recurrent}", "local_results_path=results"]
+    train_natively(checkout, tmp_path / "native", algorithm, *saving, "t_max=1")
+    (folder,) = saved(tmp_path / "native" / "results").values()
+    config = next((tmp_path / "native" / "results").glob("sacred/*/*/1/config.json"))
+    found = load_teacher(folder, n_agents=2)
+    moved = load_teacher(shutil.copytree(folder, tmp_path / "elsewhere" / "7"), config=config, n_agents=2)
+    assert {**moved.facts, "steps": 0} == {**found.facts, "steps": 0}
+    assert (found.task, found.facts["obs_size"], found.facts["n_actions"]) == (TASK, 11, 5)
+    assert found.facts["use_rnn"] is recurrent
+    assert found.facts["state_size"] == (22 if algorithm in ("mappo", "maa2c") else None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"agent": "rnn_ns"}, "has agent rnn_ns and critic cv_critic: a teacher needs agent rnn"),
+        ({"standardise_returns": True}, "trained with standardise_returns=True, and its statistics are lost"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_a_teacher_is_refused_in_one_line(tmp_path, changes, message):
+    switches = dict.fromkeys(("use_rnn", "obs_agent_id"), True) | dict.fromkeys(
+        ("obs_last_action", "obs_individual_obs"), False
+    )
+    settings = {"name": "mappo", "env_args": {"key": TASK}, "agent": "rnn", "critic_type": "cv_critic", "gamma": 0.99}
+    (tmp_path / "config.json").write_text(json.dumps({**settings, **switches, "seed": 1, **changes}))
+    layers = {"fc1.weight": (8, 13), "fc2.weight": (5, 8)}
+    torch.save({name: torch.zeros(shape) for name, shape in layers.items()}, tmp_path / "agent.th")
+    torch.save({"fc1.weight": torch.zeros(8, 24)}, tmp_path / "critic.th")
+    with pytest.raises(UserError, match=message):
+        load_teacher(tmp_path, config=tmp_path / "config.json", n_agents=2)
