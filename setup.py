@@ -17,8 +17,8 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.15",
     package_dir={"": "src"},
-    # src/kd_envs is a link to src/envs, and kd_core/data holds links to config/, zoo/ and main.py: a wheel has them there,
-    # so that the only names it adds are ours. src/envs has no __init__.py: a checkout has an `envs` package of its own.
+    # src/kd_envs is a link to src/envs, and kd_core/data holds links to config/, zoo/ and main.py. A wheel has files
+    # there, so the only names it adds are ours. src/envs has no __init__.py: a checkout has an `envs` package of its own.
     packages=find_namespace_packages(
         where="src",
         include=[
