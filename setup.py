@@ -18,7 +18,7 @@ setup(
     python_requires=">=3.10,<3.15",
     package_dir={"": "src"},
     # src/kd_envs is a link to src/envs, and kd_core/data holds links to config/, zoo/ and main.py. A wheel has files
-    # there, so the only names it adds are ours. src/envs has no __init__.py: a checkout has an `envs` package of its own.
+    # there, so the only names it adds are ours. src/envs has no __init__.py: a checkout has its own `envs` package.
     packages=find_namespace_packages(
         where="src",
         include=[
