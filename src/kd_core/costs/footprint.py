@@ -76,7 +76,7 @@ _ANY_INT8 = {
     "Os": _CompiledInt8(1664, 256, (83.4, 360.9, 5.4, 31.6)),
 }
 _M_INT8 = {
-    "O2": _CompiledInt8(1168, 152, (55.0, 71.3, 30.7, 12.6)),
+    "O2": _CompiledInt8(1168, 148, (55.0, 71.3, 30.7, 12.6)),
     "Os": _CompiledInt8(960, 116, (53.4, 84.1, 30.9, 12.8)),
 }
 _RV_INT8 = {
@@ -85,7 +85,7 @@ _RV_INT8 = {
 }
 _CORES_INT8: dict[str, dict[str, _CompiledInt8]] = {
     **dict.fromkeys(("cortex-m4f", "cortex-m33"), _M_INT8),
-    "cortex-m7": {**_M_INT8, "O2": _CompiledInt8(1168, 152, (57.8, 82.0, 29.4, 11.4))},
+    "cortex-m7": {**_M_INT8, "O2": _CompiledInt8(1168, 148, (57.8, 82.0, 29.4, 11.4))},
     "cortex-m0plus": {
         "O2": _CompiledInt8(1152, 140, (80.0, 312.4, 13.6, 30.5)),
         "Os": _CompiledInt8(944, 140, (83.4, 360.9, 5.4, 31.6)),
