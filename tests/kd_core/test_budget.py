@@ -359,6 +359,9 @@ def test_a_run_refuses_what_does_not_fit_and_a_budget_that_has_changed(fitted, m
         path.write_text("all: {flash_bytes: 2100}")
         assert "even 4 wide it takes" in mains.run(*command).error
         path.write_text("all: pico2")
-        assert "was the file in budget changed since" in mains.run(*command, "evaluate=True").error
+        assert (
+            "give the limits, widths and budget of the run that saved them"
+            in mains.run(*command, "evaluate=True").error
+        )
     finally:
         path.write_text(content)

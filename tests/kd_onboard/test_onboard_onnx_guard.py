@@ -108,7 +108,7 @@ def test_what_an_export_writes_passes(bundle):
 @given(st.binary(max_size=200))
 def test_whatever_the_bytes_are_they_are_refused_in_one_line_or_read_to_their_end(data):
     class Agent:
-        inputs, width, n_actions = 3, 4, 5
+        inputs, width, n_actions, exchanged = 3, 4, 5, (0, 0)
 
     try:
         check_model(data, Agent, "model")

@@ -48,8 +48,8 @@ _CORES: dict[str, dict[str, _Compiled]] = {
     "cortex-m4f": {"O2": _Compiled(1296, 20, 36, 228, 136), "Os": _Compiled(1008, 0, 0, 96, 0)},
     "cortex-m7": {"O2": _Compiled(1296, 20, 36, 228, 136), "Os": _Compiled(1008, 0, 0, 96, 0)},
     "cortex-m33": {"O2": _Compiled(1096, 22, 46, 268, 184), "Os": _Compiled(1008, 0, 0, 96, 0)},
-    "cortex-m0plus": {"O2": _Compiled(1328, 29, 53, 332, 120), "Os": _Compiled(1136, 0, 0, 184, 0)},
-    "rv32imc": {"O2": _Compiled(2016, 41, 69, 372, 76), "Os": _Compiled(1776, 0, 0, 228, 0)},
+    "cortex-m0plus": {"O2": _Compiled(1328, 29, 53, 332, 120), "Os": _Compiled(1152, 0, 0, 184, 0)},
+    "rv32imc": {"O2": _Compiled(2016, 41, 72, 372, 76), "Os": _Compiled(1776, 0, 0, 228, 0)},
     "rv32imafc": {"O2": _Compiled(1424, 25, 44, 240, 144), "Os": _Compiled(1328, 0, 0, 132, 0)},
 }
 CORES = tuple(_CORES)

@@ -22,6 +22,12 @@ from wire_mongo import WireMongo  # noqa: E402  likewise
 NOW = datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0)
 
 
+@pytest.fixture(autouse=True)
+def _now(monkeypatch):
+    """Let each test begin now, however long the others took: a silent run counts as interrupted."""
+    monkeypatch.setitem(globals(), "NOW", datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0))
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     with WireMongo(tmp_path_factory.mktemp("server") / "journal") as found:

@@ -97,9 +97,12 @@ def test_nothing_has_a_name_that_is_not_the_policy_s(tiny_bundle):
     bundle = read_bundle(tiny_bundle)
     for agent in bundle.agents:
         stored = [safetensors.numpy.load_file(tiny_bundle / path) for path in agent.weights]
-        assert [set(part) for part in stored] == [set(ALIGNER), set(BODY)]
+        # A silent agent neither hears nor speaks.
+        assert [set(part) for part in stored] == [set(ALIGNER) - {"hear.weight"}, set(BODY) - {"speak.weight"}]
         model = onnx.load(tiny_bundle / agent.onnx)
-        assert not model.metadata_props and not model.doc_string and not model.graph.doc_string
+        told = {entry.key: entry.value for entry in model.metadata_props}
+        assert all(key.startswith("kd_marl.") for key in told) and str(tiny_bundle.parent) not in str(told)
+        assert not model.doc_string and not model.graph.doc_string
         assert {value.name for value in model.graph.input} == {"features", "available", "state"}
         width = {value.name: value.type.tensor_type.shape.dim[1].dim_value for value in model.graph.input}
         assert width["features"] == agent.inputs == len(agent.features)

@@ -106,7 +106,7 @@ def test_the_page_holds_the_runs_numbers(tmp_path):
     found = row_of(particles, "task | limits | teacher", "simple_speaker_listener", "fo")
     assert found[2:4] == ["-20.00 ± 0.00", f"-22.00 ± {half:.2f}"] and found[-3:] == ["-", "-", "50.0 ± 0.0"]
     assert row_of(particles, "task | limits | teacher", "simple_speaker_listener", "lha paper")[2:] == [
-        *("-20.00", "-50.00", "-50.0 %", "91.3 %", "50.0"),
+        *("-20.00", "-50.00", "-50.0 %", "91.3 %", "-", "50.0"),
     ]
     below = row_of(particles, "task | limits | random", "simple_speaker_listener", "fo")
     assert below[8] == "95 %: not met, but within the interval"
