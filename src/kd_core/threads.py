@@ -23,11 +23,10 @@ _given: str | None = None
 
 
 def limit() -> None:
-    """Set one thread, until a learner's crew is larger, and waiting without spinning; before torch is imported."""
+    """Set one thread, until a learner's crew is larger; call it before torch is imported."""
     global _given
     _given = os.environ.get(_VARIABLE)
     os.environ.setdefault(_VARIABLE, "1")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def cores() -> set[int]:

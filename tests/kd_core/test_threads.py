@@ -1,7 +1,5 @@
 """A learner's crew is as large as asked, or as the cores that other programs leave free."""
 
-import os
-
 import pytest
 
 from kd_core import threads
@@ -57,15 +55,6 @@ def test_without_the_systems_times_every_core_is_taken(monkeypatch, tmp_path):
     with made.at_work():
         pass
     assert made.size == 4
-
-
-def test_waiting_threads_sleep_unless_the_user_said_otherwise(monkeypatch):
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    threads.limit()
-    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
-    monkeypatch.delenv("OMP_WAIT_POLICY")
-    threads.limit()
-    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
 @pytest.mark.skipif(not threads._STAT.exists(), reason="the system does not tell how long its cores were idle")
