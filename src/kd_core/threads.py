@@ -69,7 +69,7 @@ class Crew:
     """
 
     def __init__(self, asked: int, read: Callable[[], Usage | None] = usage) -> None:
-        """Begin with every thread that is allowed.
+        """Begin with one thread where others can be looked for: on a busy machine the first look may take long.
 
         Args:
             asked: that many, always; 0: as many as ``OMP_NUM_THREADS`` says, always, or those that are free.
@@ -78,8 +78,8 @@ class Crew:
         given = int(_given) if _given is not None and _given.isdigit() else 0
         fixed = asked or given
         self.most = max(1, fixed or len(cores()))
-        self.size = self.most
         self._read = (lambda: None) if fixed or self.most == 1 else read
+        self.size = self.most if self._read() is None else 1
         self._seconds = self._others = 0.0
 
     @contextmanager

@@ -155,10 +155,11 @@ class TeacherLearner(Stage):
             group["lr"] = lr * lr_share
         rollout = self._prepare(batches.from_host(batch), lr_share)
         stats: list[dict[str, Tensor]] = []
-        with self.crew.at_work():
-            for _ in range(settings.epochs):
-                stats.extend(self._step(*part) for part in rollout.minibatches(settings.minibatches))
-        torch.set_num_threads(self.crew.size)
+        for _ in range(settings.epochs):
+            for part in rollout.minibatches(settings.minibatches):
+                with self.crew.at_work():
+                    stats.append(self._step(*part))
+                torch.set_num_threads(self.crew.size)
         self.steps = t_env
         if t_env - self.last_log >= self.args.learner_log_interval:
             self.last_log = t_env

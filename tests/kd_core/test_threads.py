@@ -14,9 +14,9 @@ def _machine(monkeypatch):
 
 def crew(idle: float, own: float, asked: int = 0, seconds: float = 2.0) -> Crew:
     """A crew of four cores after a look at which these many seconds were idle or its own."""
-    times = iter((Usage(10.0, 5.0, 1.0), Usage(10.0 + seconds, 5.0 + idle, 1.0 + own)))
+    before = Usage(10.0, 5.0, 1.0)
+    times = iter((before, before, Usage(10.0 + seconds, 5.0 + idle, 1.0 + own)))
     made = Crew(asked, lambda: next(times))
-    assert made.size == made.most
     with made.at_work():
         pass
     return made
@@ -39,8 +39,8 @@ def test_it_takes_the_cores_that_others_leave(idle, own, size):
     assert crew(idle, own).size == size
 
 
-def test_a_short_look_changes_nothing():
-    assert crew(idle=0.0, own=0.05, seconds=0.2).size == 4
+def test_it_begins_with_one_thread_and_a_short_look_changes_nothing():
+    assert crew(idle=0.6, own=0.2, seconds=0.2).size == 1
 
 
 def test_a_number_that_was_asked_for_stays(monkeypatch):
