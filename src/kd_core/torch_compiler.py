@@ -1,7 +1,7 @@
 """Keeps torch's optimisers from importing torch's compiler: two seconds of each start, for something never used here.
 
 An optimiser tells the compiler to leave it alone, at its first call and around each step, and imports it for that. The
-stand-in below takes that message. Whoever asks it for anything else gets the compiler itself.
+stand-in below takes that message from torch's optimisers. Whoever asks it for anything else gets the compiler itself.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ class _StandIn(ModuleType):
     def graph_break(*_: Any, **__: Any) -> None:
         """Do nothing."""
 
-    @staticmethod
-    def disable(function: Any, *_: Any, **__: Any) -> Any:
-        """Return a function that is never compiled as it is."""
-        return function
+    def disable(self, function: Any = None, *others: Any, **named: Any) -> Any:
+        """Return a method of an optimiser as it is, for it is never compiled; let the compiler see to others."""
+        if getattr(function, "__module__", "").startswith("torch.optim."):
+            return function
+        return self.__getattr__("disable")(function, *others, **named)
 
     def __getattr__(self, name: str) -> Any:
         if sys.modules.get(_NAME) is self:

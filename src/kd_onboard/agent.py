@@ -175,7 +175,7 @@ class OnboardAgent:
             SavedError: the bytes are damaged, or of an agent with other weights; the agent stays as it was.
         """
         size = self._backend.available.size
-        state, self._last = memory.unpack(saved, self._backend.state, size, self._digest, self.profile.label)
+        state, self._last, _ = memory.unpack(saved, self._backend.state, size, self._digest, self.profile.label)
         self._backend.restore(state)
 
     def _convert(self, values: np.ndarray) -> None:
@@ -301,7 +301,7 @@ class TalkingAgent(OnboardAgent):
         messages, like = self.profile.messages, self._backend.state
         turns = 1 if messages is None else messages.every
         size, label = self._backend.available.size, self.profile.label
-        state, self._last, turn = memory.unpack_with_turn(saved, like, size, self._digest, label, turns)
+        state, self._last, turn = memory.unpack(saved, like, size, self._digest, label, turns)
         self._backend.restore(state)
         self._backend.turn = turn
 

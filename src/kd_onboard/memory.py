@@ -39,29 +39,10 @@ def pack(state: np.ndarray, last: int | None, digest: str, turn: int | None = No
     return body + _CRC.pack(zlib.crc32(body))
 
 
-def unpack_with_turn(
-    data: bytes, like: np.ndarray, n_actions: int, digest: str, label: str, turns: int
+def unpack(
+    data: bytes, like: np.ndarray, n_actions: int, digest: str, label: str, turns: int | None = None
 ) -> tuple[np.ndarray, int | None, int]:
-    """Return the same as `unpack` of an agent that talks at each ``turns``-th step, and its turn.
-
-    Raises:
-        SavedError: as `unpack`, or there is no such turn.
-    """
-    end = _HEAD_BYTES + 4 * like.size
-    whole = len(data) == end + _TURN.size + _CRC.size and data[-_CRC.size :] == _CRC.pack(
-        zlib.crc32(data[: -_CRC.size])
-    )
-    # Of other bytes `unpack` says what is wrong.
-    without = data[:end] + _CRC.pack(zlib.crc32(data[:end])) if whole else data
-    state, last = unpack(without, like, n_actions, digest, label)
-    turn = _TURN.unpack_from(data, end)[0] if whole else turns
-    if turn >= turns:
-        raise SavedError(f"{label}: the saved memory holds what no agent of this bundle has: begin with reset()")
-    return state, last, turn
-
-
-def unpack(data: bytes, like: np.ndarray, n_actions: int, digest: str, label: str) -> tuple[np.ndarray, int | None]:
-    """Return the state and the last action of a memory's bytes.
+    """Return the state, the last action and the turn to speak of a memory's bytes.
 
     Args:
         data: the bytes.
@@ -69,6 +50,7 @@ def unpack(data: bytes, like: np.ndarray, n_actions: int, digest: str, label: st
         n_actions: of the agent.
         digest: of the agent's weights.
         label: the agent's name in messages.
+        turns: of an agent that talks at each so many-th step; None: it is silent, and its turn is 0.
 
     Raises:
         SavedError: they are no such bytes, or of an agent with other weights.
@@ -79,11 +61,16 @@ def unpack(data: bytes, like: np.ndarray, n_actions: int, digest: str, label: st
         raise SavedError(f"{label}: the saved memory is damaged: save it again, or begin with reset()")
     if data[len(_MAGIC) : len(_MAGIC) + _DIGEST_BYTES] != bytes.fromhex(digest)[:_DIGEST_BYTES]:
         raise SavedError(f"{label}: the memory was saved by an agent with other weights: begin with reset()")
-    count, exact = (len(data) - _HEAD_BYTES - _CRC.size) // 4, like.dtype == np.float32
-    state = np.frombuffer(data, "<f4" if exact else "<i4", offset=_HEAD_BYTES, count=count)
-    (last,) = _LAST.unpack_from(data, _HEAD_BYTES - _LAST.size)
-    sound = len(data) == _HEAD_BYTES + 4 * like.size + _CRC.size and -1 <= last < n_actions
+    foreign = SavedError(f"{label}: the saved memory holds what no agent of this bundle has: begin with reset()")
+    end = _HEAD_BYTES + 4 * like.size
+    if len(data) != end + (0 if turns is None else _TURN.size) + _CRC.size:
+        raise foreign
+    exact = like.dtype == np.float32
     largest = _LARGEST if exact else _LARGEST_FIXED
+    state = np.frombuffer(data, "<f4" if exact else "<i4", offset=_HEAD_BYTES, count=like.size)
+    (last,) = _LAST.unpack_from(data, _HEAD_BYTES - _LAST.size)
+    turn = 0 if turns is None else _TURN.unpack_from(data, end)[0]
+    sound = -1 <= last < n_actions and (turns is None or turn < turns)
     if not sound or not ((state >= -largest) & (state <= largest)).all():
-        raise SavedError(f"{label}: the saved memory holds what no agent of this bundle has: begin with reset()")
-    return state.astype(like.dtype), None if last < 0 else last
+        raise foreign
+    return state.astype(like.dtype), None if last < 0 else last, turn

@@ -17,9 +17,11 @@ optimiser.zero_grad()
 optimiser.load_state_dict(optimiser.state_dict())
 assert all(abs(value - 0.5) < 1e-6 for value in weight.tolist()), weight
 assert "torch._dynamo.convert_frame" not in sys.modules
+kept = torch.compiler.disable()(lambda x: x + 1)
+assert kept(torch.ones(1)).tolist() == [2.0]
+assert "torch._dynamo.convert_frame" in sys.modules
 doubled = torch.compile(lambda x: 2 * x, backend="eager")(torch.ones(2))
 assert doubled.tolist() == [2.0, 2.0]
-assert "torch._dynamo.convert_frame" in sys.modules
 torch_compiler.defer()
 assert torch._dynamo is sys.modules["torch._dynamo"] and hasattr(torch._dynamo, "optimize")
 """

@@ -148,7 +148,7 @@ def test_a_memory_goes_from_c_to_python_and_back(program):
         last = program.act(*now)
     status, saved = program.save()
     assert status == 0
-    state, found = memory.unpack(saved, np.zeros(SIZES[1], np.float32), SIZES[2], digest, "agent 0")
+    state, found, _ = memory.unpack(saved, np.zeros(SIZES[1], np.float32), SIZES[2], digest, "agent 0")
     assert state.tobytes() == program.state.tobytes() and found == last
     assert memory.pack(state, last, digest) == saved
     before = program.struct.tobytes()
@@ -180,7 +180,7 @@ def test_the_int8_form_draws_saves_and_restores_too(in_int8, program):
         assert in_int8.restore(with_bytes(saved, 24, word)) == BAD_SAVE
         with pytest.raises(SavedError, match="no agent of this bundle"):
             memory.unpack(with_bytes(saved, 24, word), like, SIZES[2], digest, "agent 0")
-    state, found = memory.unpack(saved, like, SIZES[2], digest, "agent 0")
+    state, found, _ = memory.unpack(saved, like, SIZES[2], digest, "agent 0")
     assert memory.pack(state, found, digest) == saved
     # A memory of one form is none of the other.
     program.reset()
