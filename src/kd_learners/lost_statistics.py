@@ -16,6 +16,7 @@ teacher's own episodes instead of the whole training.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,8 @@ from kd_learners.frozen_teacher import FrozenTeacher, Scale
 
 # Largest standard error of a fitted deviation, as a share of it.
 LARGEST_ERROR = 0.2
+# Least determinant of a fit's matrix, as a share of its squared size.
+SINGULAR = 1e-9
 # Rounds in which the moments of returns that contain values settle.
 ROUNDS = 1000
 
@@ -112,7 +115,10 @@ def fit(target: Tensor, slope: Tensor, constant: Tensor, instrument: Tensor, fil
     known = torch.stack([instrument.expand(shape), torch.ones(shape, dtype=target.dtype)], -1) * filled[..., None]
     factors = torch.stack([slope.expand(shape), constant.expand(shape)], -1)
     matrix = torch.einsum("etqi,etqj->ij", known, factors)
-    inverse = torch.linalg.pinv(matrix)
+    if matrix.det().abs() <= SINGULAR * matrix.square().sum():
+        # A critic that says the same everywhere.
+        return Fit(0.0, 0.0, math.inf)
+    inverse = torch.linalg.inv(matrix)
     found = inverse @ torch.einsum("etqi,etq->i", known, target.expand(shape))
     # Steps of one episode are no independent draws.
     noise = torch.einsum("etqi,etq->ei", known, target - factors @ found)
