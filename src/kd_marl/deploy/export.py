@@ -113,7 +113,10 @@ def export(
     check_exportable(run, options)
     check_fault_action(run, options.on_fault)
     check_calibration(run, options, buffer)
-    replayed = None if buffer is None else replay.from_buffer(buffer, run.mask, REPLAYED_EPISODES, run.facts["seed"])
+    replayed = None
+    if buffer is not None:
+        met = (buffer, *run.more_buffers())
+        replayed = replay.joined([replay.from_buffer(of, run.mask, REPLAYED_EPISODES, run.facts["seed"]) for of in met])
     source = None
     if buffer is not None:
         source = {"sha256": files.file_sha256(buffer.folder / FACTS_FILE), "episodes": buffer.episodes}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kd_controllers.policy_mac import PolicyMAC
 from kd_core.errors import UserError
 from kd_core.host import Host
+from kd_core.task import task_names
 from kd_envs.hetero_mask.layouts import layout_for
 from kd_envs.hetero_mask.mask import ObservationMask, own_action_names
 from kd_marl.deploy.agent_process import AgentProcess, BadRadio, join_team
@@ -156,7 +157,7 @@ def prepare(host: Host, bundle: Bundle, args: Any) -> ObservationMask:
         UserError: the environment cannot be built here, or is another than the bundle's.
     """
     task = bundle.task
-    if args.map_name != task.name:
+    if args.map_name not in (task.name, *task_names(task.name)):
         raise UserError(f"the bundle {bundle.folder} plays {task.name}, not {args.map_name}: give its own task")
     here = environments.prepare(host, args)
     for name in ("n_agents", "n_actions", "obs_size"):
