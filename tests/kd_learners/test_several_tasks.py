@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,14 @@ from kd_core.errors import UserError
 from kd_learners import objective
 from kd_learners.batches import from_host
 from kd_learners.expert_data import VALUE_KEYS, shard_episodes
+from kd_marl.deploy import replay
+from kd_marl.deploy.export import Options, export
 from kd_marl.evaluation import evaluator
 from kd_marl.evaluation.table import result_rows
+from kd_marl.runs.student_run import StudentRun
+from kd_marl.stress.measure import find_teacher
+from kd_onboard.agent import OnboardAgent
+from kd_onboard.bundle import read_bundle
 from kd_runners.vector import VectorRunner
 from tiny_stages import HOST, TASK, Logger, SignalEnv, described, run_stage, scheme_of, stage_args, teacher_facts
 from tiny_students import make_learner, networks, same, student_args, weights
@@ -193,3 +200,36 @@ def test_other_stages_play_one_task(places):
 def test_weights_of_the_buffers_tell_runs_on_several_tasks_apart():
     config = {"env_args": {}, "map_name": "a,b", "teachers": None, "teacher_weights": None}
     assert fingerprint(config) != fingerprint({**config, "teacher_weights": [1, 2]})
+
+
+def test_its_bundle_names_all_tasks_and_is_calibrated_on_the_episodes_of_each(trained, places, tmp_path):
+    learner, summary, _, _ = trained
+    checkpoint = max(places.glob("models/kd_student_*/*"), key=lambda step: int(step.name))
+    facts, config = read_checkpoint(checkpoint), {**vars(learner.args), "env_args": {"key": f"{TASK},{OTHER}"}}
+    network, mask, roles = learner.mac.agent, learner.mac.mask, learner.student_roles.detach()
+    run = StudentRun(checkpoint, facts, config, summary, None, "record", network, mask, roles)
+    buffers = [run.find_buffer(), *run.more_buffers()]
+    assert [buffer.facts["task"] for buffer in buffers] == [TASK, OTHER]
+    episodes = [replay.from_buffer(buffer, mask, 100, 1) for buffer in buffers]
+    both_seen = replay.joined(episodes)
+    assert [len(part.obs) for part in episodes] == [24, 24] and both_seen.acting.sum() == sum(
+        e.acting.sum() for e in episodes
+    )
+    export(run, tmp_path / "bundle", 4, buffers[0], Options(latency=False))
+    bundle = read_bundle(tmp_path / "bundle")
+    assert bundle.task.name == f"{TASK},{OTHER}" and bundle.profile.raw["measured"]["retention"] == summary["retention"]
+    for agent in bundle.agents:
+        step = OnboardAgent.load(bundle.folder, agent.index)
+        obs = torch.from_numpy(both_seen.obs)
+        best = np.where(both_seen.available, network.unroll(obs)[0].detach().numpy(), -np.inf).argmax(-1)
+        for e in (0, 24):
+            step.reset()
+            rows = zip(both_seen.features(mask, agent.index)[e], both_seen.available[e, :, agent.index], strict=True)
+            found = [step.act(row, can) for row, can in rows if can.any()]
+            assert found == best[e, : len(found), agent.index].tolist()
+
+
+def test_what_compares_with_one_teacher_refuses_it(trained):
+    run = SimpleNamespace(task=f"{TASK},{OTHER}", record="r", facts={"teacher": trained[0].teacher.facts()})
+    with pytest.raises(UserError, match=r"r plays toy-signals-v0,toy-signals-v1, each with a teacher of its own"):
+        find_teacher(run, None, [])

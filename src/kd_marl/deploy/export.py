@@ -171,16 +171,11 @@ def _c_weights(run: StudentRun, options: Options, agent: int) -> str:
 
 
 def check_exportable(run: StudentRun, options: Options) -> None:
-    """Refuse students that are told which sensors deliver, and int8 for those that talk.
+    """Refuse int8 for students that talk.
 
     Raises:
-        UserError: they are such students.
+        UserError: they do, and int8 was asked for.
     """
-    if run.mask.sensor_status:
-        raise UserError(
-            f"{run.record} is told which of its sensors deliver, and bundles of such students are not supported yet: "
-            "export a student with sensor_status=False"
-        )
     int8_c = any(_c_weights(run, options, i) == "int8" for i in range(run.mask.n_agents))
     if isinstance(run.network, TalkingStudent) and (options.int8 or int8_c):
         wrong = "give --c-weights float32" if int8_c else "leave --int8 out"
