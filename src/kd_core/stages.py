@@ -19,7 +19,7 @@ from kd_core.config import assemble, parse_command, plugin_keys, updated
 from kd_core.errors import UserError
 from kd_core.host import Host, get_host
 from kd_core.places import MAIN, PROGRAM, ZOO
-from kd_core.task import Task
+from kd_core.task import Task, of_task, task_names
 
 # Keys of ours that mean something to one stage only.
 _OWN_TO_A_STAGE = frozenset(
@@ -51,6 +51,15 @@ def several(args: Any) -> list[str]:
     """Return the names of ``teachers=``, a list or text; empty for a run with one teacher, or of another stage."""
     given = getattr(args, "teachers", None) or []
     return [name.strip(" '\"") for name in given.strip("[] ").split(",")] if isinstance(given, str) else list(given)
+
+
+def of_each_task(args: Any, task: Task) -> list[tuple[SimpleNamespace, Task]]:
+    """Return a run's namespace as that of a run on each of its tasks, with one teacher, and the task."""
+    names = several(args) or [args.teacher] * len(task.parts)
+    return [
+        (of_task(args, part.name, teacher=name, teachers=None), part)
+        for part, name in zip(task.parts, names, strict=True)
+    ]
 
 
 def locate_teachers(args: Any, task: Task) -> list[TeacherArtifact]:
@@ -109,7 +118,7 @@ def _checked(args: Any, task: Task, teacher: TeacherArtifact) -> TeacherArtifact
 def _find_teacher(args: Any, train_command: str = "") -> Path:
     models = [Path(args.local_results_path) / "models", get_host().results_path / "models"]
     spec = next(iter(several(args)), "" if args.teacher == "train" else args.teacher)
-    return artifacts.find_teacher(spec, args.map_name, models, ZOO, train_command, args.env)
+    return artifacts.find_teacher(spec, task_names(args.map_name)[0], models, ZOO, train_command, args.env)
 
 
 def teacher_weights(args: Any) -> str:

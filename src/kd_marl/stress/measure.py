@@ -20,7 +20,7 @@ from kd_core.artifacts.teacher import TeacherArtifact
 from kd_core.errors import UserError
 from kd_core.host import Host
 from kd_core.places import ZOO
-from kd_core.task import Task
+from kd_core.task import Task, task_names
 from kd_learners import batches
 from kd_learners.batches import Episodes
 from kd_learners.frozen_teacher import FrozenTeacher
@@ -179,9 +179,14 @@ def find_teacher(run: StudentRun, given: Path | None, results: Sequence[Path]) -
         results: results folders to look in, if it is not where it was.
 
     Raises:
-        UserError: it is nowhere, or what was given is another.
+        UserError: it is nowhere, or what was given is another; or the student plays several tasks.
     """
     wanted = run.facts["teacher"]["sha256"]["agent.th"]
+    if len(task_names(run.task)) > 1:
+        raise UserError(
+            f"the student in {run.record} plays {run.task}, each with a teacher of its own, and this command compares "
+            "it with one: its summary.json has every task's result, and `kd-marl run` plays its bundle on each"
+        )
 
     def fits(folder: Path) -> bool:
         file = folder / artifacts.WEIGHT_FILES[0]
