@@ -8,6 +8,7 @@ from kd_controllers.hetero_mac import HeteroMAC
 from kd_controllers.teacher_mac import TeacherMAC
 from kd_core.host import Host
 from kd_envs.smax.env import SmaxEnv
+from kd_envs.traffic.env import TrafficEnv
 from kd_learners.exporter import BufferExporter
 from kd_learners.student_learner import StudentLearner
 from kd_learners.teacher import TeacherLearner
@@ -21,6 +22,7 @@ def register(host: Host) -> None:
         ValueError: the host already has another entry of that name.
     """
     _add(host.envs, "smax", SmaxEnv)
+    _add(host.envs, "traffic", TrafficEnv)
     _add(host.runners, "vector", VectorRunner)
     _add(host.controllers, "hetero_mac", HeteroMAC)
     _add(host.controllers, "teacher_mac", TeacherMAC)
