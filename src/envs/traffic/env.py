@@ -12,6 +12,7 @@ from kd_core.host import get_host
 from kd_envs.hetero_mask.layouts import AgentLayout, FeatureLayout
 from kd_envs.traffic.connection import Connection
 from kd_envs.traffic.networks import CONTROLS, find_network
+from kd_envs.worlds import Road, Shape, World
 
 # Vehicles are counted in tens, and times in minutes: numbers near 1.
 _VEHICLES, _MINUTE = 10.0, 60.0
@@ -20,6 +21,8 @@ _LONGEST_GREEN = 2.0
 _UNITS = {"O": "1; own.green in minutes", "L": "10 vehicles", "D": "10 vehicles", "N": "10 vehicles", "S": "1"}
 _WHOLE = ("episode_seconds", "decision_seconds", "min_green")
 _LONGEST_NAME = 32
+# Around what a picture shows, in metres.
+_MARGIN = 20.0
 
 
 class TrafficEnv(get_host().MultiAgentEnv):  # type: ignore[misc]
@@ -92,6 +95,7 @@ class TrafficEnv(get_host().MultiAgentEnv):  # type: ignore[misc]
         self.n_actions = max(len(signal["greens"]) for signal in self.signals)
         self._order = {signal["id"]: k for k, signal in enumerate(self.signals)}
         self.layout = self._layout()
+        self._roads: list[tuple[str, list[tuple[float, float]], float]] | None = None
         self.seed(seed)
 
     def seed(self, seed: int | None = None) -> None:
@@ -246,6 +250,48 @@ class TrafficEnv(get_host().MultiAgentEnv):  # type: ignore[misc]
     def get_stats(self) -> dict[str, Any]:
         """Return an empty dict: waiting times are in the info of an episode's last step."""
         return {}
+
+    def world(self) -> World:
+        """Return the roads with their lights, the vehicles, and the signals with the numbers of their phases."""
+        if self._roads is None:
+            self._roads = self._connection.call("roads")
+        scene, seen = self._connection.call("scene"), self._measured["signals"]
+        lines = {name: points for name, points, _ in self._roads}
+        # What the agents see, and the beginnings of the roads that lead away.
+        near = [
+            point
+            for signal in self.signals
+            for covered in signal["detectors"]
+            for lane in covered
+            for point in lines[lane]
+        ]
+        ends = [[lines[covered[0]][-1] for covered in signal["detectors"]] for signal in self.signals]
+        xs, ys = zip(*near, strict=True)
+        bounds = (min(xs) - _MARGIN, min(ys) - _MARGIN, max(xs) + _MARGIN, max(ys) + _MARGIN)
+        shapes = [
+            Shape(
+                name=agent.name,
+                kind="agent",
+                x=float(np.mean([x for x, _ in places])),
+                y=float(np.mean([y for _, y in places])),
+                radius=_MARGIN / 8,
+                agent=k,
+                features=(agent.name,),
+                label=str(seen[k]["phase"]),
+            )
+            for k, (agent, places) in enumerate(zip(self.layout.agents, ends, strict=True))
+        ]
+        roads = [
+            Road(
+                name,
+                tuple(points),
+                width,
+                scene["lights"].get(name, ""),
+                (f"lane {_clean(name)}", f"exit {_clean(name)}"),
+            )
+            for name, points, width in self._roads
+        ]
+        return World(bounds, tuple(shapes), roads=tuple(roads), vehicles=tuple(scene["vehicles"]))
 
     def render(self) -> None:
         """Refuse to render: `kd-marl watch` draws episodes.
