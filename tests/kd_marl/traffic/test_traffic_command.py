@@ -40,7 +40,7 @@ def test_without_a_teacher_that_gains_there_is_no_share_and_one_episode_has_no_i
     [
         ([], "give students' runs, or --map-name NAME (for example --map-name cologne1) without any"),
         (["nowhere"], "there is no folder"),
-        (["--map-name", "cologne1", "--episodes", "0"], "expected at least 1"),
+        (["--map-name", "cologne1", "--episodes", "0"], "of at least 1"),
     ],
 )
 def test_a_mistake_is_one_line(words, message, capsys):
