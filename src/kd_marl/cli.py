@@ -27,6 +27,7 @@ from kd_marl.commands import (
     suite,
     teachers,
     track,
+    traffic,
     train,
     watch,
 )
@@ -42,6 +43,7 @@ _COMMANDS = (
     run,
     pareto,
     stress,
+    traffic,
     adapt,
     watch,
     suite,

@@ -24,6 +24,7 @@ from kd_envs.hetero_mask.wrapper import MaskedBatch, MaskedEnv
 from kd_envs.mpe import batched_mpe
 from kd_envs.smax import SmaxBatch
 from kd_envs.smax.env import SmaxEnv
+from kd_envs.traffic.env import TrafficEnv
 from kd_runners.checked_env import CheckedEnv
 from kd_runners.time_limits import TimeLimits, is_known, own_limit
 
@@ -53,6 +54,7 @@ BATCHED: dict[str, Callable[..., Any]] = {"gymma": batched_mpe, "smax": SmaxBatc
 def register(host: Host) -> None:
     """Add the environments that the plug-in brings."""
     add(host.envs, "smax", SmaxEnv)
+    add(host.envs, "traffic", TrafficEnv)
 
 
 def check_installed(host: Host, args: Any) -> None:

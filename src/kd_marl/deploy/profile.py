@@ -85,7 +85,7 @@ def team_messages(run: StudentRun) -> dict[str, Any] | None:
     if not isinstance(run.network, TalkingStudent):
         return None
     team = run.network.messages
-    rate = naming.steps_per_second(run.config["env"], run.mask.layout.task)
+    rate = naming.steps_per_second(run.config["env"], run.mask.layout)
     measured = files.read_json(run.folder / stress_file.FILE) if (run.folder / stress_file.FILE).is_file() else {}
     lost = [row for row in measured.get("rows", ()) if row["kind"] in ("none", "message loss")]
     return {

@@ -163,7 +163,7 @@ def _bandwidth(args: Any, student: HeteroMAC) -> Summary:
     """Return the bits of a message, and what an agent sends a step and a second; None where the task has no rate."""
     bits = 0 if student.messages is None else student.messages.bits
     per_step = 0.0 if student.messages is None else student.messages.bits_per_step()
-    rate = steps_per_second(args.env, student.mask.layout.task)
+    rate = steps_per_second(args.env, student.mask.layout)
     return {
         "message_bits": bits,
         "bits_per_step": per_step,
