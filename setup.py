@@ -58,6 +58,8 @@ setup(
     extras_require={
         # SMAX, StarCraft's micromanagement maps in JAX
         "smax": ["jaxmarl>=0.2; python_version >= '3.11'"],
+        # warehouse robots and level-based foraging, which gymma reaches
+        "grids": ["lbforaging>=2.0", "rware>=2.0"],
         # student bundles: ONNX, C, signatures and their checks
         "onboard": [
             "cryptography>=42",

@@ -82,7 +82,8 @@ class FrozenTeacher:
         value_scale = self._scale("value")
         assert value_scale is not None, "a teacher whose value statistics are lost is refused when it is loaded"
         self.value_scale = value_scale
-        self.reward = training_reward(args.env, facts["n_agents"], args.state_shape, facts["shaping"])
+        shaping, task = facts["shaping"], args.map_name
+        self.reward = training_reward(args.env, facts["n_agents"], args.state_shape, shaping, task)
 
     def _scale(self, name: str) -> Scale | None:
         facts = self.artifact.normalisers[name]
