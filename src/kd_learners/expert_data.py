@@ -12,7 +12,6 @@ from kd_controllers.messages import Messages, Radio
 from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_envs.hetero_mask.mask import ObservationMask, before
 from kd_learners.batches import Episodes
-from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.labelled import LabelledSteps, Labeller
 from kd_learners.losses import acting_mask
 
@@ -39,15 +38,6 @@ def shard_episodes(shard: dict[str, Tensor]) -> Episodes:
         terminated=shard["terminated"].float().unsqueeze(-1),
         filled=filled_steps(shard).unsqueeze(-1),
     )
-
-
-def fit_statistics(buffer: ExpertBuffer, teacher: FrozenTeacher) -> None:
-    """Estimate a foreign teacher's reward statistics from the whole buffer (decision 5)."""
-    rewards, filled = [], []
-    for shard in buffer.shards(("reward", "actions", "length")):
-        rewards.append(shard["reward"])
-        filled.append(filled_steps(shard).unsqueeze(-1))
-    teacher.estimate_statistics(torch.cat(rewards), torch.cat(filled))
 
 
 def sample_embeddings(buffer: ExpertBuffer, count: int, generator: np.random.Generator) -> Tensor:

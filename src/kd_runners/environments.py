@@ -14,7 +14,7 @@ from typing import Any
 from epymarl_lite.envs.starcraft import missing_starcraft
 from kd_core import checkpoints
 from kd_core.errors import UserError, nearest
-from kd_core.host import Host
+from kd_core.host import Host, add
 from kd_core.task import Task
 from kd_envs.hetero_mask.battles import battle_facts
 from kd_envs.hetero_mask.layouts import layout_for
@@ -22,7 +22,9 @@ from kd_envs.hetero_mask.mask import ObservationMask
 from kd_envs.hetero_mask.presets import mask_for
 from kd_envs.hetero_mask.wrapper import MaskedBatch, MaskedEnv
 from kd_envs.mpe import batched_mpe
+from kd_envs.own import own_env
 from kd_envs.smax import SmaxBatch
+from kd_envs.smax.env import SmaxEnv
 from kd_envs.vmas_batch import batched_vmas
 from kd_envs.warehouse.batch import batched_warehouse
 from kd_runners.checked_env import CheckedEnv
@@ -58,6 +60,12 @@ def batched_gymma(size: int, **env_args: Any) -> Any:
 # Environments that can be stepped many at a time: name -> builder of a VectorEnv from its size and env_args. The
 # builder returns None where it has no such back end for these env_args.
 BATCHED: dict[str, Callable[..., Any]] = {"gymma": batched_gymma, "smax": SmaxBatch}
+
+
+def register(host: Host) -> None:
+    """Add the environments that the plug-in brings."""
+    add(host.envs, "smax", SmaxEnv)
+    add(host.envs, "own", own_env)
 
 
 def check_installed(host: Host, args: Any) -> None:

@@ -190,8 +190,7 @@ def _takes(
 
 def teacher_values(teacher: FrozenTeacher, played: Episodes) -> Tensor:
     """Compute the frozen critic's value of every state, ``(batch, time + 1, agents)`` float32, in its unit."""
-    raw = central_critic.evaluate(teacher.critic, teacher.critic_sizes.inputs(vars(played)))
-    return raw * teacher.value_scale.std + teacher.value_scale.mean
+    return teacher.scaled(central_critic.evaluate(teacher.critic, teacher.critic_sizes.inputs(vars(played))))
 
 
 def _said(student: TalkingStudent, embedding: Tensor, radio: Radio) -> Tensor:
