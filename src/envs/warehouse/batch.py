@@ -108,9 +108,9 @@ class WarehouseBatch:
             self._requested[row, 1 + random.choice(shelves, size=self._requests, replace=False)] = True
         self._carried = np.zeros((self.size, robots), np.int64)
         self._robot_at = np.zeros(self.size * self._area, np.int64)
-        self._shelf_at = np.zeros((self.size, self._area), np.int64)
-        self._shelf_at[:, self._place(self._homes[:, 1], self._homes[:, 0])] = np.arange(1, shelves + 1)
-        self._shelf_at = self._shelf_at.reshape(-1)
+        standing = np.zeros((self.size, self._area), np.int64)
+        standing[:, self._place(self._homes[:, 1], self._homes[:, 0])] = np.arange(1, shelves + 1)
+        self._shelf_at = standing.reshape(-1)
         self._robot_at[self._first + self._place(self._x, self._y)] = np.arange(1, robots + 1)
         self._steps = 0
         return self._views()
@@ -269,7 +269,7 @@ def batched_warehouse(
     import gymnasium
 
     try:
-        model = gymnasium.make(str(key), disable_env_checker=True, **others).unwrapped
+        model: Any = gymnasium.make(str(key), disable_env_checker=True, **others).unwrapped
     except (gymnasium.error.Error, TypeError):
         return None
     same_views = model.fast_obs and not model.msg_bits and not model.normalised_coordinates

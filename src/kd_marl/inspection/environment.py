@@ -263,7 +263,8 @@ def _play(env: Any, info: Mapping[str, Any], play: _Play, seconds: float) -> Fin
     random = np.random.default_rng(0)
     begun = time.monotonic()
     while len(play.lengths) < 2 or (time.monotonic() - begun < seconds and len(play.lengths) < _EPISODES):
-        play.actions.append([]), play.seen.append([])
+        play.actions.append([])
+        play.seen.append([])
         before = time.perf_counter()
         env.reset()
         play.seconds += time.perf_counter() - before
@@ -292,7 +293,9 @@ def _play(env: Any, info: Mapping[str, Any], play: _Play, seconds: float) -> Fin
             available = play.look(env)
         if len(play.lengths) >= 2:
             play.seen[-1].clear()
-        play.lengths.append(steps), play.returns.append(total), play.ends.append((bool(terminated), bool(truncated)))
+        play.lengths.append(steps)
+        play.returns.append(total)
+        play.ends.append((bool(terminated), bool(truncated)))
         play.steps += steps
     return None
 
