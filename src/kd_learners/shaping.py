@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from kd_core.errors import UserError
+from kd_envs.hetero_mask.warehouse import CELL_REQUESTED, CELL_SIZE, OWN_SIZE, warehouse_size
 from kd_envs.smax.simulator import STATE_IDENTITY, STATE_UNIT
-from kd_envs.warehouse.sizes import CELL_REQUESTED, CELL_SIZE, OWN_SIZE, warehouse_size
 from kd_learners.batches import Episodes
 
 

@@ -26,7 +26,7 @@ from kd_envs.own import own_env
 from kd_envs.smax import SmaxBatch
 from kd_envs.smax.env import SmaxEnv
 from kd_envs.vmas_batch import batched_vmas
-from kd_envs.warehouse.batch import batched_warehouse
+from kd_envs.warehouse_batch import batched_warehouse
 from kd_runners.checked_env import CheckedEnv
 from kd_runners.time_limits import TimeLimits, is_known, own_limit
 

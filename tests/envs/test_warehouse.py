@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from kd_core.errors import UserError
+from kd_envs import warehouse_batch as batch
 from kd_envs.hetero_mask import layout_for, mask_for
-from kd_envs.warehouse import batch
-from kd_envs.warehouse.batch import batched_warehouse
-from kd_envs.warehouse.sizes import sensor_range, warehouse_size
+from kd_envs.hetero_mask.warehouse import sensor_range, warehouse_size
+from kd_envs.warehouse_batch import batched_warehouse
 from kd_envs.worlds import read_world
 from kd_learners.shaping import CarriedShelves, potential
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from kd_core.errors import UserError, nearest
 from kd_envs.hetero_mask.battles import battle_parts, name_features
-from kd_envs.warehouse.sizes import CELL, OWN, sensor_range
+from kd_envs.hetero_mask.warehouse import CELL, OWN, sensor_range
 
 if TYPE_CHECKING:
     import torch
