@@ -88,7 +88,8 @@ class FrozenTeacher:
             network.eval().requires_grad_(False)
         self.reward_scale = self._scale("reward")
         self.value_scale = self._scale("value")
-        self.reward = training_reward(args.env, facts["n_agents"], args.state_shape, facts["shaping"])
+        shaping, task = facts["shaping"], args.map_name
+        self.reward = training_reward(args.env, facts["n_agents"], args.state_shape, shaping, task)
 
     def _scale(self, name: str) -> Scale | None:
         facts = self.artifact.normalisers[name]
