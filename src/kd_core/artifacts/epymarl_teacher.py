@@ -1,4 +1,6 @@
-"""A plain EPyMARL `mappo` or `ippo` checkpoint as a teacher: its facts, reconstructed.
+"""A plain EPyMARL checkpoint as a teacher: its facts, reconstructed.
+
+Policies are of `mappo` or `ippo`; `value_checkpoint.py` has what differs for `qmix`, `vdn` and `iql`.
 
 EPyMARL saves weights only. Sizes come from the tensors' shapes, switches and task from the run's Sacred
 `config.json`. What neither holds, the running statistics that give the critic's values their scale, is left open
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_core import files
+from kd_core.artifacts import value_checkpoint
 from kd_core.artifacts.teacher_weights import WEIGHT_FILES, StateDict, TeacherArtifact, load_state
 from kd_core.errors import UserError
 
@@ -22,7 +25,10 @@ _NEEDED = ("name", "env_args", "agent", "critic_type", "gamma", *_SWITCHES)
 def load_epymarl_checkpoint(
     folder: Path, *, config: Path | str | None, n_agents: int | None, results_dirs: Iterable[Path | str] = ()
 ) -> TeacherArtifact:
-    """Read `agent.th` and `critic.th` and reconstruct the facts of `teacher.json`.
+    """Read the weights and reconstruct the facts of `teacher.json`.
+
+    The run's config tells the kind of teacher: EPyMARL's PPO learner leaves a policy and a critic, its Q learner action
+    values and perhaps a mixer.
 
     Args:
         folder: a checkpoint, usually `results/models/<token>/<steps>`.
@@ -33,27 +39,27 @@ def load_epymarl_checkpoint(
     Raises:
         UserError: files, config or the number of agents are missing, or they contradict each other.
     """
-    agent_state, critic_state = (load_state(folder / name) for name in WEIGHT_FILES)
+    agent_state = load_state(folder / WEIGHT_FILES[0])
     config_path = Path(config).expanduser() if config else find_config(folder, results_dirs)
     settings = files.read_json(config_path)
-    missing = [key for key in _NEEDED if key not in settings]
-    if missing:
-        raise UserError(f"{config_path} is no config of an EPyMARL mappo or ippo run: it lacks {', '.join(missing)}")
-    if settings["agent"] != "rnn" or settings["critic_type"] not in ("cv_critic", "ac_critic"):
-        raise UserError(
-            f"the checkpoint in {folder} has agent {settings['agent']} and critic {settings['critic_type']}: "
-            "a teacher needs agent rnn and critic cv_critic or ac_critic (EPyMARL's mappo or ippo)"
-        )
+    if value_checkpoint.learnt_values(settings):
+        critic_type = value_checkpoint.critic_of(folder, config_path, settings)
+        names, sizes = value_checkpoint.weight_files(critic_type), value_checkpoint.sizes
+    else:
+        critic_type = _critic_of(folder, config_path, settings)
+        names, sizes = WEIGHT_FILES, _sizes
+    critic_state = load_state(folder / names[1]) if len(names) > 1 else {}
     if n_agents is None:
         raise UserError(f"{folder} is an EPyMARL checkpoint, which does not hold its number of agents: give n_agents")
     facts: dict[str, Any] = {
         "task": task_of(settings),
         "env": settings.get("env"),
         "layout": None,
-        **_sizes(folder, agent_state, critic_state, settings, n_agents),
-        **{key: bool(settings[key]) for key in _SWITCHES},
+        **sizes(folder, agent_state, critic_state, settings, n_agents),
+        # Q learners do not read the individual observations beside the state, and may lack the key.
+        **{key: bool(settings.get(key, False)) for key in _SWITCHES},
         "agent": settings["agent"],
-        "critic_type": settings["critic_type"],
+        "critic_type": critic_type,
         "teacher_input": "obs",
         "gamma": settings["gamma"],
         "shaping": 0.0,
@@ -72,7 +78,7 @@ def load_epymarl_checkpoint(
         "tests": [],
         "command": None,
         "test": None,
-        "sha256": {name: files.file_sha256(folder / name) for name in WEIGHT_FILES},
+        "sha256": {name: files.file_sha256(folder / name) for name in names},
     }
     unknown = [name for name, statistics in facts["normalisers"].items() if statistics is None]
     warnings: tuple[str, ...] = ()
@@ -82,6 +88,22 @@ def load_epymarl_checkpoint(
             "they will be re-estimated from the expert buffer, so its advantages are approximate",
         )
     return TeacherArtifact(folder, facts, agent_state, critic_state, warnings)
+
+
+def _critic_of(folder: Path, config_path: Path, settings: Mapping[str, Any]) -> str:
+    """Return the `critic_type` of a PPO learner's run, after checking what its teacher needs.
+
+    Raises:
+        UserError: the config lacks a key, or names an agent or a critic that no teacher has.
+    """
+    if missing := [key for key in _NEEDED if key not in settings]:
+        raise UserError(f"{config_path} is no config of an EPyMARL mappo or ippo run: it lacks {', '.join(missing)}")
+    if settings["agent"] != "rnn" or settings["critic_type"] not in ("cv_critic", "ac_critic"):
+        raise UserError(
+            f"the checkpoint in {folder} has agent {settings['agent']} and critic {settings['critic_type']}: "
+            "a teacher needs agent rnn and critic cv_critic or ac_critic (EPyMARL's mappo or ippo)"
+        )
+    return str(settings["critic_type"])
 
 
 def task_of(settings: Mapping[str, Any]) -> str:
@@ -110,7 +132,7 @@ def find_config(folder: Path, results_dirs: Iterable[Path | str] = ()) -> Path:
         for path in sorted((top / "sacred").glob("*/*/*/config.json")):
             settings = _readable_settings(path)
             if settings is not None and token.startswith(_token_prefix(settings)):
-                matches[repr([settings.get(key) for key in (*_NEEDED, *_STATISTICS)])] = path
+                matches[repr([settings.get(key) for key in (*_NEEDED, *_VALUES, *_STATISTICS)])] = path
     advice = "give teacher_config=<path of the run's config.json>"
     if not matches:
         raise UserError(f"{folder} has no teacher.json and no Sacred config near it matches {token!r}: {advice}")
@@ -121,6 +143,7 @@ def find_config(folder: Path, results_dirs: Iterable[Path | str] = ()) -> Path:
 
 
 _STATISTICS = ("standardise_rewards", "standardise_returns")
+_VALUES = ("learner", "mixer")
 
 
 def _readable_settings(path: Path) -> dict[str, Any] | None:

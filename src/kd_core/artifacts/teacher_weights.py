@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ import torch
 from kd_core.errors import UserError
 
 WEIGHT_FILES = ("agent.th", "critic.th")
+
+# What a teacher that learnt action values has as `critic_type`: how the agents' values make the team's.
+VALUE_CRITICS = ("qmix", "vdn", "iql")
 
 StateDict = dict[str, torch.Tensor]
 
@@ -25,7 +28,7 @@ class TeacherArtifact:
         folder: where it was read from.
         facts: the contents of `teacher.json` (for an EPyMARL checkpoint: the same keys, reconstructed).
         agent_state: the actor's state dict, on the CPU.
-        critic_state: the central critic's state dict, on the CPU.
+        critic_state: the central critic's state dict, on the CPU; of one that learnt values its mixer's, or empty.
         warnings: what the user should know, one line each (e.g. statistics that must be re-estimated).
     """
 
@@ -50,13 +53,23 @@ class TeacherArtifact:
         """Statistics ``{"reward": {"mean", "std"}, "value": {...}}``; a None entry must be re-estimated."""
         return self.facts["normalisers"]
 
+    @property
+    def learnt_values(self) -> bool:
+        """Whether it learnt action values (QMIX, VDN, IQL) and no policy."""
+        return self.facts["critic_type"] in VALUE_CRITICS
+
+    def at(self, temperature: float) -> TeacherArtifact:
+        """Return this teacher with the temperature at which its action values make a policy."""
+        return replace(self, facts={**self.facts, "temperature": temperature})
+
 
 def load_state(path: Path) -> StateDict:
     """Read a state dict of tensors, without executing anything that the file may contain."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: a teacher needs {' and '.join(WEIGHT_FILES)}") from error
+        needed = (WEIGHT_FILES[0], path.name) if path.name not in WEIGHT_FILES else WEIGHT_FILES
+        raise UserError(f"{path} is missing: a teacher needs {' and '.join(needed)}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise UserError(f"{path} is damaged or no file of plain tensors: copy it again or train again") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
