@@ -44,15 +44,6 @@ def shard_episodes(shard: dict[str, Tensor]) -> Episodes:
     )
 
 
-def fit_statistics(buffer: ExpertBuffer, teacher: FrozenTeacher) -> None:
-    """Estimate a foreign teacher's reward statistics from the whole buffer (decision 5)."""
-    rewards, filled = [], []
-    for shard in buffer.shards(("reward", "actions", "length")):
-        rewards.append(shard["reward"])
-        filled.append(filled_steps(shard).unsqueeze(-1))
-    teacher.estimate_statistics(torch.cat(rewards), torch.cat(filled))
-
-
 def use_credit(buffer: ExpertBuffer, teacher: FrozenTeacher, gamma: float, gae_lambda: float) -> None:
     """Make a teacher's advantages each agent's own; a policy's weights are fitted on the whole buffer.
 

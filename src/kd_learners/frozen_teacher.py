@@ -30,15 +30,22 @@ class Scale:
         """Read one normaliser of ``teacher.json``."""
         return cls(torch.tensor(facts["mean"], dtype=torch.float32), torch.tensor(facts["std"], dtype=torch.float32))
 
+    def to(self, dtype: torch.dtype) -> Scale:
+        """Return it in another precision."""
+        return Scale(self.mean.to(dtype), self.std.to(dtype))
+
 
 class FrozenTeacher:
     """A loaded teacher, whose networks never change; `value_teacher.frozen_teacher` picks its kind.
 
     Values are in the unit in which its critic was trained. ``reward_scale`` converts rewards to that unit,
     ``value_scale`` the critic's outputs. For a teacher of ours both are the identity, except the value's normaliser.
+    Either may be lost in a checkpoint of EPyMARL; `lost_statistics` then estimates them.
 
     Attributes:
         mac: the controller that acts with it; it samples actions, unless ``mac.greedy`` is set.
+        reward_scale: None while it is lost.
+        value_scale: None while it is lost.
         learns_values: whether its policy is made of action values, at a temperature.
         by_credit: whether its advantages are each agent's own (``advantage: credit``).
     """
@@ -58,6 +65,7 @@ class FrozenTeacher:
             obs_agent_id=facts["obs_agent_id"],
             obs_last_action=facts["obs_last_action"],
             teacher_input=facts["teacher_input"],
+            agent=facts["agent"],
         )
         options = dict(vars(args), agent_output_type="pi_logits", action_selector="soft_policies")
         self.mac = TeacherMAC({}, None, type(args)(**options), sizes=self.sizes)
@@ -71,9 +79,7 @@ class FrozenTeacher:
             ) from None
         self.mac.agent.eval().requires_grad_(False)
         self.reward_scale = self._scale("reward")
-        value_scale = self._scale("value")
-        assert value_scale is not None, "a teacher whose value statistics are lost is refused when it is loaded"
-        self.value_scale = value_scale
+        self.value_scale = self._scale("value")
         self.reward = training_reward(args.env, facts["n_agents"], args.state_shape, facts["shaping"])
         self.by_credit = False
         self.fitted_credit: credit.FittedCredit | None = None
@@ -105,19 +111,8 @@ class FrozenTeacher:
 
     @property
     def needs_statistics(self) -> bool:
-        """Whether reward statistics are missing, as in an EPyMARL checkpoint."""
-        return self.reward_scale is None
-
-    def estimate_statistics(self, reward: Tensor, filled: Tensor) -> None:
-        """Estimate the reward statistics that an EPyMARL checkpoint does not store (decision 5).
-
-        Args:
-            reward: ``(batch, time, 1 or agents)`` float32, of episodes that the teacher played.
-            filled: ``(batch, time, 1)``, 1 where a step was taken.
-        """
-        taken = reward.flatten(0, 1)[filled.flatten() > 0]
-        if self.reward_scale is None:
-            self.reward_scale = Scale(taken.mean(0), taken.std(0).clamp(min=1e-4))
+        """Whether the unit of its rewards or values is lost, as in a checkpoint of EPyMARL alone (decision 5)."""
+        return self.reward_scale is None or self.value_scale is None
 
     @torch.no_grad()
     def label(self, steps: Mapping[str, Tensor], length: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,8 +167,11 @@ class FrozenTeacher:
             ``(batch, time + 1, agents)`` float32; meaningless after an episode's end.
         """
         inputs = self.critic_sizes.inputs(vars(episodes))
-        value = central_critic.evaluate_where(self.critic, inputs, episodes.observed)
-        return value * self.value_scale.std + self.value_scale.mean
+        return self.scaled(central_critic.evaluate_where(self.critic, inputs, episodes.observed))
+
+    def scaled(self, output: Tensor) -> Tensor:
+        """Convert the critic's outputs ``(..., agents)`` to values; they stay as they are while their scale is lost."""
+        return output if self.value_scale is None else output * self.value_scale.std + self.value_scale.mean
 
     def facts(self) -> dict[str, Any]:
         """Return the path and hash by which another artifact names this teacher."""

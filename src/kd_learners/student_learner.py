@@ -27,7 +27,7 @@ from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.errors import UserError
 from kd_core.host import get_host
 from kd_envs.hetero_mask.mask import before
-from kd_learners import batches, expert_data, objective, roles
+from kd_learners import batches, expert_data, lost_statistics, objective, roles
 from kd_learners.ancestor import read_ancestor
 from kd_learners.comparators import PERSONAL_ONLY, ComparatorTerms, asks_for_personal
 from kd_learners.exporter import ExportSettings
@@ -259,7 +259,7 @@ class StudentLearner(Stage):
         """Build the fixed role projection U_T, and the buffer with all that is computed from it once."""
         settings, seed = self.settings, self.args.seed
         if teacher.needs_statistics:
-            expert_data.fit_statistics(buffer, teacher)
+            lost_statistics.estimate(teacher, buffer)
         # Its own generator, so that a resumed run finds the same U_T.
         embeddings = expert_data.sample_embeddings(buffer, ROLE_EMBEDDINGS, np.random.default_rng(seed))
         projection = roles.teacher_roles(embeddings, self.n_roles, settings.role_init, seed)

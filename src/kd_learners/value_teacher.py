@@ -47,8 +47,8 @@ class ValueTeacher(FrozenTeacher):
 
     def __init__(self, artifact: TeacherArtifact, args: Any) -> None:
         super().__init__(artifact, args)
-        last = self.mac.agent.fc2
-        self._last_layer = (last.weight.clone(), last.bias.clone())
+        networks = getattr(self.mac.agent, "agents", [self.mac.agent])
+        self._last_layers = [(value, value.clone()) for network in networks for value in network.fc2.parameters()]
         self.set_temperature(artifact.facts.get("temperature") or 1.0)
 
     def _load_critic(self, args: Any) -> None:
@@ -66,8 +66,7 @@ class ValueTeacher(FrozenTeacher):
     def set_temperature(self, temperature: float) -> None:
         """Change the temperature of its policy."""
         self.temperature = temperature
-        last = self.mac.agent.fc2
-        for parameter, value in zip((last.weight, last.bias), self._last_layer, strict=True):
+        for parameter, value in self._last_layers:
             parameter.copy_(value / temperature)
 
     @torch.no_grad()
@@ -86,11 +85,11 @@ class ValueTeacher(FrozenTeacher):
         """
         best = greatest(self.action_values(episodes), episodes.avail_actions)
         if not self.mixed:
-            return best
+            return self.scaled(best)
         team = best.new_zeros(best.shape[:2])
         where = episodes.observed
         team[where] = mixers.team_value(best[where], episodes.state[where], self.mixer)
-        return team.unsqueeze(-1).expand_as(best)
+        return self.scaled(team.unsqueeze(-1)).expand_as(best)
 
     @torch.no_grad()
     def regrets(self, episodes: Episodes) -> Tensor:
@@ -106,7 +105,7 @@ class ValueTeacher(FrozenTeacher):
         where = episodes.filled.squeeze(-1) > 0
         weights = mixers.agent_weights(best[where], episodes.state[:, :-1][where], self.mixer)
         regret[where] = weights * (taken - best)[where]
-        return regret
+        return regret if self.value_scale is None else regret * self.value_scale.std
 
     def check_credit(self) -> None:
         """Refuse credit where no mixer tells it.

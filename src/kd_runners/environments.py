@@ -14,7 +14,7 @@ from typing import Any
 from epymarl_lite.envs.starcraft import missing_starcraft
 from kd_core import checkpoints
 from kd_core.errors import UserError, nearest
-from kd_core.host import Host
+from kd_core.host import Host, add
 from kd_core.task import Task
 from kd_envs.hetero_mask.battles import battle_facts
 from kd_envs.hetero_mask.layouts import layout_for
@@ -23,6 +23,7 @@ from kd_envs.hetero_mask.presets import mask_for
 from kd_envs.hetero_mask.wrapper import MaskedBatch, MaskedEnv
 from kd_envs.mpe import batched_mpe
 from kd_envs.smax import SmaxBatch
+from kd_envs.smax.env import SmaxEnv
 from kd_runners.checked_env import CheckedEnv
 from kd_runners.time_limits import TimeLimits, is_known, own_limit
 
@@ -47,6 +48,11 @@ _NEED_STARCRAFT = ("sc2", "sc2v2")
 # Environments that can be stepped many at a time: name -> builder of a VectorEnv from its size and env_args. The
 # builder returns None where it has no such back end for these env_args.
 BATCHED: dict[str, Callable[..., Any]] = {"gymma": batched_mpe, "smax": SmaxBatch}
+
+
+def register(host: Host) -> None:
+    """Add the environments that the plug-in brings."""
+    add(host.envs, "smax", SmaxEnv)
 
 
 def check_installed(host: Host, args: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from epymarl_lite.runners.env_group import VectorEnv, env_factories
+from epymarl_lite.envs.env_group import VectorEnv, env_factories
 from epymarl_lite.runners.rollout import RolloutRunner
 from epymarl_lite.runners.worker_pool import WorkerPool
 from kd_core.host import Host, get_host

@@ -23,13 +23,22 @@ def test_the_config_tells_the_kind_and_the_weights_the_sizes(tmp_path, mixer, ki
     assert teacher.at(0.5).facts["temperature"] == 0.5
 
 
-def test_standardised_rewards_are_estimated_again_and_standardised_returns_refused(tmp_path):
-    assert (
-        "no reward statistics"
-        in load_teacher(value_run(tmp_path / "a", standardise_rewards=True), n_agents=AGENTS).warnings[0]
-    )
-    with pytest.raises(UserError, match="trained with standardise_returns=True"):
-        load_teacher(value_run(tmp_path / "b", standardise_returns=True), n_agents=AGENTS)
+def test_lost_statistics_are_told_and_saved_ones_read(tmp_path):
+    folder = value_run(tmp_path, standardise_rewards=True)
+    assert "no reward statistics" in load_teacher(folder, n_agents=AGENTS).warnings[0]
+    torch.save({"rew_ms": {"mean": torch.tensor([2.0]), "var": torch.tensor([9.0])}}, folder / "moments.th")
+    teacher = load_teacher(folder, n_agents=AGENTS)
+    assert teacher.warnings == () and teacher.normalisers["reward"] == {"mean": [2.0], "std": [3.0]}
+
+
+def test_agents_that_share_nothing_tell_their_number(tmp_path):
+    folder = value_run(tmp_path, "vdn", agent="rnn_ns")
+    own = torch.load(folder / "agent.th")
+    torch.save({f"agents.{i}.{key}": value for i in range(AGENTS) for key, value in own.items()}, folder / "agent.th")
+    teacher = load_teacher(folder)
+    assert (teacher.facts["n_agents"], teacher.facts["obs_size"], teacher.facts["agent"]) == (AGENTS, OBS, "rnn_ns")
+    with pytest.raises(UserError, match="do not fit 3 agents"):
+        load_teacher(folder, n_agents=3)
 
 
 def lost(folder):
@@ -68,7 +77,7 @@ def test_a_mixer_that_is_none_is_refused_in_one_line(tmp_path, harm, message):
 @pytest.mark.parametrize(
     ("changes", "n_agents", "message"),
     [
-        ({"agent": "rnn_ns"}, AGENTS, "has agent rnn_ns and mixer vdn: a teacher of values needs agent rnn"),
+        ({"agent": "rnn_feat"}, AGENTS, "has agent rnn_feat and mixer vdn: a teacher of values needs agent rnn or"),
         ({"mixer": "qtran"}, AGENTS, "has agent rnn and mixer qtran: a teacher of values needs agent rnn and mixer"),
         ({}, None, "does not hold its number of agents: give n_agents"),
         ({}, 40, "do not fit 40 agents and the switches of its config"),

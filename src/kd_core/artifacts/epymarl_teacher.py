@@ -1,10 +1,10 @@
-"""A plain EPyMARL checkpoint as a teacher: its facts, reconstructed.
+"""A checkpoint of an EPyMARL algorithm as a teacher: its facts, reconstructed.
 
-Policies are of `mappo` or `ippo`; `value_checkpoint.py` has what differs for `qmix`, `vdn` and `iql`.
+Policies are of `mappo`, `ippo`, `maa2c` or `ia2c`; `value_checkpoint.py` has what differs for `qmix`, `vdn` and `iql`.
 
 EPyMARL saves weights only. Sizes come from the tensors' shapes, switches and task from the run's Sacred
-`config.json`. What neither holds, the running statistics that give the critic's values their scale, is left open
-(None) and must be re-estimated from the expert buffer.
+`config.json`. The running statistics that give the critic's values their scale are in `moments.th`, which kd-marl adds
+to the checkpoints that it saves. Without that file they are left open (None) and are estimated from the expert buffer.
 """
 
 from __future__ import annotations
@@ -15,11 +15,21 @@ from typing import Any
 
 from kd_core import files
 from kd_core.artifacts import value_checkpoint
-from kd_core.artifacts.teacher_weights import WEIGHT_FILES, StateDict, TeacherArtifact, load_state
+from kd_core.artifacts.teacher_weights import (
+    AGENTS,
+    MOMENTS_FILE,
+    WEIGHT_FILES,
+    StateDict,
+    TeacherArtifact,
+    load_moments,
+    load_state,
+    networks,
+)
 from kd_core.errors import UserError
 
 _SWITCHES = ("use_rnn", "obs_agent_id", "obs_last_action", "obs_individual_obs")
 _NEEDED = ("name", "env_args", "agent", "critic_type", "gamma", *_SWITCHES)
+_CRITICS = ("cv_critic", "ac_critic", "cv_critic_ns", "ac_critic_ns")
 
 
 def load_epymarl_checkpoint(
@@ -49,6 +59,8 @@ def load_epymarl_checkpoint(
         critic_type = _critic_of(folder, config_path, settings)
         names, sizes = WEIGHT_FILES, _sizes
     critic_state = load_state(folder / names[1]) if len(names) > 1 else {}
+    if n_agents is None and settings["agent"] == "rnn_ns":
+        n_agents = networks(agent_state)
     if n_agents is None:
         raise UserError(f"{folder} is an EPyMARL checkpoint, which does not hold its number of agents: give n_agents")
     facts: dict[str, Any] = {
@@ -68,6 +80,7 @@ def load_epymarl_checkpoint(
         "common_reward": settings.get("common_reward", True),
         "reward_scalarisation": settings.get("reward_scalarisation", "sum"),
         "normalisers": _normalisers(folder, settings),
+        "batch_size": settings.get("batch_size", 1),
         "host": "epymarl",
         "host_commit": None,
         "seed": settings.get("seed"),
@@ -85,7 +98,7 @@ def load_epymarl_checkpoint(
     if unknown:
         warnings = (
             f"the EPyMARL checkpoint in {folder} has no {' and '.join(unknown)} statistics: "
-            "they will be re-estimated from the expert buffer, so its advantages are approximate",
+            "they will be estimated from the expert buffer, so its advantages are approximate",
         )
     return TeacherArtifact(folder, facts, agent_state, critic_state, warnings)
 
@@ -98,10 +111,11 @@ def _critic_of(folder: Path, config_path: Path, settings: Mapping[str, Any]) -> 
     """
     if missing := [key for key in _NEEDED if key not in settings]:
         raise UserError(f"{config_path} is no config of an EPyMARL mappo or ippo run: it lacks {', '.join(missing)}")
-    if settings["agent"] != "rnn" or settings["critic_type"] not in ("cv_critic", "ac_critic"):
+    if settings["agent"] not in AGENTS or settings["critic_type"] not in _CRITICS:
         raise UserError(
-            f"the checkpoint in {folder} has agent {settings['agent']} and critic {settings['critic_type']}: "
-            "a teacher needs agent rnn and critic cv_critic or ac_critic (EPyMARL's mappo or ippo)"
+            f"the checkpoint in {folder} has agent {settings['agent']} and critic {settings['critic_type']}: a teacher "
+            f"needs agent {' or '.join(AGENTS)} and one of the critics {', '.join(_CRITICS)} (EPyMARL's mappo, ippo, "
+            "maa2c or ia2c)"
         )
     return str(settings["critic_type"])
 
@@ -163,40 +177,39 @@ def _token_prefix(settings: Mapping[str, Any]) -> str:
 
 
 def _normalisers(folder: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, list[float]] | None]:
-    """Return mean 0 and deviation 1 where the run did not standardise; the rewards' statistics are lost where it did.
-
-    Raises:
-        UserError: it standardised returns: no buffer of rewards can tell the scale of its critic's values.
-    """
-    if settings.get("standardise_returns", False):
-        raise UserError(
-            f"the teacher in {folder} was trained with standardise_returns=True, and its statistics are lost: train it "
-            "with standardise_returns=False, or use a kd_teacher"
-        )
+    """Return mean 0 and deviation 1 where the run did not standardise, else what was saved; None: nothing was."""
     plain: dict[str, list[float]] = {"mean": [0.0], "std": [1.0]}
-    return {"reward": None if settings.get("standardise_rewards", True) else plain, "value": plain}
+    saved = load_moments(folder / MOMENTS_FILE)
+    return {
+        "reward": saved.get("rew_ms") if settings.get("standardise_rewards", True) else plain,
+        "value": saved.get("ret_ms") if settings.get("standardise_returns", False) else plain,
+    }
 
 
 def _sizes(
     folder: Path, agent: StateDict, critic: StateDict, settings: Mapping[str, Any], n_agents: int
 ) -> dict[str, int | None]:
     """Derive sizes from the first and last layers: inputs are observation, last action and agent id, in this order."""
+    own_agents, own_critics = settings["agent"] == "rnn_ns", settings["critic_type"].endswith("_ns")
+    actor, valuer = "agents.0." * own_agents, "critics.0." * own_critics
     try:
-        hidden_dim, agent_input = agent["fc1.weight"].shape
-        n_actions = agent["fc2.weight"].shape[0]
-        critic_input = critic["fc1.weight"].shape[1]
+        hidden_dim, agent_input = agent[f"{actor}fc1.weight"].shape
+        n_actions = agent[f"{actor}fc2.weight"].shape[0]
+        critic_input = critic[f"{valuer}fc1.weight"].shape[1]
     except KeyError as error:
         raise UserError(f"{folder} holds no EPyMARL rnn agent and critic: the tensor {error} is missing") from error
     last_action = n_actions if settings["obs_last_action"] else 0
+    identity = 0 if own_critics else n_agents
     obs_size = agent_input - last_action - (n_agents if settings["obs_agent_id"] else 0)
     state_size: int | None = None
-    if settings["critic_type"] == "cv_critic":
+    if settings["critic_type"].startswith("cv_"):
         individual = n_agents * obs_size if settings["obs_individual_obs"] else 0
-        state_size = critic_input - individual - n_agents * last_action - n_agents
+        state_size = critic_input - individual - n_agents * last_action - identity
         consistent = state_size > 0
     else:
-        consistent = critic_input == obs_size + n_agents
-    if obs_size <= 0 or not consistent:
+        consistent = critic_input == obs_size + identity
+    each = [networks(agent)] * own_agents + [networks(critic)] * own_critics
+    if obs_size <= 0 or not consistent or any(count != n_agents for count in each):
         raise UserError(
             f"the shapes in {folder} do not fit {n_agents} agents and the switches of its config: "
             "was it trained on another task or with another config?"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kd_core.artifacts.teacher_weights import VALUE_CRITICS, StateDict
+from kd_core.artifacts.teacher_weights import AGENTS, VALUE_CRITICS, StateDict, networks
 from kd_core.errors import UserError
 
 MIXER_FILE = "mixer.th"
@@ -27,10 +27,10 @@ def critic_of(folder: Path, config_path: Path, settings: Mapping[str, Any]) -> s
     if missing := [key for key in _NEEDED if key not in settings]:
         raise UserError(f"{config_path} is no config of an EPyMARL qmix, vdn or iql run: it lacks {', '.join(missing)}")
     kind = settings.get("mixer") or "iql"
-    if settings["agent"] != "rnn" or kind not in VALUE_CRITICS:
+    if settings["agent"] not in AGENTS or kind not in VALUE_CRITICS:
         raise UserError(
             f"the checkpoint in {folder} has agent {settings['agent']} and mixer {settings.get('mixer')}: a teacher of "
-            "values needs agent rnn and mixer qmix, vdn or null (EPyMARL's qmix, vdn or iql)"
+            f"values needs agent {' or '.join(AGENTS)} and mixer qmix, vdn or null (EPyMARL's qmix, vdn or iql)"
         )
     return kind
 
@@ -48,9 +48,11 @@ def sizes(
     Raises:
         UserError: a tensor is missing, or the shapes fit neither each other nor the number of agents.
     """
+    own = settings["agent"] == "rnn_ns"
+    first = "agents.0." * own
     try:
-        hidden_dim, agent_input = agent["fc1.weight"].shape
-        n_actions = agent["fc2.weight"].shape[0]
+        hidden_dim, agent_input = agent[f"{first}fc1.weight"].shape
+        n_actions = agent[f"{first}fc2.weight"].shape[0]
         state_size: int | None = None
         if mixer:
             embed, state_size = mixer["hyper_b_1.weight"].shape
@@ -66,7 +68,7 @@ def sizes(
         ) from None
     obs_size = agent_input - (n_actions if settings["obs_last_action"] else 0)
     obs_size -= n_agents if settings["obs_agent_id"] else 0
-    if obs_size <= 0:
+    if obs_size <= 0 or (own and networks(agent) != n_agents):
         raise UserError(
             f"the shapes in {folder} do not fit {n_agents} agents and the switches of its config: "
             "was it trained on another task or with another config?"

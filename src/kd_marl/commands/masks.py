@@ -24,4 +24,4 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--masks", default="{}", metavar="YAML", help="your own limits, e.g. '{0: [L], 1: [V.x, V.y]}'")
     parser.add_argument("--own-action", action="store_true", help="as with own_action=True")
     parser.add_argument("--width", type=int, default=32, help="hidden width of a student under fo and lh")
-    parser.set_defaults(run=Work("kd_marl.inspection.masks:masks", host=True))
+    parser.set_defaults(run=Work("kd_marl.inspection.masks:masks"))

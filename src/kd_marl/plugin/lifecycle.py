@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,8 @@ from kd_marl.plugin.registries import captured, replaced
 from kd_marl.processes.workers import workers_watched
 from kd_marl.runs import lineage
 from kd_runners import environments
+
+_log = logging.getLogger(__name__)
 
 # A checkout registers these when a learner of theirs is built.
 _REGISTERED_LATE = frozenset({"pac_critic", "pac_critic_ns", "pac_dcg_critic_ns"})
@@ -107,6 +110,8 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
     """
     _check_names(host, args)
     context = _describe(host, args)
+    if args.save_replay and args.env == "gymma":
+        _log.warning("save_replay=True writes nothing: tasks of Gymnasium and PettingZoo have no replays")
     if args.checkpoint_path:
         # A checkout's loop would say so in its log and end as if it had run.
         resuming.saved_steps(args.checkpoint_path)

@@ -268,7 +268,7 @@ def _environment(host: Host, wish: Wish, artifact: TeacherArtifact) -> tuple[Sim
             f"env_args.key={artifact.task}, as in its training"
         )
     updates, _ = get_config_updates(words[words.index("with") + 1 :])
-    config = host.main.recursive_dict_update(assemble(host, parse_command(words)), updates)
+    config = host.merge(assemble(host, parse_command(words)), updates)
     config.setdefault("seed", artifact.facts["seed"] or 0)
     args = SimpleNamespace(**{**config, "device": "cpu", "use_cuda": False})
     args.env_args = {**args.env_args, "seed": args.seed}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from epymarl_lite.runners.env_group import EnvGroup, Outcome, VectorEnv, Views, env_factories
+from epymarl_lite.envs.env_group import EnvGroup, Outcome, VectorEnv, Views, env_factories
 from epymarl_lite.runners.rollout import RolloutRunner
 from kd_core.host import Host
 from kd_envs.jax_batch import JaxBatch
