@@ -13,6 +13,8 @@ from typing import Any
 
 from kd_core import checkpoints
 from kd_core.artifacts import teacher as artifacts
+from kd_core.artifacts.buffer_facts import FACTS_FILE as BUFFER_FACTS
+from kd_core.artifacts.buffer_facts import read_facts as read_buffer_facts
 from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.artifacts.teacher import TeacherArtifact
 from kd_core.config import assemble, parse_command, plugin_keys, updated
@@ -143,6 +145,19 @@ def buffer_folder(args: Any, teacher: TeacherArtifact) -> Path:
     return Path(args.local_results_path) / "buffers" / args.map_name / teacher.sha256["agent.th"][:12]
 
 
+def at_its_temperature(teacher: TeacherArtifact, folder: Path) -> TeacherArtifact:
+    """Return a teacher that learnt action values with the temperature of its expert buffer; any other as it is.
+
+    Where the buffer is gone, a warning says that its policy has temperature 1.
+    """
+    if not teacher.learnt_values:
+        return teacher
+    if (folder / BUFFER_FACTS).is_file() and (known := read_buffer_facts(folder).get("teacher_temperature")):
+        return teacher.at(known)
+    _log.warning(f"no expert buffer in {folder} tells the temperature of the teacher's policy: it is 1 when it samples")
+    return teacher
+
+
 def locate_buffer(args: Any, teacher: TeacherArtifact) -> Path:
     """Find the teacher's expert buffer; export it, or finish its export, if it is not there whole.
 
@@ -168,12 +183,28 @@ def locate_buffer(args: Any, teacher: TeacherArtifact) -> Path:
             f"the expert buffer in {folder} was written by another teacher ({facts['teacher']['path']}): give that "
             "one with teacher=PATH, or leave expert_buffer out to export again"
         )
+    if teacher.learnt_values:
+        check_same_entropy(folder, facts, args)
     if other := environment_difference(facts, vars(args)):
         raise UserError(
             f"the expert buffer in {folder} was exported with {other}: export another with --config=kd_export and "
             "expert_buffer=DIR, then give that DIR here"
         )
     return folder
+
+
+def check_same_entropy(folder: Path, facts: Mapping[str, Any], args: Any) -> None:
+    """Refuse an expert buffer whose teacher, made of action values, played with another ``teacher_entropy``.
+
+    Raises:
+        UserError: the two differ.
+    """
+    if (was := facts.get("teacher_entropy")) != args.teacher_entropy:
+        raise UserError(
+            f"the expert buffer in {folder} was exported with teacher_entropy={was}, this run has "
+            f"{args.teacher_entropy:g}: set it to that, or export another with --config=kd_export and "
+            "expert_buffer=DIR, then give that DIR here"
+        )
 
 
 def environment_difference(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:

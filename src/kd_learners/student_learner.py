@@ -39,9 +39,11 @@ from kd_learners.panel import Panel, PanelData, TaskPanel, check_several, fit_li
 from kd_learners.settings import (
     check_acting,
     check_blocks,
+    check_entropy,
     read_settings,
 )
 from kd_learners.stage import Compared, RunContext, Stage
+from kd_learners.value_teacher import frozen_teacher
 
 SOURCES = ("expert", "student", "mixed")
 DECAYS = ("linear", "geometric")
@@ -58,6 +60,8 @@ REPORTED = {
 NO_CUDA = "kd_mappo_student runs on the CPU: set use_cuda=False"
 # Of the C that the students finish for, and the expert episodes that are drawn for it, as an export draws them.
 QUANTISED, CALIBRATING_EPISODES = ("int8",), 100
+# Whose an advantage is: the team's, one for all its agents, or each agent's own.
+ADVANTAGES = ("shared", "credit")
 # Embeddings that the role centroids are fitted to: enough for a few centroids, and fast.
 ROLE_EMBEDDINGS = 20_000
 
@@ -83,6 +87,7 @@ class StudentSettings:
     student_episodes: int
     gamma: float | None
     gae_lambda: float
+    advantage: str
     grad_norm_clip: float
     role_init: str
     n_roles: int
@@ -91,6 +96,8 @@ class StudentSettings:
     def __post_init__(self) -> None:
         if self.distill_on not in SOURCES:
             raise UserError(f"distill_on is '{self.distill_on}': choose one of {', '.join(SOURCES)}")
+        if self.advantage not in ADVANTAGES:
+            raise UserError(f"advantage is '{self.advantage}': choose one of {', '.join(ADVANTAGES)}")
         if self.quantise not in (None, *QUANTISED):
             raise UserError(f"quantise is '{self.quantise}': choose null or {', '.join(QUANTISED)}")
         if self.role_init not in roles.ROLE_INITS:
@@ -132,10 +139,10 @@ class StudentLearner(Stage):
         self.mac, self.logger, self.args, self.context = mac, logger, args, context
         self.settings = read_settings(StudentSettings, args)
         self.objective = self.weights = read_settings(objective.ObjectiveSettings, args)
-        self.teacher = FrozenTeacher(context.teacher, args)
+        self.teacher = frozen_teacher(context.teacher, args)
         self.rng = np.random.default_rng(args.seed)
         self.n_roles = self.settings.n_roles or roles.default_n_roles(args.n_agents)
-        self.more_teachers = [FrozenTeacher(artifact, args) for artifact in context.more_teachers]
+        self.more_teachers = [frozen_teacher(artifact, args) for artifact in context.more_teachers]
         # Each teacher has roles of its own.
         all_roles = self.n_roles * (1 + len(self.more_teachers))
         self.student_roles = nn.Parameter(torch.randn(all_roles, mac.agent.max_width) / mac.agent.max_width**0.5)
@@ -178,6 +185,7 @@ class StudentLearner(Stage):
             raise UserError("kd_mappo_student needs mac=hetero_mac and mask_at=controller: the teacher must see it all")
         check_blocks(args)
         check_acting(args)
+        check_entropy(args.teacher_entropy)
         settings = read_settings(StudentSettings, args)
         terms = read_settings(objective.ObjectiveSettings, args)
         read_settings(ExportSettings, args)
@@ -218,8 +226,10 @@ class StudentLearner(Stage):
                     f"the critic of the teacher in {teacher.folder} values rewards with {other}, and PPO's "
                     "advantages are taken from it: use the same rewards, another teacher, or ppo_coef=0"
                 )
-        pairs = [] if args.evaluate else zip(runs, teachers, strict=True)
-        folders = [stages.locate_buffer(run, teacher) for (run, _), teacher in pairs]
+        pairs = list(zip((run for run, _ in runs), teachers, strict=True))
+        folders = [] if args.evaluate else [stages.locate_buffer(*pair) for pair in pairs]
+        told = folders or [stages.buffer_folder(*pair) for pair in pairs]
+        teachers = [stages.at_its_temperature(*pair) for pair in zip(teachers, told, strict=True)]
         return replace(
             context,
             teacher=teachers[0],
@@ -261,6 +271,8 @@ class StudentLearner(Stage):
         embeddings = expert_data.sample_embeddings(buffer, ROLE_EMBEDDINGS, np.random.default_rng(seed))
         projection = roles.teacher_roles(embeddings, self.n_roles, settings.role_init, seed)
         gamma = teacher.gamma if settings.gamma is None else settings.gamma
+        if settings.advantage == "credit":
+            expert_data.use_credit(buffer, teacher, gamma, settings.gae_lambda)
         labeller = Labeller(
             teacher, projection, gamma, settings.gae_lambda, self.objective.temperature, self.comparators.wanted
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from epymarl_lite.runners.env_group import Outcome, VectorEnv, Views
+from epymarl_lite.envs.env_group import Outcome, VectorEnv, Views
 
 
 class SideBySide:
