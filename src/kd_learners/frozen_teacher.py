@@ -12,7 +12,7 @@ from torch import Tensor
 from kd_controllers.teacher_mac import TeacherMAC, TeacherSizes, unroll_ragged
 from kd_core.artifacts.teacher import TeacherArtifact
 from kd_core.errors import UserError
-from kd_learners import central_critic, credit
+from kd_learners import central_critic
 from kd_learners.advantages import gae, td_residual
 from kd_learners.batches import Episodes
 from kd_learners.shaping import training_reward
@@ -47,7 +47,6 @@ class FrozenTeacher:
         reward_scale: None while it is lost.
         value_scale: None while it is lost.
         learns_values: whether its policy is made of action values, at a temperature.
-        by_credit: whether its advantages are each agent's own (``advantage: credit``).
     """
 
     learns_values: ClassVar[bool] = False
@@ -82,8 +81,6 @@ class FrozenTeacher:
         self.value_scale = self._scale("value")
         shaping, task = facts["shaping"], args.map_name
         self.reward = training_reward(args.env, facts["n_agents"], args.state_shape, shaping, task)
-        self.by_credit = False
-        self.fitted_credit: credit.FittedCredit | None = None
 
     def _load_critic(self, args: Any) -> None:
         facts = self.artifact.facts
@@ -132,7 +129,7 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def advantages(self, episodes: Episodes, gamma: float, gae_lambda: float) -> Tensor:
-        """Compute the advantages of Eqs. 1 and 2 with the frozen critic, each agent's own if ``by_credit`` is set.
+        """Compute the advantages of Eqs. 1 and 2 with the frozen critic.
 
         Returns:
             ``(batch, time, agents)`` float32, 0 outside the episodes, in the critic's unit.
@@ -141,24 +138,7 @@ class FrozenTeacher:
         value = self.values(episodes)
         reward = (self.reward(episodes) - self.reward_scale.mean) / self.reward_scale.std
         residual = td_residual(reward, value, episodes.terminated, episodes.filled, gamma)
-        advantage = gae(residual, gamma, gae_lambda)
-        return credit.without_others(advantage, self.regrets(episodes)) if self.by_credit else advantage
-
-    @torch.no_grad()
-    def regrets(self, episodes: Episodes) -> Tensor:
-        """Compute what each agent's action cost the team, by the weights that were fitted on the expert buffer.
-
-        Returns:
-            ``(batch, time, agents)`` float32, in the critic's unit, at most 0; 0 after an episode's end.
-        """
-        assert self.fitted_credit is not None, "credit was not fitted"
-        steps = {"obs": episodes.obs[:, :-1], "state": episodes.state[:, :-1], "actions": episodes.actions}
-        logits, _ = self.label(steps, episodes.length)
-        regret = self.fitted_credit(logits, episodes.avail_actions[:, :-1], episodes.actions)
-        return torch.where(episodes.filled > 0, regret, 0.0)
-
-    def check_credit(self) -> None:
-        """Refuse ``advantage: credit`` where it means nothing; with a policy and a critic it is fitted."""
+        return gae(residual, gamma, gae_lambda)
 
     @torch.no_grad()
     def values(self, episodes: Episodes) -> Tensor:

@@ -43,7 +43,7 @@ from kd_learners.settings import (
     read_settings,
 )
 from kd_learners.stage import Compared, RunContext, Stage
-from kd_learners.value_teacher import frozen_teacher
+from kd_learners.value_teacher import ValueTeacher, frozen_teacher
 
 SOURCES = ("expert", "student", "mixed")
 DECAYS = ("linear", "geometric")
@@ -221,6 +221,11 @@ class StudentLearner(Stage):
         else:
             teachers = [stages.locate_teacher(run, task) for run, task in runs]
         for teacher in teachers:
+            if args.advantage == "credit" and (kind := teacher.facts["critic_type"]) not in ("qmix", "vdn"):
+                raise UserError(
+                    f"advantage=credit needs a mixer, and the teacher in {teacher.folder} has none ({kind}): set "
+                    "advantage=shared, or give a qmix or vdn teacher"
+                )
             if args.ppo_coef and (other := stages.reward_difference(teacher.facts, vars(args))):
                 raise UserError(
                     f"the critic of the teacher in {teacher.folder} values rewards with {other}, and PPO's "
@@ -271,8 +276,8 @@ class StudentLearner(Stage):
         embeddings = expert_data.sample_embeddings(buffer, ROLE_EMBEDDINGS, np.random.default_rng(seed))
         projection = roles.teacher_roles(embeddings, self.n_roles, settings.role_init, seed)
         gamma = teacher.gamma if settings.gamma is None else settings.gamma
-        if settings.advantage == "credit":
-            expert_data.use_credit(buffer, teacher, gamma, settings.gae_lambda)
+        if isinstance(teacher, ValueTeacher):
+            teacher.by_credit = settings.advantage == "credit"
         labeller = Labeller(
             teacher, projection, gamma, settings.gae_lambda, self.objective.temperature, self.comparators.wanted
         )

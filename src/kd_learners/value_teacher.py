@@ -16,10 +16,11 @@ from kd_controllers.teacher_mac import unroll_ragged
 from kd_core.artifacts.teacher import TeacherArtifact
 from kd_core.errors import UserError
 from kd_learners import mixers
+from kd_learners.advantages import without_others
 from kd_learners.batches import Episodes
 from kd_learners.frozen_teacher import FrozenTeacher
 
-# Below it acting is greedy, whatever a task's unit of reward is.
+# A temperature at which acting is greedy, in any unit of reward.
 GREEDY = 1e-6
 
 
@@ -41,6 +42,7 @@ class ValueTeacher(FrozenTeacher):
 
     Attributes:
         temperature: of its policy, in the unit of its values; 1 where no buffer has told it.
+        by_credit: whether its advantages are each agent's own (``advantage: credit``); it then has a mixer.
     """
 
     learns_values = True
@@ -50,6 +52,7 @@ class ValueTeacher(FrozenTeacher):
         networks = getattr(self.mac.agent, "agents", [self.mac.agent])
         self._last_layers = [(value, value.clone()) for network in networks for value in network.fc2.parameters()]
         self.set_temperature(artifact.facts.get("temperature") or 1.0)
+        self.by_credit = False
 
     def _load_critic(self, args: Any) -> None:
         self.mixer = self.artifact.critic_state
@@ -91,6 +94,11 @@ class ValueTeacher(FrozenTeacher):
         team[where] = mixers.team_value(best[where], episodes.state[where], self.mixer)
         return self.scaled(team.unsqueeze(-1)).expand_as(best)
 
+    def advantages(self, episodes: Episodes, gamma: float, gae_lambda: float) -> Tensor:
+        """Compute the advantages of Eqs. 1 and 2; by credit the others' regrets are taken out of each agent's."""
+        team = super().advantages(episodes, gamma, gae_lambda)
+        return without_others(team, self.regrets(episodes)) if self.by_credit else team
+
     @torch.no_grad()
     def regrets(self, episodes: Episodes) -> Tensor:
         """Compute what each agent's action cost the team, weighted as the mixer does at the greedy joint action.
@@ -106,18 +114,6 @@ class ValueTeacher(FrozenTeacher):
         weights = mixers.agent_weights(best[where], episodes.state[:, :-1][where], self.mixer)
         regret[where] = weights * (taken - best)[where]
         return regret if self.value_scale is None else regret * self.value_scale.std
-
-    def check_credit(self) -> None:
-        """Refuse credit where no mixer tells it.
-
-        Raises:
-            UserError: an IQL teacher.
-        """
-        if not self.mixed:
-            raise UserError(
-                f"advantage=credit needs a mixer, and the teacher in {self.artifact.folder} is iql: each agent's "
-                "advantage is its own already; set advantage=shared"
-            )
 
     def facts(self) -> dict[str, Any]:
         """Return the path and hash by which another artifact names this teacher, and its policy's temperature."""

@@ -57,9 +57,16 @@ def of_something_else(folder):
     torch.save({"fc1.weight": torch.zeros(3, 3)}, folder / "mixer.th")
 
 
+def diverged(folder):
+    state = torch.load(folder / "agent.th")
+    state["fc2.bias"][0] = float("nan")
+    torch.save(state, folder / "agent.th")
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
+        (diverged, r"agent\.th holds a value that is not finite in fc2\.bias: its training has diverged"),
         (lost, r"mixer\.th is missing: a teacher needs agent\.th and mixer\.th"),
         (cut, r"mixer\.th is damaged or no file of plain tensors"),
         (of_three, r"mixer\.th mixes the values of 3 agents, this task has 2: was it trained on another task"),
@@ -78,7 +85,11 @@ def test_a_mixer_that_is_none_is_refused_in_one_line(tmp_path, harm, message):
     ("changes", "n_agents", "message"),
     [
         ({"agent": "rnn_feat"}, AGENTS, "has agent rnn_feat and mixer vdn: a teacher of values needs agent rnn or"),
-        ({"mixer": "qtran"}, AGENTS, "has agent rnn and mixer qtran: a teacher of values needs agent rnn and mixer"),
+        (
+            {"mixer": "qtran"},
+            AGENTS,
+            "has agent rnn and mixer qtran: a teacher of values needs agent rnn or rnn_ns and",
+        ),
         ({}, None, "does not hold its number of agents: give n_agents"),
         ({}, 40, "do not fit 40 agents and the switches of its config"),
     ],

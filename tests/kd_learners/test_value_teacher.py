@@ -154,7 +154,9 @@ def test_a_student_learns_from_it_by_shared_advantages_and_by_credit(exported, t
     shared = make_learner(results, tmp_path, **given)
     assert shared.teacher.temperature == json.loads((results / "buffer/buffer.json").read_text())["teacher_temperature"]
     if mixer is None:
-        with pytest.raises(UserError, match=r"advantage=credit needs a mixer, .* is iql: .* set advantage=shared"):
+        with pytest.raises(
+            UserError, match=r"credit needs a mixer, .* has none \(iql\): set advantage=shared"
+        ):
             make_learner(results, tmp_path, advantage="credit", **given)
     else:
         own = make_learner(results, tmp_path, advantage="credit", **given)
@@ -171,14 +173,9 @@ def test_a_student_learns_from_it_by_shared_advantages_and_by_credit(exported, t
     assert read_checkpoint(tmp_path / "40")["teacher"]["temperature"] == learner.teacher.temperature
 
 
-def test_a_policy_s_credit_is_fitted_on_its_buffer(results, tmp_path):
-    shared, own = (make_learner(results, tmp_path, advantage=kind) for kind in ("shared", "credit"))
-    fitted = own.teacher.fitted_credit
-    assert (fitted.weights >= 0).all() and (fitted.floor < 0).all()
-    team, mine = shared.expert._labels[0], own.expert._labels[0]
-    regrets = torch.cat([own.teacher.regrets(shard_episodes(shard)) for shard in own.expert.buffer.shards()])
-    torch.testing.assert_close(mine, team - regrets.flip(-1))
-    assert fitted.weights.any() and not torch.equal(team, mine)
+def test_credit_is_refused_where_no_mixer_tells_it(results, tmp_path):
+    with pytest.raises(UserError, match=r"needs a mixer, .* has none \(cv_critic\): .* give a qmix or vdn teacher"):
+        make_learner(results, tmp_path, advantage="credit")
 
 
 def test_a_buffer_of_another_entropy_is_refused(exported, tmp_path):

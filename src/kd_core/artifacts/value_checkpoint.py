@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kd_core.artifacts.teacher_weights import AGENTS, VALUE_CRITICS, StateDict, networks
 from kd_core.errors import UserError
 
@@ -41,22 +43,35 @@ def weight_files(critic_type: str) -> tuple[str, ...]:
 
 
 def sizes(
-    folder: Path, agent: StateDict, mixer: StateDict, settings: Mapping[str, Any], n_agents: int
+    folder: Path, agent: StateDict, critic: StateDict, settings: Mapping[str, Any], n_agents: int
 ) -> dict[str, int | None]:
     """Derive the sizes of agent and mixer from their first and last layers.
 
+    Args:
+        folder: of the checkpoint.
+        agent: its agents' weights.
+        critic: its mixer's weights, or empty.
+        settings: of its run.
+        n_agents: of its task.
+
     Raises:
-        UserError: a tensor is missing, or the shapes fit neither each other nor the number of agents.
+        UserError: a tensor is missing or holds a value that is not finite, or the shapes do not fit.
     """
+    for name, state in (("agent.th", agent), (MIXER_FILE, critic)):
+        if wrong := [key for key, value in state.items() if not torch.isfinite(value).all()]:
+            raise UserError(
+                f"{folder / name} holds a value that is not finite in {wrong[0]}: its training has diverged; give an "
+                "earlier checkpoint"
+            )
     own = settings["agent"] == "rnn_ns"
     first = "agents.0." * own
     try:
         hidden_dim, agent_input = agent[f"{first}fc1.weight"].shape
         n_actions = agent[f"{first}fc2.weight"].shape[0]
         state_size: int | None = None
-        if mixer:
-            embed, state_size = mixer["hyper_b_1.weight"].shape
-            mixed = mixer["hyper_w_1.weight" if "hyper_w_1.weight" in mixer else "hyper_w_1.2.weight"].shape[0]
+        if critic:
+            embed, state_size = critic["hyper_b_1.weight"].shape
+            mixed = critic["hyper_w_1.weight" if "hyper_w_1.weight" in critic else "hyper_w_1.2.weight"].shape[0]
             if mixed != embed * n_agents:
                 raise UserError(
                     f"{folder / MIXER_FILE} mixes the values of {mixed / embed:g} agents, this task has {n_agents}: "
