@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from epymarl_lite.runners.env_group import Outcome, Views
+from epymarl_lite.envs.env_group import Outcome, Views
 from kd_core.errors import UserError
 from kd_envs.jax_support import load
 from kd_envs.worlds import World

@@ -19,6 +19,7 @@ import yaml
 
 from epymarl_lite import run as run_module
 from epymarl_lite.utils.logging import get_logger
+from epymarl_lite.utils.mappings import recursive_dict_update
 from epymarl_lite.utils.sacred_import import import_sacred
 
 import_sacred()
@@ -44,17 +45,6 @@ def my_main(_run: Any, _config: Mapping[str, Any], _log: logging.Logger) -> None
     th.manual_seed(config["seed"])
     config["env_args"]["seed"] = config["seed"]
     run_module.run(_run, config, _log)
-
-
-def recursive_dict_update(d: dict[str, Any], u: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge ``u`` into ``d`` in place, including mappings within mappings, and return ``d``."""
-    for key, value in u.items():
-        if isinstance(value, Mapping):
-            below = d.get(key)
-            d[key] = recursive_dict_update(below if isinstance(below, dict) else {}, value)
-        else:
-            d[key] = value
-    return d
 
 
 def config_copy(config: Any) -> Any:

@@ -1,4 +1,7 @@
-"""The teacher's controller: one recurrent network, shared by the agents, on full observations (decision 11)."""
+"""The teacher's controller, on full observations (decision 11).
+
+Ours has one recurrent network for all agents. A teacher of EPyMARL may have one for each.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,9 @@ RAGGED_GROUPS = 6
 class TeacherSizes:
     """Sizes and options that fix the shape of a teacher's policy network.
 
+    Attributes:
+        agent: ``rnn``, one network for all agents, or ``rnn_ns``, one for each.
+
     Raises:
         UserError: an unknown ``teacher_input``.
     """
@@ -36,6 +42,7 @@ class TeacherSizes:
     obs_agent_id: bool
     obs_last_action: bool
     teacher_input: str
+    agent: str = "rnn"
 
     def __post_init__(self) -> None:
         if self.teacher_input not in TEACHER_INPUTS:
@@ -50,9 +57,9 @@ class TeacherSizes:
         return size + (self.n_agents if self.obs_agent_id else 0)
 
     def build(self) -> nn.Module:
-        """Build a network with random weights: the host's ``rnn`` agent, so ``agent.th`` has EPyMARL's names."""
-        options = SimpleNamespace(hidden_dim=self.hidden_dim, use_rnn=self.use_rnn, n_actions=self.n_actions)
-        return get_host().agents["rnn"](self.input_size, options)
+        """Build a network with random weights: the host's agent, so ``agent.th`` has EPyMARL's names."""
+        sizes = {"hidden_dim": self.hidden_dim, "n_actions": self.n_actions, "n_agents": self.n_agents}
+        return get_host().agents[self.agent](self.input_size, SimpleNamespace(**sizes, use_rnn=self.use_rnn))
 
     def inputs(self, steps: Mapping[str, Tensor], previous_actions: Tensor | None) -> Tensor:
         """Assemble the network's input.
@@ -79,10 +86,11 @@ class TeacherSizes:
 
 
 def unroll(agent: Any, inputs: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Run EPyMARL's ``rnn`` agent along whole sequences, from ``hidden`` or from zeros.
+    """Run EPyMARL's ``rnn`` or ``rnn_ns`` agent along whole sequences, from ``hidden`` or from zeros.
 
     Args:
-        agent: network with ``fc1``, ``rnn`` (``GRUCell`` or ``Linear``) and ``fc2``.
+        agent: network with ``fc1``, ``rnn`` (``GRUCell`` or ``Linear``) and ``fc2``; or one with such networks as
+            ``agents``, one for each.
         inputs: ``(batch, time, agents, input_size)`` float32.
         hidden: ``(batch, agents, hidden_dim)``, or None for the start of an episode.
 
@@ -90,6 +98,14 @@ def unroll(agent: Any, inputs: Tensor, hidden: Tensor | None = None) -> tuple[Te
         Logits ``(batch, time, agents, actions)`` and embeddings (the recurrent state after each step)
         ``(batch, time, agents, hidden_dim)``.
     """
+    if hasattr(agent, "agents"):
+        # Weights differ, so each network needs a call of its own.
+        runs = [
+            unroll(own, inputs[:, :, i : i + 1], None if hidden is None else hidden[:, i : i + 1])
+            for i, own in enumerate(agent.agents)
+        ]
+        logits, states = (torch.cat(part, dim=2) for part in zip(*runs, strict=True))
+        return logits, states
     batch, time, agents, _ = inputs.shape
     features = torch.relu(agent.fc1(inputs))
     if isinstance(agent.rnn, nn.GRUCell):

@@ -165,7 +165,7 @@ def assemble(host: Host, command: Command, naming: str = _NAMING) -> dict[str, A
         UserError: an unknown configuration name, an unreadable YAML file, a variant of nothing or with keys that its
             base does not have, a ``with`` key that no YAML file has, or ``limits=lha`` where it cannot be.
     """
-    merge = host.main.recursive_dict_update
+    merge = host.merge
     config = yaml_text.read_mapping(host.config_path / "default.yaml")
     config = merge(config, yaml_text.read_mapping(CONFIG / "kd_marl.yaml"))
     path = _find_config(host, "envs", command.environment)
@@ -227,7 +227,7 @@ def updated(host: Host, config: dict[str, Any], command: Command) -> dict[str, A
     layer: dict[str, Any] = {}
     for key, value in typed_updates(config, command).items():
         keys.put(layer, key, value)
-    merged: dict[str, Any] = host.main.recursive_dict_update(copy.deepcopy(config), layer)
+    merged: dict[str, Any] = host.merge(copy.deepcopy(config), layer)
     return merged
 
 
@@ -328,7 +328,7 @@ def _own_networks(host: Host, config: dict[str, Any], command: Command) -> dict[
             f"--config={command.algorithm} has a controller of its own ({config['mac']}), so limits=lha cannot give "
             f"every agent a width: use limits=lh, or an algorithm with {' or '.join(REPLACEABLE)}"
         )
-    merge, layer = host.main.recursive_dict_update, yaml_text.read_mapping(CONFIG / "lha.yaml")
+    merge, layer = host.merge, yaml_text.read_mapping(CONFIG / "lha.yaml")
     # A YAML of the user's that names the controller itself may say more of what belongs to it.
     merged: dict[str, Any] = merge(layer, config) if config["mac"] == OWN_NETWORKS else merge(config, layer)
     return merged

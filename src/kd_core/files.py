@@ -13,13 +13,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-import torch
+from typing import TYPE_CHECKING, Any
 
 from kd_core.errors import UserError
 from kd_onboard.fields import strict_json
+
+if TYPE_CHECKING:
+    import torch
 
 TEMPORARY_SUFFIX = ".kd-tmp"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -84,6 +84,8 @@ def save_safetensors(path: Path | str, tensors: Mapping[str, torch.Tensor]) -> s
     Returns:
         The sha256 of the file, in hexadecimal.
     """
+    import safetensors.torch  # it brings torch, and most files hold no tensors
+
     # Serialised in memory: the library's own writer may map the file, and a full disk would then kill the process.
     data = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     write_bytes(path, data)
@@ -96,6 +98,8 @@ def save_torch(path: Path | str, value: object) -> str:
     Returns:
         The sha256 of the file, in hexadecimal.
     """
+    import torch  # as above
+
     stream = io.BytesIO()
     torch.save(value, stream)
     data = stream.getvalue()

@@ -14,11 +14,14 @@ import os
 import subprocess
 import sys
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from epymarl_lite.utils.errors import ConfigError, EnvironmentFaultError, WorkerDiedError
+from epymarl_lite.utils.mappings import recursive_dict_update
 from epymarl_lite.utils.sacred_import import import_sacred
 from kd_core.errors import UserError
 from kd_core.places import SOURCE_ROOT
@@ -28,18 +31,40 @@ TESTED_COMMIT = "cbc38c0"
 _CHECKOUT_FILES = ("src/main.py", "src/run.py", "src/config/default.yaml", "src/learners/__init__.py")
 
 
-@dataclass(frozen=True)
+# Part of a host -> its module, and its name there; the module itself where that is empty.
+_PARTS = {
+    "main": ("main", ""),
+    "run": ("run", ""),
+    "learners": ("learners", "REGISTRY"),
+    "controllers": ("controllers", "REGISTRY"),
+    "envs": ("envs", "REGISTRY"),
+    "runners": ("runners", "REGISTRY"),
+    "agents": ("modules.agents", "REGISTRY"),
+    "critics": ("modules.critics", "REGISTRY"),
+    "action_selectors": ("components.action_selectors", "REGISTRY"),
+    "EpisodeBatch": ("components.episode_buffer", "EpisodeBatch"),
+    "ReplayBuffer": ("components.episode_buffer", "ReplayBuffer"),
+    "OneHot": ("components.transforms", "OneHot"),
+    "MultiAgentEnv": ("envs", "MultiAgentEnv"),
+    "Logger": ("utils.logging", "Logger"),
+}
+
+
+@dataclass(frozen=True, eq=False)
 class Host:
     """What an EPyMARL offers a plug-in. The registries are the host's own dicts: adding a key registers it.
+
+    Its parts are imported when they are asked for: a table of masks needs neither torch nor Sacred.
 
     Attributes:
         name: ``"epymarl_lite"`` or ``"epymarl"``.
         commit: the checkout's git commit, or None if it is unknown or the host is bundled.
         config_path: the host's ``config`` folder (``default.yaml``, ``algs/``, ``envs/``).
         results_path: where the host keeps ``sacred/``.
-        main: module with ``ex``, ``my_main``, ``recursive_dict_update``, ``config_copy``.
         plain_errors: what the host raises where the user can mend it, with a message of one line; a checkout has no
             such class.
+        merge: merges one configuration into another, in place, and returns it.
+        main: module with ``ex``, ``my_main``, ``config_copy``.
         run: module with ``run``, ``run_sequential``, ``args_sanity_check``.
     """
 
@@ -47,21 +72,30 @@ class Host:
     commit: str | None
     config_path: Path
     results_path: Path
-    main: Any
-    run: Any
-    learners: dict[str, Any]
-    controllers: dict[str, Any]
-    envs: dict[str, Any]
-    runners: dict[str, Any]
-    agents: dict[str, Any]
-    critics: dict[str, Any]
-    action_selectors: dict[str, Any]
-    EpisodeBatch: type
-    ReplayBuffer: type
-    OneHot: type
-    MultiAgentEnv: type
-    Logger: type
     plain_errors: tuple[type[Exception], ...]
+    merge: Callable[[dict[str, Any], Mapping[str, Any]], dict[str, Any]]
+    main: Any = field(init=False, repr=False)
+    run: Any = field(init=False, repr=False)
+    learners: dict[str, Any] = field(init=False, repr=False)
+    controllers: dict[str, Any] = field(init=False, repr=False)
+    envs: dict[str, Any] = field(init=False, repr=False)
+    runners: dict[str, Any] = field(init=False, repr=False)
+    agents: dict[str, Any] = field(init=False, repr=False)
+    critics: dict[str, Any] = field(init=False, repr=False)
+    action_selectors: dict[str, Any] = field(init=False, repr=False)
+    EpisodeBatch: type = field(init=False, repr=False)
+    ReplayBuffer: type = field(init=False, repr=False)
+    OneHot: type = field(init=False, repr=False)
+    MultiAgentEnv: type = field(init=False, repr=False)
+    Logger: type = field(init=False, repr=False)
+
+    def __getattr__(self, part: str) -> Any:
+        if part not in _PARTS:
+            raise AttributeError(f"a host has no part '{part}'")
+        path, name = _PARTS[part]
+        module = importlib.import_module(f"epymarl_lite.{path}" if self.is_bundled else path)
+        vars(self)[part] = getattr(module, name) if name else module
+        return vars(self)[part]
 
     @property
     def is_bundled(self) -> bool:
@@ -83,7 +117,7 @@ class Host:
 
 @functools.lru_cache(maxsize=1)
 def get_host() -> Host:
-    """Return the host of this process, loaded on the first call.
+    """Return the host of this process; a checkout is imported on the first call.
 
     Raises:
         UserError: ``EPYMARL_HOME`` is set and names no EPyMARL checkout.
@@ -95,15 +129,29 @@ def get_host() -> Host:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     for harmless in ("pkg_resources is deprecated", ".*The reward returned by `step", ".*VMAS is not installed"):
         warnings.filterwarnings("ignore", message=harmless)
-    # A checkout imports it at once.
-    import_sacred()
     home = os.environ.get("EPYMARL_HOME")
     return _load_checkout(Path(home).expanduser().resolve()) if home else _load_bundled()
 
 
+def add(registry: dict[str, Any], name: str, entry: Any) -> None:
+    """Add an entry of ours to a registry of the host's. Safe to call twice.
+
+    Raises:
+        ValueError: the host already has another entry of that name.
+    """
+    if registry.setdefault(name, entry) is not entry:
+        raise ValueError(f"the host already registers '{name}' as {registry[name]}: rename one of the two")
+
+
 def _load_bundled() -> Host:
-    main = importlib.import_module("epymarl_lite.main")
-    return _collect("epymarl_lite", None, SOURCE_ROOT / "epymarl_lite" / "config", main, prefix="epymarl_lite.")
+    return Host(
+        name="epymarl_lite",
+        commit=None,
+        config_path=SOURCE_ROOT / "epymarl_lite" / "config",
+        results_path=SOURCE_ROOT.parent / "results",
+        plain_errors=(ConfigError, WorkerDiedError, EnvironmentFaultError),
+        merge=recursive_dict_update,
+    )
 
 
 def _load_checkout(home: Path) -> Host:
@@ -131,6 +179,7 @@ def _load_checkout(home: Path) -> Host:
     # Its main module wakes every logger, and Sacred asks git for the commit.
     logging.getLogger("git").setLevel(logging.WARNING)
     _placeholder("smaclite")
+    import_sacred()
     spec = importlib.util.spec_from_file_location("epymarl_main", home / "src" / "main.py")
     assert spec is not None and spec.loader is not None, f"cannot load {home}/src/main.py"
     main = importlib.util.module_from_spec(spec)
@@ -143,35 +192,16 @@ def _load_checkout(home: Path) -> Host:
         ) from None
     envs = importlib.import_module("envs")
     envs.__path__.append(str(SOURCE_ROOT / "kd_envs"))
-    return _collect("epymarl", commit, home / "src" / "config", main, prefix="")
-
-
-def _collect(name: str, commit: str | None, config_path: Path, main: ModuleType, prefix: str) -> Host:
-    def module(path: str) -> Any:
-        return importlib.import_module(prefix + path)
-
-    errors = module("utils.errors") if name == "epymarl_lite" else None
-    return Host(
-        name=name,
+    host = Host(
+        name="epymarl",
         commit=commit,
-        config_path=config_path,
+        config_path=home / "src" / "config",
         results_path=Path(main.results_path),
-        main=main,
-        run=module("run"),
-        learners=module("learners").REGISTRY,
-        controllers=module("controllers").REGISTRY,
-        envs=module("envs").REGISTRY,
-        runners=module("runners").REGISTRY,
-        agents=module("modules.agents").REGISTRY,
-        critics=module("modules.critics").REGISTRY,
-        action_selectors=module("components.action_selectors").REGISTRY,
-        EpisodeBatch=module("components.episode_buffer").EpisodeBatch,
-        ReplayBuffer=module("components.episode_buffer").ReplayBuffer,
-        OneHot=module("components.transforms").OneHot,
-        MultiAgentEnv=module("envs").MultiAgentEnv,
-        Logger=module("utils.logging").Logger,
-        plain_errors=(errors.ConfigError, errors.WorkerDiedError, errors.EnvironmentFaultError) if errors else (),
+        plain_errors=(),
+        merge=main.recursive_dict_update,
     )
+    vars(host)["main"] = main
+    return host
 
 
 def _placeholder(package: str) -> None:

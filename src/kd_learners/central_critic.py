@@ -1,4 +1,7 @@
-"""The teacher's centralised critic V_T(s), an MLP of the host's registry, evaluated on whole episodes at once."""
+"""The teacher's centralised critic V_T(s), an MLP as the host's, evaluated on whole episodes at once.
+
+A teacher of EPyMARL may have one MLP for each agent, without the agent's identity among its inputs.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from torch import Tensor, nn
 from kd_core.errors import UserError
 from kd_core.host import get_host
 
-CRITIC_TYPES = ("cv_critic", "ac_critic")
+CRITIC_TYPES = ("cv_critic", "ac_critic", "cv_critic_ns", "ac_critic_ns")
 # States evaluated in one call where no gradient is needed. More make the products faster, but the activations would
 # no longer fit into memory that is reused from call to call.
 STATES_AT_ONCE = 1024
@@ -24,7 +27,8 @@ class CriticSizes:
     """Sizes and options that fix the shape of a critic that EPyMARL can save as ``critic.th``.
 
     Attributes:
-        critic_type: ``cv_critic`` reads the state, ``ac_critic`` the agent's own observation.
+        critic_type: ``cv_critic`` reads the state, ``ac_critic`` the agent's own observation; ``_ns``: a network for
+            each agent.
         obs_individual_obs: whether ``cv_critic`` also reads all agents' observations.
         obs_last_action: whether ``cv_critic`` also reads all agents' previous actions.
 
@@ -45,8 +49,20 @@ class CriticSizes:
         if self.critic_type not in CRITIC_TYPES:
             raise UserError(f"critic_type is '{self.critic_type}': a teacher needs one of {', '.join(CRITIC_TYPES)}")
 
+    @property
+    def central(self) -> bool:
+        """Whether it reads the state."""
+        return self.critic_type.startswith("cv_")
+
     def build(self) -> nn.Module:
-        """Build a critic with random weights from the host's registry."""
+        """Build a critic with random weights, a shared one from the host's registry."""
+        if self.critic_type.endswith("_ns"):
+            # A checkout's own critics of this kind are no module: their weights could not be frozen.
+            width = self.n_agents * self.obs_size if self.obs_individual_obs else 0
+            width += self.n_agents * self.n_actions if self.obs_last_action else 0
+            return OwnCritics(
+                self.state_size + width if self.central else self.obs_size, self.n_agents, self.hidden_dim
+            )
         scheme = {
             "state": {"vshape": self.state_size},
             "obs": {"vshape": self.obs_size},
@@ -73,7 +89,7 @@ class CriticSizes:
         """
         state = steps["state"]
         shared: list[Tensor] = []
-        if self.critic_type == "cv_critic":
+        if self.central:
             shared.append(state)
             if self.obs_individual_obs:
                 shared.append(steps["obs"].flatten(2))
@@ -84,16 +100,35 @@ class CriticSizes:
         return steps["obs"]
 
 
+class OwnCritics(nn.Module):
+    """An MLP for each agent, with the names of EPyMARL's layers."""
+
+    def __init__(self, width: int, n_agents: int, hidden_dim: int) -> None:
+        super().__init__()
+        sizes = {"fc1": (width, hidden_dim), "fc2": (hidden_dim, hidden_dim), "fc3": (hidden_dim, 1)}
+        self.critics = nn.ModuleList(
+            nn.ModuleDict({name: nn.Linear(*size) for name, size in sizes.items()}) for _ in range(n_agents)
+        )
+
+
+def _own_value(layers: Any, inputs: Tensor) -> Tensor:
+    return layers["fc3"](torch.relu(layers["fc2"](torch.relu(layers["fc1"](inputs)))))
+
+
 def evaluate(critic: Any, inputs: Tensor) -> Tensor:
     """Compute V for every step and agent, in the unit in which the critic was trained.
 
     Args:
-        critic: MLP with ``fc1``, ``fc2``, ``fc3``; the last inputs of ``fc1`` are the agent's identity.
+        critic: MLP with ``fc1``, ``fc2``, ``fc3``, of which the last inputs of ``fc1`` are the agent's identity; or
+            :class:`OwnCritics`.
         inputs: ``(..., 1 or agents, input)`` from :meth:`CriticSizes.inputs`.
 
     Returns:
         ``(..., agents)`` float32.
     """
+    if isinstance(critic, OwnCritics):
+        own = inputs.expand(*inputs.shape[:-2], len(critic.critics), -1).unbind(-2)
+        return torch.cat([_own_value(*pair) for pair in zip(critic.critics, own, strict=True)], dim=-1)
     known = inputs.shape[-1]
     weight = critic.fc1.weight
     # What the agents share goes through the first layer once; an identity only picks a column of its weights. Without

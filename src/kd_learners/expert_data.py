@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from kd_controllers.messages import Messages, Radio
 from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_envs.hetero_mask.mask import ObservationMask, before
+from kd_learners import credit
 from kd_learners.batches import Episodes
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.labelled import LabelledSteps, Labeller
@@ -19,6 +21,7 @@ from kd_learners.losses import acting_mask
 _SAMPLED_KEYS = ("obs", "avail_actions", "actions", "behaviour_log_prob", "teacher_logits", "length")
 # Fields that only some terms read: name in the buffer -> name in LabelledSteps.
 _WANTED_KEYS = {"embedding": "teacher_embedding", "state": "state"}
+_log = logging.getLogger(__name__)
 VALUE_KEYS = ("state", "obs", "avail_actions", "actions", "reward", "terminated", "length")
 
 
@@ -41,13 +44,27 @@ def shard_episodes(shard: dict[str, Tensor]) -> Episodes:
     )
 
 
-def fit_statistics(buffer: ExpertBuffer, teacher: FrozenTeacher) -> None:
-    """Estimate a foreign teacher's reward statistics from the whole buffer (decision 5)."""
-    rewards, filled = [], []
-    for shard in buffer.shards(("reward", "actions", "length")):
-        rewards.append(shard["reward"])
-        filled.append(filled_steps(shard).unsqueeze(-1))
-    teacher.estimate_statistics(torch.cat(rewards), torch.cat(filled))
+def use_credit(buffer: ExpertBuffer, teacher: FrozenTeacher, gamma: float, gae_lambda: float) -> None:
+    """Make a teacher's advantages each agent's own; a policy's weights are fitted on the whole buffer.
+
+    Raises:
+        UserError: credit means nothing for this teacher.
+    """
+    teacher.check_credit()
+    if not teacher.learns_values:
+        parts = []
+        for shard in buffer.shards((*VALUE_KEYS, "teacher_logits")):
+            taken = filled_steps(shard) > 0
+            avail = shard["avail_actions"][:, :-1]
+            own = credit.reluctance(shard["teacher_logits"], avail, shard["actions"])
+            team = teacher.advantages(shard_episodes(shard), gamma, gae_lambda).mean(-1)
+            parts.append((own[taken], team[taken]))
+        teacher.fitted_credit = credit.fit(parts)
+        weights = ", ".join(f"{weight:.3g}" for weight in teacher.fitted_credit.weights.tolist())
+        _log.info(
+            "Credit: the team's advantage is explained by each agent's log-probabilities with weights %s", weights
+        )
+    teacher.by_credit = True
 
 
 def sample_embeddings(buffer: ExpertBuffer, count: int, generator: np.random.Generator) -> Tensor:

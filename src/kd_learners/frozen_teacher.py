@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from kd_controllers.teacher_mac import TeacherMAC, TeacherSizes, unroll_ragged
 from kd_core.artifacts.teacher import TeacherArtifact
 from kd_core.errors import UserError
-from kd_learners import central_critic
+from kd_learners import central_critic, credit
 from kd_learners.advantages import gae, td_residual
 from kd_learners.batches import Episodes
 from kd_learners.shaping import training_reward
@@ -30,16 +30,27 @@ class Scale:
         """Read one normaliser of ``teacher.json``."""
         return cls(torch.tensor(facts["mean"], dtype=torch.float32), torch.tensor(facts["std"], dtype=torch.float32))
 
+    def to(self, dtype: torch.dtype) -> Scale:
+        """Return it in another precision."""
+        return Scale(self.mean.to(dtype), self.std.to(dtype))
+
 
 class FrozenTeacher:
-    """A loaded teacher, whose networks never change.
+    """A loaded teacher, whose networks never change; `value_teacher.frozen_teacher` picks its kind.
 
     Values are in the unit in which its critic was trained. ``reward_scale`` converts rewards to that unit,
     ``value_scale`` the critic's outputs. For a teacher of ours both are the identity, except the value's normaliser.
+    Either may be lost in a checkpoint of EPyMARL; `lost_statistics` then estimates them.
 
     Attributes:
         mac: the controller that acts with it; it samples actions, unless ``mac.greedy`` is set.
+        reward_scale: None while it is lost.
+        value_scale: None while it is lost.
+        learns_values: whether its policy is made of action values, at a temperature.
+        by_credit: whether its advantages are each agent's own (``advantage: credit``).
     """
+
+    learns_values: ClassVar[bool] = False
 
     def __init__(self, artifact: TeacherArtifact, args: Any) -> None:
         self.artifact = artifact
@@ -54,7 +65,28 @@ class FrozenTeacher:
             obs_agent_id=facts["obs_agent_id"],
             obs_last_action=facts["obs_last_action"],
             teacher_input=facts["teacher_input"],
+            agent=facts["agent"],
         )
+        options = dict(vars(args), agent_output_type="pi_logits", action_selector="soft_policies")
+        self.mac = TeacherMAC({}, None, type(args)(**options), sizes=self.sizes)
+        try:
+            self.mac.agent.load_state_dict(artifact.agent_state)
+            self._load_critic(args)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"the weights of the teacher in {artifact.folder} do not fit its teacher.json ({reason}): copy it again"
+            ) from None
+        self.mac.agent.eval().requires_grad_(False)
+        self.reward_scale = self._scale("reward")
+        self.value_scale = self._scale("value")
+        shaping, task = facts["shaping"], args.map_name
+        self.reward = training_reward(args.env, facts["n_agents"], args.state_shape, shaping, task)
+        self.by_credit = False
+        self.fitted_credit: credit.FittedCredit | None = None
+
+    def _load_critic(self, args: Any) -> None:
+        facts = self.artifact.facts
         self.critic_sizes = central_critic.CriticSizes(
             critic_type=facts["critic_type"],
             n_agents=facts["n_agents"],
@@ -65,24 +97,9 @@ class FrozenTeacher:
             obs_individual_obs=facts["obs_individual_obs"],
             obs_last_action=facts["obs_last_action"],
         )
-        options = dict(vars(args), agent_output_type="pi_logits", action_selector="soft_policies")
-        self.mac = TeacherMAC({}, None, type(args)(**options), sizes=self.sizes)
         self.critic = self.critic_sizes.build()
-        try:
-            self.mac.agent.load_state_dict(artifact.agent_state)
-            self.critic.load_state_dict(artifact.critic_state)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"the weights of the teacher in {artifact.folder} do not fit its teacher.json ({reason}): copy it again"
-            ) from None
-        for network in (self.mac.agent, self.critic):
-            network.eval().requires_grad_(False)
-        self.reward_scale = self._scale("reward")
-        value_scale = self._scale("value")
-        assert value_scale is not None, "a teacher whose value statistics are lost is refused when it is loaded"
-        self.value_scale = value_scale
-        self.reward = training_reward(args.env, facts["n_agents"], args.state_shape, facts["shaping"])
+        self.critic.load_state_dict(self.artifact.critic_state)
+        self.critic.eval().requires_grad_(False)
 
     def _scale(self, name: str) -> Scale | None:
         facts = self.artifact.normalisers[name]
@@ -95,19 +112,8 @@ class FrozenTeacher:
 
     @property
     def needs_statistics(self) -> bool:
-        """Whether reward statistics are missing, as in an EPyMARL checkpoint."""
-        return self.reward_scale is None
-
-    def estimate_statistics(self, reward: Tensor, filled: Tensor) -> None:
-        """Estimate the reward statistics that an EPyMARL checkpoint does not store (decision 5).
-
-        Args:
-            reward: ``(batch, time, 1 or agents)`` float32, of episodes that the teacher played.
-            filled: ``(batch, time, 1)``, 1 where a step was taken.
-        """
-        taken = reward.flatten(0, 1)[filled.flatten() > 0]
-        if self.reward_scale is None:
-            self.reward_scale = Scale(taken.mean(0), taken.std(0).clamp(min=1e-4))
+        """Whether the unit of its rewards or values is lost, as in a checkpoint of EPyMARL alone (decision 5)."""
+        return self.reward_scale is None or self.value_scale is None
 
     @torch.no_grad()
     def label(self, steps: Mapping[str, Tensor], length: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,7 +132,7 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def advantages(self, episodes: Episodes, gamma: float, gae_lambda: float) -> Tensor:
-        """Compute the advantages of Eqs. 1 and 2 with the frozen critic.
+        """Compute the advantages of Eqs. 1 and 2 with the frozen critic, each agent's own if ``by_credit`` is set.
 
         Returns:
             ``(batch, time, agents)`` float32, 0 outside the episodes, in the critic's unit.
@@ -135,7 +141,24 @@ class FrozenTeacher:
         value = self.values(episodes)
         reward = (self.reward(episodes) - self.reward_scale.mean) / self.reward_scale.std
         residual = td_residual(reward, value, episodes.terminated, episodes.filled, gamma)
-        return gae(residual, gamma, gae_lambda)
+        advantage = gae(residual, gamma, gae_lambda)
+        return credit.without_others(advantage, self.regrets(episodes)) if self.by_credit else advantage
+
+    @torch.no_grad()
+    def regrets(self, episodes: Episodes) -> Tensor:
+        """Compute what each agent's action cost the team, by the weights that were fitted on the expert buffer.
+
+        Returns:
+            ``(batch, time, agents)`` float32, in the critic's unit, at most 0; 0 after an episode's end.
+        """
+        assert self.fitted_credit is not None, "credit was not fitted"
+        steps = {"obs": episodes.obs[:, :-1], "state": episodes.state[:, :-1], "actions": episodes.actions}
+        logits, _ = self.label(steps, episodes.length)
+        regret = self.fitted_credit(logits, episodes.avail_actions[:, :-1], episodes.actions)
+        return torch.where(episodes.filled > 0, regret, 0.0)
+
+    def check_credit(self) -> None:
+        """Refuse ``advantage: credit`` where it means nothing; with a policy and a critic it is fitted."""
 
     @torch.no_grad()
     def values(self, episodes: Episodes) -> Tensor:
@@ -145,8 +168,11 @@ class FrozenTeacher:
             ``(batch, time + 1, agents)`` float32; meaningless after an episode's end.
         """
         inputs = self.critic_sizes.inputs(vars(episodes))
-        value = central_critic.evaluate_where(self.critic, inputs, episodes.observed)
-        return value * self.value_scale.std + self.value_scale.mean
+        return self.scaled(central_critic.evaluate_where(self.critic, inputs, episodes.observed))
+
+    def scaled(self, output: Tensor) -> Tensor:
+        """Convert the critic's outputs ``(..., agents)`` to values; they stay as they are while their scale is lost."""
+        return output if self.value_scale is None else output * self.value_scale.std + self.value_scale.mean
 
     def facts(self) -> dict[str, Any]:
         """Return the path and hash by which another artifact names this teacher."""

@@ -40,7 +40,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'kd_marl' has no attribute '{name}'")
     # First of all: an EPyMARL checkout brings its own `envs` package, which ours joins.
-    import_module("kd_core.host").get_host()
+    _ = import_module("kd_core.host").get_host().main
     return getattr(import_module("kd_marl.api"), name)
 
 

@@ -32,7 +32,8 @@ class Work:
             UserError: the host cannot be loaded, or a package of the extra is not installed.
         """
         if self.host:
-            get_host()
+            # All of it: what is imported next may need its Sacred.
+            _ = get_host().main
         module, _, function = self.name.partition(":")
         try:
             return getattr(importlib.import_module(module), function)

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+from epymarl_lite.envs.env_group import Views
 from epymarl_lite.envs.gymma import GymmaWrapper
-from epymarl_lite.runners.env_group import Views
 from kd_envs.hetero_mask.layouts import layout_for
 from kd_envs.jax_support import available
 from kd_envs.mpe.batch import TASKS, MpeBatch, batched_mpe

@@ -15,7 +15,7 @@ from kd_envs import jax_batch
 from kd_envs.jax_support import available, load
 from kd_envs.smax import SmaxBatch, map_facts
 from kd_envs.smax.env import SmaxEnv
-from kd_envs.smax.simulator import STOP, environment
+from kd_envs.smax.simulator import SIZES, STOP, environment
 
 pytestmark = pytest.mark.skipif(not available(), reason="JaxMARL is not installed: pip install -e '.[smax]'")
 
@@ -241,6 +241,11 @@ def test_sizes_are_those_of_what_is_shown():
     assert (info["n_enemies"], info["family"], info["episode_limit"]) == (5, "smax", 100)
     facts = map_facts("5m_vs_6m")
     assert (facts.n_agents, facts.n_enemies, facts.obs_size, facts.state_size, facts.n_actions) == (5, 6, 140, 132, 11)
+
+
+def test_the_sizes_stated_of_maps_are_jaxmarls():
+    maps = load("jaxmarl.environments.smax.smax_env").MAP_NAME_TO_SCENARIO
+    assert {name: (scenario.num_allies, scenario.num_enemies) for name, scenario in maps.items()} == SIZES
 
 
 def test_rewards_per_agent_are_the_teams():

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from epymarl_lite.envs.env_group import EnvGroup, env_factories
 from epymarl_lite.runners import EpisodeRunner, ParallelRunner
-from epymarl_lite.runners.env_group import EnvGroup, env_factories
 from epymarl_lite.runners.worker_pool import WorkerError, WorkerPool
 from epymarl_lite.utils.errors import WorkerDiedError
 from epymarl_lite.utils.logging import Logger, get_logger
@@ -71,7 +71,7 @@ import sys, time
 sys.path[:0] = {paths!r}
 from runtime_env import CountingEnv, run_args
 from epymarl_lite.envs import REGISTRY
-from epymarl_lite.runners.env_group import env_factories
+from epymarl_lite.envs.env_group import env_factories
 from epymarl_lite.runners.worker_pool import WorkerPool
 if __name__ == "__main__":
     args = run_args(env="gymma", env_args=dict(key="pz-mpe-simple-spread-v3", time_limit=25), batch_size_run=3)

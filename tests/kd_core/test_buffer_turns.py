@@ -12,6 +12,8 @@ import threading
 import pytest
 
 from kd_core.artifacts.buffer_writer import wait_for_turn
+from kd_core.artifacts.expert_buffer import ExpertBuffer, check_buffer
+from stage_fixtures import words
 
 HOLD = """
 import sys
@@ -43,3 +45,27 @@ def test_the_second_writer_waits_says_so_and_goes_on(tmp_path, source_root, capl
         second.join(30)
         assert turn
         os.close(turn[0])
+
+
+@pytest.mark.slow
+def test_of_two_students_that_need_one_buffer_the_second_waits_and_both_learn(tiny_teacher, root, tmp_path):
+    """The teacher's environments are slow enough for the second to come while the first still exports."""
+    line = words("kd_student", tmp_path, f"teacher={tiny_teacher}", "buffer_episodes=400", "t_max=100")
+    environment = {key: value for key, value in os.environ.items() if key != "EPYMARL_HOME"}
+    runs = [
+        subprocess.Popen(
+            [sys.executable, str(root / "src" / "main.py"), *line, f"seed={seed}"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for seed in (1, 2)
+    ]
+    said = [run.communicate(timeout=600)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], "\n".join(said)
+    assert sum("waiting for it to end" in text for text in said) == 1
+    (facts,) = tmp_path.glob("buffers/*/*/buffer.json")
+    assert check_buffer(facts.parent) is None
+    assert ExpertBuffer.open(facts.parent).episodes == 400
+    assert len(list(tmp_path.glob("sacred/kd_student/*/*/summary.json"))) == 2

@@ -322,7 +322,7 @@ def test_an_epymarl_checkpoint_is_a_teacher_whose_statistics_are_missing(tmp_pat
     assert teacher.facts.keys() >= set(teacher_module.REQUIRED_FACTS)
     assert (teacher.facts["hidden_dim"], teacher.facts["steps"], teacher.facts["seed"]) == (HIDDEN, 50000, 7)
     assert teacher.normalisers == {"reward": None, "value": {"mean": [0.0], "std": [1.0]}}
-    assert "no reward statistics: they will be re-estimated" in teacher.warnings[0]
+    assert "no reward statistics: they will be estimated" in teacher.warnings[0]
 
 
 @pytest.mark.parametrize("last_action", [False, True])
@@ -339,6 +339,24 @@ def test_an_ippo_critic_does_not_tell_the_state_size(tmp_path):
     teacher = load_teacher(folder, n_agents=AGENTS)
     assert teacher.facts["state_size"] is None
     fits(teacher)
+
+
+def test_networks_of_their_own_are_read_as_either_host_saves_them_and_counted(tmp_path):
+    one, critic = states(OBS, STATE)
+    agent = {f"agents.{i}.{key}": value + i for i in range(AGENTS) for key, value in one.items()}
+    listed = [{key: value + i for key, value in critic.items()} for i in range(AGENTS)]
+    numbers = {"fc1": "0", "fc2": "2", "fc3": "4"}
+    layers = {
+        f"critics.{i}.{numbers[key[:3]]}.{key[4:]}": value + i for i in range(AGENTS) for key, value in critic.items()
+    }
+    own = {"agent": "rnn_ns", "critic_type": "cv_critic_ns", "obs_agent_id": False}
+    for saved in (listed, layers):
+        folder = epymarl_run(tmp_path / str(type(saved)), weights=(agent, saved), **own)
+        teacher = load_teacher(folder)
+        fits(teacher)
+        assert torch.equal(teacher.critic_state["critics.2.fc3.bias"], critic["fc3.bias"] + 2)
+        with pytest.raises(UserError, match="do not fit 4 agents"):
+            load_teacher(folder, n_agents=4)
 
 
 def test_repeated_runs_that_agree_are_one_config_and_those_that_differ_are_refused(tmp_path):
@@ -367,7 +385,8 @@ def test_a_checkpoint_far_from_its_sacred_run_is_matched_in_the_folders_given(tm
     [
         ({}, None, "does not hold its number of agents: give n_agents"),
         ({}, 60, "do not fit 60 agents"),
-        ({"agent": "rnn_ns"}, AGENTS, "has agent rnn_ns and critic cv_critic: a teacher needs agent rnn"),
+        ({"agent": "rnn_feat"}, AGENTS, "has agent rnn_feat and critic cv_critic: a teacher needs agent rnn or rnn_ns"),
+        ({"agent": "rnn_ns"}, AGENTS, "holds no EPyMARL rnn agent and critic: the tensor 'agents.0.fc1.weight' is"),
         ({"critic_type": "ac_critic"}, AGENTS, "do not fit 3 agents and the switches of its config"),
     ],
 )
@@ -377,15 +396,15 @@ def test_an_epymarl_checkpoint_that_cannot_be_read_says_why(tmp_path, changes, n
         load_teacher(folder, n_agents=n_agents)
 
 
-def test_a_q_learner_is_no_teacher(tmp_path):
+def test_a_run_of_something_else_and_a_missing_critic_are_refused(tmp_path):
     folder = epymarl_run(tmp_path)
     config = tmp_path / "config.json"
-    config.write_text('{"name": "qmix"}')
+    config.write_text('{"name": "other"}')
     with pytest.raises(UserError, match="no config of an EPyMARL mappo or ippo run: it lacks env_args, agent"):
         load_teacher(folder, config=config, n_agents=AGENTS)
     (folder / "critic.th").unlink()
     with pytest.raises(UserError, match=r"critic\.th is missing: a teacher needs agent\.th and critic\.th"):
-        load_teacher(folder, config=config, n_agents=AGENTS)
+        load_teacher(folder, n_agents=AGENTS)
 
 
 # ---- the commands ----------------------------------------------------------------------------------------------------

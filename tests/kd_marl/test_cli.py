@@ -58,18 +58,32 @@ def test_every_command_names_work_that_exists(work):
     assert callable(work.load())
 
 
-@pytest.mark.parametrize("words", [["-m", "kd_marl.cli"], ["-m", "kd_marl.cli", "run"], ["-m", "main"]], ids=" ".join)
-def test_help_answers_without_torch(words):
+def imported_by(*words, says):
+    """Run a command, and return the names of what it has imported."""
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", *words, "--help"],
+        [sys.executable, "-X", "importtime", "-m", *words],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0 and "usage: " in done.stdout
+    assert done.returncode == 0 and says in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "kd_core.host" in imported
-    assert not imported & {"torch", "numpy", "sacred"}
+    return imported
+
+
+@pytest.mark.parametrize("words", [["kd_marl.cli"], ["kd_marl.cli", "run"], ["main"]], ids=" ".join)
+def test_help_answers_without_torch(words):
+    assert not imported_by(*words, "--help", says="usage: ") & {"torch", "numpy", "sacred"}
+
+
+@pytest.mark.skipif("EPYMARL_HOME" in os.environ, reason="a checkout imports all of them itself")
+@pytest.mark.parametrize(
+    "task", [["mpe", "--key", "pz-mpe-simple-spread-v3"], ["smax", "--n-agents", "3", "--n-enemies", "3"]], ids="-".join
+)
+def test_masks_answers_without_torch_and_jax(task):
+    heavy = {"torch", "jax", "sacred", "pandas", "scipy", "git"}
+    assert not imported_by("kd_marl.cli", "masks", "--env-config", *task, says="who sees what") & heavy
 
 
 @pytest.mark.parametrize("arguments", [[], ["bufer"], ["buffer", "check"], ["masks", "--env-config"]], ids=" ".join)

@@ -358,6 +358,9 @@ def test_weights_are_not_fed_other_features_after_a_mask_file_changed(distil, tm
     masks.write_text("listener_0: [L0]")
     for again in ("resume=True", "evaluate=True"):
         assert "was trained to see other features" in distil("seed=1", f"masks={masks}", again, "eval_episodes=6").error
+    folder = stored_checkpoints(distil.results)[-1]["folder"].parent
+    refused = distil("seed=1", "limits=lha", "evaluate=True", f"checkpoint_path={folder}").error
+    assert "was trained to see other features than limits" in refused and "the file" not in refused
 
 
 def test_a_folder_without_checkpoints_is_refused_before_anything_is_trained(distil, tmp_path):
@@ -369,8 +372,12 @@ def test_playing_a_replay_leaves_no_checkpoint(distil):
     distil("seed=1").check()
     before = stored_checkpoints(distil.results)
     folder = before[0]["folder"].parent
-    distil("seed=1", f"checkpoint_path={folder}", f"load_step={before[0]['t_env']}", "save_replay=True").check()
+    words = ["seed=1", f"checkpoint_path={folder}", f"load_step={before[0]['t_env']}", "save_replay=True"]
+    played = distil(*words).check()
     assert stored_checkpoints(distil.results) == before
+    assert (
+        "save_replay=True writes nothing: tasks of Gymnasium and PettingZoo have no replays" in played.out + played.err
+    )
 
 
 def test_a_checkpoint_of_another_version_is_refused_in_one_line(distil):

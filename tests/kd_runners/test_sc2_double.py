@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from types import ModuleType, SimpleNamespace
@@ -13,7 +14,7 @@ import torch
 from epymarl_lite.envs import REGISTRY
 from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.errors import UserError
-from kd_core.host import Host, get_host
+from kd_core.host import get_host
 from kd_marl.cli import main
 from kd_runners import environments
 from kd_runners.environments import describe
@@ -228,7 +229,7 @@ def test_time_limits_of_a_checkouts_smac_are_truncations(battle):
 
 def test_sc2_is_registered_once_on_a_checkout(monkeypatch):
     """Its runners register it anew, which would undo the limits of the run."""
-    real, registry = get_host(), {}
+    registry = {}
     envs = ModuleType("envs")
     envs.register_smac = lambda: registry.update(sc2="SMAC")
     runners = {name: ModuleType(name) for name in ("runners.episode_runner", "runners.parallel_runner")}
@@ -236,7 +237,8 @@ def test_sc2_is_registered_once_on_a_checkout(monkeypatch):
         module.register_smac = envs.register_smac
     for name, module in {"envs": envs, "runners": ModuleType("runners"), **runners}.items():
         monkeypatch.setitem(sys.modules, name, module)
-    host = Host(**{**real.__dict__, "name": "epymarl", "envs": registry})
+    host = dataclasses.replace(get_host(), name="epymarl")
+    vars(host)["envs"] = registry
     host.register_starcraft("sc2")
     assert registry == {"sc2": "SMAC"}
     registry["sc2"] = "with limits"

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from epymarl_lite.runners.env_group import EnvGroup, env_factories
+from epymarl_lite.envs.env_group import EnvGroup, env_factories
 from epymarl_lite.runners.rollout import RolloutRunner
 from kd_envs.hetero_mask import MaskedEnv, mask_for, plain_layout
 from kd_envs.hetero_mask.wrapper import MaskedBatch

@@ -4,6 +4,8 @@
 
 Each cell is one run of `src/main.py`, from its start to its end. A run that ends well, or is refused in one line, is a
 cell; anything else is a fault, is shown, and makes the command end with exit status 1.
+
+`--cells FILE` notes each cell as it is played. The same command then plays only those that FILE lacks.
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import json
 import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "helpers"))
@@ -33,7 +36,7 @@ ALGORITHMS = tuple(
 )
 HOSTS = ("bundled", "checkout")
 LIMITS = ("fo", "lh", "lha")
-BEGIN, END = "<!-- algorithms -->", "<!-- /algorithms -->"
+MARK = "algorithms"
 # What marks a cell that ran.
 RUNS = "yes"
 
@@ -78,6 +81,14 @@ def played(server: MainServer, algorithm: str, host: str, limits: str) -> Cell:
         return Cell(algorithm, host, limits, fault=(done.out + done.err)[-2000:])
 
 
+def noted(file: Path | None) -> dict[tuple[str, str, str], Cell]:
+    """Read the cells that an earlier command has played; those that ended in a fault are played again."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file is not None and file.is_file() else []
+    # A kill can cut the last line short.
+    cells = [Cell(**json.loads(line)) for line in lines if line.endswith("}")]
+    return {(cell.algorithm, cell.host, cell.limits): cell for cell in cells if not cell.fault}
+
+
 def table(cells: Sequence[Cell]) -> str:
     """Write the cells as a table with the refusals below it."""
     notes: dict[str, int] = {}
@@ -100,13 +111,14 @@ def table(cells: Sequence[Cell]) -> str:
     return "\n".join([*rows, "", *said])
 
 
-def written(page: str, block: str) -> str:
-    """Put the table between a page's two marks."""
-    before, _, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def written(page: str, block: str, mark: str) -> str:
+    """Put the table between a page's two marks, ``<!-- mark -->`` and ``<!-- /mark -->``."""
+    first, last = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    before, _, rest = page.partition(first)
+    _, end, after = rest.partition(last)
     if not end:
-        raise SystemExit(f"error: the page has no {BEGIN} ... {END} to write between")
-    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+        raise SystemExit(f"error: the page has no {first} ... {last} to write between")
+    return f"{before}{first}\n{block}\n{last}{after}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,20 +127,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--algorithms", nargs="+", default=ALGORITHMS, help="only these rows")
     parser.add_argument("--hosts", nargs="+", choices=HOSTS, default=HOSTS, help="only these columns")
     parser.add_argument("--limits", nargs="+", choices=LIMITS, default=LIMITS, help="only these columns")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help=f"write between {BEGIN} and {END} of this page")
+    parser.add_argument(
+        "--write", type=Path, metavar="PAGE", help=f"write between the marks <!-- {MARK} --> of this page"
+    )
+    parser.add_argument("--cells", type=Path, metavar="FILE", help="note cells here, and take those that are noted")
     options = parser.parse_args(arguments)
     if "checkout" in options.hosts and not os.environ.get("EPYMARL_HOME"):
         parser.error("the checkout's columns need EPYMARL_HOME=/path/to/epymarl; --hosts bundled leaves them out")
     # Another program may have the machine.
     main_server.PATIENCE_S = 600.0
-    cells = []
+    cells, known = [], noted(options.cells)
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(MainServer(Path(folder))) as server:
-        for algorithm, host, limits in itertools.product(options.algorithms, options.hosts, options.limits):
-            cells.append(played(server, algorithm, host, limits))
-            print(cells[-1].fault or f"{algorithm} {host} {limits}: {cells[-1].refusal or RUNS}", file=sys.stderr)
+        for place in itertools.product(options.algorithms, options.hosts, options.limits):
+            cell = known.get(place) or played(server, *place)
+            cells.append(cell)
+            print(cell.fault or f"{' '.join(place)}: {cell.refusal or RUNS}", file=sys.stderr, flush=True)
+            if options.cells is not None and place not in known:
+                with options.cells.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(asdict(cell)) + "\n")
     block = table(cells)
     if options.write:
-        options.write.write_text(written(options.write.read_text(encoding="utf-8"), block), encoding="utf-8")
+        options.write.write_text(written(options.write.read_text(encoding="utf-8"), block, MARK), encoding="utf-8")
     else:
         print(block)
     return 1 if any(cell.fault for cell in cells) else 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from epymarl_lite.runners.env_group import Views
+from epymarl_lite.envs.env_group import Views
 from kd_core.host import get_host
 from kd_envs.smax.batch import SmaxBatch
 

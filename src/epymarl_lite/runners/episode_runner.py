@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from epymarl_lite.envs import MultiAgentEnv
-from epymarl_lite.runners.env_group import EnvGroup, env_factories
+from epymarl_lite.envs.env_group import EnvGroup, env_factories
 from epymarl_lite.runners.rollout import RolloutRunner
 from epymarl_lite.utils.errors import ConfigError
 from epymarl_lite.utils.logging import Logger

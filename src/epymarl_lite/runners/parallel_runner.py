@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from epymarl_lite.runners.env_group import env_factories
+from epymarl_lite.envs.env_group import env_factories
 from epymarl_lite.runners.rollout import RolloutRunner
 from epymarl_lite.runners.worker_pool import WorkerPool
 from epymarl_lite.utils.logging import Logger

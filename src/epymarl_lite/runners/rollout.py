@@ -10,7 +10,7 @@ import numpy as np
 import torch as th
 
 from epymarl_lite.components.episode_buffer import EpisodeBatch
-from epymarl_lite.runners.env_group import Outcome, VectorEnv, Views
+from epymarl_lite.envs.env_group import Outcome, VectorEnv, Views
 from epymarl_lite.runners.stats import ReturnStats
 from epymarl_lite.utils.logging import Logger
 

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch as th
 
-from epymarl_lite.runners.env_group import EnvFactory, EnvGroup, Outcome, Views
+from epymarl_lite.envs.env_group import EnvFactory, EnvGroup, Outcome, Views
 from epymarl_lite.runners.shared_arrays import Layout, SharedArrays
 from epymarl_lite.utils.errors import ConfigError, EnvironmentFaultError, WorkerDiedError
 

@@ -74,6 +74,12 @@ class ExpertBufferWriter:
         """Episodes that are safe on disk."""
         return self.facts["episodes"]
 
+    def state(self, facts: Mapping[str, Any]) -> None:
+        """Add facts that became known after the buffer was opened, before its first episode."""
+        assert not self.episodes, "episodes were stored without these facts"
+        self.facts = {**self.facts, **facts}
+        files.write_json(self.folder / FACTS_FILE, self.facts)
+
     def append(self, episodes: Mapping[str, torch.Tensor]) -> None:
         """Add whole episodes; every shard that fills up is written at once.
 

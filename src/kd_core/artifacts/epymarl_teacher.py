@@ -1,8 +1,10 @@
-"""A plain EPyMARL `mappo` or `ippo` checkpoint as a teacher: its facts, reconstructed.
+"""A checkpoint of an EPyMARL algorithm as a teacher: its facts, reconstructed.
+
+Policies are of `mappo`, `ippo`, `maa2c` or `ia2c`; `value_checkpoint.py` has what differs for `qmix`, `vdn` and `iql`.
 
 EPyMARL saves weights only. Sizes come from the tensors' shapes, switches and task from the run's Sacred
-`config.json`. What neither holds, the running statistics that give the critic's values their scale, is left open
-(None) and must be re-estimated from the expert buffer.
+`config.json`. The running statistics that give the critic's values their scale are in `moments.th`, which kd-marl adds
+to the checkpoints that it saves. Without that file they are left open (None) and are estimated from the expert buffer.
 """
 
 from __future__ import annotations
@@ -12,17 +14,31 @@ from pathlib import Path
 from typing import Any
 
 from kd_core import files
-from kd_core.artifacts.teacher_weights import WEIGHT_FILES, StateDict, TeacherArtifact, load_state
+from kd_core.artifacts import value_checkpoint
+from kd_core.artifacts.teacher_weights import (
+    AGENTS,
+    MOMENTS_FILE,
+    WEIGHT_FILES,
+    StateDict,
+    TeacherArtifact,
+    load_moments,
+    load_state,
+    networks,
+)
 from kd_core.errors import UserError
 
 _SWITCHES = ("use_rnn", "obs_agent_id", "obs_last_action", "obs_individual_obs")
 _NEEDED = ("name", "env_args", "agent", "critic_type", "gamma", *_SWITCHES)
+_CRITICS = ("cv_critic", "ac_critic", "cv_critic_ns", "ac_critic_ns")
 
 
 def load_epymarl_checkpoint(
     folder: Path, *, config: Path | str | None, n_agents: int | None, results_dirs: Iterable[Path | str] = ()
 ) -> TeacherArtifact:
-    """Read `agent.th` and `critic.th` and reconstruct the facts of `teacher.json`.
+    """Read the weights and reconstruct the facts of `teacher.json`.
+
+    The run's config tells the kind of teacher: EPyMARL's PPO learner leaves a policy and a critic, its Q learner action
+    values and perhaps a mixer.
 
     Args:
         folder: a checkpoint, usually `results/models/<token>/<steps>`.
@@ -33,27 +49,29 @@ def load_epymarl_checkpoint(
     Raises:
         UserError: files, config or the number of agents are missing, or they contradict each other.
     """
-    agent_state, critic_state = (load_state(folder / name) for name in WEIGHT_FILES)
+    agent_state = load_state(folder / WEIGHT_FILES[0])
     config_path = Path(config).expanduser() if config else find_config(folder, results_dirs)
     settings = files.read_json(config_path)
-    missing = [key for key in _NEEDED if key not in settings]
-    if missing:
-        raise UserError(f"{config_path} is no config of an EPyMARL mappo or ippo run: it lacks {', '.join(missing)}")
-    if settings["agent"] != "rnn" or settings["critic_type"] not in ("cv_critic", "ac_critic"):
-        raise UserError(
-            f"the checkpoint in {folder} has agent {settings['agent']} and critic {settings['critic_type']}: "
-            "a teacher needs agent rnn and critic cv_critic or ac_critic (EPyMARL's mappo or ippo)"
-        )
+    if value_checkpoint.learnt_values(settings):
+        critic_type = value_checkpoint.critic_of(folder, config_path, settings)
+        names, sizes = value_checkpoint.weight_files(critic_type), value_checkpoint.sizes
+    else:
+        critic_type = _critic_of(folder, config_path, settings)
+        names, sizes = WEIGHT_FILES, _sizes
+    critic_state = load_state(folder / names[1]) if len(names) > 1 else {}
+    if n_agents is None and settings["agent"] == "rnn_ns":
+        n_agents = networks(agent_state)
     if n_agents is None:
         raise UserError(f"{folder} is an EPyMARL checkpoint, which does not hold its number of agents: give n_agents")
     facts: dict[str, Any] = {
         "task": task_of(settings),
         "env": settings.get("env"),
         "layout": None,
-        **_sizes(folder, agent_state, critic_state, settings, n_agents),
-        **{key: bool(settings[key]) for key in _SWITCHES},
+        **sizes(folder, agent_state, critic_state, settings, n_agents),
+        # Q learners do not read the individual observations beside the state, and may lack the key.
+        **{key: bool(settings.get(key, False)) for key in _SWITCHES},
         "agent": settings["agent"],
-        "critic_type": settings["critic_type"],
+        "critic_type": critic_type,
         "teacher_input": "obs",
         "gamma": settings["gamma"],
         "shaping": 0.0,
@@ -62,6 +80,7 @@ def load_epymarl_checkpoint(
         "common_reward": settings.get("common_reward", True),
         "reward_scalarisation": settings.get("reward_scalarisation", "sum"),
         "normalisers": _normalisers(folder, settings),
+        "batch_size": settings.get("batch_size", 1),
         "host": "epymarl",
         "host_commit": None,
         "seed": settings.get("seed"),
@@ -72,16 +91,33 @@ def load_epymarl_checkpoint(
         "tests": [],
         "command": None,
         "test": None,
-        "sha256": {name: files.file_sha256(folder / name) for name in WEIGHT_FILES},
+        "sha256": {name: files.file_sha256(folder / name) for name in names},
     }
     unknown = [name for name, statistics in facts["normalisers"].items() if statistics is None]
     warnings: tuple[str, ...] = ()
     if unknown:
         warnings = (
             f"the EPyMARL checkpoint in {folder} has no {' and '.join(unknown)} statistics: "
-            "they will be re-estimated from the expert buffer, so its advantages are approximate",
+            "they will be estimated from the expert buffer, so its advantages are approximate",
         )
     return TeacherArtifact(folder, facts, agent_state, critic_state, warnings)
+
+
+def _critic_of(folder: Path, config_path: Path, settings: Mapping[str, Any]) -> str:
+    """Return the `critic_type` of a PPO learner's run, after checking what its teacher needs.
+
+    Raises:
+        UserError: the config lacks a key, or names an agent or a critic that no teacher has.
+    """
+    if missing := [key for key in _NEEDED if key not in settings]:
+        raise UserError(f"{config_path} is no config of an EPyMARL mappo or ippo run: it lacks {', '.join(missing)}")
+    if settings["agent"] not in AGENTS or settings["critic_type"] not in _CRITICS:
+        raise UserError(
+            f"the checkpoint in {folder} has agent {settings['agent']} and critic {settings['critic_type']}: a teacher "
+            f"needs agent {' or '.join(AGENTS)} and one of the critics {', '.join(_CRITICS)} (EPyMARL's mappo, ippo, "
+            "maa2c or ia2c)"
+        )
+    return str(settings["critic_type"])
 
 
 def task_of(settings: Mapping[str, Any]) -> str:
@@ -110,7 +146,7 @@ def find_config(folder: Path, results_dirs: Iterable[Path | str] = ()) -> Path:
         for path in sorted((top / "sacred").glob("*/*/*/config.json")):
             settings = _readable_settings(path)
             if settings is not None and token.startswith(_token_prefix(settings)):
-                matches[repr([settings.get(key) for key in (*_NEEDED, *_STATISTICS)])] = path
+                matches[repr([settings.get(key) for key in (*_NEEDED, *_VALUES, *_STATISTICS)])] = path
     advice = "give teacher_config=<path of the run's config.json>"
     if not matches:
         raise UserError(f"{folder} has no teacher.json and no Sacred config near it matches {token!r}: {advice}")
@@ -121,6 +157,7 @@ def find_config(folder: Path, results_dirs: Iterable[Path | str] = ()) -> Path:
 
 
 _STATISTICS = ("standardise_rewards", "standardise_returns")
+_VALUES = ("learner", "mixer")
 
 
 def _readable_settings(path: Path) -> dict[str, Any] | None:
@@ -140,40 +177,39 @@ def _token_prefix(settings: Mapping[str, Any]) -> str:
 
 
 def _normalisers(folder: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, list[float]] | None]:
-    """Return mean 0 and deviation 1 where the run did not standardise; the rewards' statistics are lost where it did.
-
-    Raises:
-        UserError: it standardised returns: no buffer of rewards can tell the scale of its critic's values.
-    """
-    if settings.get("standardise_returns", False):
-        raise UserError(
-            f"the teacher in {folder} was trained with standardise_returns=True, and its statistics are lost: train it "
-            "with standardise_returns=False, or use a kd_teacher"
-        )
+    """Return mean 0 and deviation 1 where the run did not standardise, else what was saved; None: nothing was."""
     plain: dict[str, list[float]] = {"mean": [0.0], "std": [1.0]}
-    return {"reward": None if settings.get("standardise_rewards", True) else plain, "value": plain}
+    saved = load_moments(folder / MOMENTS_FILE)
+    return {
+        "reward": saved.get("rew_ms") if settings.get("standardise_rewards", True) else plain,
+        "value": saved.get("ret_ms") if settings.get("standardise_returns", False) else plain,
+    }
 
 
 def _sizes(
     folder: Path, agent: StateDict, critic: StateDict, settings: Mapping[str, Any], n_agents: int
 ) -> dict[str, int | None]:
     """Derive sizes from the first and last layers: inputs are observation, last action and agent id, in this order."""
+    own_agents, own_critics = settings["agent"] == "rnn_ns", settings["critic_type"].endswith("_ns")
+    actor, valuer = "agents.0." * own_agents, "critics.0." * own_critics
     try:
-        hidden_dim, agent_input = agent["fc1.weight"].shape
-        n_actions = agent["fc2.weight"].shape[0]
-        critic_input = critic["fc1.weight"].shape[1]
+        hidden_dim, agent_input = agent[f"{actor}fc1.weight"].shape
+        n_actions = agent[f"{actor}fc2.weight"].shape[0]
+        critic_input = critic[f"{valuer}fc1.weight"].shape[1]
     except KeyError as error:
         raise UserError(f"{folder} holds no EPyMARL rnn agent and critic: the tensor {error} is missing") from error
     last_action = n_actions if settings["obs_last_action"] else 0
+    identity = 0 if own_critics else n_agents
     obs_size = agent_input - last_action - (n_agents if settings["obs_agent_id"] else 0)
     state_size: int | None = None
-    if settings["critic_type"] == "cv_critic":
+    if settings["critic_type"].startswith("cv_"):
         individual = n_agents * obs_size if settings["obs_individual_obs"] else 0
-        state_size = critic_input - individual - n_agents * last_action - n_agents
+        state_size = critic_input - individual - n_agents * last_action - identity
         consistent = state_size > 0
     else:
-        consistent = critic_input == obs_size + n_agents
-    if obs_size <= 0 or not consistent:
+        consistent = critic_input == obs_size + identity
+    each = [networks(agent)] * own_agents + [networks(critic)] * own_critics
+    if obs_size <= 0 or not consistent or any(count != n_agents for count in each):
         raise UserError(
             f"the shapes in {folder} do not fit {n_agents} agents and the switches of its config: "
             "was it trained on another task or with another config?"

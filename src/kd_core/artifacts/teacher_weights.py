@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,16 @@ import torch
 from kd_core.errors import UserError
 
 WEIGHT_FILES = ("agent.th", "critic.th")
+# Beside them: the running statistics of a host's learner, name -> mean, var, count.
+MOMENTS_FILE = "moments.th"
+MOMENTS = ("rew_ms", "ret_ms")
+# Least standard deviation by which rewards or values are divided.
+LEAST_SPREAD = 1e-4
+
+# Networks of actors: one for all, or one for each agent.
+AGENTS = ("rnn", "rnn_ns")
+# What a teacher that learnt action values has as `critic_type`: how the agents' values make the team's.
+VALUE_CRITICS = ("qmix", "vdn", "iql")
 
 StateDict = dict[str, torch.Tensor]
 
@@ -25,7 +36,7 @@ class TeacherArtifact:
         folder: where it was read from.
         facts: the contents of `teacher.json` (for an EPyMARL checkpoint: the same keys, reconstructed).
         agent_state: the actor's state dict, on the CPU.
-        critic_state: the central critic's state dict, on the CPU.
+        critic_state: the central critic's state dict, on the CPU; of one that learnt values its mixer's, or empty.
         warnings: what the user should know, one line each (e.g. statistics that must be re-estimated).
     """
 
@@ -50,18 +61,68 @@ class TeacherArtifact:
         """Statistics ``{"reward": {"mean", "std"}, "value": {...}}``; a None entry must be re-estimated."""
         return self.facts["normalisers"]
 
+    @property
+    def learnt_values(self) -> bool:
+        """Whether it learnt action values (QMIX, VDN, IQL) and no policy."""
+        return self.facts["critic_type"] in VALUE_CRITICS
+
+    def at(self, temperature: float) -> TeacherArtifact:
+        """Return this teacher with the temperature at which its action values make a policy."""
+        return replace(self, facts={**self.facts, "temperature": temperature})
+
 
 def load_state(path: Path) -> StateDict:
-    """Read a state dict of tensors, without executing anything that the file may contain."""
+    """Read a state dict of tensors, without executing anything that the file may contain.
+
+    Critics that share nothing are a list of state dicts in EPyMARL, a list of layers in the bundled runtime. Either
+    becomes ``critics.<agent>.fc1.weight`` and so on.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: a teacher needs {' and '.join(WEIGHT_FILES)}") from error
+        needed = (WEIGHT_FILES[0], path.name) if path.name not in WEIGHT_FILES else WEIGHT_FILES
+        raise UserError(f"{path} is missing: a teacher needs {' and '.join(needed)}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise UserError(f"{path} is damaged or no file of plain tensors: copy it again or train again") from error
+    if isinstance(state, list) and all(isinstance(own, Mapping) for own in state):
+        state = {f"critics.{agent}.{key}": value for agent, own in enumerate(state) for key, value in own.items()}
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(
-            f"{path} holds no state dict of tensors: a teacher needs a shared agent (rnn) and a shared critic "
-            "(cv_critic or ac_critic)"
+            f"{path} holds no state dict of tensors: a teacher needs the weights of an actor and of a critic of values"
         )
-    return dict(state)
+    return {_LAYER.sub(_layer_name, key): value for key, value in state.items()}
+
+
+def networks(state: StateDict) -> int:
+    """Count the networks of a state dict that has one for each agent."""
+    return len({key.split(".")[1] for key in state if key.startswith(("agents.", "critics."))})
+
+
+_LAYER = re.compile(r"(?<=^critics\.)(\d+)\.([024])\.")
+
+
+def _layer_name(found: re.Match[str]) -> str:
+    """Name a layer of the bundled runtime's critics as EPyMARL does: the others of the list are activations."""
+    return f"{found[1]}.fc{int(found[2]) // 2 + 1}."
+
+
+def load_moments(path: Path) -> dict[str, dict[str, list[float]]]:
+    """Read saved running statistics as mean and standard deviation; empty where the file is missing.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        return {
+            name: {
+                "mean": saved[name]["mean"].tolist(),
+                "std": saved[name]["var"].sqrt().clamp(min=LEAST_SPREAD).tolist(),
+            }
+            for name in MOMENTS
+            if name in saved
+        }
+    except Exception as error:
+        raise UserError(f"{path} is damaged: copy it again, or remove it to have the statistics estimated") from error

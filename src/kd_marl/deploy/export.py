@@ -114,7 +114,10 @@ def export(
     check_exportable(run, options)
     check_fault_action(run, options.on_fault)
     check_calibration(run, options, buffer)
-    replayed = None if buffer is None else replay.from_buffer(buffer, run.mask, REPLAYED_EPISODES, run.facts["seed"])
+    replayed = None
+    if buffer is not None:
+        met = (buffer, *run.more_buffers())
+        replayed = replay.joined([replay.from_buffer(of, run.mask, REPLAYED_EPISODES, run.facts["seed"]) for of in met])
     source = None
     if buffer is not None:
         source = {"sha256": files.file_sha256(buffer.folder / FACTS_FILE), "episodes": buffer.episodes}
@@ -169,16 +172,11 @@ def _c_weights(run: StudentRun, options: Options, agent: int) -> str:
 
 
 def check_exportable(run: StudentRun, options: Options) -> None:
-    """Refuse students that are told which sensors deliver, and int8 for those that talk.
+    """Refuse int8 for students that talk.
 
     Raises:
-        UserError: they are such students.
+        UserError: they do, and int8 was asked for.
     """
-    if run.mask.sensor_status:
-        raise UserError(
-            f"{run.record} is told which of its sensors deliver, and bundles of such students are not supported yet: "
-            "export a student with sensor_status=False"
-        )
     int8_c = any(_c_weights(run, options, i) == "int8" for i in range(run.mask.n_agents))
     if isinstance(run.network, TalkingStudent) and (options.int8 or int8_c):
         wrong = "give --c-weights float32" if int8_c else "leave --int8 out"

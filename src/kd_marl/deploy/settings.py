@@ -41,7 +41,7 @@ def play_settings(host: Host, environment: str, words: Sequence[str], profile: P
         for key, value in _stated_arguments(profile).items()
         if key in config["env_args"] and isinstance(value, bool | int | float)
     }
-    config = host.main.recursive_dict_update(config, {"seed": 0, **known, "env_args": env_args})
+    config = host.merge(config, {"seed": 0, **known, "env_args": env_args})
     config = updated(host, config, command)
     config["env_args"]["seed"] = config["seed"]
     return SimpleNamespace(**{**config, "device": "cpu", "use_cuda": False})

@@ -13,7 +13,6 @@ from kd_core.errors import UserError
 from kd_core.host import Host, get_host
 from kd_envs.hetero_mask import default_widths, mask_text, read_masks
 from kd_envs.smax.simulator import MOVES, OBS_OWN, OBS_UNIT
-from kd_marl.plugin import register
 from kd_runners import environments
 
 
@@ -21,9 +20,8 @@ def masks(args: argparse.Namespace) -> int:
     """Print who sees what; returns the exit status."""
     if args.width < 1:
         raise UserError(f"a network is at least 1 wide: give --width 32, for example, not {args.width}")
-    # First of all: an EPyMARL checkout brings its own `envs` package, which ours joins.
     host = get_host()
-    register.register(host)
+    environments.register(host)
     map_name = args.map_name
     if args.n_agents is not None and not (args.key or map_name):
         # Sizes are all that its masks depend on.

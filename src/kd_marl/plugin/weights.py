@@ -11,11 +11,16 @@ from typing import Any
 import torch
 
 from kd_core import files
+from kd_core.artifacts.teacher_weights import MOMENTS, MOMENTS_FILE
 from kd_core.errors import UserError
+from kd_core.host import get_host
 
 
 def saved_whole(learner: Any) -> None:
-    """Change a learner's ``save_models``: a folder that it cannot fill is one line, and is left as it was."""
+    """Change a learner's ``save_models``: a folder that it cannot fill is one line, and is left as it was.
+
+    The running statistics by which it standardises, which EPyMARL's learners do not save, go into the same folder.
+    """
     save = learner.save_models
 
     def whole(path: str) -> None:
@@ -24,6 +29,8 @@ def saved_whole(learner: Any) -> None:
         try:
             temporary.mkdir(parents=True, exist_ok=True)
             save(str(temporary))
+            if moments := {name: vars(getattr(learner, name)) for name in MOMENTS if hasattr(learner, name)}:
+                torch.save(moments, temporary / MOMENTS_FILE)
             for file in temporary.iterdir():
                 with open(file, "rb") as written:
                     os.fsync(written.fileno())
@@ -57,12 +64,20 @@ _ROOM = 1 << 20
 
 
 def loaded_in_one_line(learner: Any) -> None:
-    """Change a learner's ``load_models``: weights of another network, or damaged ones, are one line."""
+    """Change a learner's ``load_models``: weights of another network, or damaged ones, are one line.
+
+    The bundled runtime goes on with the running statistics too; a checkout starts anew, as it does without kd-marl.
+    """
     load = learner.load_models
 
     def checked(path: str) -> None:
         try:
             load(path)
+            moments = Path(path, MOMENTS_FILE)
+            if moments.is_file() and get_host().is_bundled:
+                saved = torch.load(moments, map_location=getattr(learner.args, "device", "cpu"), weights_only=True)
+                for name in (name for name in MOMENTS if name in saved and hasattr(learner, name)):
+                    vars(getattr(learner, name)).update(saved[name])
         except UserError:
             raise
         except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from epymarl_lite.runners.env_group import Outcome, VectorEnv, Views
+from epymarl_lite.envs.env_group import Outcome, VectorEnv, Views
 from kd_core.host import Host
 from kd_marl.stress.disturbances import Chain, Disturbance, Memory, only_idle
 from kd_runners.vector import VectorRunner

@@ -102,3 +102,16 @@ def test_a_worker_of_a_checkout_that_dies_ends_the_run(mains, checkout, tmp_path
     assert ended.status == 1
     assert "environment worker" in ended.err
     wait_until(lambda: not group(parent))
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["named", "the working folder's"])
+def test_everything_a_run_writes_goes_into_one_results_folder_wherever_it_is_started(mains, root, tmp_path, given):
+    before = set((root / "results").rglob("*"))
+    line = words("iql", Path("own"), "t_max=1", "save_model=True", "batch_size=2", "use_cuda=False")
+    if not given:
+        line = [word for word in line if not word.startswith("local_results_path=")]
+    mains.run(*line, before=f"import os; os.chdir({str(tmp_path)!r})").check()
+    (results,) = tmp_path.iterdir()
+    assert results.name == ("own" if given else "results")
+    assert {folder.name for folder in results.iterdir()} >= {"models", "sacred"}
+    assert set((root / "results").rglob("*")) == before

@@ -17,7 +17,7 @@ from kd_core.host import get_host
 
 get_host()  # before anything of `envs`: on a checkout the host decides what that package is
 
-from epymarl_lite.runners.env_group import EnvGroup  # noqa: E402
+from epymarl_lite.envs.env_group import EnvGroup  # noqa: E402
 from kd_core.errors import UserError  # noqa: E402
 from kd_envs import jax_support  # noqa: E402
 from kd_envs.hetero_mask.layouts import AgentLayout, FeatureLayout, layout_for, plain_layout  # noqa: E402

@@ -16,6 +16,8 @@ import cores
 
 # For a machine that is busy with other things.
 PATIENCE_S = 900
+# One of each kind: with and without a buffer, a critic or a teacher. The others are configurations of kd_student.
+METHODS = ("kd_student", "offline_kd", "ptde", "mappo", "qmix")
 
 
 @pytest.fixture
@@ -28,6 +30,7 @@ def suite(root, tmp_path):
         # An address of Ray's own would lead this test to a cluster of the machine's.
         environment = {name: value for name, value in os.environ.items() if name not in ("EPYMARL_HOME", "RAY_ADDRESS")}
         words = ["suite", "run", str(root / "suites" / "smoke.yaml"), "--to", str(results), "--jobs", "2", *options]
+        words += ["--methods", *METHODS]
         with open(said, "w") as out:
             started.append(
                 subprocess.Popen(
