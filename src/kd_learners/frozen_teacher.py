@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kd_controllers.teacher_mac import TeacherMAC, TeacherSizes, unroll_ragged
+from kd_controllers.teacher_mac import TeacherMAC, TeacherSizes, unroll_packed
 from kd_core.artifacts.teacher import TeacherArtifact
 from kd_core.errors import UserError
 from kd_learners import central_critic
@@ -119,13 +119,14 @@ class FrozenTeacher:
         Args:
             steps: ``obs`` ``(batch, time, agents, obs_size)``, ``state`` ``(batch, time, state_size)``, ``actions``
                 ``(batch, time, agents)``.
-            length: steps of each episode ``(batch,)``.
+            length: steps of each episode ``(batch,)``, or of each agent in it ``(batch, agents)``.
 
         Returns:
             Logits ``(batch, time, agents, actions)`` and embeddings ``(batch, time, agents, hidden_dim)``; zeros after
-            an episode's end.
+            that end.
         """
-        return unroll_ragged(self.mac.agent, self.mac.episode_inputs(steps), length)
+        own = length.unsqueeze(1).expand(-1, self.sizes.n_agents) if length.ndim == 1 else length
+        return unroll_packed(self.mac.agent, self.mac.episode_inputs(steps), own)
 
     @torch.no_grad()
     def advantages(self, episodes: Episodes, gamma: float, gae_lambda: float) -> Tensor:

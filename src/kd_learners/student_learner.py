@@ -161,7 +161,8 @@ class StudentLearner(Stage):
                 self.labeller, self.expert = self._panel(buffers)
             else:
                 self.labeller, self.expert = self._expert(self.teacher, buffers[0])
-        self.optimiser = torch.optim.Adam(self.learnt, lr=self.settings.lr)
+        # Fused: of parameters this small, calls of single operations are most of what a step costs.
+        self.optimiser = torch.optim.Adam(self.learnt, lr=self.settings.lr, fused=True)
         self.quantised: Int8Weights | None = None
         if self.settings.quantise and context.buffer_folder is not None:
             # Its own generator, so that a resumed run finds the same powers.
