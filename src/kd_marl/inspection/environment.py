@@ -63,7 +63,6 @@ class _Play:
     returns: list[float] = field(default_factory=list)
     actions: list[list[np.ndarray]] = field(default_factory=list)
     seen: list[list[np.ndarray]] = field(default_factory=list)
-    rewards: list[np.ndarray] = field(default_factory=list)
     low: np.ndarray | None = None
     high: np.ndarray | None = None
     offered: np.ndarray | None = None
@@ -71,10 +70,11 @@ class _Play:
     steps: int = 0
     seconds: float = 0.0
 
-    def look(self, env: Any) -> np.ndarray:
-        """Read all views of the environment; returns the available actions."""
+    def look(self, env: Any, reward: float = 0.0) -> np.ndarray:
+        """Read all views of the environment, and note them with the step's reward; returns the available actions."""
         obs, available = np.asarray(env.get_obs(), np.float64), np.asarray(env.get_avail_actions()) > 0
-        self.seen[-1].append(np.concatenate([obs.reshape(-1), np.asarray(env.get_state(), np.float64)]))
+        state = np.asarray(env.get_state(), np.float64)
+        self.seen[-1].append(np.concatenate([obs.reshape(-1), state, available.reshape(-1), [reward]]))
         self.low = obs if self.low is None else np.minimum(self.low, obs)
         self.high = obs if self.high is None else np.maximum(self.high, obs)
         self.offered = available if self.offered is None else self.offered | available
@@ -277,11 +277,12 @@ def _play(env: Any, info: Mapping[str, Any], play: _Play, seconds: float) -> Fin
             _, reward, terminated, truncated, _ = env.step(actions)
             play.seconds += time.perf_counter() - before
             steps += 1
-            total += float(np.sum(reward))
+            earned = float(np.sum(reward))
+            total += earned
             if len(play.actions[-1]) < _COMPARED and len(play.lengths) < 2:
                 play.actions[-1].append(actions)
             if terminated or truncated:
-                play.look(env)
+                play.look(env, earned)
                 break
             if steps > info["episode_limit"]:
                 return Finding(
@@ -290,7 +291,7 @@ def _play(env: Any, info: Mapping[str, Any], play: _Play, seconds: float) -> Fin
                     f"an episode goes on after episode_limit={info['episode_limit']} steps: return truncated=True"
                     " at that step, or announce a larger one",
                 )
-            available = play.look(env)
+            available = play.look(env, earned)
         if len(play.lengths) >= 2:
             play.seen[-1].clear()
         play.lengths.append(steps)
@@ -328,20 +329,24 @@ def _time_limit(play: _Play, limit: int, env: Any) -> Finding:
 
 def _seeding(name: str, build: Builder, play: _Play) -> Finding:
     """Play the first two episodes again in a new environment of the same seed, and begin two of another."""
-    again, differs = _replayed(name, build, play)
-    if again:
-        return Finding(
-            "missing",
-            "seeding",
-            f"two environments with seed=1 and the same actions differ in {differs}: draw every random number from"
-            " np.random.default_rng(seed)",
-        )
-    other = CheckedEnv(build(seed=2), name, common_reward=True)
     others = _Play()
-    for _ in range(2):
-        others.seen.append([])
-        other.reset()
-        others.look(other)
+    try:
+        differs = _first_difference(CheckedEnv(build(seed=1), name, common_reward=True), play)
+        if differs:
+            text = f"two environments with seed=1 and the same actions differ in {differs}"
+            return Finding("missing", "seeding", f"{text}: draw every random number from np.random.default_rng(seed)")
+        other = CheckedEnv(build(seed=2), name, common_reward=True)
+        for _ in range(2):
+            others.seen.append([])
+            other.reset()
+            others.look(other)
+        other.close()
+    except EnvironmentFaultError as fault:
+        return Finding("missing", "seeding", f"played again, {fault}")
+    except Exception as error:
+        return Finding(
+            "missing", "seeding", f"a second environment failed with {_reason(error)}: let many exist at once"
+        )
     same_seed = np.array_equal(play.starts[0], others.seen[0][0]) and np.array_equal(play.starts[1], others.seen[1][0])
     if not same_seed and all(np.array_equal(play.starts[0], start) for start in play.starts[1:]):
         return Finding(
@@ -358,24 +363,19 @@ def _seeding(name: str, build: Builder, play: _Play) -> Finding:
     return Finding("ok", "seeding", "the same seed plays the same episodes, another seed others")
 
 
-def _replayed(name: str, build: Builder, play: _Play) -> tuple[bool, str]:
-    env = CheckedEnv(build(seed=1), name, common_reward=True)
-    try:
-        for number, (actions, seen) in enumerate(zip(play.actions[:2], play.seen[:2], strict=True)):
-            views = _Play(seen=[[]])
-            env.reset()
-            views.look(env)
-            for step, action in enumerate([None, *actions]):
-                if action is not None:
-                    env.step(action)
-                    views.look(env)
-                if not np.array_equal(views.seen[0][-1], seen[step]):
-                    return True, f"step {step} of episode {number + 1}"
-    except EnvironmentFaultError as fault:
-        return True, str(fault)
-    finally:
-        env.close()
-    return False, ""
+def _first_difference(env: Any, play: _Play) -> str:
+    """Play the same actions in another environment; returns where it differs first, or an empty text."""
+    for number, (actions, seen) in enumerate(zip(play.actions[:2], play.seen[:2], strict=True), start=1):
+        again = _Play(seen=[[]])
+        env.reset()
+        again.look(env)
+        for action in actions:
+            again.look(env, float(np.sum(env.step(action)[1])))
+        for step, (one, other) in enumerate(zip(again.seen[0], seen, strict=False)):
+            if not np.array_equal(one, other):
+                return f"step {step} of episode {number}"
+    env.close()
+    return ""
 
 
 def _available(play: _Play) -> Finding:
@@ -390,7 +390,7 @@ def _available(play: _Play) -> Finding:
         return Finding(
             "note",
             "available actions",
-            f"{len(never)} actions were never available, the first is action {action} of agent {agent}: right if that"
+            f"{len(never)} of {play.offered.size} never were, such as action {action} of agent {agent}: right if that"
             " agent has fewer, or needs more than random play",
         )
     return Finding("ok", "available actions", "each action was available at some time, not always")

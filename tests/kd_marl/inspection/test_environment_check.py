@@ -58,6 +58,24 @@ def same_numbers(self, seed=None, options=None):
     return Chargers.reset(self, seed=self.first)
 
 
+def rewarded_by_luck(self, actions):
+    obs, _, terminated, truncated, info = Chargers.step(self, actions)
+    return obs, float(np.random.random()), terminated, truncated, info
+
+
+def alone():
+    """A builder whose second environment cannot exist beside the first."""
+    built = []
+
+    def build(**given):
+        built.append(Chargers(**given))
+        if len(built) > 1:
+            raise OSError("the port is taken")
+        return built[0]
+
+    return build
+
+
 def nowhere(self):
     return [[0] * 5] * self.n_agents
 
@@ -83,8 +101,10 @@ def test_the_template_lacks_nothing():
         (changed(step=lambda self, actions: ([], 0.0, False, {})), "play", "gives 4 values: expected obs, reward, ter"),
         (ended(False, True, after=99), "time limit", "goes on after episode_limit=25 steps: return truncated=True"),
         (ended(True, False), "time limit", "end with terminated=True: return terminated=False, truncated=True"),
+        (alone(), "seeding", "a second environment failed with OSError: the port is taken: let many exist at once"),
         (changed(reset=global_numbers), "seeding", r"same actions differ in step 0 of episode 1: draw every random n"),
         (with_info(observation="xy"), "feature names", r"observation 'xy': expected a list of \[name, units, feat"),
+        (changed(step=rewarded_by_luck), "seeding", "same actions differ in step 1 of episode 1"),
         (changed(reset=same_numbers), "seeding", r"every reset\(\) begins the same episode"),
     ],
 )
