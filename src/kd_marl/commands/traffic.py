@@ -14,7 +14,7 @@ def add(subparsers: Subparsers) -> None:
         subparsers,
         "traffic",
         "Let fixed-time control, max-pressure control, a teacher and its student play the same episodes of a road "
-        "network, and print how long a vehicle waits under each, with 95 % intervals.",
+        "network, and print how long a vehicle waits under each, with 95 %% intervals.",
         "kd-marl traffic results/sacred/kd_student/cologne1/1 --episodes 20\n"
         "  kd-marl traffic --map-name cologne1 --teacher results/models/kd_teacher_seed1_cologne1_...\n\n"
         "Of several runs of one network the intervals are over the runs. Needs the extra traffic.",
