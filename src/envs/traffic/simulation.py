@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from typing import Any
 
 _GREEN = "Gg"
-# SUMO's length of a car with its gap, in metres.
-CAR = 7.5
 # Yellow of a signal whose own program has none, in seconds.
 _YELLOW = 3
 # A detector reaches at least this far up the road where no other signal is in between, in metres.
@@ -33,7 +31,7 @@ class Signal:
         detectors: for each incoming lane the lanes that its detector covers, its own first.
         exits: the outgoing lanes.
         neighbours: ids of the signals that vehicles reach or come from next.
-        movements: for each phase the incoming lanes that it gives way to, each with the outgoing lanes, as indices.
+        movements: for each phase the incoming lanes that it lets go, each with its outgoing lanes, as indices.
         phase: that is green, or comes after the yellow.
         green: seconds since its green began; negative during yellow.
     """
@@ -263,7 +261,7 @@ def _next_signals(exits: Sequence[str], after: dict[str, list[str]], owner: dict
 
 
 def _serve() -> None:
-    # The folder of this file, whose modules are no packages of their own.
+    # The folder of this file: its modules must not be found by their bare names.
     sys.path.pop(0)
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
