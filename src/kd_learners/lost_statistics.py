@@ -86,14 +86,13 @@ def followed(teacher: FrozenTeacher, buffer: ExpertBuffer) -> Followed:
     parts = []
     for shard in buffer.shards(VALUE_KEYS):
         episodes = shard_episodes(shard)
-        ended = episodes.terminated.sum(1, keepdim=True).clamp(max=1.0)
-        parts.append((episodes.reward, teacher.values(episodes), episodes.filled, ended))
-    reward, value, filled, ended = (torch.cat(part).double() for part in zip(*parts, strict=True))
+        parts.append((episodes.reward, teacher.values(episodes), episodes.filled, episodes.terminated))
+    reward, value, filled, terminated = (torch.cat(part).double() for part in zip(*parts, strict=True))
     length = filled.sum((1, 2)).long()
     batches = length.split(int(teacher.artifact.facts.get("batch_size", 1)))
     longest = torch.cat([batch.max().expand(len(batch)) for batch in batches])
     left = (length[:, None] - torch.arange(filled.shape[1])).clamp(min=0)
-    ahead = (teacher.gamma ** left.double()) * (1.0 - ended.squeeze(-1))
+    ahead = (teacher.gamma ** left.double()) * (1.0 - terminated.amax(1))
     end = value.gather(1, length[:, None, None].expand(-1, 1, value.shape[-1]))
     return Followed(reward, value[:, :-1], end, ahead[..., None], filled, longest, teacher.gamma)
 
@@ -102,7 +101,7 @@ def fit(target: Tensor, slope: Tensor, constant: Tensor, instrument: Tensor, fil
     """Fit ``target = std slope + mean constant + noise``, whose noise has mean 0 given the instrument.
 
     Args:
-        target: ``(episodes, time, quantities)``, as all others; what is one quantity is fitted together.
+        target: ``(episodes, time, 1)``, as all others.
         slope: what the deviation multiplies.
         constant: what the mean multiplies.
         instrument: known at each step, and related to ``slope``.
