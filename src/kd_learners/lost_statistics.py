@@ -107,15 +107,14 @@ def fit(target: Tensor, slope: Tensor, constant: Tensor, instrument: Tensor, fil
         instrument: known at each step, and related to ``slope``.
         filled: 1 where a step counts.
     """
-    shape = torch.broadcast_shapes(target.shape, slope.shape)
-    known = torch.stack([instrument.expand(shape), torch.ones(shape, dtype=target.dtype)], -1) * filled[..., None]
-    factors = torch.stack([slope.expand(shape), constant.expand(shape)], -1)
+    known = torch.stack([instrument, torch.ones_like(instrument)], -1) * filled[..., None]
+    factors = torch.stack([slope, constant], -1)
     matrix = torch.einsum("etqi,etqj->ij", known, factors)
     if matrix.det().abs() <= SINGULAR * matrix.square().sum():
         # A critic that says the same everywhere.
         return Fit(0.0, 0.0, math.inf)
     inverse = torch.linalg.inv(matrix)
-    found = inverse @ torch.einsum("etqi,etq->i", known, target.expand(shape))
+    found = inverse @ torch.einsum("etqi,etq->i", known, target)
     # Steps of one episode are no independent draws.
     noise = torch.einsum("etqi,etq->ei", known, target - factors @ found)
     variance = inverse @ (noise.T @ noise) @ inverse.T
