@@ -67,6 +67,25 @@ class Shape:
 
 
 @dataclasses.dataclass(frozen=True)
+class Road:
+    """One lane of a road.
+
+    Attributes:
+        name: what it is called.
+        points: x and y of its middle line, in the direction of travel.
+        width: of the lane.
+        light: at its end: "r", "y" or "g"; empty where there is none.
+        features: as of a `Shape`.
+    """
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    width: float
+    light: str = ""
+    features: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class World:
     """Where everything is at one moment.
 
@@ -74,11 +93,15 @@ class World:
         bounds: left, bottom, right and top of what a picture must show.
         shapes: all things, always in the same order.
         attacks: pairs of indices of shapes: the first attacked the second in the step that led here.
+        roads: all lanes, always in the same order.
+        vehicles: x, y and whether it stands, of every vehicle; they come and go.
     """
 
     bounds: tuple[float, float, float, float]
     shapes: tuple[Shape, ...]
     attacks: tuple[tuple[int, int], ...] = ()
+    roads: tuple[Road, ...] = ()
+    vehicles: tuple[tuple[float, float, bool], ...] = ()
 
 
 def read_world(env: Any) -> World | None:
@@ -98,6 +121,8 @@ def read_world(env: Any) -> World | None:
     if callable(found.world):
         try:
             given = found.world()
+            if isinstance(given, World):
+                return given
         except Exception as error:
             line = traceback.extract_tb(error.__traceback__)[-1].lineno
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
@@ -245,6 +270,8 @@ def world_from(given: Any) -> World:
         UserError: it is no world; the message names the key.
     """
     _check_keys(given, World, "world()")
+    if unknown := [key for key in ("roads", "vehicles") if given.get(key)]:
+        raise UserError(f"world() has {unknown[0]}: return kd_envs.worlds.World itself, which takes them")
     bounds = given.get("bounds")
     if not _are_numbers(bounds, 4) or not (bounds[0] < bounds[2] and bounds[1] < bounds[3]):
         raise UserError(f"world() has bounds {bounds!r}: expected [left, bottom, right, top]")

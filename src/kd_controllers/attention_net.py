@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd_controllers.student_net import HeteroStudent, WidthGroup
+from kd_controllers.student_net import HeteroStudent, Packing, WidthGroup, places
 
 # Hidden units of the feed-forward layer, as a multiple of the width.
 FEED_FORWARD = 4
@@ -141,6 +141,15 @@ class AttentionGroup(WidthGroup):
         read = (weights @ value).transpose(1, 2).reshape(members, rows, width)
         return self._block(aligned, read)
 
+    def forward_packed(self, obs: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
+        """Run whole sequences of different lengths, padded: attention is over whole episodes."""
+        batch, time, place = len(packing.length), len(packing.sizes), places(packing.length)
+        aligned = self.align(obs)
+        padded = aligned.new_zeros(len(self.members), time * batch, self.width).index_copy(1, place, aligned)
+        states = self.recur(self.context(padded, time), [batch] * time, None)
+        embedding = states.index_select(1, place)
+        return self.decide(embedding), embedding
+
     def step(self, obs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run one step from the keys and values of the past ones; see `WidthGroup.step`."""
         members, batch = state.shape[:2]
@@ -155,7 +164,7 @@ class AttentionGroup(WidthGroup):
         weights = torch.softmax(scores.masked_fill(been == 0, UNSEEN), dim=-1)
         read = (weights.unsqueeze(1) @ values).view(members, batch, width)
         before = memory.view(members, batch, width)
-        memory = self.recur(self._block(aligned, read), 1, before)[:, :, 0]
+        memory = self.recur(self._block(aligned, read), [batch], before)
         following = _joined(memory.reshape(-1, width), keys[:, 1:], values[:, 1:], been[:, 1:])
         return self.decide(memory), following.view(members, batch, -1)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -115,25 +116,22 @@ class WidthGroup(nn.Module):
         """
         batch, time = obs.shape[:2]
         aligned = self.align(obs.transpose(0, 1).flatten(0, 1))
-        embedding = self.recur(self.context(aligned, time), time, hidden)
-        return self.decide(embedding.flatten(1, 2)).view(len(self.members), batch, time, -1), embedding
+        states = self.recur(self.context(aligned, time), [batch] * time, hidden)
+        logits, embedding = (x.unflatten(1, (time, batch)).transpose(1, 2) for x in (self.decide(states), states))
+        return logits, embedding
 
-    def forward_packed(self, obs: Tensor, place: Tensor, batch: int, time: int) -> tuple[Tensor, Tensor]:
-        """Run whole sequences of different lengths from their start; only the recurrent part is padded.
+    def forward_packed(self, obs: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
+        """Run whole sequences of different lengths from their start, without padding.
 
         Args:
             obs: ``(steps, agents, features)`` of all agents, float32.
-            place: index of each step in the ``time * batch`` padded steps, time first; int64 ``(steps,)``.
-            batch: number of sequences.
-            time: steps of the longest.
+            packing: of these steps.
 
         Returns:
             Logits ``(members, steps, actions)`` and embeddings ``(members, steps, width)``.
         """
-        aligned = self.align(obs)
-        padded = aligned.new_zeros(len(self.members), time * batch, self.width).index_copy(1, place, aligned)
-        states = self.recur(self.context(padded, time), time, None)
-        embedding = states.transpose(1, 2).flatten(1, 2).index_select(1, place)
+        states = self.recur(self.align(obs.index_select(0, packing.order)), packing.sizes, None)
+        embedding = states.index_select(1, packing.place)
         return self.decide(embedding), embedding
 
     def step(self, obs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,24 +165,21 @@ class WidthGroup(nn.Module):
         del time
         return aligned
 
-    def recur(self, rows: Tensor, time: int, hidden: Tensor | None) -> Tensor:
-        """Run the GRU along rows ``(members, time * batch, width)``.
+    def recur(self, rows: Tensor, sizes: Sequence[int], hidden: Tensor | None) -> Tensor:
+        """Run the GRU along packed rows; see `grouped_gru`.
 
         Args:
-            rows: float32, time first.
-            time: steps of each sequence.
-            hidden: ``(members, batch, width)``, or None for the start of an episode.
+            rows: ``(members, rows, width)`` float32, time first.
+            sizes: rows of each step.
+            hidden: ``(members, sizes[0], width)``, or None for the start of an episode.
 
         Returns:
-            Its states ``(members, batch, time, width)``.
+            Its states, in the rows' shape.
         """
-        width, sets = self.width, self.set_of
-        batch = rows.shape[1] // time
+        sets = self.set_of
         from_input = torch.baddbmm(self.bias_ih[sets], rows, self.weight_ih[sets])
-        by_time = from_input.view(len(self.members), time, batch, 3 * width).transpose(0, 1)
-        start = rows.new_zeros(len(self.members), batch, width) if hidden is None else hidden
-        states = grouped_gru(by_time.contiguous(), self.weight_hh[sets], self.bias_hh[sets], start)
-        return states.permute(1, 2, 0, 3)
+        start = rows.new_zeros(len(self.members), sizes[0], self.width) if hidden is None else hidden
+        return grouped_gru(from_input, self.weight_hh[sets], self.bias_hh[sets], start, sizes)
 
     def decide(self, embedding: Tensor) -> Tensor:
         """Compute logits ``(members, rows, actions)`` from embeddings ``(members, rows, width)``."""
@@ -290,11 +285,10 @@ class HeteroStudent(nn.Module):
             Logits ``(steps, agents, actions)`` and embeddings ``(steps, agents, max_width)``.
         """
         del radio
-        batch, time = len(length), int(length.max())
-        place = places(length)
+        packing = pack(length)
         logits, embeddings = [], []
         for group in self.groups:
-            group_logits, states = group.forward_packed(obs, place, batch, time)
+            group_logits, states = group.forward_packed(obs, packing)
             logits.append(group_logits)
             embeddings.append(widened(states, self.max_width))
         return self._by_agent(logits).transpose(0, 1), self._by_agent(embeddings).transpose(0, 1)
@@ -333,6 +327,33 @@ class HeteroStudent(nn.Module):
             if agent in group.members:
                 return group.extract(group.members.index(agent))
         raise IndexError(f"there is no agent {agent}: agents are 0 to {self.n_agents - 1}")
+
+
+@dataclass(frozen=True)
+class Packing:
+    """An order of the steps of episodes: by time, and of each time the longest episode's first.
+
+    Attributes:
+        length: steps of each episode, int64 ``(episodes,)``.
+        order: where each step of this order lies one episode after the other, int64 ``(steps,)``.
+        place: its inverse, int64 ``(steps,)``.
+        sizes: steps of each time.
+    """
+
+    length: Tensor
+    order: Tensor
+    place: Tensor
+    sizes: list[int]
+
+
+def pack(length: Tensor) -> Packing:
+    """Order the steps of episodes that lie one after the other; ``length`` is int64 ``(episodes,)``."""
+    longest_first = length.argsort(descending=True, stable=True)
+    rank = torch.empty_like(length).index_copy_(0, longest_first, torch.arange(len(length)))
+    step = torch.arange(int(length.sum())) - (length.cumsum(0) - length).repeat_interleave(length)
+    order = (step * len(length) + rank.repeat_interleave(length)).argsort()
+    place = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order)))
+    return Packing(length, order, place, step.bincount().tolist())
 
 
 def places(length: Tensor) -> Tensor:

@@ -150,6 +150,39 @@ def unroll_ragged(
     return outputs[0], outputs[1]
 
 
+def unroll_packed(agent: Any, inputs: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    """Run :func:`unroll` from the start of sequences that differ in length, without any padding.
+
+    Args:
+        agent: as for :func:`unroll`.
+        inputs: ``(batch, time, agents, input_size)`` float32.
+        length: steps of each agent's sequence, int64 ``(batch, agents)``; at least one of them is not 0.
+
+    Returns:
+        As :func:`unroll`; zeros after a sequence's end.
+    """
+    time, agents = inputs.shape[1:3]
+    lengths = length.flatten()
+    longest_first = lengths.argsort(descending=True, stable=True)
+    taken = torch.arange(time).unsqueeze(1) < lengths[longest_first].cpu()
+    when, rank = taken.nonzero(as_tuple=True)
+    sequence = longest_first[rank]
+    where = (sequence // agents, when, sequence % agents)
+    features = torch.relu(agent.fc1(inputs[where]))
+    if isinstance(agent.rnn, nn.GRUCell):
+        cell, sizes = agent.rnn, taken.sum(1)
+        weights = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
+        start = features.new_zeros(1, int(sizes[0]), cell.hidden_size)
+        embedding, _ = torch.gru(features, sizes[sizes > 0], start, weights, True, 1, 0.0, False, False)
+    else:
+        embedding = torch.relu(agent.rnn(features))
+    logits, embeddings = (
+        part.new_zeros(*inputs.shape[:3], part.shape[-1]).index_put_(where, part)
+        for part in (agent.fc2(embedding), embedding)
+    )
+    return logits, embeddings
+
+
 class TeacherMAC(PolicyMAC):
     """Controller that acts with the teacher's network, in Stage 1, the export and the evaluation."""
 

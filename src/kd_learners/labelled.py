@@ -110,9 +110,14 @@ def until_last_decision(acting: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         The number of such steps of each episode, at least 1, int64 ``(batch,)``. And the index that takes these steps,
         episode after episode, out of ``(batch, time, ...)``.
     """
-    steps = torch.arange(1, acting.shape[1] + 1)
-    length = ((acting > 0).any(dim=-1) * steps).amax(dim=1).clamp(min=1)
-    return length, (steps <= length.unsqueeze(1)).nonzero(as_tuple=True)
+    length = until_last((acting > 0).any(dim=-1), dim=1).clamp(min=1)
+    return length, (torch.arange(acting.shape[1]) < length.unsqueeze(1)).nonzero(as_tuple=True)
+
+
+def until_last(marked: Tensor, dim: int) -> Tensor:
+    """Count the entries up to the last that is marked along a dimension of a boolean tensor; 0 where none is."""
+    steps = torch.arange(1, marked.shape[dim] + 1).view(-1, *[1] * (marked.ndim - dim - 1))
+    return (marked * steps).amax(dim=dim)
 
 
 @dataclass(frozen=True)
@@ -153,11 +158,13 @@ class Labeller:
         """
         every = vars(episodes)
         steps = {name: every[name][:, :-1] for name in ("obs", "state")} | {"actions": episodes.actions}
-        logits, embedding = self.teacher.label(steps, episodes.length)
-        cosines, log_roles = self.relations(embedding)
         avail = episodes.avail_actions[:, :-1]
+        acting = acting_mask(episodes.filled.squeeze(-1), avail)
+        # Nobody learns from what an agent would do that decides nothing any more, being dead.
+        logits, embedding = self.teacher.label(steps, until_last(acting > 0, dim=1).clamp(min=1))
+        cosines, log_roles = self.relations(embedding)
         return LabelledSteps.of(
-            acting_mask(episodes.filled.squeeze(-1), avail),
+            acting,
             obs=seen,
             avail=avail.to(torch.uint8),
             actions=episodes.actions,

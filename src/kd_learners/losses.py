@@ -70,7 +70,8 @@ def masked_log_softmax(logits: Tensor, avail: Tensor, temperature: float = 1.0) 
         ``(..., actions)``. An unavailable action gets a large negative finite value and passes no gradient. A row
         without any available action (padding) is uniform and passes no gradient either.
     """
-    return torch.log_softmax(torch.where(avail > 0, logits / temperature, UNAVAILABLE), dim=-1)
+    scaled = logits if temperature == 1.0 else logits / temperature
+    return torch.log_softmax(torch.where(avail > 0, scaled, UNAVAILABLE), dim=-1)
 
 
 def action_log_prob(log_probs: Tensor, actions: Tensor) -> Tensor:

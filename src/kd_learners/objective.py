@@ -95,7 +95,8 @@ def terms(
         "ce": losses.masked_mean(ce, mask),
         "structure": losses.masked_mean(structure, batch.acting_pairs),
         "role": losses.masked_mean(role, mask),
-        "entropy": losses.masked_mean(losses.entropy(student), mask),
+        # Only logged where it has no weight: then nothing is to be differentiated.
+        "entropy": losses.masked_mean(losses.entropy(student if settings.entropy_coef else student.detach()), mask),
     }
 
 
@@ -136,7 +137,7 @@ def total(parts: dict[str, Tensor], settings: ObjectiveSettings) -> Tensor:
     for name in TAUGHT:
         if name in parts:
             loss = loss + getattr(settings, f"{name}_coef") * parts[name]
-    return loss - settings.entropy_coef * parts["entropy"]
+    return loss - settings.entropy_coef * parts["entropy"] if settings.entropy_coef else loss
 
 
 @torch.no_grad()

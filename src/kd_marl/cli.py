@@ -28,6 +28,7 @@ from kd_marl.commands import (
     suite,
     teachers,
     track,
+    traffic,
     train,
     watch,
 )
@@ -44,6 +45,7 @@ _COMMANDS = (
     run,
     pareto,
     stress,
+    traffic,
     adapt,
     watch,
     suite,

@@ -83,11 +83,17 @@ class FeatureLayout:
         task: the task's name if it is known, such as "simple_spread", else the environment's key.
         agents: one layout an agent, in the order of the agents' indices.
         obs_size: length of the padded observation, equal for all agents.
+        units: block letter -> unit, where the environment states it itself.
+        presets: name of a preset of the environment's own -> the words of a mask that each agent sees under it.
+        step_seconds: duration of a step, where the environment states it itself.
     """
 
     task: str
     agents: tuple[AgentLayout, ...]
     obs_size: int
+    units: Mapping[str, str] = field(default_factory=dict)
+    presets: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    step_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Check the invariant that every agent names each element of the padded observation."""
@@ -226,13 +232,23 @@ class FeatureLayout:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert this layout to plain lists and dicts, for JSON."""
-        return {"task": self.task, "obs_size": self.obs_size, "agents": [agent.to_dict() for agent in self.agents]}
+        facts = {"task": self.task, "obs_size": self.obs_size, "agents": [agent.to_dict() for agent in self.agents]}
+        if self.units:
+            facts["units"] = dict(self.units)
+        if self.presets:
+            facts["presets"] = {name: [list(words) for words in rows] for name, rows in self.presets.items()}
+        if self.step_seconds is not None:
+            facts["step_seconds"] = self.step_seconds
+        return facts
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> FeatureLayout:
         """Invert `to_dict`."""
         agents = tuple(AgentLayout.from_dict(agent) for agent in data["agents"])
-        return cls(data["task"], agents, int(data["obs_size"]))
+        presets = {name: tuple(map(tuple, rows)) for name, rows in data.get("presets", {}).items()}
+        return cls(
+            data["task"], agents, int(data["obs_size"]), data.get("units", {}), presets, data.get("step_seconds")
+        )
 
 
 def layout_for(task_key: str, n_agents: int, obs_size: int, info: Mapping[str, Any] | None = None) -> FeatureLayout:
@@ -242,7 +258,8 @@ def layout_for(task_key: str, n_agents: int, obs_size: int, info: Mapping[str, A
         task_key: the environment's key or map name, such as "pz-mpe-simple-spread-v3".
         n_agents: number of agents that the environment reports.
         obs_size: length of the padded observation that it reports.
-        info: its other facts, by which battles are recognised (`battles.battle_parts`).
+        info: its other facts: ``layout``, the layout itself as `FeatureLayout.to_dict` gives it, or those by which
+            battles are recognised (`battles.battle_parts`).
 
     Returns:
         The named layout of a known task or battle; else a plain one whose features are called "0", "1", ... by index.
@@ -250,6 +267,8 @@ def layout_for(task_key: str, n_agents: int, obs_size: int, info: Mapping[str, A
     Raises:
         UserError: the key names a known task, but the sizes are not that task's.
     """
+    if info and "layout" in info:
+        return FeatureLayout.from_dict(info["layout"])
     match = re.fullmatch(r"(?:pz_)?(?:mpe2?_)?(\w+?)(?:_v\d+)?", task_key.lower().replace("-", "_"))
     build = KNOWN_LAYOUTS.get(match.group(1)) if match else None
     if build is None:

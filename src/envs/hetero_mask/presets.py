@@ -48,7 +48,7 @@ def mask_for(
     Args:
         layout: the environment's layout.
         limits: "fo" full observations, "lh" or "lha" the preset's mask (they differ in the students' widths only).
-        preset: "paper", "random" or "nearer"; not read under "fo".
+        preset: "paper", "random", "nearer" or one that the environment brings; not read under "fo".
         masks: agent index or name -> features, in place of those of limits and preset. Agents that are not named have
             the preset's. A mapping, or text or the path of a file for `read_masks`.
         own_actions: number of actions, for agents that see their own last one; else 0.
@@ -63,8 +63,8 @@ def mask_for(
     """
     if limits not in LIMITS:
         raise UserError(f"unknown limits {limits!r}; {nearest(limits, LIMITS)}")
-    if preset not in PRESETS:
-        raise UserError(f"unknown masks_preset {preset!r}; {nearest(preset, PRESETS)}")
+    if preset not in (*PRESETS, *layout.presets):
+        raise UserError(f"unknown masks_preset {preset!r}; {nearest(preset, [*PRESETS, *layout.presets])}")
     given = read_masks(masks)
     rows = {_agent_index(layout, key): key for key in given}
     if len(rows) < len(given):
@@ -76,6 +76,8 @@ def mask_for(
     for agent in range(layout.n_agents):
         if agent in rows:
             chosen = _user_row(layout, agent, given[rows[agent]])
+        elif limits != "fo" and preset in layout.presets:
+            chosen = _user_row(layout, agent, list(layout.presets[preset][agent]))
         elif limits != "fo" and preset == "paper":
             chosen = _paper_row(layout, agent)
         elif limits != "fo" and preset == "nearer":
