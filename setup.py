@@ -58,6 +58,10 @@ setup(
     extras_require={
         # SMAX, StarCraft's micromanagement maps in JAX
         "smax": ["jaxmarl>=0.2; python_version >= '3.11'"],
+        # traffic lights: SUMO, and the road networks that sumo-rl brings (about 150 MB to download)
+        "traffic": ["libsumo>=1.20", "sumo-rl>=1.4.5"],
+        # warehouse robots and level-based foraging, which gymma reaches
+        "grids": ["lbforaging>=2.0", "rware>=2.0"],
         # student bundles: ONNX, C, signatures and their checks
         "onboard": [
             "cryptography>=42",

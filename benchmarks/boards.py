@@ -42,6 +42,7 @@ from kd_core.costs.footprint import LEVELS, WEIGHTS, instructions_int8  # noqa: 
 from kd_core.errors import UserError  # noqa: E402
 from kd_marl.deploy import csource, replay  # noqa: E402
 from kd_marl.deploy import trace as traces  # noqa: E402
+from kd_marl.deploy.program import AgentC, Named  # noqa: E402
 from kd_marl.deploy.weights import agent_weights  # noqa: E402
 from kd_onboard import int8  # noqa: E402
 from kd_onboard.bundle import read_bundle  # noqa: E402
@@ -182,7 +183,7 @@ def drawn_agent(
         # Logits a unit apart, as a trained network's are.
         step.fc1.weight.mul_(3.0)
         step.fc2.weight.mul_(3.0)
-    named = csource.Named(".", "kd_agent_0")
+    named = Named(".", "kd_agent_0")
     features = [{"name": f"f{k}", "unit": None} for k in range(inputs)]
     rng = np.random.default_rng(0)
     seen = rng.standard_normal((episodes, steps, inputs)).astype(np.float32)
@@ -196,8 +197,8 @@ def drawn_agent(
         _, actions = replay.run(replay.int8_step(int8.quantise(network, calibration)), seen, may, width)
         agreement = float((actions == in_float32)[may.sum(-1) > 1].mean())
     folder.mkdir(parents=True, exist_ok=True)
-    told = ("drawn", "agent_0", features, ["x"] * n_actions)
-    for path, text in csource.c_files(network, named, *told, calibration=calibration).items():
+    program = AgentC(network, named, "drawn", "agent_0", features, ["x"] * n_actions, calibration=calibration)
+    for path, text in csource.c_files(program).items():
         (folder / path).write_text(text)
     begins = np.arange(episodes * steps) % steps == 0
     recorded = traces.Trace(begins, seen.reshape(-1, inputs), may.reshape(-1, n_actions), actions.ravel())

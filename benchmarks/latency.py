@@ -12,7 +12,8 @@ A table is of one decision of one agent, the widest, or of the whole team, one a
 EPyMARL's controller with its teacher and with a network of the students' width, which decides for the team in one call;
 torch, our controller; numpy, onnx, int8 and ctypes (C -O3), `act` of the robot's runtime with its checks, and beside
 each its `_session`, the network alone; teacher_onnx, the teacher's network alone; c_o2 and c_o3, timed inside the C.
-"Alone" is EPyMARL's call in a team of one.
+"Alone" is EPyMARL's call in a team of one. `outside_c_us` is what ctypes takes beyond c_o3, the same C: the checks and
+the way into it.
 """
 
 from __future__ import annotations
@@ -224,6 +225,10 @@ def measure_task(size: Size, limits: str, width: int, rounds: int, folder: Path)
             entry["speedup_vs_epymarl_alone"] = spread(seconds[:, alone] / seconds[:, i])
             entry["flops_ratio_alone"] = timed[alone].flops / subject.flops
         found[subject.scope][subject.name] = entry
+    found["outside_c_us"] = {
+        scope: spread(1e6 * (seconds[:, place[scope, "ctypes"]] - seconds[:, place[scope, "c_o3"]]))
+        for scope in ("agent", "team")
+    }
     return found
 
 
@@ -238,6 +243,8 @@ def text(result: Mapping[str, Any]) -> str:
         )
         for scope in ("agent", "team"):
             lines.append(measured.table([{scope: subject, **entry} for subject, entry in task[scope].items()]))
+        outside = ", ".join(f"{scope} {measured.cell(us)}" for scope, us in task["outside_c_us"].items())
+        lines.append(f"Microseconds that backend c spends outside the C: {outside}")
     return "\n\n".join(lines)
 
 

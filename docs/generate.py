@@ -23,7 +23,7 @@ SOURCE = ROOT / "src"
 # The YAML files of the keys' page, in its order: ours, then EPyMARL's as the bundled runtime has them.
 KEY_FILES = (
     *(f"config/{name}" for name in ("kd_marl", "algs/kd_teacher", "algs/kd_export", "algs/kd_student", "lha")),
-    *("config/envs/mpe", "config/envs/smax", "epymarl_lite/config/default"),
+    *("config/envs/mpe", "config/envs/smax", "config/envs/warehouse", "config/envs/own", "epymarl_lite/config/default"),
     *(f"epymarl_lite/config/algs/{name}" for name in ("mappo", "ippo", "iql", "vdn", "qmix")),
     *(f"epymarl_lite/config/envs/{name}" for name in ("gymma", "smaclite", "sc2", "sc2v2")),
 )

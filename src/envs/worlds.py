@@ -67,6 +67,25 @@ class Shape:
 
 
 @dataclasses.dataclass(frozen=True)
+class Road:
+    """One lane of a road.
+
+    Attributes:
+        name: what it is called.
+        points: x and y of its middle line, in the direction of travel.
+        width: of the lane.
+        light: at its end: "r", "y" or "g"; empty where there is none.
+        features: as of a `Shape`.
+    """
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    width: float
+    light: str = ""
+    features: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class World:
     """Where everything is at one moment.
 
@@ -74,25 +93,36 @@ class World:
         bounds: left, bottom, right and top of what a picture must show.
         shapes: all things, always in the same order.
         attacks: pairs of indices of shapes: the first attacked the second in the step that led here.
+        roads: all lanes, always in the same order.
+        vehicles: x, y and whether it stands, of every vehicle; they come and go.
     """
 
     bounds: tuple[float, float, float, float]
     shapes: tuple[Shape, ...]
     attacks: tuple[tuple[int, int], ...] = ()
+    roads: tuple[Road, ...] = ()
+    vehicles: tuple[tuple[float, float, bool], ...] = ()
 
 
 def read_world(env: Any) -> World | None:
-    """Return the world of an environment, wrapped or not: that of its ``world()``, or a particle world, or None.
+    """Return the world of an environment, wrapped or not: that of its ``world()``, or one of a known kind, or None.
+
+    Known are particles, VMAS's scenarios and the warehouses of ``rware``.
 
     Raises:
         UserError: its ``world()`` gives something else than a world.
     """
+    warehouse = find_inside(env, "request_queue")
+    if warehouse is not None:
+        return _read_warehouse(warehouse)
     found = find_inside(env, "world")
     if found is None:
         return None
     if callable(found.world):
         try:
             given = found.world()
+            if isinstance(given, World):
+                return given
         except Exception as error:
             line = traceback.extract_tb(error.__traceback__)[-1].lineno
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
@@ -102,6 +132,8 @@ def read_world(env: Any) -> World | None:
     if not (hasattr(simulated, "agents") and hasattr(simulated, "landmarks")):
         return None
     agents, landmarks = simulated.agents, simulated.landmarks
+    if hasattr(simulated, "batch_dim"):
+        return vmas_world(simulated, 0)
     goals = [_attribute(agent, name) for agent in agents for name in ("goal_a", "goal_b")]
     goal = next((k for k, landmark in enumerate(landmarks) if any(landmark is goal for goal in goals)), None)
     things = [*agents, *landmarks]
@@ -167,6 +199,70 @@ def particle_world(
     return World(_ARENA, tuple(shapes))
 
 
+def _read_warehouse(warehouse: Any) -> World:
+    rows, columns = warehouse.grid_size
+    robots = [
+        (robot.x, robot.y, robot.dir.value, robot.carrying_shelf.id if robot.carrying_shelf else 0)
+        for robot in warehouse.agents
+    ]
+    shelves = [(shelf.x, shelf.y) for shelf in warehouse.shelfs]
+    wanted = [shelf in warehouse.request_queue for shelf in warehouse.shelfs]
+    return warehouse_world((columns, rows), robots, shelves, wanted, warehouse.goals)
+
+
+def vmas_world(simulated: Any, row: int) -> World:
+    """Build the world of one environment of a batch of VMAS; walls and other bodies that are not round are left out.
+
+    Args:
+        simulated: VMAS's world.
+        row: the environment's place in the batch.
+    """
+    shapes: list[Shape] = []
+    for thing in [*simulated.agents, *simulated.landmarks]:
+        radius = getattr(thing.shape, "radius", None)
+        if radius is None:
+            continue
+        x, y = thing.state.pos[row].tolist()
+        is_agent = len(shapes) < len(simulated.agents)
+        kind = "agent" if is_agent else "goal" if thing.name.startswith("goal") else "landmark"
+        colour = "#{:02x}{:02x}{:02x}".format(*(round(255 * float(part)) for part in thing.color[:3]))
+        number = len(shapes) if is_agent else None
+        label = _label(thing.name) if is_agent else ""
+        shapes.append(Shape(thing.name, kind, x, y, radius, agent=number, colour=colour, label=label))
+    right, top = (float(side or 1.5) for side in (simulated.x_semidim, simulated.y_semidim))
+    return World((-right, -top, right, top), tuple(shapes))
+
+
+def warehouse_world(
+    size: tuple[int, int],
+    robots: Sequence[Sequence[int]],
+    shelves: Sequence[Sequence[int]],
+    wanted: Sequence[bool],
+    goals: Sequence[Sequence[int]],
+) -> World:
+    """Build the world of a warehouse; its first row of cells is at the top.
+
+    Args:
+        size: columns and rows.
+        robots: column, row, direction (up, down, left, right) and number of the carried shelf (0: none) of each.
+        shelves: column and row of each.
+        wanted: whether a shelf is requested, in the same order.
+        goals: column and row of each.
+    """
+    columns, rows = size
+    shapes = [
+        Shape(f"goal {k}", "goal", float(x), float(rows - 1 - y), 0.45, colour="#9aa0a6")
+        for k, (x, y) in enumerate(goals)
+    ]
+    for k, ((x, y), is_wanted) in enumerate(zip(shelves, wanted, strict=True)):
+        colour = "#d9822b" if is_wanted else "#c9ccd1"
+        shapes.append(Shape(f"shelf {k}", "landmark", float(x), float(rows - 1 - y), 0.4, colour=colour))
+    for agent, (x, y, direction, carried) in enumerate(robots):
+        label = f"{agent}{'^v<>'[direction]}{'*' if carried else ''}"
+        shapes.append(Shape(f"robot {agent}", "agent", float(x), float(rows - 1 - y), 0.3, agent=agent, label=label))
+    return World((-0.5, -0.5, columns - 0.5, rows - 0.5), tuple(shapes))
+
+
 def world_from(given: Any) -> World:
     """Convert what a user's ``world()`` returned.
 
@@ -174,6 +270,8 @@ def world_from(given: Any) -> World:
         UserError: it is no world; the message names the key.
     """
     _check_keys(given, World, "world()")
+    if unknown := [key for key in ("roads", "vehicles") if given.get(key)]:
+        raise UserError(f"world() has {unknown[0]}: return kd_envs.worlds.World itself, which takes them")
     bounds = given.get("bounds")
     if not _are_numbers(bounds, 4) or not (bounds[0] < bounds[2] and bounds[1] < bounds[3]):
         raise UserError(f"world() has bounds {bounds!r}: expected [left, bottom, right, top]")

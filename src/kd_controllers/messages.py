@@ -99,6 +99,10 @@ class Radio:
     speaks: Tensor
     delivered: Tensor | None = None
 
+    def only(self, rows: Tensor) -> Radio:
+        """Return the messages of these rows of the first axis."""
+        return Radio(self.speaks[rows], None if self.delivered is None else self.delivered[rows])
+
 
 def draw_delivered(loss: float, shape: Sequence[int], n_agents: int) -> Tensor:
     """Draw which messages arrive, ``(*shape, hearers, speakers)`` uint8, from PyTorch's generator."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from kd_core import files
 from kd_core.errors import UserError
+from kd_core.task import task_names
 
 FORMAT = "kd-marl/checkpoint"
 VERSION = 1
@@ -77,7 +78,7 @@ def telling(config: Mapping[str, Any]) -> dict[str, Any]:
         silent |= {"sensor_status"}
     # Keys that say nothing where they are empty; runs of before there were such keys have none.
     silent |= {key for key in ("adapt_from", "teachers") if not config.get(key)}
-    if not config.get("teachers"):
+    if not config.get("teachers") and len(task_names(config.get("map_name", ""))) == 1:
         silent |= {"teacher_rule", "teacher_weights"}
     if not config.get("message_bits"):
         silent |= {key for key in config if key.startswith("message_")}

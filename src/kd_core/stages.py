@@ -13,13 +13,15 @@ from typing import Any
 
 from kd_core import checkpoints
 from kd_core.artifacts import teacher as artifacts
+from kd_core.artifacts.buffer_facts import FACTS_FILE as BUFFER_FACTS
+from kd_core.artifacts.buffer_facts import read_facts as read_buffer_facts
 from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.artifacts.teacher import TeacherArtifact
 from kd_core.config import assemble, parse_command, plugin_keys, updated
 from kd_core.errors import UserError
 from kd_core.host import Host, get_host
 from kd_core.places import MAIN, PROGRAM, ZOO
-from kd_core.task import Task
+from kd_core.task import Task, of_task, task_names
 
 # Keys of ours that mean something to one stage only.
 _OWN_TO_A_STAGE = frozenset(
@@ -51,6 +53,15 @@ def several(args: Any) -> list[str]:
     """Return the names of ``teachers=``, a list or text; empty for a run with one teacher, or of another stage."""
     given = getattr(args, "teachers", None) or []
     return [name.strip(" '\"") for name in given.strip("[] ").split(",")] if isinstance(given, str) else list(given)
+
+
+def of_each_task(args: Any, task: Task) -> list[tuple[SimpleNamespace, Task]]:
+    """Return a run's namespace as that of a run on each of its tasks, with one teacher, and the task."""
+    names = several(args) or [args.teacher] * len(task.parts)
+    return [
+        (of_task(args, part.name, teacher=name, teachers=None), part)
+        for part, name in zip(task.parts, names, strict=True)
+    ]
 
 
 def locate_teachers(args: Any, task: Task) -> list[TeacherArtifact]:
@@ -109,7 +120,7 @@ def _checked(args: Any, task: Task, teacher: TeacherArtifact) -> TeacherArtifact
 def _find_teacher(args: Any, train_command: str = "") -> Path:
     models = [Path(args.local_results_path) / "models", get_host().results_path / "models"]
     spec = next(iter(several(args)), "" if args.teacher == "train" else args.teacher)
-    return artifacts.find_teacher(spec, args.map_name, models, ZOO, train_command, args.env)
+    return artifacts.find_teacher(spec, task_names(args.map_name)[0], models, ZOO, train_command, args.env)
 
 
 def teacher_weights(args: Any) -> str:
@@ -132,6 +143,19 @@ def buffer_folder(args: Any, teacher: TeacherArtifact) -> Path:
     if args.expert_buffer:
         return Path(args.expert_buffer).expanduser()
     return Path(args.local_results_path) / "buffers" / args.map_name / teacher.sha256["agent.th"][:12]
+
+
+def at_its_temperature(teacher: TeacherArtifact, folder: Path) -> TeacherArtifact:
+    """Return a teacher that learnt action values with the temperature of its expert buffer; any other as it is.
+
+    Where the buffer is gone, a warning says that its policy has temperature 1.
+    """
+    if not teacher.learnt_values:
+        return teacher
+    if (folder / BUFFER_FACTS).is_file() and (known := read_buffer_facts(folder).get("teacher_temperature")):
+        return teacher.at(known)
+    _log.warning(f"no expert buffer in {folder} tells the temperature of the teacher's policy: it is 1 when it samples")
+    return teacher
 
 
 def locate_buffer(args: Any, teacher: TeacherArtifact) -> Path:
@@ -159,12 +183,28 @@ def locate_buffer(args: Any, teacher: TeacherArtifact) -> Path:
             f"the expert buffer in {folder} was written by another teacher ({facts['teacher']['path']}): give that "
             "one with teacher=PATH, or leave expert_buffer out to export again"
         )
+    if teacher.learnt_values:
+        check_same_entropy(folder, facts, args)
     if other := environment_difference(facts, vars(args)):
         raise UserError(
             f"the expert buffer in {folder} was exported with {other}: export another with --config=kd_export and "
             "expert_buffer=DIR, then give that DIR here"
         )
     return folder
+
+
+def check_same_entropy(folder: Path, facts: Mapping[str, Any], args: Any) -> None:
+    """Refuse an expert buffer whose teacher, made of action values, played with another ``teacher_entropy``.
+
+    Raises:
+        UserError: the two differ.
+    """
+    if (was := facts.get("teacher_entropy")) != args.teacher_entropy:
+        raise UserError(
+            f"the expert buffer in {folder} was exported with teacher_entropy={was}, this run has "
+            f"{args.teacher_entropy:g}: set it to that, or export another with --config=kd_export and "
+            "expert_buffer=DIR, then give that DIR here"
+        )
 
 
 def environment_difference(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:

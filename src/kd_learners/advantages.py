@@ -57,6 +57,23 @@ def gae(residual: Tensor, gamma: float, gae_lambda: float) -> Tensor:
     return weight @ residual
 
 
+def without_others(advantage: Tensor, regret: Tensor) -> Tensor:
+    """Take the other agents' regrets out of every agent's advantage, for ``advantage: credit``.
+
+    A regret is what an agent's action costs the team against the action that it values most. Given the situation it
+    depends on that agent's action alone. So the others' regrets are a baseline for an agent: taken out, they change
+    the variance of its policy gradient and not its mean.
+
+    Args:
+        advantage: ``(batch, time, agents)``.
+        regret: ``(batch, time, agents)``, at most 0, in the same unit.
+
+    Returns:
+        ``(batch, time, agents)``.
+    """
+    return advantage - (regret.sum(-1, keepdim=True) - regret)
+
+
 def standardise(x: Tensor, mask: Tensor) -> Tensor:
     """Shift and scale `x` to mean 0 and (biased) standard deviation 1 over the mask (decision 4).
 

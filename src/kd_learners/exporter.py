@@ -20,12 +20,15 @@ from kd_core.errors import UserError
 from kd_core.host import get_host
 from kd_learners import batches
 from kd_learners.frozen_teacher import FrozenTeacher
-from kd_learners.losses import action_log_prob, masked_log_softmax
-from kd_learners.settings import check_acting, check_blocks, read_settings
+from kd_learners.losses import acting_mask, action_log_prob, masked_log_softmax
+from kd_learners.settings import check_acting, check_blocks, check_entropy, read_settings
 from kd_learners.stage import RunContext, Stage
+from kd_learners.value_teacher import GREEDY, ValueTeacher, entropy_share, fit_temperature, frozen_teacher
 
 # Seeds reserved for each shard: more than environments play at once, so a continued export may have another number.
 SEEDS_OF_A_SHARD = 1000
+# Blocks of episodes on which the temperature of a policy made of action values is fitted.
+CALIBRATING_BLOCKS = 3
 
 _log = logging.getLogger(__name__)
 
@@ -46,9 +49,9 @@ class ExportSettings:
 class BufferExporter(Stage):
     """EPyMARL learner ``kd_buffer_export``: its ``train`` stores episodes instead of learning.
 
-    The controller samples from the teacher's policy. So that policy is pi_beh, and its log-probabilities are stored.
-
     The controller samples from the teacher's policy, so that policy is pi_beh, and its log-probabilities are stored.
+    The policy of a teacher that learnt action values needs a temperature. It is fitted on blocks of episodes that are
+    not stored: the first is played greedily, each next one at the temperature that the one before gave.
     """
 
     needs_teacher = True
@@ -58,7 +61,7 @@ class BufferExporter(Stage):
             raise UserError("kd_buffer_export plays the teacher: set mac=teacher_mac")
         self.args, self.logger = args, logger
         assert context.teacher is not None and context.buffer_folder is not None, "`prepare` located both"
-        self.teacher = FrozenTeacher(context.teacher, args)
+        self.teacher = frozen_teacher(context.teacher, args)
         # The host made its controller before the teacher was known; give it the teacher's network.
         mac.sizes, mac.agent = self.teacher.sizes, self.teacher.mac.agent
         self.folder = context.buffer_folder
@@ -71,7 +74,7 @@ class BufferExporter(Stage):
             "hidden_dim": self.teacher.sizes.hidden_dim,
             "reward_size": scheme["reward"]["vshape"][0],
             "embedding_dtype": args.embedding_dtype,
-            "teacher": self.teacher.facts(),
+            "teacher": FrozenTeacher.facts(self.teacher),
             "seed": args.seed,
             "host": get_host().name,
             "command": args.command,
@@ -83,7 +86,20 @@ class BufferExporter(Stage):
         self.writer = ExpertBufferWriter(
             self.folder, self.facts, resume=args.resume, shard_episodes=args.shard_episodes
         )
+        self.uncalibrated = 0
+        if isinstance(self.teacher, ValueTeacher):
+            self._find_temperature(self.teacher)
         self.bar = progress.bar("expert buffer", args.buffer_episodes, "episode", done=self.writer.episodes)
+
+    def _find_temperature(self, teacher: ValueTeacher) -> None:
+        """Take the temperature of the buffer that is continued, or prepare to fit it."""
+        known = self.writer.facts.get("teacher_temperature")
+        if known is None:
+            teacher.set_temperature(GREEDY)
+            self.uncalibrated = CALIBRATING_BLOCKS
+        else:
+            stages.check_same_entropy(self.folder, self.writer.facts, self.args)
+            teacher.set_temperature(known)
 
     @property
     def done(self) -> bool:  # type: ignore[override]
@@ -100,6 +116,7 @@ class BufferExporter(Stage):
         check_blocks(args)
         check_acting(args)
         read_settings(ExportSettings, args)
+        check_entropy(args.teacher_entropy)
         if context.limited and args.mask_at == "environment":
             raise UserError("kd_export stores everything, for students of any limits: set mask_at=controller")
         if context.limited:
@@ -129,10 +146,29 @@ class BufferExporter(Stage):
 
     def train(self, batch: Any, t_env: int, episode_num: int) -> None:
         """Append the episodes just played, at most as many as the buffer still lacks."""
+        if self.uncalibrated:
+            self._calibrate(batches.from_host(batch))
+            return
         wanted = self.args.buffer_episodes - self.writer.episodes
         block = self._block(batches.from_host(batch))
         self.writer.append({name: value[:wanted] for name, value in block.items()})
         self.bar.update(min(wanted, len(block["length"])))
+
+    def _calibrate(self, episodes: batches.Episodes) -> None:
+        """Fit the temperature on episodes that the teacher has just played; the last fit is a fact of the buffer."""
+        assert isinstance(self.teacher, ValueTeacher), "only its policy has a temperature"
+        avail = episodes.avail_actions[:, :-1]
+        acting = acting_mask(episodes.filled.squeeze(-1), avail) > 0
+        if not acting.any():
+            raise UserError("the teacher never has a choice in its episodes, so its policy has no temperature")
+        q, share = self.teacher.action_values(episodes)[:, :-1][acting], self.args.teacher_entropy
+        was = entropy_share(q, avail[acting], self.teacher.temperature)
+        temperature = fit_temperature(q, avail[acting], share)
+        self.teacher.set_temperature(temperature)
+        self.uncalibrated -= 1
+        _log.info("Temperature %.4g for an entropy of %g of the greatest; so far %.3f", temperature, share, was)
+        if not self.uncalibrated:
+            self.writer.state({"teacher_temperature": temperature, "teacher_entropy": share})
 
     @torch.no_grad()
     def _block(self, episodes: batches.Episodes) -> dict[str, torch.Tensor]:

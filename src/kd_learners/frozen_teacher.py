@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ class Scale:
 
 
 class FrozenTeacher:
-    """A loaded teacher, whose networks never change.
+    """A loaded teacher, whose networks never change; `value_teacher.frozen_teacher` picks its kind.
 
     Values are in the unit in which its critic was trained. ``reward_scale`` converts rewards to that unit,
     ``value_scale`` the critic's outputs. For a teacher of ours both are the identity, except the value's normaliser.
@@ -46,7 +46,10 @@ class FrozenTeacher:
         mac: the controller that acts with it; it samples actions, unless ``mac.greedy`` is set.
         reward_scale: None while it is lost.
         value_scale: None while it is lost.
+        learns_values: whether its policy is made of action values, at a temperature.
     """
+
+    learns_values: ClassVar[bool] = False
 
     def __init__(self, artifact: TeacherArtifact, args: Any) -> None:
         self.artifact = artifact
@@ -63,6 +66,24 @@ class FrozenTeacher:
             teacher_input=facts["teacher_input"],
             agent=facts["agent"],
         )
+        options = dict(vars(args), agent_output_type="pi_logits", action_selector="soft_policies")
+        self.mac = TeacherMAC({}, None, type(args)(**options), sizes=self.sizes)
+        try:
+            self.mac.agent.load_state_dict(artifact.agent_state)
+            self._load_critic(args)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"the weights of the teacher in {artifact.folder} do not fit its teacher.json ({reason}): copy it again"
+            ) from None
+        self.mac.agent.eval().requires_grad_(False)
+        self.reward_scale = self._scale("reward")
+        self.value_scale = self._scale("value")
+        shaping, task = facts["shaping"], args.map_name
+        self.reward = training_reward(args.env, facts["n_agents"], args.state_shape, shaping, task)
+
+    def _load_critic(self, args: Any) -> None:
+        facts = self.artifact.facts
         self.critic_sizes = central_critic.CriticSizes(
             critic_type=facts["critic_type"],
             n_agents=facts["n_agents"],
@@ -73,22 +94,9 @@ class FrozenTeacher:
             obs_individual_obs=facts["obs_individual_obs"],
             obs_last_action=facts["obs_last_action"],
         )
-        options = dict(vars(args), agent_output_type="pi_logits", action_selector="soft_policies")
-        self.mac = TeacherMAC({}, None, type(args)(**options), sizes=self.sizes)
         self.critic = self.critic_sizes.build()
-        try:
-            self.mac.agent.load_state_dict(artifact.agent_state)
-            self.critic.load_state_dict(artifact.critic_state)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"the weights of the teacher in {artifact.folder} do not fit its teacher.json ({reason}): copy it again"
-            ) from None
-        for network in (self.mac.agent, self.critic):
-            network.eval().requires_grad_(False)
-        self.reward_scale = self._scale("reward")
-        self.value_scale = self._scale("value")
-        self.reward = training_reward(args.env, facts["n_agents"], args.state_shape, facts["shaping"])
+        self.critic.load_state_dict(self.artifact.critic_state)
+        self.critic.eval().requires_grad_(False)
 
     def _scale(self, name: str) -> Scale | None:
         facts = self.artifact.normalisers[name]

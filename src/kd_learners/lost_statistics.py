@@ -89,14 +89,16 @@ def followed(teacher: FrozenTeacher, buffer: ExpertBuffer) -> Followed:
     parts = []
     for shard in buffer.shards(VALUE_KEYS):
         episodes = shard_episodes(shard)
-        parts.append((episodes.reward, teacher.values(episodes), episodes.filled))
-    reward, value, filled = (torch.cat(part).double() for part in zip(*parts, strict=True))
+        parts.append((episodes.reward, teacher.values(episodes), episodes.filled, episodes.terminated))
+    reward, value, filled, terminated = (torch.cat(part).double() for part in zip(*parts, strict=True))
     length = filled.sum((1, 2)).long()
     batches = length.split(int(teacher.artifact.facts.get("batch_size", 1)))
     longest = torch.cat([batch.max().expand(len(batch)) for batch in batches])
     left = (length[:, None] - torch.arange(filled.shape[1])).clamp(min=0)
-    # EPyMARL's learners add the value after the last column, whether the episode ended for good or not.
-    ahead = (teacher.gamma ** left.double()) * (length == longest)[:, None]
+    # EPyMARL's PPO learner adds the value after the last column, whether the episode ended for good or not. Its Q
+    # learner adds that of a state that is no end.
+    added = terminated.amax((1, 2)) == 0 if teacher.learns_values else length == longest
+    ahead = (teacher.gamma ** left.double()) * added[:, None]
     end = value.gather(1, length[:, None, None].expand(-1, 1, value.shape[-1]))
     return Followed(reward, value[:, :-1], end, ahead[..., None], filled, longest, teacher.gamma)
 

@@ -2,13 +2,15 @@
 
 The rule ``value`` takes the teacher whose critic expects most of the state. Critics value rewards of their own:
 shaped, discounted and scaled as in their training. So each one's values are converted to the task's own return, by the
-line that fits its expert buffer best. The rule ``weight`` draws a teacher for each episode.
+line that fits its expert buffer best. The rule ``weight`` draws a teacher for each episode. Where the student plays
+several tasks, the rule is ``task``: each of them has a teacher of its own.
 
 Logits, advantages, cosines and roles of a step are its teacher's, in that teacher's unit.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,15 +20,18 @@ import torch
 from torch import Tensor
 
 from kd_controllers.messages import Radio
+from kd_core import stages
 from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.errors import UserError
+from kd_core.task import shares
 from kd_learners.batches import Episodes
 from kd_learners.expert_data import VALUE_KEYS, ExpertData, shard_episodes
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.labelled import LabelledSteps, Labeller, until_last_decision
 from kd_learners.losses import acting_mask
+from kd_learners.objective import ObjectiveSettings
 
-RULES = ("value", "weight")
+RULES = ("value", "weight", "task")
 
 
 @dataclass(frozen=True)
@@ -37,26 +42,61 @@ class Line:
     offset: float
 
 
-def read_weights(teachers: Sequence[str], rule: str, weights: Any) -> tuple[float, ...]:
+def check_several(args: Any, terms: ObjectiveSettings, tasks: Sequence[str]) -> None:
+    """Refuse several teachers where something needs one.
+
+    Raises:
+        UserError: a rule or weights that are none, a key that names one teacher or one buffer, a comparator's term, or
+            tasks that are not played side by side or have not a teacher each.
+    """
+    names, rule = stages.several(args), args.teacher_rule
+    if not all(type(name) is str and name for name in names):
+        raise UserError(f"teachers is {names}: expected a list of folders and names of bundled teachers")
+    if rule not in RULES:
+        raise UserError(f"teacher_rule is '{rule}': choose one of {', '.join(RULES)}")
+    if len(tasks) > 1:
+        _check_tasks(args, tasks, names)
+    elif rule == "task":
+        raise UserError(f"teacher_rule=task is for a run on several tasks, and this one is on {tasks[0]}: leave it out")
+    elif len(names) < 2 or len(set(names)) < len(names):
+        raise UserError(f"teachers is {names}: name at least two different ones, or one with teacher=")
+    read_weights(len(names or tasks), args.teacher_weights)
+    for key in ("teacher", "expert_buffer"):
+        if getattr(args, key) and (names or getattr(args, key) != "train"):
+            found = f"teachers has {len(names)}" if names else f"{', '.join(tasks)} have one each (teachers=A,B)"
+            raise UserError(f"{key} is for a run with one teacher: leave it out, {found}")
+    for key in ("feature_coef", "personal_coef", "privileged_coef"):
+        if getattr(terms, key):
+            raise UserError(f"{key} is for a run with one teacher, whose features it teaches: set {key}=0")
+
+
+def _check_tasks(args: Any, tasks: Sequence[str], teachers: Sequence[str]) -> None:
+    listed = ", ".join(tasks)
+    if teachers and len(teachers) != len(tasks):
+        raise UserError(f"teachers has {len(teachers)} and the run {len(tasks)} tasks: name one each, for {listed}")
+    if args.teacher_rule == "weight":
+        raise UserError(f"teacher_rule=weight is for teachers of one task, and {listed} have one each: leave it out")
+    if args.runner != "vector" or args.batch_size_run < len(tasks):
+        raise UserError(
+            f"{listed} are played side by side: set runner=vector, and batch_size_run to at least {len(tasks)}"
+        )
+
+
+def read_weights(teachers: int, weights: Any) -> tuple[float, ...]:
     """Read how often each teacher's episodes are drawn, as shares that sum to 1.
 
     Args:
-        teachers: ``teachers=``.
-        rule: ``teacher_rule=``.
+        teachers: how many there are.
         weights: ``teacher_weights=``, or None for equal ones.
 
     Raises:
-        UserError: an unknown rule, one teacher alone, or weights that are none.
+        UserError: weights that are none.
     """
-    if rule not in RULES:
-        raise UserError(f"teacher_rule is '{rule}': choose one of {', '.join(RULES)}")
-    if len(teachers) < 2 or len(set(teachers)) < len(teachers):
-        raise UserError(f"teachers is {list(teachers)}: name at least two different ones, or one with teacher=")
-    given = [1.0] * len(teachers) if weights is None else list(weights)
+    given = [1.0] * teachers if weights is None else list(weights)
     numbers = all(type(weight) in (int, float) and 0 <= weight < float("inf") for weight in given)
-    if len(given) != len(teachers) or not numbers or not sum(given):
+    if len(given) != teachers or not numbers or not sum(given):
         raise UserError(
-            f"teacher_weights is {weights!r}: expected {len(teachers)} numbers of at least 0, one of them above 0"
+            f"teacher_weights is {weights!r}: expected {teachers} numbers of at least 0, one of them above 0"
         )
     return tuple(float(weight) / sum(given) for weight in given)
 
@@ -136,6 +176,29 @@ class Panel:
         return torch.stack(expected).argmax(0)
 
 
+@dataclass(frozen=True)
+class TaskPanel:
+    """Labels blocks of episodes of several tasks, which lie one task behind the other, by each one's teacher.
+
+    Attributes:
+        labellers: of each task's teacher, with its own roles, discount and critic.
+    """
+
+    labellers: Sequence[Labeller]
+
+    def __call__(
+        self, episodes: Episodes, behaviour_log_prob: Tensor, seen: Tensor, radio: Radio | None = None
+    ) -> LabelledSteps:
+        """Label episodes as `Labeller` does, each by its task's teacher; ``labelled_by`` says by which."""
+        sizes, parts = shares(len(seen), len(self.labellers)), []
+        for number, rows in enumerate(torch.arange(len(seen)).split(sizes)):
+            own = Episodes(**{name: x[rows] for name, x in vars(episodes).items()})
+            heard = radio if radio is None else radio.only(rows)
+            steps = self.labellers[number](own, behaviour_log_prob[rows], seen[rows], heard)
+            parts.append(replace(steps, labelled_by=torch.full((len(steps.obs),), number)))
+        return LabelledSteps.join(parts)
+
+
 class PanelData:
     """Samples the expert buffers of several teachers, each in proportion to its weight."""
 
@@ -156,4 +219,4 @@ class PanelData:
 
     def largest_features(self, count: int, generator: np.random.Generator) -> np.ndarray:
         """Return the largest size of each agent's features in any of the buffers, ``(agents, features)``."""
-        return np.max([part.largest_features(count, generator) for part in self.parts], axis=0)
+        return np.max([part.largest_features(count, copy.deepcopy(generator)) for part in self.parts], axis=0)

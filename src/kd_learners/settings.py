@@ -42,6 +42,16 @@ def check_episodes(episodes: Any) -> None:
         raise UserError(f"eval_episodes is {episodes!r}: expected a number of episodes of at least 1")
 
 
+def check_entropy(share: Any) -> None:
+    """Refuse a ``teacher_entropy`` that no temperature gives.
+
+    Raises:
+        UserError: it is no share strictly between 0 and 1.
+    """
+    if type(share) not in (int, float) or not 0 < share < 1:
+        raise UserError(f"teacher_entropy is {share!r}: expected a share above 0 (greedy) and below 1 (uniform)")
+
+
 def check_acting(args: Any) -> None:
     """Refuse a way of acting in which actions are not sampled from the policy's probabilities.
 

@@ -1,7 +1,10 @@
-"""Reward shaping by the balance of forces in a battle, in the manner of Ng, Harada and Russell (ICML 1999).
+"""Reward shaping by a potential of the state, in the manner of Ng, Harada and Russell (ICML 1999).
 
-Damage and victory reward a step back that spares an ally little, and late. The balance of forces rewards it at once. So
-a short horizon of advantages (a small lambda) is enough.
+In a battle, damage and victory reward a step back that spares an ally little, and late. The balance of forces rewards
+it at once. So a short horizon of advantages (a small lambda) is enough.
+
+In a warehouse, robots that act at random deliver about once in 15,000 steps. Lifting a requested shelf and carrying it
+towards the goals is rewarded at once.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import torch
 from torch import Tensor
 
 from kd_core.errors import UserError
+from kd_envs.hetero_mask.warehouse import CELL_REQUESTED, CELL_SIZE, OWN_SIZE, warehouse_size
 from kd_envs.smax.simulator import STATE_IDENTITY, STATE_UNIT
 from kd_learners.batches import Episodes
 
@@ -54,24 +58,70 @@ class ForceBalance:
         return (ours - theirs) / (ours + theirs).clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def potential(env: str, n_agents: int, state_size: int) -> ForceBalance:
+@dataclass(frozen=True)
+class CarriedShelves:
+    """Phi(s): the sum over the robots of how far each has come with a requested shelf.
+
+    A robot that carries one counts between 1/4, at the far end, and 1, on a goal. One without a shelf counts 1/5 below
+    a requested shelf, 1/10 where it sees one, and else 0, as does one that carries another shelf. All of it is in the
+    robots' own observations.
+
+    Attributes:
+        robots: their number; the state is their observations in a row.
+        columns: of the warehouse.
+        rows: of the warehouse; the goals are the two cells in the middle of the last.
+    """
+
+    robots: int
+    columns: int
+    rows: int
+
+    def __call__(self, state: Tensor) -> Tensor:
+        """Compute Phi of states.
+
+        Args:
+            state: ``(..., state_size)`` float32.
+
+        Returns:
+            ``(...)`` float32.
+        """
+        own = state.unflatten(-1, (self.robots, -1))
+        column, row, loaded = own[..., 0], own[..., 1], own[..., 2] > 0
+        requested = own[..., OWN_SIZE + CELL_REQUESTED :: CELL_SIZE]
+        here = requested[..., requested.shape[-1] // 2]
+        sideways = (column - (self.columns // 2 - 0.5)).abs() - 0.5
+        way = (sideways + self.rows - 1 - row) / (self.columns // 2 + self.rows - 2)
+        found = 0.1 * (requested.amax(dim=-1) + here)
+        return torch.where(loaded, here * (1.0 - 0.75 * way), found).sum(dim=-1)
+
+
+Potential = ForceBalance | CarriedShelves
+
+
+def potential(env: str, n_agents: int, state_size: int, task: str) -> Potential:
     """Build the potential of an environment.
 
     Args:
         env: the environment's name in EPyMARL's registry.
         n_agents: the team's units.
         state_size: length of the state.
+        task: the environment's key or map name.
 
     Raises:
-        UserError: the units in the environment's state are not known.
+        UserError: what the environment's state tells is not known.
     """
+    size = warehouse_size(task, n_agents, state_size)
+    if env == "gymma" and size is not None:
+        return CarriedShelves(n_agents, *size)
     if env != "smax":
-        raise UserError(f"shaping needs a state whose units are known: smax, not {env}; set shaping=0")
+        raise UserError(
+            f"shaping needs a state whose units are known: smax, or a warehouse of rware, not {env}; set shaping=0"
+        )
     units = state_size // (STATE_UNIT + STATE_IDENTITY)
     return ForceBalance(n_agents, units - n_agents, STATE_UNIT)
 
 
-def shaped(episodes: Episodes, phi: ForceBalance, weight: float) -> Tensor:
+def shaped(episodes: Episodes, phi: Potential, weight: float) -> Tensor:
     """Compute the shaped reward r_t + weight (Phi(s_t+1) - Phi(s_t)).
 
     The difference is not discounted and includes Phi of the last state. So a step that changes nothing earns nothing,
@@ -91,7 +141,7 @@ def shaped(episodes: Episodes, phi: ForceBalance, weight: float) -> Tensor:
     return torch.where(episodes.filled > 0, episodes.reward + weight * gain, 0.0)
 
 
-def training_reward(env: str, n_agents: int, state_size: int, weight: float) -> Callable[[Episodes], Tensor]:
+def training_reward(env: str, n_agents: int, state_size: int, weight: float, task: str) -> Callable[[Episodes], Tensor]:
     """Build the reward that a teacher's critic values: :func:`shaped`, or the task's own for a weight of 0.
 
     Args:
@@ -99,10 +149,11 @@ def training_reward(env: str, n_agents: int, state_size: int, weight: float) -> 
         n_agents: the team's units.
         state_size: length of the state.
         weight: as for :func:`shaped`.
+        task: the environment's key or map name.
 
     Raises:
-        UserError: a weight other than 0, and the units in the environment's state are not known.
+        UserError: a weight other than 0, and what the environment's state tells is not known.
     """
     if weight == 0.0:
         return operator.attrgetter("reward")
-    return functools.partial(shaped, phi=potential(env, n_agents, state_size), weight=weight)
+    return functools.partial(shaped, phi=potential(env, n_agents, state_size, task), weight=weight)

@@ -6,6 +6,7 @@ the first environment starts and after the last step. Stock algorithms take part
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -56,12 +57,14 @@ class Compared:
         teacher: compared with a student, beside random play; None: the policy is evaluated alone.
         masked: whether a policy that is evaluated alone plays under the run's limits.
         steps: environment steps that it was trained for.
+        more_teachers: those of the further tasks of a run on several, ``teacher`` being that of the first.
     """
 
     mac: Any
     steps: int
     teacher: FrozenTeacher | None = None
     masked: bool = True
+    more_teachers: Sequence[FrozenTeacher] = ()
 
 
 class Stage:
@@ -69,11 +72,13 @@ class Stage:
 
     Attributes:
         needs_teacher: whether `prepare` locates a teacher; then the teacher is part of the run's identity.
+        several_tasks: whether a run on several tasks has this stage.
         evaluates: whether the stage ends with a result of its own, which ``evaluate=True`` computes again.
         done: whether the stage needs no more steps before ``t_max``: the loop ends at the next block.
     """
 
     needs_teacher: ClassVar[bool] = False
+    several_tasks: ClassVar[bool] = False
     evaluates: ClassVar[bool] = False
     done: bool = False
 

@@ -35,13 +35,15 @@ from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.int8_weights import Int8Weights
 from kd_learners.labelled import LabelledSteps, Labeller, RecentEpisodes
 from kd_learners.losses import action_log_prob, masked_log_softmax
-from kd_learners.panel import Panel, PanelData, fit_line, read_weights
+from kd_learners.panel import Panel, PanelData, TaskPanel, check_several, fit_line, read_weights
 from kd_learners.settings import (
     check_acting,
     check_blocks,
+    check_entropy,
     read_settings,
 )
 from kd_learners.stage import Compared, RunContext, Stage
+from kd_learners.value_teacher import ValueTeacher, frozen_teacher
 
 SOURCES = ("expert", "student", "mixed")
 DECAYS = ("linear", "geometric")
@@ -58,6 +60,8 @@ REPORTED = {
 NO_CUDA = "kd_mappo_student runs on the CPU: set use_cuda=False"
 # Of the C that the students finish for, and the expert episodes that are drawn for it, as an export draws them.
 QUANTISED, CALIBRATING_EPISODES = ("int8",), 100
+# Whose an advantage is: the team's, one for all its agents, or each agent's own.
+ADVANTAGES = ("shared", "credit")
 # Embeddings that the role centroids are fitted to: enough for a few centroids, and fast.
 ROLE_EMBEDDINGS = 20_000
 
@@ -83,6 +87,7 @@ class StudentSettings:
     student_episodes: int
     gamma: float | None
     gae_lambda: float
+    advantage: str
     grad_norm_clip: float
     role_init: str
     n_roles: int
@@ -91,6 +96,8 @@ class StudentSettings:
     def __post_init__(self) -> None:
         if self.distill_on not in SOURCES:
             raise UserError(f"distill_on is '{self.distill_on}': choose one of {', '.join(SOURCES)}")
+        if self.advantage not in ADVANTAGES:
+            raise UserError(f"advantage is '{self.advantage}': choose one of {', '.join(ADVANTAGES)}")
         if self.quantise not in (None, *QUANTISED):
             raise UserError(f"quantise is '{self.quantise}': choose null or {', '.join(QUANTISED)}")
         if self.role_init not in roles.ROLE_INITS:
@@ -124,6 +131,7 @@ class StudentLearner(Stage):
     """EPyMARL learner ``kd_mappo_student``: trains the students by distillation."""
 
     needs_teacher = True
+    several_tasks = True
     evaluates = True
 
     def __init__(self, mac: HeteroMAC, scheme: dict[str, Any], logger: Any, args: Any, context: RunContext) -> None:
@@ -131,10 +139,10 @@ class StudentLearner(Stage):
         self.mac, self.logger, self.args, self.context = mac, logger, args, context
         self.settings = read_settings(StudentSettings, args)
         self.objective = self.weights = read_settings(objective.ObjectiveSettings, args)
-        self.teacher = FrozenTeacher(context.teacher, args)
+        self.teacher = frozen_teacher(context.teacher, args)
         self.rng = np.random.default_rng(args.seed)
         self.n_roles = self.settings.n_roles or roles.default_n_roles(args.n_agents)
-        self.more_teachers = [FrozenTeacher(artifact, args) for artifact in context.more_teachers]
+        self.more_teachers = [frozen_teacher(artifact, args) for artifact in context.more_teachers]
         # Each teacher has roles of its own.
         all_roles = self.n_roles * (1 + len(self.more_teachers))
         self.student_roles = nn.Parameter(torch.randn(all_roles, mac.agent.max_width) / mac.agent.max_width**0.5)
@@ -145,7 +153,7 @@ class StudentLearner(Stage):
         if args.adapt_from and not args.checkpoint_path:
             self._adapt_from(args.adapt_from)
         self.recent = RecentEpisodes(self.settings.student_episodes)
-        self.labeller: Labeller | Panel
+        self.labeller: Labeller | Panel | TaskPanel
         self.expert: expert_data.ExpertData | PanelData
         if context.buffer_folder is not None:
             buffers = [self._buffer(folder) for folder in (context.buffer_folder, *context.more_buffers)]
@@ -178,11 +186,12 @@ class StudentLearner(Stage):
             raise UserError("kd_mappo_student needs mac=hetero_mac and mask_at=controller: the teacher must see it all")
         check_blocks(args)
         check_acting(args)
+        check_entropy(args.teacher_entropy)
         settings = read_settings(StudentSettings, args)
         terms = read_settings(objective.ObjectiveSettings, args)
         read_settings(ExportSettings, args)
-        if stages.several(args):
-            check_several(args, terms)
+        if stages.several(args) or len(context.task.parts) > 1:
+            check_several(args, terms, [part.name for part in context.task.parts])
         student_widths(args, context.mask)
         check_agent(args)
         if settings.quantise and (args.agent != "rnn" or args.message_bits):
@@ -206,15 +215,27 @@ class StudentLearner(Stage):
         Raises:
             UserError: neither is found nor made, or the teacher's critic values rewards of another unit.
         """
-        many = stages.several(args)
-        teachers = stages.locate_teachers(args, context.task) if many else [stages.locate_teacher(args, context.task)]
+        runs = stages.of_each_task(args, context.task) if len(context.task.parts) > 1 else [(args, context.task)]
+        if stages.several(args) and len(runs) == 1:
+            teachers = stages.locate_teachers(args, context.task)
+            runs *= len(teachers)
+        else:
+            teachers = [stages.locate_teacher(run, task) for run, task in runs]
         for teacher in teachers:
+            if args.advantage == "credit" and (kind := teacher.facts["critic_type"]) not in ("qmix", "vdn"):
+                raise UserError(
+                    f"advantage=credit needs a mixer, and the teacher in {teacher.folder} has none ({kind}): set "
+                    "advantage=shared, or give a qmix or vdn teacher"
+                )
             if args.ppo_coef and (other := stages.reward_difference(teacher.facts, vars(args))):
                 raise UserError(
                     f"the critic of the teacher in {teacher.folder} values rewards with {other}, and PPO's "
                     "advantages are taken from it: use the same rewards, another teacher, or ppo_coef=0"
                 )
-        folders = [] if args.evaluate else [stages.locate_buffer(args, teacher) for teacher in teachers]
+        pairs = list(zip((run for run, _ in runs), teachers, strict=True))
+        folders = [] if args.evaluate else [stages.locate_buffer(*pair) for pair in pairs]
+        told = folders or [stages.buffer_folder(*pair) for pair in pairs]
+        teachers = [stages.at_its_temperature(*pair) for pair in zip(teachers, told, strict=True)]
         return replace(
             context,
             teacher=teachers[0],
@@ -236,15 +257,16 @@ class StudentLearner(Stage):
         # Another run may have exported more into the same buffer; this one must not depend on that.
         return buffer if self.args.expert_buffer else buffer.first(self.args.buffer_episodes)
 
-    def _panel(self, buffers: Sequence[ExpertBuffer]) -> tuple[Panel, PanelData]:
+    def _panel(self, buffers: Sequence[ExpertBuffer]) -> tuple[Panel | TaskPanel, PanelData]:
         """Build what several teachers label with, each from its own buffer."""
         args, teachers = self.args, [self.teacher, *self.more_teachers]
         pairs = list(zip(teachers, buffers, strict=True))
-        parts = [self._expert(teacher, buffer) for teacher, buffer in pairs]
+        labellers, data = zip(*(self._expert(teacher, buffer) for teacher, buffer in pairs), strict=True)
+        weights = read_weights(len(teachers), args.teacher_weights)
+        if len(self.context.task.parts) > 1:
+            return TaskPanel(labellers), PanelData(data, weights)
         lines = [fit_line(teacher, buffer, self.teacher.gamma) for teacher, buffer in pairs]
-        weights = read_weights(stages.several(args), args.teacher_rule, args.teacher_weights)
-        panel = Panel([labeller for labeller, _ in parts], lines, args.teacher_rule, weights)
-        return panel, PanelData([data for _, data in parts], weights)
+        return Panel(labellers, lines, args.teacher_rule, weights), PanelData(data, weights)
 
     def _expert(self, teacher: FrozenTeacher, buffer: ExpertBuffer) -> tuple[Labeller, expert_data.ExpertData]:
         """Build the fixed role projection U_T, and the buffer with all that is computed from it once."""
@@ -255,6 +277,8 @@ class StudentLearner(Stage):
         embeddings = expert_data.sample_embeddings(buffer, ROLE_EMBEDDINGS, np.random.default_rng(seed))
         projection = roles.teacher_roles(embeddings, self.n_roles, settings.role_init, seed)
         gamma = teacher.gamma if settings.gamma is None else settings.gamma
+        if isinstance(teacher, ValueTeacher):
+            teacher.by_credit = settings.advantage == "credit"
         labeller = Labeller(
             teacher, projection, gamma, settings.gae_lambda, self.objective.temperature, self.comparators.wanted
         )
@@ -329,8 +353,9 @@ class StudentLearner(Stage):
         self.bar.close()
 
     def compared(self) -> Compared:
-        """Name the student, to be compared with its teacher and random play."""
-        return Compared(self.mac, self.t_env, self.teacher)
+        """Name the student, to be compared with its teacher, that of each task, and random play."""
+        more = self.more_teachers if len(self.context.task.parts) > 1 else ()
+        return Compared(self.mac, self.t_env, self.teacher, more_teachers=more)
 
     def take_result(self, summary: dict[str, Any], folder: Path | None) -> None:
         """Log the result's numbers. The result belongs to the run, so the checkpoint stores nothing of it."""
@@ -409,21 +434,3 @@ class StudentLearner(Stage):
         self.comparators.load_state_dict(state["comparators"])
         torch.set_rng_state(state["torch_rng"])
         self.rng.bit_generator.state = facts["numpy_rng"]
-
-
-def check_several(args: Any, terms: objective.ObjectiveSettings) -> None:
-    """Refuse several teachers where something needs one.
-
-    Raises:
-        UserError: a rule or weights that are none, a key that names one teacher or one buffer, or a comparator's term.
-    """
-    names = stages.several(args)
-    if not all(type(name) is str and name for name in names):
-        raise UserError(f"teachers is {names}: expected a list of folders and names of bundled teachers")
-    read_weights(names, args.teacher_rule, args.teacher_weights)
-    for key in ("teacher", "expert_buffer"):
-        if getattr(args, key):
-            raise UserError(f"{key} is for a run with one teacher: leave it out, teachers has {len(names)}")
-    for key in ("feature_coef", "personal_coef", "privileged_coef"):
-        if getattr(terms, key):
-            raise UserError(f"{key} is for a run with one teacher, whose features it teaches: set {key}=0")

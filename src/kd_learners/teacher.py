@@ -67,7 +67,7 @@ class TeacherLearner(Stage):
             obs_last_action=args.obs_last_action,
         )
         self.critic: Any = self.critic_sizes.build()
-        self.reward = training_reward(args.env, sizes.n_agents, sizes.state_size, self.settings.shaping)
+        self.reward = training_reward(args.env, sizes.n_agents, sizes.state_size, self.settings.shaping, args.map_name)
         groups = [
             {"params": list(mac.parameters()), "lr": self.settings.lr},
             {"params": list(self.critic.parameters()), "lr": self.settings.critic_lr},

@@ -232,8 +232,9 @@ def evaluate(
         "checkpoint_path": student.checkpoint.parent,
         "load_step": int(student.checkpoint.name),
         "eval_episodes": student.config["eval_episodes"] if episodes is None else episodes,
-        "teacher": folder,
         "seed": student.facts["seed"],
+        # Several are named by the command itself.
+        **({} if "more_teachers" in student.facts else {"teacher": folder}),
     }
     with tempfile.TemporaryDirectory(prefix="kd-marl-") as results:
         updates = [f"{key}={_text(value)}" for key, value in {**changes, "local_results_path": results}.items()]

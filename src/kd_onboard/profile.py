@@ -33,7 +33,7 @@ class Task:
         name: the task, such as ``pz-mpe-simple-spread-v3``.
         env: name of the environment in the host's registry.
         obs_size: length of an agent's padded observation as the environment gives it.
-        extended_size: the same with the derived features and the own last action that follow it.
+        extended_size: the same with the derived features, the sensors' status and the own last action that follow it.
         episode_limit: steps after which an episode is cut.
     """
 
@@ -56,6 +56,7 @@ class Feature:
         block: the group of features that it belongs to, or None.
         derived_from: the elements of the padded observation whose Euclidean norm it is; None where it is measured.
         own_action: the action for which it is 1 if the agent took it last, else 0; None for any other feature.
+        status_of: the index of the feature for which it is 1 while its sensor delivers, else 0; None for any other.
     """
 
     index: int
@@ -64,6 +65,7 @@ class Feature:
     block: str | None
     derived_from: tuple[int, ...] | None
     own_action: int | None = None
+    status_of: int | None = None
 
 
 @dataclass(frozen=True)
@@ -355,8 +357,12 @@ def _feature(fields: Fields, task: Task) -> Feature:
     own_action = fields.whole("own_action", 0, task.n_actions - 1) if "own_action" in fields.values else None
     if own_action is not None and index != (place := task.extended_size - task.n_actions + own_action):
         fields.fail("index", f"{place}, as the own last action comes last")
+    # Nor has any input but a sensor's status this one.
+    most = max(0, index - task.obs_size)
+    status_of = fields.whole("status_of", 0, most) if "status_of" in fields.values else None
     sources = _optional(fields, "derived_from", lambda: tuple(fields.items("derived_from", most=100)))
-    if (sources is None) != (index < task.obs_size or own_action is not None):
+    told = own_action is not None or status_of is not None
+    if (sources is None) != (index < task.obs_size or told):
         fields.fail("derived_from", f"null for the environment's own {task.obs_size} elements, else their list")
     if sources is not None and not (
         sources and all(type(source) is int and 0 <= source < task.obs_size for source in sources)
@@ -369,6 +375,7 @@ def _feature(fields: Fields, task: Task) -> Feature:
         block=_optional(fields, "block", lambda: fields.text("block")),
         derived_from=sources,
         own_action=own_action,
+        status_of=status_of,
     )
 
 

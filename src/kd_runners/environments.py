@@ -15,15 +15,19 @@ from epymarl_lite.envs.starcraft import missing_starcraft
 from kd_core import checkpoints
 from kd_core.errors import UserError, nearest
 from kd_core.host import Host, add
-from kd_core.task import Task
+from kd_core.task import Task, check_equal_sizes, of_task, task_names
 from kd_envs.hetero_mask.battles import battle_facts
 from kd_envs.hetero_mask.layouts import layout_for
 from kd_envs.hetero_mask.mask import ObservationMask
 from kd_envs.hetero_mask.presets import mask_for
 from kd_envs.hetero_mask.wrapper import MaskedBatch, MaskedEnv
 from kd_envs.mpe import batched_mpe
+from kd_envs.own import own_env
 from kd_envs.smax import SmaxBatch
 from kd_envs.smax.env import SmaxEnv
+from kd_envs.traffic.env import TrafficEnv
+from kd_envs.vmas_batch import batched_vmas
+from kd_envs.warehouse_batch import batched_warehouse
 from kd_runners.checked_env import CheckedEnv
 from kd_runners.time_limits import TimeLimits, is_known, own_limit
 
@@ -45,14 +49,25 @@ _NEEDS = {
 _NEED_STARCRAFT = ("sc2", "sc2v2")
 
 
+def batched_gymma(size: int, **env_args: Any) -> Any:
+    """Build the first back end that steps environments of gymma's ``env_args`` together; None if there is none."""
+    for build in (batched_mpe, batched_warehouse, batched_vmas):
+        envs = build(size, **env_args)
+        if envs is not None:
+            return envs
+    return None
+
+
 # Environments that can be stepped many at a time: name -> builder of a VectorEnv from its size and env_args. The
 # builder returns None where it has no such back end for these env_args.
-BATCHED: dict[str, Callable[..., Any]] = {"gymma": batched_mpe, "smax": SmaxBatch}
+BATCHED: dict[str, Callable[..., Any]] = {"gymma": batched_gymma, "smax": SmaxBatch}
 
 
 def register(host: Host) -> None:
     """Add the environments that the plug-in brings."""
     add(host.envs, "smax", SmaxEnv)
+    add(host.envs, "traffic", TrafficEnv)
+    add(host.envs, "own", own_env)
 
 
 def check_installed(host: Host, args: Any) -> None:
@@ -94,10 +109,13 @@ def prepare(host: Host, args: Any) -> Task:
         args: the run's namespace; ``n_agents``, ``n_actions`` and ``state_shape`` are set.
 
     Raises:
-        UserError: the environment is unknown, not installed, or cannot be built with its arguments.
+        UserError: the environment is unknown, not installed, or cannot be built with its arguments; or the run is on
+            several tasks, of different sizes.
     """
     check_installed(host, args)
-    info = probe(host, args)
+    infos = {name: probe(host, of_task(args, name)) for name in task_names(args.map_name)}
+    check_equal_sizes(infos)
+    info = next(iter(infos.values()))
     args.n_agents, args.n_actions, args.state_shape = info["n_agents"], info["n_actions"], info["state_shape"]
     return Task(
         args.map_name,

@@ -13,7 +13,7 @@ from epymarl_lite.envs import gymma_fn
 from kd_core.errors import UserError
 from kd_envs import jax_support
 from kd_envs.hetero_mask.layouts import layout_for
-from kd_envs.worlds import Shape, World, read_world, world_from
+from kd_envs.worlds import Road, Shape, World, read_world, world_from
 
 SPREAD, LISTENER, ADVERSARY = (
     "pz-mpe-simple-spread-v3",
@@ -157,6 +157,8 @@ def test_a_world_of_the_users_own_is_found_behind_wrappers():
     assert world == World(
         (0, 0, 4, 4), (Shape("robot", "agent", 1.5, 2.0, 0.5, 0), Shape("charger", "landmark", 1.5, 2.0, 0.5))
     )
+    made = dataclasses.replace(world, roads=(Road("lane", ((0.0, 0.0), (4.0, 4.0)), 3.2, "g"),))
+    assert read_world(SimpleNamespace(world=lambda: made)) is made
     assert read_world(SimpleNamespace()) is None
     assert read_world(SimpleNamespace(world="a name")) is None
 
@@ -173,6 +175,7 @@ def test_a_world_of_the_users_own_is_found_behind_wrappers():
         ({"shapes": [{"name": "robot", "kind": "agent", "x": 1, "y": 1}]}, "shape 0 of world.. lacks radius"),
         ({"shapes": [ROBOT], "attacks": [(0, 3)]}, r"attack \(0, 3\): expected two indices of its 1 shapes"),
         ({"shapes": ["robot"]}, "shape 0 of world.. is str: expected a dict"),
+        ({"roads": [1]}, "has roads: return kd_envs.worlds.World itself"),
         ({"shapes": 5}, "shapes 5: expected a list"),
         ({"shapes": [ROBOT], "attacks": None}, "attacks None: expected a list"),
         ({"shapes": [ROBOT], "attacks": [5]}, "the attack 5: expected two indices"),

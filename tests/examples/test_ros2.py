@@ -15,8 +15,9 @@ sys.path.insert(0, str(EXAMPLE))
 
 from kd_agent.control import Control  # noqa: E402
 
+from kd_controllers.messages import Messages  # noqa: E402
 from kd_onboard import OnboardAgent  # noqa: E402
-from onboard_bundles import write_bundle  # noqa: E402
+from onboard_bundles import LINKS, write_bundle, write_talking_bundle  # noqa: E402
 
 
 class Clock:
@@ -170,8 +171,33 @@ def test_the_node_and_its_launch_file_are_python_and_name_what_the_package_has()
     assert all((EXAMPLE / part).exists() for part in ("resource/kd_agent", "launch/team.launch.py", "package.xml"))
 
 
-def test_an_agent_that_talks_is_refused(bundles):
-    agent = OnboardAgent.load(bundles["raise"], 1)
-    agent.profile = replace(agent.profile, messages=object())
-    with pytest.raises(ValueError, match=r"agent 1 .* hears or sends messages"):
-        Control(agent, [f"/a: {', '.join(names(agent))}"], 0.2, Clock())
+def test_agents_that_talk_hear_each_other_as_late_as_in_training(tmp_path):
+    """Two nodes beside agents that are given the same messages by hand."""
+    radio = Messages(10, LINKS, latency=2)
+    bundle = write_talking_bundle(tmp_path / "bundle", radio)
+    controls, alone = {}, {}
+    for i in (0, 1):
+        agent, alone[i] = (OnboardAgent.load(bundle, i) for _ in range(2))
+        controls[i] = Control(agent, [f"/a: {', '.join(names(agent))}"], 0.2, Clock())
+        assert controls[i].hears == (1 - i,)
+    said, available = {0: [], 1: []}, np.ones(5, bool)
+    for step in range(12):
+        for i, control in controls.items():
+            row = np.cos(np.arange(control.agent.profile.inputs) + 3 * step + i).astype(np.float32)
+            control.read("/a", row, 0.0)
+            decision = control.tick(0.0)
+            inbox = [said[1 - i][step - 2] if step >= 2 else None]
+            assert (decision.action, decision.message) == alone[i].act(row, available, inbox)
+            said[i].append(decision.message)
+        for i, control in controls.items():
+            # Each third is lost on the way to agent 1.
+            if i == 0 or step % 3:
+                control.hear(1 - i, list(said[1 - i][step]))
+            else:
+                said[1 - i][step] = None
+    controls[0].hear(1, b"too long by far")
+    for _ in range(2):
+        controls[0].read("/a", row[:3], 0.0)
+        controls[0].tick(0.0)
+    assert json.loads(controls[0].heartbeat())["malformed"] == 1
+    assert len({message for message in said[0] if message}) > 3

@@ -14,7 +14,8 @@ import torch
 
 from kd_core.costs.flops import AgentStep
 from kd_marl.deploy import selftest
-from kd_marl.deploy.csource import Named, c_files, weights_file
+from kd_marl.deploy.csource import all_files
+from kd_marl.deploy.program import AgentC, Named
 from kd_marl.deploy.weights import agent_weights, sizes
 
 # Strict enough for any firmware, and without a C library: what a board's build may ask.
@@ -72,6 +73,14 @@ def compiler():
     return found
 
 
+def written(step, prefix="kd_agent_0", name="agent_0", **told):
+    """What the C of a network is written from."""
+    weights = agent_weights(step)
+    inputs, _, n_actions = sizes(weights)
+    features = [{"name": f"f{k}", "unit": "m"} for k in range(inputs)]
+    return AgentC(weights, Named(".", prefix), "toy", name, features, ["x"] * n_actions, **told)
+
+
 def write_c(
     folder: Path,
     step,
@@ -84,14 +93,10 @@ def write_c(
 ):
     """The C sources of a network."""
     weights = agent_weights(step)
-    inputs, _, n_actions = sizes(weights)
-    features = [{"name": f"f{k}", "unit": "m"} for k in range(inputs)]
     folder.mkdir(parents=True, exist_ok=True)
-    told = ("toy", name, features, ["x"] * n_actions, on_fault, noop_action)
-    options = {"calibration": calibration, "messages": messages}
-    for file, text in c_files(weights, Named(".", prefix), *told, **options).items():
-        (folder / file).write_text(text)
-    (folder / f"{prefix}_weights.bin").write_bytes(weights_file(weights, "toy", features, ["x"] * n_actions, messages))
+    told = {"on_fault": on_fault, "noop_action": noop_action, "calibration": calibration, "messages": messages}
+    for file, data in all_files(written(step, prefix, name, **told)).items():
+        (folder / file).write_bytes(data)
     steps = selftest.choose(weights, [], calibration)
     (folder / f"{prefix}_test.inc").write_text(selftest.text(steps, Named(".", prefix), name))
     return folder

@@ -1,6 +1,7 @@
 /*
  * Gives the C of an agent what it must survive: features of any bits, a damaged or uninitialised memory, any
- * availability. Compiled beside the program, with a sanitizer; every buffer is a block of its own on the heap.
+ * availability, and messages of any bits. Compiled beside the program, with a sanitizer and its self-test; every buffer
+ * is a block of its own on the heap.
  *
  *     hostile INPUTS SEED [WEIGHTS]
  */
@@ -17,6 +18,13 @@
             exit(1);                                                            \
         }                                                                       \
     } while (0)
+#ifdef KD_AGENT_MESSAGE_BYTES
+#define RADIO , inbox, outbox
+#define MARKS 3 /* words of the struct behind the state: its turn too */
+#else
+#define RADIO
+#define MARKS 2
+#endif
 #define PICK(list) ((list)[draw() % (sizeof(list) / sizeof *(list))])
 
 static const uint32_t special[] = {
@@ -80,15 +88,43 @@ static void damage(struct kd_agent *agent)
         bytes[draw() % sizeof *agent] ^= (unsigned char)(1u << draw() % 8);
         break;
     case 1: /* one word of the state */
-        memcpy(bytes + sizeof word * (draw() % (words - 2)), &word, sizeof word);
+        memcpy(bytes + sizeof word * (draw() % (words - MARKS)), &word, sizeof word);
         break;
     case 2: /* all of the state */
-        fill(agent, sizeof word * (words - 2));
+        fill(agent, sizeof word * (words - MARKS));
         break;
     default: /* all of it */
         fill(agent, sizeof *agent);
     }
 }
+
+#ifdef KD_AGENT_MESSAGE_BYTES
+static unsigned char *inbox, *outbox;
+
+static void draw_inbox(void)
+{
+    int place;
+
+    fill(inbox, KD_AGENT_HEARS * KD_AGENT_MESSAGE_BYTES);
+    for (place = 0; place < KD_AGENT_HEARS; place++) {
+        inbox[place * KD_AGENT_MESSAGE_BYTES] %= draw() % 2 ? 2 : 255;
+    }
+    fill(outbox, KD_AGENT_MESSAGE_BYTES);
+}
+
+/* What was said: all zeros, or a mark of 1 and, behind the last bit, zeros. After a fault nothing is said. */
+static void check_said(int fault)
+{
+    const int rest = KD_AGENT_MESSAGE_BITS % 8;
+    int byte;
+
+    CHECK(outbox[0] == 0 || (outbox[0] == 1 && fault >= 0));
+    CHECK(outbox[0] == 0 || rest == 0 || outbox[KD_AGENT_MESSAGE_BYTES - 1] >> rest == 0);
+    for (byte = 1; byte < KD_AGENT_MESSAGE_BYTES; byte++) {
+        CHECK(outbox[0] == 1 || outbox[byte] == 0);
+    }
+}
+#endif
 
 static int finite(const float *values, int count)
 {
@@ -172,6 +208,12 @@ int main(int argc, char **argv)
 
     CHECK(agent && before && features && logits && untouched && available && saved && generator);
     seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+#ifdef KD_AGENT_MESSAGE_BYTES
+    inbox = malloc(KD_AGENT_HEARS * KD_AGENT_MESSAGE_BYTES);
+    outbox = malloc(KD_AGENT_MESSAGE_BYTES);
+    CHECK(inbox && outbox);
+    draw_inbox();
+#endif
     CHECK(kd_agent_size() == sizeof *agent);
     fill(agent, sizeof *agent); /* never initialised */
     fill(logits, KD_AGENT_ACTIONS * sizeof *logits);
@@ -181,10 +223,12 @@ int main(int argc, char **argv)
     kd_agent_init(agent);
     draw_features(features, 0);
     draw_available(available, 0);
-    CHECK(kd_agent_act(agent, features, available) == KD_AGENT_NOT_INITIALISED);
+    CHECK(kd_agent_act(agent, features, available RADIO) == KD_AGENT_NOT_INITIALISED);
     read_weights(argv[3]);
+    CHECK(kd_agent_test() == KD_AGENT_OTHER_WEIGHTS);
     CHECK(kd_agent_load(weights, (size_t)weights_size) == 0);
 #endif
+    CHECK(kd_agent_test() == 0);
     for (; left > 0; left--) {
         int action, fault;
 
@@ -205,10 +249,16 @@ int main(int argc, char **argv)
 #endif
         draw_features(features, draw() % 6);
         draw_available(available, draw() % 5);
+#ifdef KD_AGENT_MESSAGE_BYTES
+        draw_inbox();
+#endif
         memcpy(before, agent, sizeof *agent);
-        action = draw() % 2 ? kd_agent_act(agent, features, available)
-                            : kd_agent_sample(agent, features, available, generator);
+        action = draw() % 2 ? kd_agent_act(agent, features, available RADIO)
+                            : kd_agent_sample(agent, features, available, generator RADIO);
         CHECK(action >= KD_AGENT_NOT_INITIALISED && action < KD_AGENT_ACTIONS);
+#ifdef KD_AGENT_MESSAGE_BYTES
+        check_said(action);
+#endif
         if (action >= 0) {
             CHECK(available[action] && agent->last == action);
             acted++;
@@ -219,8 +269,11 @@ int main(int argc, char **argv)
         CHECK(action == KD_AGENT_NO_ACTION || (action >= 0 && action < KD_AGENT_ACTIONS && available[action]));
         memcpy(before, agent, sizeof *agent);
         memcpy(untouched, logits, KD_AGENT_ACTIONS * sizeof *logits);
-        fault = kd_agent_logits(agent, features, logits);
+        fault = kd_agent_logits(agent, features, logits RADIO);
         CHECK(fault == 0 || (fault <= KD_AGENT_BAD_FEATURE && fault >= KD_AGENT_NOT_INITIALISED));
+#ifdef KD_AGENT_MESSAGE_BYTES
+        check_said(fault);
+#endif
         if (fault == 0) {
             CHECK(finite(logits, KD_AGENT_ACTIONS));
         } else {
@@ -231,9 +284,14 @@ int main(int argc, char **argv)
         CHECK(fault ? fault == KD_AGENT_BAD_STATE || fault == KD_AGENT_NOT_INITIALISED : finite(logits, KD_AGENT_ACTIONS));
         remember(agent, saved);
     }
+    CHECK(kd_agent_test() == 0);
     printf("%ld\n", acted);
 #ifdef KD_AGENT_LOADABLE
     free(weights);
+#endif
+#ifdef KD_AGENT_MESSAGE_BYTES
+    free(inbox);
+    free(outbox);
 #endif
     free(saved);
     free(generator);

@@ -396,15 +396,15 @@ def test_an_epymarl_checkpoint_that_cannot_be_read_says_why(tmp_path, changes, n
         load_teacher(folder, n_agents=n_agents)
 
 
-def test_a_q_learner_is_no_teacher(tmp_path):
+def test_a_run_of_something_else_and_a_missing_critic_are_refused(tmp_path):
     folder = epymarl_run(tmp_path)
     config = tmp_path / "config.json"
-    config.write_text('{"name": "qmix"}')
+    config.write_text('{"name": "other"}')
     with pytest.raises(UserError, match="no config of an EPyMARL mappo or ippo run: it lacks env_args, agent"):
         load_teacher(folder, config=config, n_agents=AGENTS)
     (folder / "critic.th").unlink()
     with pytest.raises(UserError, match=r"critic\.th is missing: a teacher needs agent\.th and critic\.th"):
-        load_teacher(folder, config=config, n_agents=AGENTS)
+        load_teacher(folder, n_agents=AGENTS)
 
 
 # ---- the commands ----------------------------------------------------------------------------------------------------

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kd_learners.advantages import gae, standardise, td_residual
+from kd_learners.advantages import gae, standardise, td_residual, without_others
 
 quick = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
@@ -157,3 +159,28 @@ def test_equal_advantages_become_zero(value):
 
 def test_an_empty_mask_gives_zeros():
     assert (standardise(torch.ones(2, 3, 1), torch.zeros(2, 3, 1)) == 0).all()
+
+
+def test_the_others_regrets_are_taken_out_and_one_s_own_stays():
+    advantage = torch.full((1, 1, 3), 10.0)
+    regret = torch.tensor([[[-1.0, -2.0, -4.0]]])
+    assert without_others(advantage, regret).tolist() == [[[16.0, 15.0, 13.0]]]
+    assert torch.equal(without_others(advantage[..., :1], regret[..., :1]), advantage[..., :1])
+
+
+def test_credit_leaves_the_mean_of_a_policy_gradient_as_it_is():
+    """All joint actions of two agents, weighted by their probabilities: the score times either advantage sums alike."""
+    generator = np.random.default_rng(0)
+    policies = [generator.dirichlet(np.ones(3)) for _ in range(2)]
+    regrets = [np.minimum(generator.standard_normal(3), 0.0) for _ in range(2)]
+    team = generator.standard_normal((3, 3))
+    for agent in range(2):
+        sums = np.zeros((2, 3))
+        for joint in itertools.product(range(3), repeat=2):
+            chance = policies[0][joint[0]] * policies[1][joint[1]]
+            score = np.eye(3)[joint[agent]] - policies[agent]
+            shared = torch.full((1, 1, 2), team[joint], dtype=torch.float64)
+            own = torch.tensor([[[regrets[i][joint[i]] for i in range(2)]]], dtype=torch.float64)
+            sums[0] += chance * score * team[joint]
+            sums[1] += chance * score * float(without_others(shared, own)[0, 0, agent])
+        np.testing.assert_allclose(sums[1], sums[0], atol=1e-12)

@@ -62,8 +62,8 @@ def test_shaping_adds_what_a_step_changed_and_nothing_after_the_end():
 
 
 def test_only_an_environment_whose_units_are_known_can_be_shaped(tmp_path):
-    assert potential("smax", 5, 12 * 11) == ForceBalance(5, 6, ROW)
-    with pytest.raises(UserError, match="smax, not tiny_signals; set shaping=0"):
+    assert potential("smax", 5, 12 * 11, "5m_vs_6m") == ForceBalance(5, 6, ROW)
+    with pytest.raises(UserError, match="smax, or a warehouse of rware, not tiny_signals; set shaping=0"):
         make_learner(tmp_path, shaping=1.0)
 
 

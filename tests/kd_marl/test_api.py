@@ -82,7 +82,7 @@ def test_every_public_name_is_there_and_no_other():
 def test_every_typed_package_says_so(source_root):
     typed = {path.parent.relative_to(source_root).as_posix() for path in source_root.rglob("py.typed")}
     packages = {"kd_controllers", "kd_core", "kd_learners", "kd_marl", "kd_onboard", "kd_runners"}
-    assert typed == packages | {f"envs/{name}" for name in ("hetero_mask", "mpe", "smax")}
+    assert typed == packages | {f"envs/{name}" for name in ("hetero_mask", "mpe", "smax", "traffic")}
 
 
 def test_teachers_lists_the_results_before_the_bundled_ones(tiny_results, tiny_teacher, tmp_path):

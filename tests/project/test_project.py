@@ -48,7 +48,7 @@ def canonical(name):
 
 def test_the_package_names_its_extras_and_its_pythons(metadata):
     assert metadata["Name"] == ["kd-marl"]
-    assert {"smax", "onboard", "suite", "track", "dev"} <= set(metadata["Provides-Extra"])
+    assert {"smax", "grids", "onboard", "suite", "track", "dev"} <= set(metadata["Provides-Extra"])
     assert set(metadata["Requires-Python"][0].split(",")) == {">=3.10", "<3.15"}
 
 

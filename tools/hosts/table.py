@@ -36,7 +36,7 @@ ALGORITHMS = tuple(
 )
 HOSTS = ("bundled", "checkout")
 LIMITS = ("fo", "lh", "lha")
-BEGIN, END = "<!-- algorithms -->", "<!-- /algorithms -->"
+MARK = "algorithms"
 # What marks a cell that ran.
 RUNS = "yes"
 
@@ -111,13 +111,14 @@ def table(cells: Sequence[Cell]) -> str:
     return "\n".join([*rows, "", *said])
 
 
-def written(page: str, block: str) -> str:
-    """Put the table between a page's two marks."""
-    before, _, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def written(page: str, block: str, mark: str) -> str:
+    """Put the table between a page's two marks, ``<!-- mark -->`` and ``<!-- /mark -->``."""
+    first, last = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    before, _, rest = page.partition(first)
+    _, end, after = rest.partition(last)
     if not end:
-        raise SystemExit(f"error: the page has no {BEGIN} ... {END} to write between")
-    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+        raise SystemExit(f"error: the page has no {first} ... {last} to write between")
+    return f"{before}{first}\n{block}\n{last}{after}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,7 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--algorithms", nargs="+", default=ALGORITHMS, help="only these rows")
     parser.add_argument("--hosts", nargs="+", choices=HOSTS, default=HOSTS, help="only these columns")
     parser.add_argument("--limits", nargs="+", choices=LIMITS, default=LIMITS, help="only these columns")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help=f"write between {BEGIN} and {END} of this page")
+    parser.add_argument(
+        "--write", type=Path, metavar="PAGE", help=f"write between the marks <!-- {MARK} --> of this page"
+    )
     parser.add_argument("--cells", type=Path, metavar="FILE", help="note cells here, and take those that are noted")
     options = parser.parse_args(arguments)
     if "checkout" in options.hosts and not os.environ.get("EPYMARL_HOME"):
@@ -144,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     file.write(json.dumps(asdict(cell)) + "\n")
     block = table(cells)
     if options.write:
-        options.write.write_text(written(options.write.read_text(encoding="utf-8"), block), encoding="utf-8")
+        options.write.write_text(written(options.write.read_text(encoding="utf-8"), block, MARK), encoding="utf-8")
     else:
         print(block)
     return 1 if any(cell.fault for cell in cells) else 0

@@ -1,5 +1,8 @@
 """What a node does, without ROS: readings of sensors become features, features an action, and faults are said.
 
+An agent that talks is also given what others said, and says something itself. A message is heard at the first tick
+after it came in if the bundle's ``latency`` is 1, and ``latency`` - 1 ticks later otherwise.
+
 Times are seconds of one clock that never goes back.
 """
 
@@ -14,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_onboard import FaultError, OnboardAgent
+from kd_onboard import FaultError, OnboardAgent, TalkingAgent
 
 # Of the latest decisions: what percentiles of latency are taken of.
 REMEMBERED = 1000
@@ -46,10 +49,12 @@ class Decision:
     Attributes:
         action: to be carried out now; None: none, the robot must look after itself.
         fault: what was wrong, or None. With an action it is that of the bundle's `on_fault`.
+        message: to be sent to those that hear the agent; None: it says nothing.
     """
 
     action: int | None
     fault: str | None
+    message: bytes | None = None
 
 
 class Control:
@@ -73,8 +78,12 @@ class Control:
             raise ValueError(f"max_age_s is {max_age_s}: expected seconds above 0")
         self.agent, self.max_age_s, self._clock = agent, max_age_s, clock
         profile = agent.profile
-        if profile.messages is not None:
-            raise ValueError(f"{profile.label} hears or sends messages, which this node does not carry")
+        messages = profile.messages
+        # Of each agent that is heard: the messages of the latest ticks, the oldest first, and what came since.
+        self._heard: dict[int, deque[bytes | None]] = {
+            speaker: deque(maxlen=messages.latency) for speaker in (messages.hears if messages else ())
+        }
+        self._arrived: dict[int, bytes] = {}
         self._own_action = {
             feature.own_action: place
             for place, feature in enumerate(profile.features)
@@ -118,6 +127,9 @@ class Control:
         """Begin an episode: the agent forgets, and has done nothing yet. Readings stay."""
         self.agent.reset()
         self._done: int | None = None
+        self._arrived.clear()
+        for messages in self._heard.values():
+            messages.clear()
 
     def read(self, topic: str, values: Sequence[float], now: float) -> None:
         """Take a message of a sensor; one of another length is a fault until the next."""
@@ -127,6 +139,15 @@ class Control:
             sensor.trouble = f"{topic} sent {found.size} numbers, expected {len(sensor.places)}"
             return
         sensor.values, sensor.at, sensor.trouble = found, now, None
+
+    @property
+    def hears(self) -> tuple[int, ...]:
+        """Indices of the agents whose messages :meth:`hear` takes."""
+        return tuple(self._heard)
+
+    def hear(self, speaker: int, message: Sequence[int]) -> None:
+        """Take what an agent said, as bytes; of several between two ticks the last counts."""
+        self._arrived[speaker] = bytes(message)
 
     def allow(self, available: Sequence[int]) -> None:
         """Take which actions are available from now on: 0 or 1 for each."""
@@ -147,9 +168,13 @@ class Control:
             self._features[sensor.places] = np.nan if trouble else sensor.values
         for action, place in self._own_action.items():
             self._features[place] = float(action == self._done)
-        before = self.agent.faults
+        before, message = self.agent.faults, None
         try:
-            action: int | None = self.agent.act(self._features, self._available)
+            action: int | None
+            if isinstance(self.agent, TalkingAgent):
+                action, message = self.agent.act(self._features, self._available, self._inbox())
+            else:
+                action = self.agent.act(self._features, self._available)
         except FaultError as error:
             action, fault = None, f"{fault}; {error}" if fault else str(error)
         if fault is None and self.agent.faults > before:
@@ -159,7 +184,13 @@ class Control:
         if fault is not None:
             self.faults, self.last_fault = self.faults + 1, fault
         self._latencies.append(self._clock() - began)
-        return Decision(action, fault)
+        return Decision(action, fault, message)
+
+    def _inbox(self) -> list[bytes | None]:
+        """Return the messages that are heard at this tick; None where none is."""
+        for speaker, messages in self._heard.items():
+            messages.append(self._arrived.pop(speaker, None))
+        return [messages[0] if len(messages) == messages.maxlen else None for messages in self._heard.values()]
 
     def _lateness(self, sensor: Sensor, now: float) -> str | None:
         if sensor.at is None:
@@ -183,4 +214,6 @@ class Control:
                 "most": 1e3 * taken[-1],
             },
         }
+        if isinstance(self.agent, TalkingAgent):
+            state["malformed"] = self.agent.malformed
         return json.dumps(state)

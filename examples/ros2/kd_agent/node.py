@@ -29,6 +29,7 @@ class AgentNode(Node):
             "trust": False,
             "rate_hz": 10.0,
             "max_age_s": 0.2,
+            "hears": "/kd_agent_{}/message",
         }
         given = {name: self.declare_parameter(name, value).value for name, value in declared.items()}
         sensors = self.declare_parameter("sensors", [""]).value
@@ -45,6 +46,14 @@ class AgentNode(Node):
             self.create_subscription(Float32MultiArray, topic, partial(self._read, topic), qos_profile_sensor_data)
             for topic in self._control.sensors
         ]
+        # Messages that were lost are not sent again: a late one is a missing one.
+        self._messages = self.create_publisher(UInt8MultiArray, "~/message", qos_profile_sensor_data)
+        self._alive += [
+            self.create_subscription(
+                UInt8MultiArray, given["hears"].format(speaker), partial(self._hear, speaker), qos_profile_sensor_data
+            )
+            for speaker in self._control.hears
+        ]
         self._alive += [
             self.create_subscription(UInt8MultiArray, "~/available", self._allow, 1),
             self.create_timer(1.0 / given["rate_hz"], self._tick),
@@ -54,6 +63,9 @@ class AgentNode(Node):
 
     def _read(self, topic: str, message: Float32MultiArray) -> None:
         self._control.read(topic, message.data, time.monotonic())
+
+    def _hear(self, speaker: int, message: UInt8MultiArray) -> None:
+        self._control.hear(speaker, message.data)
 
     def _allow(self, message: UInt8MultiArray) -> None:
         self._control.allow(list(message.data))
@@ -69,6 +81,8 @@ class AgentNode(Node):
         # Without an action nothing is published: the actuator stops when nothing comes, as it does when this node dies.
         if decision.action is not None:
             self._actions.publish(Int32(data=decision.action))
+        if decision.message is not None:
+            self._messages.publish(UInt8MultiArray(data=decision.message))
 
     def _beat(self) -> None:
         self._heartbeats.publish(String(data=self._control.heartbeat()))

@@ -71,9 +71,12 @@ def battle_parts(info: Mapping[str, Any], n_agents: int, obs_size: int) -> tuple
 
     Returns:
         Parts that fill the observation exactly; empty if the facts are not a battle's, or do not add up to these sizes.
+
+    Raises:
+        UserError: ``observation`` is no list of parts.
     """
     if "observation" in info:
-        parts = tuple(Part(name, units, tuple(features)) for name, units, features in info["observation"])
+        parts = _stated_parts(info["observation"])
     elif info.get("family") == "smax" and "n_enemies" in info:
         parts = _smax_parts(n_agents, int(info["n_enemies"]), obs_size)
     else:
@@ -81,6 +84,16 @@ def battle_parts(info: Mapping[str, Any], n_agents: int, obs_size: int) -> tuple
     allies = [part.units for part in parts if part.name == "A"]
     fits = sum(part.size for part in parts) == obs_size and allies in ([], [n_agents - 1])
     return parts if fits else ()
+
+
+def _stated_parts(given: Any) -> tuple[Part, ...]:
+    try:
+        return tuple(Part(str(name), None if units is None else int(units), (*names,)) for name, units, names in given)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"get_env_info() has observation {str(given)[:100]!r}: expected a list of [name, units, features], such as"
+            " [['A', 2, ['x', 'y']], ['O', None, ['health']]]"
+        ) from None
 
 
 def name_features(parts: Sequence[Part], agent: int) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:

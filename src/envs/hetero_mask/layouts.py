@@ -3,7 +3,7 @@
 A layout names the features of the padded observation that the host's environments give. It groups them into the blocks
 of the paper's tables. Particles have ``L`` landmarks, ``A(P)`` other agents' positions, ``V`` own velocity, ``P`` own
 position and ``M`` messages; we add ``G``, the goal. Battles have ``O`` own, ``A`` allies and ``E`` enemies; we add
-``T``, terrain.
+``T``, terrain. Warehouses have ``O`` own and rings of cells ``R0``, ``R1``, ...; foraging has food ``F``, ``O``, ``A``.
 
 It also lists *derived* features: Euclidean norms of observed ones, such as the distances ``D(A-A)``. The extended
 observation is the padded observation followed by the derived features.
@@ -21,6 +21,7 @@ import numpy as np
 
 from kd_core.errors import UserError, nearest
 from kd_envs.hetero_mask.battles import battle_parts, name_features
+from kd_envs.hetero_mask.warehouse import CELL, OWN, sensor_range
 
 if TYPE_CHECKING:
     import torch
@@ -82,11 +83,17 @@ class FeatureLayout:
         task: the task's name if it is known, such as "simple_spread", else the environment's key.
         agents: one layout an agent, in the order of the agents' indices.
         obs_size: length of the padded observation, equal for all agents.
+        units: block letter -> unit, where the environment states it itself.
+        presets: name of a preset of the environment's own -> the words of a mask that each agent sees under it.
+        step_seconds: duration of a step, where the environment states it itself.
     """
 
     task: str
     agents: tuple[AgentLayout, ...]
     obs_size: int
+    units: Mapping[str, str] = field(default_factory=dict)
+    presets: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    step_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Check the invariant that every agent names each element of the padded observation."""
@@ -225,13 +232,23 @@ class FeatureLayout:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert this layout to plain lists and dicts, for JSON."""
-        return {"task": self.task, "obs_size": self.obs_size, "agents": [agent.to_dict() for agent in self.agents]}
+        facts = {"task": self.task, "obs_size": self.obs_size, "agents": [agent.to_dict() for agent in self.agents]}
+        if self.units:
+            facts["units"] = dict(self.units)
+        if self.presets:
+            facts["presets"] = {name: [list(words) for words in rows] for name, rows in self.presets.items()}
+        if self.step_seconds is not None:
+            facts["step_seconds"] = self.step_seconds
+        return facts
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> FeatureLayout:
         """Invert `to_dict`."""
         agents = tuple(AgentLayout.from_dict(agent) for agent in data["agents"])
-        return cls(data["task"], agents, int(data["obs_size"]))
+        presets = {name: tuple(map(tuple, rows)) for name, rows in data.get("presets", {}).items()}
+        return cls(
+            data["task"], agents, int(data["obs_size"]), data.get("units", {}), presets, data.get("step_seconds")
+        )
 
 
 def layout_for(task_key: str, n_agents: int, obs_size: int, info: Mapping[str, Any] | None = None) -> FeatureLayout:
@@ -241,7 +258,8 @@ def layout_for(task_key: str, n_agents: int, obs_size: int, info: Mapping[str, A
         task_key: the environment's key or map name, such as "pz-mpe-simple-spread-v3".
         n_agents: number of agents that the environment reports.
         obs_size: length of the padded observation that it reports.
-        info: its other facts, by which battles are recognised (`battles.battle_parts`).
+        info: its other facts: ``layout``, the layout itself as `FeatureLayout.to_dict` gives it, or those by which
+            battles are recognised (`battles.battle_parts`).
 
     Returns:
         The named layout of a known task or battle; else a plain one whose features are called "0", "1", ... by index.
@@ -249,12 +267,14 @@ def layout_for(task_key: str, n_agents: int, obs_size: int, info: Mapping[str, A
     Raises:
         UserError: the key names a known task, but the sizes are not that task's.
     """
+    if info and "layout" in info:
+        return FeatureLayout.from_dict(info["layout"])
     match = re.fullmatch(r"(?:pz_)?(?:mpe2?_)?(\w+?)(?:_v\d+)?", task_key.lower().replace("-", "_"))
     build = KNOWN_LAYOUTS.get(match.group(1)) if match else None
     if build is None:
         parts = battle_parts(info or {}, n_agents, obs_size)
         if not parts:
-            return plain_layout(task_key, n_agents, obs_size)
+            return _named_by_key(task_key, n_agents, obs_size) or plain_layout(task_key, n_agents, obs_size)
         agents = (AgentLayout(f"agent_{i}", *name_features(parts, i)) for i in range(n_agents))
         return FeatureLayout(task_key, tuple(agents), obs_size)
     layout = build(n_agents, obs_size)
@@ -340,6 +360,56 @@ def _simple_adversary(n_agents: int, obs_size: int) -> FeatureLayout:
         agents.append(_agent(f"agent_{k}", obs_size, G=_xy("G"), L=landmarks, A_P=_xy(*others)))
     return FeatureLayout("simple_adversary", tuple(agents), obs_size)
 
+
+def _named_by_key(task_key: str, n_agents: int, obs_size: int) -> FeatureLayout | None:
+    """Build the layout of a warehouse, of foraging or of VMAS's navigation; None for any other key or size."""
+    name = task_key.rpartition(":")[2]
+    foraging = re.fullmatch(r"Foraging-(?:\d+s-)?\d+x\d+-\d+p-(\d+)f[\w-]*", name)
+    if re.fullmatch(r"rware-[\w-]+", name) and (reach := sensor_range(obs_size)) is not None:
+        agents = [_warehouse_robot(f"agent_{i}", reach) for i in range(n_agents)]
+    elif foraging and obs_size == 3 * (int(foraging.group(1)) + n_agents):
+        agents = [_forager(i, n_agents, int(foraging.group(1))) for i in range(n_agents)]
+    elif name == "vmas-navigation" and obs_size in (_NAVIGATION, _NAVIGATION + _RAYS):
+        rays = tuple(f"R.{k}" for k in range(obs_size - _NAVIGATION))
+        parts = {"P": _xy("P"), "V": _xy("V"), "G": _xy("G"), "R": rays}
+        agents = [_agent(f"agent_{i}", obs_size, **parts) for i in range(n_agents)]
+    else:
+        return None
+    return FeatureLayout(task_key, tuple(agents), obs_size)
+
+
+def _warehouse_robot(name: str, reach: int) -> AgentLayout:
+    """Build a robot's own row, then the cells around it; a block for each ring of cells: ``R0`` is its own cell."""
+    own = tuple(f"O.{feature}" for feature in OWN)
+    rings: dict[str, tuple[str, ...]] = {f"R{ring}": () for ring in range(reach + 1)}
+    cells: list[str] = []
+    for down in range(-reach, reach + 1):
+        for right in range(-reach, reach + 1):
+            row = tuple(f"{_compass(down, right)}.{feature}" for feature in CELL)
+            rings[f"R{max(abs(down), abs(right))}"] += row
+            cells += row
+    return AgentLayout(name, (*own, *cells), {"O": own, **rings})
+
+
+def _compass(down: int, right: int) -> str:
+    """Name a cell by its way from the robot: ``N1W2`` is one up and two to the left, ``here`` its own."""
+    parts = [(down, "NS"), (right, "WE")]
+    return "".join(f"{letters[way > 0]}{abs(way)}" for way, letters in parts if way) or "here"
+
+
+def _forager(agent: int, n_agents: int, food: int) -> AgentLayout:
+    """Build a forager's rows: each food, itself, then the others by index."""
+
+    def rows(*stems: str) -> tuple[str, ...]:
+        return tuple(f"{stem}.{feature}" for stem in stems for feature in ("row", "column", "level"))
+
+    others = (f"A{j}" for j in range(n_agents) if j != agent)
+    blocks = {"F": rows(*(f"F{k}" for k in range(food))), "O": rows("O"), "A": rows(*others)}
+    return AgentLayout(f"agent_{agent}", tuple(name for names in blocks.values() for name in names), blocks)
+
+
+# Features of VMAS's navigation without its range finder, and the finder's rays.
+_NAVIGATION, _RAYS = 6, 12
 
 # Task name -> builder from (number of agents, length of the observation) as the environment reports them.
 KNOWN_LAYOUTS: dict[str, Callable[[int, int], FeatureLayout]] = {

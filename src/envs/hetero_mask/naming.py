@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kd_envs.hetero_mask.layouts import FeatureLayout
 from kd_envs.hetero_mask.mask import ObservationMask
 
 _WORLD, _SPEED, _NUMBER = "world units", "world units/s", "1"
@@ -42,7 +43,7 @@ def features(mask: ObservationMask, agent: int) -> list[dict[str, Any]]:
     """
     layout = mask.layout.agents[agent]
     blocks = {name: letter for letter, names in layout.blocks.items() for name in names}
-    units = _UNITS.get(mask.layout.task, {})
+    units = mask.layout.units or _UNITS.get(mask.layout.task, {})
     rows = []
     for index, name in zip(mask.indices(agent), mask.names(agent), strict=True):
         block = blocks.get(name)
@@ -62,16 +63,18 @@ def features(mask: ObservationMask, agent: int) -> list[dict[str, Any]]:
     return rows
 
 
-def steps_per_second(env: str, layout_task: str) -> float | None:
+def steps_per_second(env: str, layout: FeatureLayout) -> float | None:
     """Return how many steps a task takes in a second of its world; None where it does not say.
 
     Args:
         env: the environment's name in EPyMARL's registry.
-        layout_task: task of the layout.
+        layout: names of the task's features.
     """
     if env == "smax":
         return _SMAX_RATE
-    return _MPE_RATE if layout_task in _UNITS else None
+    if layout.step_seconds:
+        return 1 / layout.step_seconds
+    return _MPE_RATE if layout.task in _UNITS else None
 
 
 def action_names(env: str, layout_task: str, agent_name: str, n_actions: int) -> list[str | None]:
@@ -90,6 +93,8 @@ def action_names(env: str, layout_task: str, agent_name: str, n_actions: int) ->
         return _padded(("say_0", "say_1", "say_2"), n_actions)
     if layout_task in _UNITS:
         return _padded(_MPE_MOVES, n_actions)
+    if env == "traffic":
+        return [f"phase_{k}" for k in range(n_actions)]
     if moves := _MOVES.get(env):
         return [*moves, *(f"target_{k}" for k in range(n_actions - len(moves)))]
     return [f"action_{k}" for k in range(n_actions)]

@@ -7,6 +7,7 @@ The presets of a task are in ``preset_files/<task>.yaml``. A battle on any other
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +22,7 @@ from kd_envs.hetero_mask.layouts import KNOWN_LAYOUTS, FeatureLayout
 from kd_envs.hetero_mask.mask import ObservationMask
 
 LIMITS = ("fo", "lh", "lha")
-PRESETS = ("paper", "random")
+PRESETS = ("paper", "random", "nearer")
 HOW_TO_WRITE = "write it as 0: [L, A(P)], 1: [V]"
 FOLDER = Path(__file__).parent / "preset_files"
 
@@ -47,7 +48,7 @@ def mask_for(
     Args:
         layout: the environment's layout.
         limits: "fo" full observations, "lh" or "lha" the preset's mask (they differ in the students' widths only).
-        preset: "paper" or "random"; not read under "fo".
+        preset: "paper", "random", "nearer" or one that the environment brings; not read under "fo".
         masks: agent index or name -> features, in place of those of limits and preset. Agents that are not named have
             the preset's. A mapping, or text or the path of a file for `read_masks`.
         own_actions: number of actions, for agents that see their own last one; else 0.
@@ -62,8 +63,8 @@ def mask_for(
     """
     if limits not in LIMITS:
         raise UserError(f"unknown limits {limits!r}; {nearest(limits, LIMITS)}")
-    if preset not in PRESETS:
-        raise UserError(f"unknown masks_preset {preset!r}; {nearest(preset, PRESETS)}")
+    if preset not in (*PRESETS, *layout.presets):
+        raise UserError(f"unknown masks_preset {preset!r}; {nearest(preset, [*PRESETS, *layout.presets])}")
     given = read_masks(masks)
     rows = {_agent_index(layout, key): key for key in given}
     if len(rows) < len(given):
@@ -75,8 +76,12 @@ def mask_for(
     for agent in range(layout.n_agents):
         if agent in rows:
             chosen = _user_row(layout, agent, given[rows[agent]])
+        elif limits != "fo" and preset in layout.presets:
+            chosen = _user_row(layout, agent, list(layout.presets[preset][agent]))
         elif limits != "fo" and preset == "paper":
             chosen = _paper_row(layout, agent)
+        elif limits != "fo" and preset == "nearer":
+            chosen = _nearer_row(layout, agent)
         else:
             chosen = layout.real(agent)
         visible[agent, list(chosen)] = True
@@ -228,6 +233,23 @@ def _paper_row(layout: FeatureLayout, agent: int) -> tuple[int, ...]:
     blocks = [letter for letter in _paper_blocks(layout, agent) if layout.has_block(agent, letter)]
     found = {i for letter in blocks for i in layout.find(agent, letter)}
     return tuple(sorted(found.union(layout.agents[agent].loose))) if found else layout.real(agent)
+
+
+def _nearer_row(layout: FeatureLayout, agent: int) -> tuple[int, ...]:
+    """Return what sensors see that reach one cell less far: all but the outermost ring of cells.
+
+    Raises:
+        UserError: the task has no rings of cells, or only the agent's own cell.
+    """
+    rings = sum(bool(re.fullmatch(r"R\d+", letter)) for letter in layout.agents[agent].blocks)
+    if rings < 2:
+        has = "sees its own cell only" if rings else "has no rings of cells as the warehouses of rware have"
+        raise UserError(
+            f"masks_preset=nearer takes the outermost cells from sensors, but {layout.task} {has}: use"
+            " masks_preset=random, or give every agent's features in masks"
+        )
+    hidden = layout.find(agent, f"R{rings - 1}")
+    return tuple(i for i in layout.real(agent) if i not in hidden)
 
 
 def _paper_blocks(layout: FeatureLayout, agent: int) -> Sequence[str]:

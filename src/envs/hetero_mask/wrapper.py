@@ -29,7 +29,8 @@ class MaskedEnv:
         Raises:
             UserError: the mask was made for other observations.
         """
-        agents, size = int(env.get_env_info()["n_agents"]), int(env.get_obs_size())
+        info = env.get_env_info()
+        agents, size = int(info["n_agents"]), int(info["obs_shape"])
         if (agents, size) != (mask.n_agents, mask.layout.obs_size):
             raise UserError(
                 f"the mask is for {mask.n_agents} agents with {mask.layout.obs_size} features each, the environment"

@@ -20,6 +20,8 @@ REQUIRED_FACTS = (
     *("task", "env_args", "common_reward", "reward_scalarisation"),
     *(*SIZES, "embedding_dtype", "teacher", "seed", "host", "command"),
 )
+# Of a teacher that learnt action values: its policy's temperature, and the share of entropy that it was fitted to.
+_OF_VALUES = ("teacher_temperature", "teacher_entropy")
 _TOTALS = ("episodes", "steps", "return_mean", "shards")
 # No size comes near it, and below it no shape overflows.
 _LARGEST = 2**31
@@ -62,6 +64,7 @@ _VALID: dict[str, Callable[[Any], bool]] = {
     "env_args": lambda value: isinstance(value, dict),
     "common_reward": lambda value: type(value) is bool,
     "reward_scalarisation": _text,
+    **dict.fromkeys(_OF_VALUES, lambda value: value is None or (_number(value) and value > 0)),
 }
 _VALID_IN_SHARD: dict[str, Callable[[Any], bool]] = {
     "file": _text,
@@ -93,7 +96,7 @@ def read_facts(folder: Path | str) -> dict[str, Any]:
     missing = [key for key in (*REQUIRED_FACTS, *_TOTALS) if key not in facts]
     if missing:
         raise UserError(f"{path} is damaged: it lacks {', '.join(missing)}")
-    if wrong := [key for key, valid in _VALID.items() if not valid(facts[key])]:
+    if wrong := [key for key, valid in _VALID.items() if not valid(facts.get(key))]:
         raise UserError(f"{path} is damaged: {wrong[0]} has no valid value")
     shards = facts["shards"]
     for entry in shards:

@@ -50,6 +50,7 @@ class ExpertBufferWriter:
         facts = {"format": FORMAT, "version": VERSION, "reward_size": 1, "embedding_dtype": "float16", **facts}
         missing = [key for key in REQUIRED_FACTS if key not in facts]
         assert not missing, f"buffer facts lack {', '.join(missing)}"
+        self.facts: dict[str, Any]
         self.folder = Path(folder)
         self._shard_episodes = shard_episodes
         self._pending: list[dict[str, torch.Tensor]] = []
@@ -73,6 +74,12 @@ class ExpertBufferWriter:
     def stored_episodes(self) -> int:
         """Episodes that are safe on disk."""
         return self.facts["episodes"]
+
+    def state(self, facts: Mapping[str, Any]) -> None:
+        """Add facts that became known after the buffer was opened, before its first episode."""
+        assert not self.episodes, "episodes were stored without these facts"
+        self.facts = {**self.facts, **facts}
+        files.write_json(self.folder / FACTS_FILE, self.facts)
 
     def append(self, episodes: Mapping[str, torch.Tensor]) -> None:
         """Add whole episodes; every shard that fills up is written at once.
@@ -128,7 +135,7 @@ class ExpertBufferWriter:
         if strangers:
             raise UserError(f"{self.folder} holds {strangers[0]} but no {FACTS_FILE}: give an empty or new folder")
         files.remove_leftovers(self.folder)
-        self.facts: dict[str, Any] = {**facts, "episodes": 0, "steps": 0, "return_mean": None, "shards": []}
+        self.facts = {**facts, "episodes": 0, "steps": 0, "return_mean": None, "shards": []}
         files.write_json(self.folder / FACTS_FILE, self.facts)
 
     def _continue(self, facts: Mapping[str, Any], resume: bool) -> None:

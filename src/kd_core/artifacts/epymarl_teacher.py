@@ -1,4 +1,6 @@
-"""A checkpoint of EPyMARL's `mappo`, `ippo`, `maa2c` or `ia2c` (`_ns` too) as a teacher: its facts, reconstructed.
+"""A checkpoint of an EPyMARL algorithm as a teacher: its facts, reconstructed.
+
+Policies are of `mappo`, `ippo`, `maa2c` or `ia2c`; `value_checkpoint.py` has what differs for `qmix`, `vdn` and `iql`.
 
 EPyMARL saves weights only. Sizes come from the tensors' shapes, switches and task from the run's Sacred
 `config.json`. The running statistics that give the critic's values their scale are in `moments.th`, which kd-marl adds
@@ -12,26 +14,31 @@ from pathlib import Path
 from typing import Any
 
 from kd_core import files
+from kd_core.artifacts import value_checkpoint
 from kd_core.artifacts.teacher_weights import (
+    AGENTS,
     MOMENTS_FILE,
     WEIGHT_FILES,
     StateDict,
     TeacherArtifact,
     load_moments,
     load_state,
+    networks,
 )
 from kd_core.errors import UserError
 
 _SWITCHES = ("use_rnn", "obs_agent_id", "obs_last_action", "obs_individual_obs")
 _NEEDED = ("name", "env_args", "agent", "critic_type", "gamma", *_SWITCHES)
-_AGENTS = ("rnn", "rnn_ns")
 _CRITICS = ("cv_critic", "ac_critic", "cv_critic_ns", "ac_critic_ns")
 
 
 def load_epymarl_checkpoint(
     folder: Path, *, config: Path | str | None, n_agents: int | None, results_dirs: Iterable[Path | str] = ()
 ) -> TeacherArtifact:
-    """Read `agent.th` and `critic.th` and reconstruct the facts of `teacher.json`.
+    """Read the weights and reconstruct the facts of `teacher.json`.
+
+    The run's config tells the kind of teacher: EPyMARL's PPO learner leaves a policy and a critic, its Q learner action
+    values and perhaps a mixer.
 
     Args:
         folder: a checkpoint, usually `results/models/<token>/<steps>`.
@@ -42,30 +49,29 @@ def load_epymarl_checkpoint(
     Raises:
         UserError: files, config or the number of agents are missing, or they contradict each other.
     """
-    agent_state, critic_state = (load_state(folder / name) for name in WEIGHT_FILES)
+    agent_state = load_state(folder / WEIGHT_FILES[0])
     config_path = Path(config).expanduser() if config else find_config(folder, results_dirs)
     settings = files.read_json(config_path)
-    missing = [key for key in _NEEDED if key not in settings]
-    if missing:
-        raise UserError(f"{config_path} is no config of an EPyMARL mappo or ippo run: it lacks {', '.join(missing)}")
-    if settings["agent"] not in _AGENTS or settings["critic_type"] not in _CRITICS:
-        raise UserError(
-            f"the checkpoint in {folder} has agent {settings['agent']} and critic {settings['critic_type']}: a teacher "
-            f"needs agent {' or '.join(_AGENTS)} and one of the critics {', '.join(_CRITICS)} (EPyMARL's mappo, ippo, "
-            "maa2c or ia2c)"
-        )
+    if value_checkpoint.learnt_values(settings):
+        critic_type = value_checkpoint.critic_of(folder, config_path, settings)
+        names, sizes = value_checkpoint.weight_files(critic_type), value_checkpoint.sizes
+    else:
+        critic_type = _critic_of(folder, config_path, settings)
+        names, sizes = WEIGHT_FILES, _sizes
+    critic_state = load_state(folder / names[1]) if len(names) > 1 else {}
     if n_agents is None and settings["agent"] == "rnn_ns":
-        n_agents = _networks(agent_state)
+        n_agents = networks(agent_state)
     if n_agents is None:
         raise UserError(f"{folder} is an EPyMARL checkpoint, which does not hold its number of agents: give n_agents")
     facts: dict[str, Any] = {
         "task": task_of(settings),
         "env": settings.get("env"),
         "layout": None,
-        **_sizes(folder, agent_state, critic_state, settings, n_agents),
-        **{key: bool(settings[key]) for key in _SWITCHES},
+        **sizes(folder, agent_state, critic_state, settings, n_agents),
+        # Q learners do not read the individual observations beside the state, and may lack the key.
+        **{key: bool(settings.get(key, False)) for key in _SWITCHES},
         "agent": settings["agent"],
-        "critic_type": settings["critic_type"],
+        "critic_type": critic_type,
         "teacher_input": "obs",
         "gamma": settings["gamma"],
         "shaping": 0.0,
@@ -85,7 +91,7 @@ def load_epymarl_checkpoint(
         "tests": [],
         "command": None,
         "test": None,
-        "sha256": {name: files.file_sha256(folder / name) for name in WEIGHT_FILES},
+        "sha256": {name: files.file_sha256(folder / name) for name in names},
     }
     unknown = [name for name, statistics in facts["normalisers"].items() if statistics is None]
     warnings: tuple[str, ...] = ()
@@ -95,6 +101,23 @@ def load_epymarl_checkpoint(
             "they will be estimated from the expert buffer, so its advantages are approximate",
         )
     return TeacherArtifact(folder, facts, agent_state, critic_state, warnings)
+
+
+def _critic_of(folder: Path, config_path: Path, settings: Mapping[str, Any]) -> str:
+    """Return the `critic_type` of a PPO learner's run, after checking what its teacher needs.
+
+    Raises:
+        UserError: the config lacks a key, or names an agent or a critic that no teacher has.
+    """
+    if missing := [key for key in _NEEDED if key not in settings]:
+        raise UserError(f"{config_path} is no config of an EPyMARL mappo or ippo run: it lacks {', '.join(missing)}")
+    if settings["agent"] not in AGENTS or settings["critic_type"] not in _CRITICS:
+        raise UserError(
+            f"the checkpoint in {folder} has agent {settings['agent']} and critic {settings['critic_type']}: a teacher "
+            f"needs agent {' or '.join(AGENTS)} and one of the critics {', '.join(_CRITICS)} (EPyMARL's mappo, ippo, "
+            "maa2c or ia2c)"
+        )
+    return str(settings["critic_type"])
 
 
 def task_of(settings: Mapping[str, Any]) -> str:
@@ -123,7 +146,7 @@ def find_config(folder: Path, results_dirs: Iterable[Path | str] = ()) -> Path:
         for path in sorted((top / "sacred").glob("*/*/*/config.json")):
             settings = _readable_settings(path)
             if settings is not None and token.startswith(_token_prefix(settings)):
-                matches[repr([settings.get(key) for key in (*_NEEDED, *_STATISTICS)])] = path
+                matches[repr([settings.get(key) for key in (*_NEEDED, *_VALUES, *_STATISTICS)])] = path
     advice = "give teacher_config=<path of the run's config.json>"
     if not matches:
         raise UserError(f"{folder} has no teacher.json and no Sacred config near it matches {token!r}: {advice}")
@@ -134,6 +157,7 @@ def find_config(folder: Path, results_dirs: Iterable[Path | str] = ()) -> Path:
 
 
 _STATISTICS = ("standardise_rewards", "standardise_returns")
+_VALUES = ("learner", "mixer")
 
 
 def _readable_settings(path: Path) -> dict[str, Any] | None:
@@ -162,11 +186,6 @@ def _normalisers(folder: Path, settings: Mapping[str, Any]) -> dict[str, dict[st
     }
 
 
-def _networks(state: StateDict) -> int:
-    """Count the networks of a state dict that has one for each agent."""
-    return len({key.split(".")[1] for key in state if key.startswith(("agents.", "critics."))})
-
-
 def _sizes(
     folder: Path, agent: StateDict, critic: StateDict, settings: Mapping[str, Any], n_agents: int
 ) -> dict[str, int | None]:
@@ -189,7 +208,7 @@ def _sizes(
         consistent = state_size > 0
     else:
         consistent = critic_input == obs_size + identity
-    each = [_networks(agent)] * own_agents + [_networks(critic)] * own_critics
+    each = [networks(agent)] * own_agents + [networks(critic)] * own_critics
     if obs_size <= 0 or not consistent or any(count != n_agents for count in each):
         raise UserError(
             f"the shapes in {folder} do not fit {n_agents} agents and the switches of its config: "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,11 @@ MOMENTS = ("rew_ms", "ret_ms")
 # Least standard deviation by which rewards or values are divided.
 LEAST_SPREAD = 1e-4
 
+# Networks of actors: one for all, or one for each agent.
+AGENTS = ("rnn", "rnn_ns")
+# What a teacher that learnt action values has as `critic_type`: how the agents' values make the team's.
+VALUE_CRITICS = ("qmix", "vdn", "iql")
+
 StateDict = dict[str, torch.Tensor]
 
 
@@ -31,7 +36,7 @@ class TeacherArtifact:
         folder: where it was read from.
         facts: the contents of `teacher.json` (for an EPyMARL checkpoint: the same keys, reconstructed).
         agent_state: the actor's state dict, on the CPU.
-        critic_state: the central critic's state dict, on the CPU.
+        critic_state: the central critic's state dict, on the CPU; of one that learnt values its mixer's, or empty.
         warnings: what the user should know, one line each (e.g. statistics that must be re-estimated).
     """
 
@@ -56,6 +61,15 @@ class TeacherArtifact:
         """Statistics ``{"reward": {"mean", "std"}, "value": {...}}``; a None entry must be re-estimated."""
         return self.facts["normalisers"]
 
+    @property
+    def learnt_values(self) -> bool:
+        """Whether it learnt action values (QMIX, VDN, IQL) and no policy."""
+        return self.facts["critic_type"] in VALUE_CRITICS
+
+    def at(self, temperature: float) -> TeacherArtifact:
+        """Return this teacher with the temperature at which its action values make a policy."""
+        return replace(self, facts={**self.facts, "temperature": temperature})
+
 
 def load_state(path: Path) -> StateDict:
     """Read a state dict of tensors, without executing anything that the file may contain.
@@ -66,7 +80,8 @@ def load_state(path: Path) -> StateDict:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: a teacher needs {' and '.join(WEIGHT_FILES)}") from error
+        needed = (WEIGHT_FILES[0], path.name) if path.name not in WEIGHT_FILES else WEIGHT_FILES
+        raise UserError(f"{path} is missing: a teacher needs {' and '.join(needed)}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise UserError(f"{path} is damaged or no file of plain tensors: copy it again or train again") from error
     if isinstance(state, list) and all(isinstance(own, Mapping) for own in state):
@@ -76,6 +91,11 @@ def load_state(path: Path) -> StateDict:
             f"{path} holds no state dict of tensors: a teacher needs the weights of an actor and of a critic of values"
         )
     return {_LAYER.sub(_layer_name, key): value for key, value in state.items()}
+
+
+def networks(state: StateDict) -> int:
+    """Count the networks of a state dict that has one for each agent."""
+    return len({key.split(".")[1] for key in state if key.startswith(("agents.", "critics."))})
 
 
 _LAYER = re.compile(r"(?<=^critics\.)(\d+)\.([024])\.")

@@ -24,8 +24,8 @@ from kd_core.task import Task
 from kd_envs.hetero_mask.mask import ObservationMask
 from kd_envs.hetero_mask.presets import joined_masks
 from kd_learners.ancestor import read_ancestor
-from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.stage import Compared, RunContext
+from kd_learners.value_teacher import frozen_teacher
 from kd_marl import retrain
 from kd_marl.evaluation import evaluator
 from kd_marl.plugin import register
@@ -175,7 +175,7 @@ def _right_after(host: Host, change: Change) -> dict[str, Any]:
     mac = HeteroMAC({"obs": {"vshape": task.obs_size}}, None, args, change.mask)
     read_ancestor(args.adapt_from, args, mac).hand_over(mac)
     context = RunContext(task, change.mask, limited=True, run_folder=change.student.folder)
-    teacher = FrozenTeacher(change.teacher, args)
+    teacher = frozen_teacher(change.teacher, args)
     return evaluator.evaluate(host, args, context, Compared(mac, 0, teacher))[0]
 
 

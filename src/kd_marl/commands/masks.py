@@ -20,7 +20,7 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--n-agents", type=int, metavar="N", help="with --env-config smax: sizes of a map of your own,")
     parser.add_argument("--n-enemies", type=int, metavar="N", help="or of any map where JaxMARL is not installed")
     parser.add_argument("--limits", default="lh", help="fo (all), lh (limited) or lha (limited, various widths)")
-    parser.add_argument("--masks-preset", default="paper", help="paper or random")
+    parser.add_argument("--masks-preset", default="paper", help="paper, random, nearer, or one of the environment")
     parser.add_argument("--masks", default="{}", metavar="YAML", help="your own limits, e.g. '{0: [L], 1: [V.x, V.y]}'")
     parser.add_argument("--own-action", action="store_true", help="as with own_action=True")
     parser.add_argument("--width", type=int, default=32, help="hidden width of a student under fo and lh")

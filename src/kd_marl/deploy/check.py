@@ -12,8 +12,8 @@ import onnx
 from kd_core.costs.budget import Budget, agent_budget
 from kd_core.versions import package_version
 from kd_marl.deploy import csource, int8, profile, selftest
-from kd_marl.deploy.csource import Named
 from kd_marl.deploy.onnx_graph import contract, policy_model
+from kd_marl.deploy.program import AgentC, Named, identifiers
 from kd_marl.deploy.weights import Weights
 from kd_onboard.bundle import Bundle, read_bundle
 from kd_onboard.errors import BundleError
@@ -36,7 +36,7 @@ def check_bundle(folder: Path) -> Bundle:
     _check_schema(bundle)
     _check_messages(bundle)
     used = {csource.TEAM_HEADER}
-    identifiers = csource.identifiers([agent.name for agent in bundle.agents])
+    names = identifiers([agent.name for agent in bundle.agents])
     programs: list[tuple[str, Named]] = []
     checked: dict[str, Named] = {}
     first: dict[str, AgentProfile] = {}
@@ -52,7 +52,7 @@ def check_bundle(folder: Path) -> Bundle:
         if key not in checked:
             weights = bundle.weights(agent)
             _check_onnx(bundle, agent, first[agent.c.folder], weights)
-            checked[key], written = _check_c(bundle, agent, first[agent.c.folder], identifiers, weights)
+            checked[key], written = _check_c(bundle, agent, first[agent.c.folder], names, weights)
             used |= written
         programs.append((agent.name, checked[key]))
         used.update(agent.paths)
@@ -175,7 +175,7 @@ def _read_onnx(bundle: Bundle, path: str) -> onnx.ModelProto:
 
 
 def _check_c(
-    bundle: Bundle, agent: AgentProfile, first: AgentProfile, identifiers: Sequence[str], weights: Weights
+    bundle: Bundle, agent: AgentProfile, first: AgentProfile, names: Sequence[str], weights: Weights
 ) -> tuple[Named, set[str]]:
     """Refuse C that holds other numbers than the weights, or other code than an export writes.
 
@@ -183,22 +183,22 @@ def _check_c(
         bundle: the bundle.
         agent: whose C it is.
         first: the first agent with this C, whose name it bears.
-        identifiers: of all agents.
+        names: identifiers of all agents.
         weights: the agent's network.
 
     Returns:
         What the C is called, and its files.
     """
     assert agent.c is not None, "the schema asks for it"
-    named = Named.of(identifiers[first.index])
+    named = Named.of(names[first.index])
     found = (agent.c.folder, agent.c.prefix, agent.c.header, agent.c.sources)
     if found != (named.folder, named.prefix, named.header, (named.source,)):
         raise BundleError(
             f"{bundle.folder}: {agent.label} has other C files than {named.header} and {named.source}: export it again"
         )
     features = bundle.profile.raw["agents"][agent.index]["features"]
-    told = (first.name, features, agent.actions, bundle.profile.on_fault, agent.noop_action)
-    files = csource.all_files(weights, named, bundle.task.name, *told, agent.c.int8, agent.messages)
+    told = (features, agent.actions, bundle.profile.on_fault, agent.noop_action, agent.c.int8, agent.messages)
+    files = csource.all_files(AgentC(weights, named, bundle.task.name, first.name, *told))
     for path, expected in files.items():
         if bundle.read(path) != expected:
             holds = path in (named.weights, named.binary)

@@ -26,6 +26,7 @@ from kd_core.errors import UserError
 from kd_learners.losses import role_log_distribution
 from kd_marl.deploy import check, csource, int8, latency, profile, replay, selftest
 from kd_marl.deploy.onnx_graph import contract, policy_model
+from kd_marl.deploy.program import AgentC, Named, identifiers
 from kd_marl.deploy.weights import ALIGNER, BODY, Weights, agent_weights, sizes
 from kd_marl.runs.student_run import StudentRun
 from kd_onboard.bundle import PROFILE, profile_text, read_bundle
@@ -113,7 +114,10 @@ def export(
     check_exportable(run, options)
     check_fault_action(run, options.on_fault)
     check_calibration(run, options, buffer)
-    replayed = None if buffer is None else replay.from_buffer(buffer, run.mask, REPLAYED_EPISODES, run.facts["seed"])
+    replayed = None
+    if buffer is not None:
+        met = (buffer, *run.more_buffers())
+        replayed = replay.joined([replay.from_buffer(of, run.mask, REPLAYED_EPISODES, run.facts["seed"]) for of in met])
     source = None
     if buffer is not None:
         source = {"sha256": files.file_sha256(buffer.folder / FACTS_FILE), "episodes": buffer.episodes}
@@ -168,16 +172,11 @@ def _c_weights(run: StudentRun, options: Options, agent: int) -> str:
 
 
 def check_exportable(run: StudentRun, options: Options) -> None:
-    """Refuse students that are told which sensors deliver, and int8 for those that talk.
+    """Refuse int8 for students that talk.
 
     Raises:
-        UserError: they are such students.
+        UserError: they do, and int8 was asked for.
     """
-    if run.mask.sensor_status:
-        raise UserError(
-            f"{run.record} is told which of its sensors deliver, and bundles of such students are not supported yet: "
-            "export a student with sensor_status=False"
-        )
     int8_c = any(_c_weights(run, options, i) == "int8" for i in range(run.mask.n_agents))
     if isinstance(run.network, TalkingStudent) and (options.int8 or int8_c):
         wrong = "give --c-weights float32" if int8_c else "leave --int8 out"
@@ -189,7 +188,7 @@ def _agents(draft: _Draft, replayed: replay.Replay | None, options: Options) -> 
     networks = [agent_weights(run.network.agent_network(i)) for i in range(run.mask.n_agents)]
     roles = _roles(run, replayed)
     names = run.mask.layout.agent_names
-    ids = csource.identifiers(names)
+    ids = identifiers(names)
     # Agents with equal networks and inputs are one program.
     programs: dict[str, list[int]] = {}
     found = []
@@ -217,7 +216,7 @@ def _agents(draft: _Draft, replayed: replay.Replay | None, options: Options) -> 
             found[i].update(**made, **of_agent)
             if shares is not None:
                 found[i]["c"] = {**made["c"], "int8_agreement": _share(shares[k])}
-    programs_of = [csource.Named(facts["c"]["folder"], facts["c"]["prefix"]) for facts in found]
+    programs_of = [Named(facts["c"]["folder"], facts["c"]["prefix"]) for facts in found]
     text = csource.team_header(run.task, list(zip(names, programs_of, strict=True)))
     draft.add(csource.TEAM_HEADER, text.encode())
     for facts in found:
@@ -239,13 +238,13 @@ def _models(
     calibration: Calibration | None,
 ) -> dict[str, Any]:
     """Return the ONNX and the C of a program, and what it costs if its C is int8."""
-    named = csource.Named.of(name)
+    named = Named.of(name)
     messages = AgentMessages.from_dict(facts["messages"]) if "messages" in facts else None
     properties = contract(weights, draft.run.task, facts["name"], facts["features"], facts["actions"], messages)
     model = policy_model(weights, properties).SerializeToString(deterministic=True)
     found = {"onnx": draft.add(f"onnx/{name}.onnx", model)}
-    told = (facts["name"], facts["features"], facts["actions"], on_fault, facts["noop_action"])
-    for path, data in csource.all_files(weights, named, draft.run.task, *told, calibration, messages).items():
+    told = (facts["features"], facts["actions"], on_fault, facts["noop_action"], calibration, messages)
+    for path, data in csource.all_files(AgentC(weights, named, draft.run.task, facts["name"], *told)).items():
         draft.add(path, data)
     steps = selftest.choose(weights, seen, calibration)
     draft.add(named.test, selftest.text(steps, named, facts["name"]).encode())

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from kd_controllers.policy_mac import PolicyMAC
 from kd_core.errors import UserError
 from kd_core.host import Host
+from kd_core.task import task_names
 from kd_envs.hetero_mask.layouts import layout_for
-from kd_envs.hetero_mask.mask import ObservationMask, own_action_names
+from kd_envs.hetero_mask.mask import SENSOR_STATUS, ObservationMask, own_action_names
 from kd_marl.deploy.agent_process import AgentProcess, BadRadio, join_team
 from kd_marl.evaluation.episodes import PairedEpisodes, Played
 from kd_marl.processes.workers import workers_watched
@@ -156,7 +157,7 @@ def prepare(host: Host, bundle: Bundle, args: Any) -> ObservationMask:
         UserError: the environment cannot be built here, or is another than the bundle's.
     """
     task = bundle.task
-    if args.map_name != task.name:
+    if args.map_name not in (task.name, *task_names(task.name)):
         raise UserError(f"the bundle {bundle.folder} plays {task.name}, not {args.map_name}: give its own task")
     here = environments.prepare(host, args)
     for name in ("n_agents", "n_actions", "obs_size"):
@@ -181,8 +182,14 @@ def bundle_mask(bundle: Bundle, info: Mapping[str, Any]) -> ObservationMask:
     task = bundle.task
     layout = layout_for(task.name, task.n_agents, task.obs_size, info)
     visible = np.zeros((task.n_agents, max(layout.n_features, task.extended_size)), bool)
+    every = [feature for agent in bundle.agents for feature in agent.features]
+    # The status of the sensors begins where the features end, with that of feature 0.
+    starts = {feature.index - feature.status_of for feature in every if feature.status_of is not None}
+    sensed = min(starts, default=layout.n_features)
     for agent in bundle.agents:
-        names = layout.feature_names[agent.index] + own_action_names(task.n_actions)
+        names = layout.feature_names[agent.index][:sensed]
+        status = tuple(f"{SENSOR_STATUS}{name}" for name in names) if starts else ()
+        names += status + own_action_names(task.n_actions)
         for feature in agent.features:
             here = names[feature.index] if feature.index < len(names) else None
             if here != feature.name:
@@ -194,5 +201,5 @@ def bundle_mask(bundle: Bundle, info: Mapping[str, Any]) -> ObservationMask:
     sizes = [agent.draw_sizes for agent in bundle.agents]
     drawn = [size for size in sizes if size is not None]
     draw_sizes = drawn if len(drawn) == len(sizes) else None
-    own_actions = task.n_actions if visible[:, layout.n_features :].any() else 0
-    return ObservationMask(layout, visible[:, : layout.n_features], draw_sizes, "bundle", own_actions)
+    own_actions = task.n_actions if any(feature.own_action is not None for feature in every) else 0
+    return ObservationMask(layout, visible[:, :sensed], draw_sizes, "bundle", own_actions, bool(starts))

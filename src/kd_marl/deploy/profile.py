@@ -18,6 +18,7 @@ from kd_core.costs.flops import closed_formula
 from kd_core.costs.footprint import FLOAT_BYTES, LEVELS, WEIGHTS, footprint, parameter_count
 from kd_core.versions import package_version
 from kd_envs.hetero_mask import naming
+from kd_envs.hetero_mask.mask import ObservationMask
 from kd_marl.runs import stress_file
 from kd_marl.runs.student_run import StudentRun
 from kd_onboard.profile import FORMAT, VERSION, AgentMessages
@@ -84,7 +85,7 @@ def team_messages(run: StudentRun) -> dict[str, Any] | None:
     if not isinstance(run.network, TalkingStudent):
         return None
     team = run.network.messages
-    rate = naming.steps_per_second(run.config["env"], run.mask.layout.task)
+    rate = naming.steps_per_second(run.config["env"], run.mask.layout)
     measured = files.read_json(run.folder / stress_file.FILE) if (run.folder / stress_file.FILE).is_file() else {}
     lost = [row for row in measured.get("rows", ()) if row["kind"] in ("none", "message loss")]
     return {
@@ -150,6 +151,11 @@ def _portable_command(command: str) -> str:
     return shlex.join(key + sign + _portable(value) if sign else _portable(key) for key, sign, value in words)
 
 
+def _extended_size(mask: ObservationMask) -> int:
+    """Return the length of an observation with all that can follow it, whether an agent sees it or not."""
+    return mask.obs_size if mask.sensor_status else mask.layout.n_features + mask.own_actions
+
+
 def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return everything of the profile but its agents and files.
 
@@ -172,7 +178,7 @@ def team_facts(run: StudentRun, episode_limit: int, on_fault: str, buffer: Mappi
             "n_agents": layout.n_agents,
             "n_actions": run.network.n_actions,
             "obs_size": layout.obs_size,
-            "extended_size": layout.n_features + run.mask.own_actions,
+            "extended_size": _extended_size(run.mask),
             "episode_limit": episode_limit,
         },
         "on_fault": on_fault,

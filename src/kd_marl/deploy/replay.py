@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -75,6 +75,22 @@ def from_buffer(buffer: ExpertBuffer, mask: ObservationMask, episodes: int, seed
     taken = np.arange(obs.shape[1]) < batch["length"].numpy()[:, None]
     acting = taken[:, :, None] & (available.sum(-1) > 1)
     return Replay(np.where(visible, obs, np.float32(0)), available, acting)
+
+
+def joined(parts: Sequence[Replay]) -> Replay:
+    """Join episodes of tasks of equal sizes; shorter ones are padded with steps that do not count."""
+    time = max(part.obs.shape[1] for part in parts)
+
+    def padded(arrays: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate([np.pad(x, [(0, 0), (0, time - x.shape[1]), *[(0, 0)] * (x.ndim - 2)]) for x in arrays])
+
+    if len(parts) == 1:
+        return parts[0]
+    return Replay(
+        padded([part.obs for part in parts]),
+        padded([part.available for part in parts]),
+        padded([part.acting for part in parts]),
+    )
 
 
 def run(step: Step, features: np.ndarray, available: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:

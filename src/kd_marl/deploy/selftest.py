@@ -13,10 +13,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from kd_marl.deploy.csource import Named, comment, hexadecimal, largest_feature
+from kd_marl.deploy.csource import comment, hexadecimal
 from kd_marl.deploy.onnx_graph import step_constants
+from kd_marl.deploy.program import Named
 from kd_marl.deploy.replay import Seen
-from kd_marl.deploy.weights import Weights, sizes
+from kd_marl.deploy.weights import Weights, largest_feature, sizes
 from kd_onboard import int8
 from kd_onboard.tensors import weights_digest
 

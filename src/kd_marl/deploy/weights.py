@@ -57,3 +57,15 @@ def exchanged(weights: Weights) -> tuple[int, int]:
     """Return the bits that a network hears and says in a step."""
     hear, speak = weights.get("hear.weight"), weights.get("speak.weight")
     return 0 if hear is None else hear.shape[1], 0 if speak is None else len(speak)
+
+
+def largest_feature(weights: Weights) -> np.float32:
+    """Return a bound on the size of features within which no sum in the network overflows float32.
+
+    With |x| <= B, an aligned unit is at most a = (row sum of |align.weight|) B + |bias|, and a gate's input at most
+    (row sum of |gru.weight_ih|) a plus what the state, within -1 and 1, and the biases add.
+    """
+    aligned = max(1.0, float(np.abs(weights["align.weight"]).sum(axis=1, dtype=np.float64).max()))
+    gates = max(1.0, float(np.abs(weights["gru.weight_ih"]).sum(axis=1, dtype=np.float64).max()))
+    # A quarter leaves room for biases and state, which are far smaller than what is left.
+    return np.float32(0.25 * float(np.finfo(np.float32).max) / (aligned * gates))

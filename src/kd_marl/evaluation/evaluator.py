@@ -7,7 +7,8 @@ where the teacher can see too: in the unmasked environment, with the controller 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from kd_controllers.policy_mac import PolicyMAC
 from kd_controllers.random_mac import RandomMAC
 from kd_core.host import Host
 from kd_core.metrics import retention
+from kd_core.task import of_task
 from kd_envs.hetero_mask.mask import ObservationMask, before
 from kd_envs.hetero_mask.naming import action_names, sight, steps_per_second
 from kd_learners import batches, objective
@@ -26,12 +28,19 @@ from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.losses import acting_mask
 from kd_learners.stage import Compared, RunContext
 from kd_marl.evaluation import costs
+from kd_marl.evaluation.actions import total_counts
 from kd_marl.evaluation.episodes import PairedEpisodes, Played
 from kd_marl.runs import reachable
 
 Summary = dict[str, Any]
 Counts = dict[str, np.ndarray]
 Maker = Callable[[dict[str, Any], Any], PolicyMAC]
+
+# What the summary of a run on several tasks has of each.
+OF_A_TASK = (
+    *("teacher", "student", "random", "retention", "retention_normalised"),
+    *("agreement", "agreement_per_agent", "flops_per_episode_teacher", "flops_per_episode_student", "teacher_artifact"),
+)
 
 
 def evaluate(host: Host, args: Any, context: RunContext, compared: Compared) -> tuple[Summary, Counts]:
@@ -48,7 +57,44 @@ def evaluate(host: Host, args: Any, context: RunContext, compared: Compared) -> 
     """
     if compared.teacher is None:
         return _evaluate_alone(host, args, context, compared)
+    if compared.more_teachers:
+        return _evaluate_tasks(host, args, context, [compared.teacher, *compared.more_teachers], compared.mac)
     return _evaluate_pair(host, args, context, compared.teacher, compared.mac)
+
+
+def _evaluate_tasks(
+    host: Host, args: Any, context: RunContext, teachers: Sequence[FrozenTeacher], student: HeteroMAC
+) -> tuple[Summary, Counts]:
+    """Play each task with its own teacher; the summary has each one's result, and the means of their numbers."""
+    found = {}
+    for task, teacher in zip(context.task.parts, teachers, strict=True):
+        one = of_task(args, task.name)
+        found[task.name] = _evaluate_pair(host, one, replace(context, task=task), teacher, student)
+    summaries = {name: summary for name, (summary, _) in found.items()}
+    first = next(iter(summaries.values()))
+    counts = [counts for _, counts in found.values()]
+    summary = {
+        **_mean(list(summaries.values())),
+        **_identity(args, context),
+        # What is known as reachable is so under a task's own limits, and these are none's.
+        **dict.fromkeys(("reachable", "share_of_reachable")),
+        "teacher_artifact": first["teacher_artifact"],
+        "tasks": {name: {key: summary[key] for key in OF_A_TASK} for name, summary in summaries.items()},
+    }
+    return summary, {name: total_counts([of_one[name] for of_one in counts]) for name in counts[0]}
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """Average numbers, also within lists and dicts; what is equal stays, what is unknown or no number becomes None."""
+    first = values[0]
+    if all(value == first for value in values):
+        return first
+    if all(isinstance(value, dict) for value in values):
+        return {key: _mean([value.get(key) for value in values]) for key in first}
+    if all(isinstance(value, list) for value in values):
+        return [_mean(entries) for entries in zip(*values, strict=True)]
+    numbers = all(isinstance(value, int | float) for value in values)
+    return float(np.mean(values)) if numbers else None
 
 
 def _evaluate_pair(
@@ -117,7 +163,7 @@ def _bandwidth(args: Any, student: HeteroMAC) -> Summary:
     """Return the bits of a message, and what an agent sends a step and a second; None where the task has no rate."""
     bits = 0 if student.messages is None else student.messages.bits
     per_step = 0.0 if student.messages is None else student.messages.bits_per_step()
-    rate = steps_per_second(args.env, student.mask.layout.task)
+    rate = steps_per_second(args.env, student.mask.layout)
     return {
         "message_bits": bits,
         "bits_per_step": per_step,

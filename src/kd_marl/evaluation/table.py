@@ -26,16 +26,23 @@ class PolicyResult(_Score, total=False):
     sampled: _Score
 
 
-class _Summary(TypedDict):
-    task: str
-    limits: str
-    seed: int
-    episodes: int
+class _Scores(TypedDict):
     teacher: PolicyResult
     student: PolicyResult
     random: PolicyResult
     retention: float | None
     retention_normalised: float | None
+
+
+class _Compared(_Scores, total=False):
+    share_of_reachable: float | None
+
+
+class _Summary(_Compared):
+    task: str
+    limits: str
+    seed: int
+    episodes: int
     params_teacher: int
     params_student: float
     flops_per_decision_teacher: float
@@ -52,7 +59,7 @@ class Summary(_Summary, total=False):
     decision_us_teacher: float
     decision_us_student: float
     reachable: float | None
-    share_of_reachable: float | None
+    tasks: dict[str, _Compared]
     message_bits: int
     bits_per_step: float
     bits_per_second: float | None
@@ -88,16 +95,12 @@ def result_rows(summary: Summary) -> list[tuple[str, tuple[str, str, str]]]:
     Args:
         summary: as for `result_table`.
     """
-    policies = (summary["teacher"], summary["student"], summary["random"])
-    sampled = [policy.get("sampled") for policy in policies]
+    tasks = summary.get("tasks") or {}
+    # Of several tasks each one's rows, then their means.
+    scored: list[tuple[str, _Compared]] = [*((f"{name}: ", task) for name, task in tasks.items())]
+    scored.append(("mean of tasks: " if tasks else "", summary))
     rows = [
-        ("return", _each(policies, _return)),
-        ("return, actions sampled", _each(sampled, _return)),
-        ("win rate", _each(policies, _win_rate)),
-        ("win rate, actions sampled", _each(sampled, _win_rate)),
-        ("retention", (ABSENT, _percent(summary["retention"]), ABSENT)),
-        ("share of reachable", (ABSENT, _percent(summary.get("share_of_reachable")), ABSENT)),
-        ("retention over random", (ABSENT, _percent(summary["retention_normalised"]), ABSENT)),
+        *(row for prefix, found in scored for row in _score_rows(prefix, found)),
         ("parameters of an agent", _pair(summary["params_teacher"], summary["params_student"])),
         (
             "FLOPs per decision",
@@ -110,6 +113,21 @@ def result_rows(summary: Summary) -> list[tuple[str, tuple[str, str, str]]]:
         ("microseconds, joint decision", _pair(summary.get("decision_us_teacher"), summary.get("decision_us_student"))),
     ]
     return [(label, cells) for label, cells in rows if any(cell != ABSENT for cell in cells)]
+
+
+def _score_rows(prefix: str, scored: _Compared) -> list[tuple[str, tuple[str, str, str]]]:
+    policies = (scored["teacher"], scored["student"], scored["random"])
+    sampled = [policy.get("sampled") for policy in policies]
+    rows = [
+        ("return", _each(policies, _return)),
+        ("return, actions sampled", _each(sampled, _return)),
+        ("win rate", _each(policies, _win_rate)),
+        ("win rate, actions sampled", _each(sampled, _win_rate)),
+        ("retention", (ABSENT, _percent(scored["retention"]), ABSENT)),
+        ("share of reachable", (ABSENT, _percent(scored.get("share_of_reachable")), ABSENT)),
+        ("retention over random", (ABSENT, _percent(scored["retention_normalised"]), ABSENT)),
+    ]
+    return [(f"{prefix}{label}", cells) for label, cells in rows]
 
 
 def result_text(summary: Summary) -> str:

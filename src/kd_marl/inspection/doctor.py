@@ -19,6 +19,9 @@ _ENVIRONMENTS = (
     ("mpe2", "mpe2", "MPE tasks (pz-mpe-...): pip install mpe2"),
     ("pettingzoo", "pettingzoo", "PettingZoo tasks (pz-...): pip install pettingzoo"),
     ("jaxmarl", "jaxmarl", f"SMAX: {how_to_install('smax')}, with Python 3.11 or later"),
+    ("libsumo", "libsumo", f"--env-config=traffic: {how_to_install('traffic')}"),
+    ("rware", "rware", f"--env-config=warehouse: {how_to_install('grids')}"),
+    ("lbforaging", "lbforaging", f"foraging (lbforaging:...): {how_to_install('grids')}"),
     # Of a module within it: a checkout without SMAClite has a placeholder of that name.
     ("smaclite", "smaclite.env", "--env-config=smaclite: install uoe-agents/smaclite from its repository, --no-deps"),
     ("smac", "smac.env", "--env-config=sc2: install oxwhirl/smac from its repository, and StarCraft II"),

@@ -23,6 +23,7 @@ from kd_controllers.hetero_mac import HeteroMAC
 from kd_core import checkpoints, files, stages
 from kd_core.errors import UserError, nearest
 from kd_core.host import Host
+from kd_core.task import task_names
 from kd_learners.stage import RunContext, Stage, StockAlgorithm
 from kd_marl.evaluation import evaluator, result
 from kd_marl.plugin import resuming, trackers, weights
@@ -109,6 +110,8 @@ def run_sequential(host: Host, original: Callable[..., None], args: Any, logger:
         UserError: the run cannot be done as asked, or an environment's worker died.
     """
     _check_names(host, args)
+    if len(task_names(args.map_name)) > 1 and not _stage_class(host, args).several_tasks:
+        raise UserError(f"{args.name} is for one task, and {args.map_name} are several: only kd_student plays them all")
     context = _describe(host, args)
     if args.save_replay and args.env == "gymma":
         _log.warning("save_replay=True writes nothing: tasks of Gymnasium and PettingZoo have no replays")

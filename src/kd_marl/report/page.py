@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from kd_envs.hetero_mask import PRESETS
 from kd_marl.report import (
     captions,
     figure_actions,
@@ -37,7 +38,7 @@ from kd_marl.report.scores import TaskScores
 from kd_marl.runs import paper
 
 TITLE = "KD-MARL: the paper's results beside ours"
-_PRESETS = ("", "paper", "random", "own")
+_PRESETS = ("", *PRESETS, "own")
 
 
 @dataclass

@@ -23,7 +23,7 @@ from kd_core import checkpoints, files
 from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_core.errors import UserError
 from kd_core.host import Host
-from kd_core.task import Task
+from kd_core.task import Task, task_names
 from kd_envs.hetero_mask.mask import ObservationMask
 from kd_marl.runs.folders import results_folders
 from kd_runners import environments
@@ -83,19 +83,25 @@ class StudentRun:
         Raises:
             UserError: ``given`` holds none, or one of another task or teacher; or the buffer found is damaged.
         """
-        teacher = self.facts["teacher"]["sha256"]["agent.th"]
+        task, teacher = task_names(self.task)[0], self.facts["teacher"]["sha256"]["agent.th"]
         named = self.config["expert_buffer"]
-        usual = Path(named).expanduser() if named else self.results / "buffers" / self.task / teacher[:12]
+        usual = Path(named).expanduser() if named else self.results / "buffers" / task / teacher[:12]
         folder = usual if given is None else given
         if given is None and not (folder / "buffer.json").is_file():
             return None
         buffer = ExpertBuffer.open(folder)
-        if (buffer.facts["task"], buffer.facts["teacher"]["sha256"]["agent.th"]) != (self.task, teacher):
+        if (buffer.facts["task"], buffer.facts["teacher"]["sha256"]["agent.th"]) != (task, teacher):
             raise UserError(
                 f"the expert buffer in {folder} is of {buffer.facts['task']} and the teacher "
                 f"{buffer.facts['teacher']['path']}: give the one that this student of {self.task} learnt from"
             )
         return buffer
+
+    def more_buffers(self) -> list[ExpertBuffer]:
+        """Return the expert buffers of the further tasks of a student of several that are where the run left them."""
+        pairs = zip(task_names(self.task)[1:], self.facts.get("more_teachers", ()), strict=False)
+        folders = (self.results / "buffers" / task / known["sha256"]["agent.th"][:12] for task, known in pairs)
+        return [ExpertBuffer.open(folder) for folder in folders if (folder / "buffer.json").is_file()]
 
 
 def load_student(run: Path | str) -> StudentRun:

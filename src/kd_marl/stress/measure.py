@@ -20,12 +20,12 @@ from kd_core.artifacts.teacher import TeacherArtifact
 from kd_core.errors import UserError
 from kd_core.host import Host
 from kd_core.places import ZOO
-from kd_core.task import Task
+from kd_core.task import Task, task_names
 from kd_learners import batches
 from kd_learners.batches import Episodes
-from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.losses import acting_mask
 from kd_learners.settings import check_episodes
+from kd_learners.value_teacher import frozen_teacher
 from kd_marl.evaluation.episodes import PairedEpisodes
 from kd_marl.processes.workers import workers_watched
 from kd_marl.runs.stress_file import FILE, FORMAT, VERSION
@@ -80,7 +80,7 @@ class Match:
         artifacts.check_compatible(teacher, task)
         self.host, self.run, self.layout = host, run, layout
         self.args = SimpleNamespace(**{**vars(args), "runner": RUNNER, "batch_size_run": batch})
-        self.teacher = FrozenTeacher(teacher, self.args)
+        self.teacher = frozen_teacher(teacher, self.args)
         self.teacher.mac.greedy = True
         self.episodes = episodes
         self.batch = PairedEpisodes(host, self.args, None, episodes).block
@@ -179,9 +179,14 @@ def find_teacher(run: StudentRun, given: Path | None, results: Sequence[Path]) -
         results: results folders to look in, if it is not where it was.
 
     Raises:
-        UserError: it is nowhere, or what was given is another.
+        UserError: it is nowhere, or what was given is another; or the student plays several tasks.
     """
     wanted = run.facts["teacher"]["sha256"]["agent.th"]
+    if len(task_names(run.task)) > 1:
+        raise UserError(
+            f"the student in {run.record} plays {run.task}, each with a teacher of its own, and this command compares "
+            "it with one: its summary.json has every task's result, and `kd-marl run` plays its bundle on each"
+        )
 
     def fits(folder: Path) -> bool:
         file = folder / artifacts.WEIGHT_FILES[0]
@@ -198,9 +203,11 @@ def find_teacher(run: StudentRun, given: Path | None, results: Sequence[Path]) -
         raise UserError(
             f"{where}: the student of {run.task} was distilled from agent.th {wanted[:12]}: give --teacher DIR"
         )
-    return artifacts.load_teacher(
+    teacher = artifacts.load_teacher(
         folder, config=run.config["teacher_config"] or None, n_agents=run.mask.n_agents, results_dirs=results
     )
+    temperature = run.facts["teacher"].get("temperature")
+    return teacher if temperature is None else teacher.at(temperature)
 
 
 def identity(match: Match) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from kd_core.task import Task
 from kd_envs.hetero_mask.mask import ObservationMask
 from kd_envs.hetero_mask.presets import mask_for
 from kd_learners.frozen_teacher import FrozenTeacher
+from kd_learners.value_teacher import frozen_teacher
 from kd_marl.deploy import play as bundles
 from kd_marl.deploy.agent_process import AgentProcess, join_team
 from kd_marl.deploy.settings import play_settings
@@ -179,7 +180,7 @@ def _student(host: Host, wish: Wish, run: StudentRun) -> list[Player]:
     args, task = run_arguments(host, run)
     args = _seeded(args, wish)
     artifacts.check_compatible(artifact, task)
-    teacher = FrozenTeacher(artifact, args)
+    teacher = frozen_teacher(artifact, args)
 
     def make(scheme: dict[str, Any], options: Any) -> PolicyMAC:
         mac = HeteroMAC(scheme, None, options, run.mask)
@@ -253,7 +254,7 @@ def _teacher_alone(host: Host, wish: Wish, folder: Path) -> Player:
     args, task, facts = _environment(host, wish, artifact)
     artifacts.check_compatible(artifact, task)
     full = mask_for(environments.task_mask(args, facts).layout, "fo")
-    return _teacher(FrozenTeacher(artifact, args), full, args, wish.failing)
+    return _teacher(frozen_teacher(artifact, args), full, args, wish.failing)
 
 
 def _environment(host: Host, wish: Wish, artifact: TeacherArtifact) -> tuple[SimpleNamespace, Task, dict[str, Any]]:
@@ -372,4 +373,4 @@ def _bundle_teacher(wish: Wish, bundle: Bundle, args: SimpleNamespace, notes: li
             raise UserError(f"{places[0]} is not the teacher of the bundle {bundle.folder}: leave --teacher out")
         notes.append("The bundle's teacher is not here, so it plays alone; --teacher DIR says where it is.")
         return None
-    return FrozenTeacher(artifacts.load_teacher(folder), args)
+    return frozen_teacher(artifacts.load_teacher(folder), args)

@@ -207,6 +207,14 @@ def world_data(take: Take) -> dict[str, Any]:
             for shape in first.shapes
         ],
         "moments": packed(np.array(moments), "f4"),
+        "roads": [
+            {"name": road.name, "points": road.points, "width": road.width, "features": road.features}
+            for road in first.roads
+        ],
+        "lights": [[road.light for road in world.roads] for world in take.worlds] if first.roads else [],
+        "vehicles": [
+            [[round(x, 1), round(y, 1), int(stands)] for x, y, stands in world.vehicles] for world in take.worlds
+        ],
         # Who attacks in the step that begins at each moment.
         "attacks": [list(map(list, world.attacks)) for world in take.worlds[1:]],
     }

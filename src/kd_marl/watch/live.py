@@ -47,6 +47,8 @@ def _told(take: Take, agent: AgentProfile) -> np.ndarray:
     for place, feature in enumerate(agent.features):
         if feature.own_action is not None:
             found[1:, place] = take.actions[:-1, agent.index] == feature.own_action
+        elif feature.status_of is not None:
+            found[:, place] = take.visible[agent.index, feature.status_of]
         elif take.visible[agent.index, feature.index]:
             found[:, place] = take.obs[:-1, agent.index, feature.index]
     return found

@@ -185,7 +185,7 @@
   }
 
   function drawWorld(k) {
-    const take = takes[k], canvas = panels[k].canvas, { shapes, moments, attacks } = take.world;
+    const take = takes[k], canvas = panels[k].canvas, { shapes, moments, attacks, roads } = take.world;
     const across = frame.right - frame.left, up = frame.top - frame.bottom, ratio = window.devicePixelRatio || 1;
     canvas.style.maxWidth = `${Math.round(TALLEST * across / up)}px`;
     const wide = canvas.clientWidth || 560, scale = wide / across, high = Math.round(scale * up);
@@ -207,6 +207,7 @@
     });
     drawn[k] = { step: t, scale, frame, shapes: places };
     drawGrid(ink, wide, high, scale, px, py);
+    if (roads.length) drawRoads(ink, take, t, scale, px, py);
     const of = (agent) => shapes.findIndex((shape) => shape.agent === agent);
     const me = state.agent < 0 ? -1 : of(state.agent);
     if (me >= 0 && places[me].alive) {
@@ -245,6 +246,34 @@
     ink.stroke();
     ink.globalAlpha = 1; ink.fillStyle = colour("soft"); ink.font = "11px system-ui, sans-serif"; ink.textAlign = "left";
     ink.fillText(`one square: ${unit}`, 6, high - 6);
+  }
+
+  // Lanes in the ink of what the chosen agent sees of them, the light at a lane's end, and vehicles: those that stand are filled.
+  function drawRoads(ink, take, t, scale, px, py) {
+    const { roads, lights, vehicles } = take.world, light = { r: "failed", y: "pick", g: "goal" };
+    ink.lineCap = "butt";
+    roads.forEach((road) => {
+      const sight = sightOf(take, t, road, -1);
+      ink.beginPath();
+      road.points.forEach(([x, y], n) => n ? ink.lineTo(px(x), py(y)) : ink.moveTo(px(x), py(y)));
+      ink.strokeStyle = colour(sight === "failed" ? "failed" : "line");
+      ink.globalAlpha = sight === "none" ? 0.3 : 1;
+      ink.lineWidth = Math.max(1.5, 0.85 * road.width * scale); ink.stroke();
+    });
+    ink.globalAlpha = 1;
+    for (const [x, y, stands] of vehicles[t]) {
+      circle(ink, px(x), py(y), Math.max(1.6, 1.4 * scale));
+      ink.strokeStyle = ink.fillStyle = colour(stands ? "opponent" : "agent"); ink.lineWidth = 1;
+      if (stands) ink.fill(); else ink.stroke();
+    }
+    roads.forEach((road, n) => {
+      if (!lights[t][n]) return;
+      const [x1, y1] = road.points[road.points.length - 1], [x0, y0] = road.points[road.points.length - 2];
+      const long = Math.hypot(x1 - x0, y1 - y0) || 1, half = Math.max(2, 0.45 * road.width * scale);
+      const [across, along] = [(y1 - y0) / long * half, (x1 - x0) / long * half];
+      ink.beginPath(); ink.moveTo(px(x1) - across, py(y1) - along); ink.lineTo(px(x1) + across, py(y1) + along);
+      ink.strokeStyle = colour(light[lights[t][n]]); ink.lineWidth = 3.5; ink.stroke();
+    });
   }
 
   function circle(ink, x, y, r) { ink.beginPath(); ink.arc(x, y, r, 0, 2 * Math.PI); }

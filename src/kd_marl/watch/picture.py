@@ -21,7 +21,7 @@ from matplotlib.patches import Circle, FancyArrow, Polygon, Rectangle
 from kd_core import files, progress
 from kd_core.errors import UserError, how_to_install
 from kd_envs.hetero_mask.naming import action_names
-from kd_envs.worlds import Shape
+from kd_envs.worlds import Shape, World
 from kd_marl.watch.film import Film
 from kd_marl.watch.sight import Sight, sight
 from kd_marl.watch.takes import Take
@@ -30,6 +30,8 @@ from kd_marl.watch.takes import Take
 _NEEDS = {"gif": ("PIL",), "mp4": ("imageio_ffmpeg",)}
 _INK, _SOFT, _LINE, _DIFFERS, _FAILED, _EYES = "#1d2127", "#59636e", "#d5d9de", "#b8137d", "#b3261e", "#f2b600"
 _KINDS = {"agent": "#0a6cb0", "opponent": "#c8500a", "landmark": "#6d7680", "goal": "#00805d"}
+# Red, yellow and green, as on the page.
+_LIGHTS = {"r": "#b3261e", "y": "#f2b600", "g": "#00805d"}
 _PANELS = ("#8a5a00", "#0a6cb0", "#00805d", "#7a44c9")
 _WAYS = {
     "move_left": (-1, 0),
@@ -103,7 +105,7 @@ def _palette(film: Film) -> list[int]:
     """Return the colours of a GIF: each that is drawn, pure and in steps towards white."""
     worlds = [world for takes in film.takes for world in (takes[0].worlds or ())[:1]]
     own = {shape.colour for world in worlds for shape in world.shapes if shape.colour}
-    drawn = [_INK, _SOFT, _LINE, _DIFFERS, _FAILED, _EYES, *_KINDS.values(), *_PANELS, *sorted(own)]
+    drawn = [_INK, _SOFT, _LINE, _DIFFERS, _FAILED, _EYES, *_KINDS.values(), *_LIGHTS.values(), *_PANELS, *sorted(own)]
     shades = max(2, 256 // len(dict.fromkeys(drawn)))
     colours = [
         round(255 + (int(colour[at : at + 2], 16) - 255) * shade / (shades - 1))
@@ -222,6 +224,7 @@ def _draw_world(ax: Axes, film: Film, take: Take, bounds: Bounds, time: float, e
         for s, later in zip(world.shapes, coming.shapes, strict=True)
     ]
     unit = (bounds[2] - bounds[0]) / 100
+    _draw_roads(ax, world)
     if now < take.steps:
         for k, shape in enumerate(world.shapes):
             if shape.agent is not None and shape.alive:
@@ -238,6 +241,18 @@ def _draw_world(ax: Axes, film: Film, take: Take, bounds: Bounds, time: float, e
         _body(ax, shape, x, y, seen, unit)
         if shape.agent is not None and shape.alive and now < take.steps and take.differs[now, shape.agent]:
             _mark(ax, x + shape.radius + unit, y + shape.radius + unit)
+
+
+def _draw_roads(ax: Axes, world: World) -> None:
+    """Draw lanes, the light at the end of each, and vehicles: those that stand are filled."""
+    for road in world.roads:
+        ax.plot(*zip(*road.points, strict=True), color=_LINE, linewidth=2, zorder=1)
+    for x, y, stands in world.vehicles:
+        ink = _KINDS["opponent" if stands else "agent"]
+        ax.plot(x, y, "o", markersize=2.5, color=ink, fillstyle="full" if stands else "none", zorder=3)
+    for road in world.roads:
+        if road.light:
+            ax.plot(*road.points[-1], "s", markersize=3.5, color=_LIGHTS[road.light], zorder=3)
 
 
 def _body(ax: Axes, shape: Shape, x: float, y: float, seen: Sight, unit: float) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 from epymarl_lite.envs.env_group import EnvGroup, Outcome, VectorEnv, Views, env_factories
 from epymarl_lite.runners.rollout import RolloutRunner
 from kd_core.host import Host
-from kd_envs.jax_batch import JaxBatch
 from kd_envs.worlds import World, read_world
 from kd_marl.stress.envs import DisturbedEnvs, Trouble
 from kd_runners.vector import batched_envs
@@ -56,10 +55,10 @@ class RecordedEnvs:
         self._envs.close()
 
     def _look(self, rows: Sequence[int]) -> list[World | None]:
-        if isinstance(self._envs, JaxBatch):
-            return list(self._envs.worlds(np.asarray(rows)))  # type: ignore[arg-type]
-        assert isinstance(self._envs, EnvGroup), "single environments are stepped in this process"
-        return [read_world(self._envs.envs[row]) for row in rows]
+        if isinstance(self._envs, EnvGroup):
+            return [read_world(self._envs.envs[row]) for row in rows]
+        # Environments that are stepped together.
+        return list(self._envs.worlds(np.asarray(rows)))  # type: ignore[attr-defined]
 
 
 class RecordingRunner(RolloutRunner):

@@ -19,7 +19,7 @@ from kd_core.errors import UserError
 from kd_core.host import Host
 from kd_envs.hetero_mask.mask import ObservationMask, before
 from kd_envs.worlds import World
-from kd_learners import batches, central_critic
+from kd_learners import batches
 from kd_learners.batches import Episodes
 from kd_learners.frozen_teacher import FrozenTeacher
 from kd_learners.losses import acting_mask
@@ -151,7 +151,7 @@ def _takes(
     if player.teacher is not None:
         steps = {"obs": played.obs[:, :-1], "state": played.state[:, :-1], "actions": played.actions}
         logits, _ = player.teacher.label(steps, length)
-        expert, values = _chances(logits, available), teacher_values(player.teacher, played)
+        expert, values = _chances(logits, available), player.teacher.values(played)
     if isinstance(mac, HeteroMAC):
         radio = mac.radio(played.avail_actions[:, :-1])
         logits, embedding = mac.unroll(played.obs[:, :-1], mac.visible, before(played.actions), radio)
@@ -186,11 +186,6 @@ def _takes(
             )
         )
     return takes
-
-
-def teacher_values(teacher: FrozenTeacher, played: Episodes) -> Tensor:
-    """Compute the frozen critic's value of every state, ``(batch, time + 1, agents)`` float32, in its unit."""
-    return teacher.scaled(central_critic.evaluate(teacher.critic, teacher.critic_sizes.inputs(vars(played))))
 
 
 def _said(student: TalkingStudent, embedding: Tensor, radio: Radio) -> Tensor:

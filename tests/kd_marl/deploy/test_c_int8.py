@@ -21,8 +21,7 @@ from kd_marl.deploy import export as exporting
 from kd_marl.deploy import int8 as trying
 from kd_marl.deploy import replay
 from kd_marl.deploy.check import check_bundle
-from kd_marl.deploy.csource import largest_feature
-from kd_marl.deploy.weights import agent_weights
+from kd_marl.deploy.weights import agent_weights, largest_feature
 from kd_onboard import OnboardAgent, int8, read_bundle
 from kd_onboard.errors import BackendError, BundleError
 from kd_onboard.numpy_backend import program_backend

@@ -14,16 +14,16 @@ import torch
 from deployed import FLAGS, OPTIMISATIONS, PUBLIC, Program, compiled_bytes, compiler, episodes, network, write_c
 from kd_core.costs.footprint import LEVELS, footprint
 from kd_marl.deploy import csource, replay
-from kd_marl.deploy.csource import largest_feature
+from kd_marl.deploy.program import AgentC, Named, identifiers
 from kd_marl.deploy.trace import Trace
 from kd_marl.deploy.trace import header as trace_header
-from kd_marl.deploy.weights import agent_weights
+from kd_marl.deploy.weights import agent_weights, largest_feature
 
 NO_ACTION, BAD_FEATURE, BAD_STATE, NOT_INITIALISED = -1, -2, -3, -4
 
 
 @pytest.mark.parametrize("flags", OPTIMISATIONS, ids=" ".join)
-@pytest.mark.parametrize("sizes", [(18, 16, 5), (100, 32, 14), (1, 3, 2)], ids=str)
+@pytest.mark.parametrize("sizes", [(18, 16, 5), (100, 32, 14), (7, 24, 3), (1, 3, 2)], ids=str)
 def test_c_decides_as_torch_does(tmp_path, sizes, flags):
     step = network(*sizes)
     program = Program(write_c(tmp_path, step), step, *flags)
@@ -53,7 +53,8 @@ def test_the_lean_form_computes_the_same_numbers(tmp_path, inputs, lean):
         assert fast.logits(features)[1].tobytes() == small.logits(features)[1].tobytes()
 
 
-def test_exponential_and_tanh_of_the_program_are_exact_to_float32(tmp_path):
+@pytest.mark.parametrize(("flags", "within"), [(("-O2",), 2e-7), (("-O2", "-march=native"), 4e-7)])
+def test_exponential_and_tanh_of_the_program_are_exact_to_float32(tmp_path, flags, within):
     # One unit, reset and update closed: the next state is tanh(x), and the logit repeats it.
     step = network(1, 1, 1)
     with torch.no_grad():
@@ -63,10 +64,10 @@ def test_exponential_and_tanh_of_the_program_are_exact_to_float32(tmp_path):
         step.rnn.weight_ih[2] = 1.0
         step.rnn.bias_ih[1] = -100.0
         step.fc2.weight[:] = 1.0
-    program = Program(write_c(tmp_path, step), step, "-O2")
+    program = Program(write_c(tmp_path, step), step, *flags)
     for x in np.concatenate([np.linspace(0, 12, 5001), [50.0, 87.0, 1e4, 1e30]]).astype(np.float32):
         program.reset()
-        assert program.logits([x])[1][0] == pytest.approx(np.tanh(np.float64(x)), abs=2e-7)
+        assert program.logits([x])[1][0] == pytest.approx(np.tanh(np.float64(x)), abs=within)
 
 
 def test_bad_input_is_refused_and_leaves_the_agent_as_it_was(tmp_path):
@@ -214,12 +215,13 @@ TEAMS = [("agent_0", "agent_1"), ("agent", "record"), ("agent_act", "agent_init"
 def test_a_team_with_its_recordings_is_one_program_whatever_its_agents_are_called(tmp_path, names):
     """Every `*.c` of its folders is compiled, as build systems do."""
     rng = np.random.default_rng(0)
-    ids, text, programs = csource.identifiers(names), MAIN, []
+    ids, text, programs = identifiers(names), MAIN, []
     for place, (file, name, identifier) in enumerate(zip(("first", "second"), names, ids, strict=True)):
         step = network(3 + place, 8, 4, seed=place)
-        named = csource.Named.of(identifier)
+        named = Named.of(identifier)
         features = [{"name": f"f{k}", "unit": None} for k in range(3 + place)]
-        for path, source in csource.c_files(agent_weights(step), named, "toy", name, features, ["x"] * 4).items():
+        program = AgentC(agent_weights(step), named, "toy", name, features, ["x"] * 4)
+        for path, source in csource.c_files(program).items():
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).write_text(source)
         steps, begins = 30, np.arange(30) % 10 == 0
@@ -251,10 +253,10 @@ def test_two_agents_or_two_recordings_without_their_own_names_are_an_error_that_
 def test_every_name_of_an_agent_is_its_own_and_ends_in_a_number():
     """So no agent's symbol can be another's, or a generic one."""
     names = ("a_2", "a", "a", "agent", "agent_act", "record", "Robot 1", "robot-1", "../x", "ü", "", "x_record_0", "x")
-    found = csource.identifiers(names)
+    found = identifiers(names)
     assert found[:3] == ["a_2", "a_1", "a_2_2"] and len(set(found)) == len(names)
     assert all(re.fullmatch(r"[a-z0-9_]+_[0-9]+", name) for name in found)
-    assert csource.identifiers(("agent_0", "listener_0")) == ["agent_0", "listener_0"]
+    assert identifiers(("agent_0", "listener_0")) == ["agent_0", "listener_0"]
 
 
 COMPILERS = ("gcc", "clang")
@@ -262,7 +264,9 @@ COMPILERS = ("gcc", "clang")
 
 @pytest.mark.parametrize("name", COMPILERS)
 @pytest.mark.parametrize("sizes", [(18, 16, 5), (1, 3, 2)], ids=str)
-@pytest.mark.parametrize("flags", [("-O0",), ("-O3",), ("-Os",), ("-O2", "-DKD_AGENT_LEAN_STACK")], ids=" ".join)
+@pytest.mark.parametrize(
+    "flags", [("-O0",), ("-O3", "-march=native"), ("-Os",), ("-O2", "-DKD_AGENT_LEAN_STACK")], ids=" ".join
+)
 def test_strict_compilers_have_nothing_to_say_and_no_library_is_needed(tmp_path, name, sizes, flags):
     found = shutil.which(name)
     if found is None:

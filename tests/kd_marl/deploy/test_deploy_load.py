@@ -7,14 +7,16 @@ import shutil
 import struct
 import subprocess
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from deployed import FLAGS, Program, compiler, episodes, network, write_c
+from deployed import FLAGS, Program, compiler, episodes, network, write_c, written
 from kd_marl.deploy import selftest
-from kd_marl.deploy.csource import Named, weights_file
+from kd_marl.deploy.loadable import weights_file
+from kd_marl.deploy.program import Named
 from kd_marl.deploy.replay import Seen
 from kd_marl.deploy.weights import agent_weights
 from kd_onboard import int8
@@ -63,8 +65,7 @@ def test_loaded_weights_compute_what_compiled_ones_do_and_are_replaced_without_a
     assert compiled.restore(saved) == 0 and compiled.struct.tobytes()[:-8] == loading.struct.tobytes()[:-8]
     # Another student of the same agent, in a page of flash that is larger than the file.
     other = network(*SIZES, seed=1)
-    features = [{"name": f"f{k}", "unit": "m"} for k in range(SIZES[0])]
-    later = weights_file(agent_weights(other), "toy", features, ["x"] * SIZES[2])
+    later = weights_file(written(other))
     assert loading.load(later + b"\xff" * 500) == 0
     assert loading.act(good, everything) == NOT_INITIALISED, "its memory is that of the weights before"
     assert loading.restore(saved) == OTHER_WEIGHTS
@@ -120,14 +121,12 @@ def test_every_cut_and_every_flipped_bit_of_a_file_is_found(loading, file):
 
 
 def test_features_of_another_meaning_make_another_contract():
-    weights = agent_weights(network(*SIZES))
-    features = [{"name": f"f{k}", "unit": "m"} for k in range(SIZES[0])]
-    actions = ["x"] * SIZES[2]
+    toy = written(network(*SIZES))
+    features, actions = toy.features, toy.actions
     swapped = [features[1], features[0], *features[2:]]
     feet = [{**row, "unit": "ft"} for row in features]
-    told = [("toy", features, actions), ("other", features, actions), ("toy", swapped, actions)]
-    told += [("toy", feet, actions), ("toy", features, [None, *actions[1:]])]
-    assert len({weights_file(weights, *one)[16:20] for one in told}) == len(told)
+    changes = ({}, {"task": "other"}, {"features": swapped}, {"features": feet}, {"actions": [None, *actions[1:]]})
+    assert len({weights_file(replace(toy, **change))[16:20] for change in changes}) == len(changes)
 
 
 @pytest.mark.parametrize("name", ["gcc", "clang"])

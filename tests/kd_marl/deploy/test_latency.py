@@ -156,6 +156,10 @@ def test_one_command_measures_everything(tmp_path, root, limits, seen, widths):
             # A loose bound: that C is timed and not a function that does nothing, and not in another unit.
             assert 0.01 < task[scope][f"c_{level}"]["us"]["median"] < 20
             assert task[scope][f"c_{level}"]["speedup_vs_epymarl"]["median"] > 20
+    outside = {scope: us["max"] for scope, us in task["outside_c_us"].items()}
+    # Within a round, so no more than the slowest call of all.
+    assert all(0 < us < task[scope]["ctypes"]["us"]["max"] for scope, us in outside.items())
+    assert "Microseconds that backend c spends outside the C: agent " in done.stdout
     assert task["team"]["epymarl_teacher"]["flops"] == 3 * closed_formula(21, 256, 5)
     assert task["agent"]["c_o3"]["flops_ratio"] == pytest.approx(3 * closed_formula(21, 256, 5) / flops[0])
     assert task["team"]["c_o3"]["flops_ratio"] == pytest.approx(3 * closed_formula(21, 256, 5) / sum(flops))

@@ -250,11 +250,13 @@ def test_every_target_has_its_files_and_the_command_names_them(capsys):
 
 
 def test_the_example_of_an_agent_that_talks_gives_it_its_messages(tmp_path):
-    """Which is the first of the team, and hears and says something."""
+    """Which is the first of the team, and hears and says something; it tests itself first."""
     folder = write_talking_bundle(tmp_path / "bundle")
-    library.write_library(folder, "platformio", tmp_path / "library")
-    main_c, src = tmp_path / "library/examples/agent/src/main.c", tmp_path / "library/src"
-    assert ", inbox, outbox)" in main_c.read_text()
+    for target in library.TARGETS:
+        library.write_library(folder, target, tmp_path / target)
+        (example,) = (path for path in (tmp_path / target).rglob("*") if path.name in ("main.c", "agent.ino"))
+        assert ", inbox, outbox)" in example.read_text() and "static unsigned char inbox[" in example.read_text()
+    main_c, src = tmp_path / "cmake/examples/agent/main.c", tmp_path / "cmake/src"
     sources = [str(file) for file in sorted(src.rglob("*.c"))]
     words = ["gcc", "-Wall", "-Wextra", "-Werror", "-I", str(src), str(main_c), *sources, "-o", str(tmp_path / "x")]
     subprocess.run(words, check=True)

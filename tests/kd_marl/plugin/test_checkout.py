@@ -130,7 +130,7 @@ def test_two_seeds_of_one_run_are_one_group_to_epymarls_plots(mains, checkout, t
 @pytest.mark.slow
 @pytest.mark.parametrize("recurrent", [True, False], ids=["recurrent", "feed-forward"])
 @pytest.mark.parametrize(
-    "algorithm", [f"{name}{own}" for name in ("mappo", "ippo", "maa2c", "ia2c") for own in ("", "_ns")]
+    "algorithm", [f"{name}{own}" for name in ("mappo", "ippo", "maa2c", "ia2c", "qmix", "iql") for own in ("", "_ns")]
 )
 def test_what_epymarl_alone_has_trained_is_a_teacher_wherever_it_is_moved(checkout, tmp_path, algorithm, recurrent):
     saving = ["save_model=True", "save_model_interval=1", f"use_rnn={recurrent}", "local_results_path=results"]
@@ -142,7 +142,24 @@ def test_what_epymarl_alone_has_trained_is_a_teacher_wherever_it_is_moved(checko
     assert {**moved.facts, "steps": 0} == {**found.facts, "steps": 0}
     assert (found.task, found.facts["obs_size"], found.facts["n_actions"]) == (TASK, 11, 5)
     assert found.facts["use_rnn"] is recurrent
-    assert found.facts["state_size"] == (22 if algorithm.startswith(("mappo", "maa2c")) else None)
+    assert found.facts["state_size"] == (22 if algorithm.startswith(("mappo", "maa2c", "qmix")) else None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("host", ["bundled", "checkout"])
+def test_a_qmix_of_epymarl_alone_is_exported_and_distilled_by_credit(mains, checkout, tmp_path, host):
+    native = tmp_path / "native"
+    saving = ["save_model=True", "save_model_interval=1", "local_results_path=results"]
+    train_natively(checkout, native, "qmix", *saving)
+    (token,) = (native / "results").glob("models/*")
+    given = [f"teacher={token}", f"teacher_config={next(native.glob('results/sacred/*/*/1/config.json'))}"]
+    run = mains.run(
+        *words("kd_student", tmp_path, "advantage=credit", *given), env=checkout if host == "checkout" else {}
+    ).check()
+    assert "no reward statistics: they will be estimated from the expert buffer" in run.out + run.err
+    (facts,) = [json.loads(file.read_text()) for file in tmp_path.glob("buffers/*/*/buffer.json")]
+    assert facts["teacher_entropy"] == 0.1 and facts["teacher_temperature"] > 0
+    assert run.summary["teacher_artifact"]["temperature"] == facts["teacher_temperature"]
 
 
 @pytest.mark.slow

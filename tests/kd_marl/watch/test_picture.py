@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,10 +15,11 @@ from kd_core.host import get_host
 get_host()  # before anything of ours asks the host for its classes
 
 from kd_core.errors import UserError  # noqa: E402
+from kd_envs.worlds import Road  # noqa: E402
 from watch_films import film_of, take_of  # noqa: E402
 
 picture = pytest.importorskip("kd_marl.watch.picture")
-BLUE, YELLOW, PURPLE = (10, 108, 176), (242, 182, 0), (184, 19, 125)
+BLUE, YELLOW, PURPLE, RED = (10, 108, 176), (242, 182, 0), (184, 19, 125), (179, 38, 30)
 
 
 def pictures_of(film, eyes=None):
@@ -51,6 +53,13 @@ def test_eyes_and_differences_are_drawn():
     differs = film_of([[take_of(1.0)], [take_of(1.0, actions=alike, expert=other)]])
     assert count(pictures_of(same)[0], PURPLE) == 0 < count(pictures_of(differs)[0], PURPLE)
     assert count(pictures_of(same)[0], YELLOW) == 0 < count(pictures_of(same, eyes=1)[0], YELLOW)
+
+
+def test_roads_are_drawn_with_their_lights():
+    take = take_of(1.0)
+    roads = (Road("road", ((-0.9, 0.0), (-0.5, 0.5)), 0.1, light="r"),)
+    driven = replace(take, worlds=tuple(replace(world, roads=roads) for world in take.worlds))
+    assert count(pictures_of(film_of([[take]]))[0], RED) == 0 < count(pictures_of(film_of([[driven]]))[0], RED)
 
 
 def test_a_gif_has_them_all_and_one_palette(tmp_path):

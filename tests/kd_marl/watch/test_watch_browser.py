@@ -14,6 +14,7 @@ get_host()  # before anything of ours asks the host for its classes
 from browser import browser_page  # noqa: E402
 from kd_envs.hetero_mask.layouts import layout_for  # noqa: E402
 from kd_envs.hetero_mask.presets import mask_for  # noqa: E402
+from kd_envs.worlds import Road  # noqa: E402
 from kd_marl.watch.page import page  # noqa: E402
 from kd_marl.watch.sight import sight  # noqa: E402
 from watch_films import HOSTILE, SPREAD, film_of, take_of, world_of  # noqa: E402
@@ -88,6 +89,37 @@ def test_the_canvas_has_the_bodies_where_the_page_says_that_it_drew_them(tmp_pat
                 place,
             )
             assert np.abs(np.array(pixel[:3]) - (10, 108, 176)).max() < 40, shape["name"]
+
+
+def test_roads_have_their_lights_and_vehicles_at_every_step(tmp_path):
+    """One road across the world: its light is red, then green, and a vehicle stands on it, then is gone."""
+    road = Road("road", ((-0.9, 0.0), (0.9, 0.0)), 0.1)
+    take = take_of(1.0)
+    moments = zip(take.worlds, "rgg", ([(-0.5, 0.0, True)], [], []), strict=True)
+    worlds = [
+        replace(world, roads=(replace(road, light=light),), vehicles=tuple(cars)) for world, light, cars in moments
+    ]
+    film = film_of([[replace(take, worlds=tuple(worlds))]])
+    with browser_page(written(tmp_path, film), ignore=["willReadFrequently"]) as opened:
+        tab = opened.page
+        colours = []
+        for step in range(2):
+            tab.evaluate(f"watch.go({step})")
+            drawn = tab.evaluate("watch.drawn(0)")
+            for x in (0.9, -0.5):
+                place = [(x - drawn["frame"]["left"]) * drawn["scale"], drawn["frame"]["top"] * drawn["scale"]]
+                colours.append(
+                    tab.evaluate(
+                        "([x, y]) => [...document.querySelector('canvas').getContext('2d')"
+                        ".getImageData(Math.round(x * devicePixelRatio), Math.round(y * devicePixelRatio), 1, 1).data]",
+                        place,
+                    )[:3]
+                )
+        assert opened.complaints == []
+    red, standing, green, empty = colours
+    expected = [(179, 38, 30), (200, 80, 10), (0, 128, 93), (213, 217, 222)]
+    for colour, wanted in zip((red, standing, green, empty), expected, strict=True):
+        assert np.abs(np.array(colour) - wanted).max() < 60, (colour, wanted)
 
 
 def test_what_is_hidden_from_an_agent_is_what_its_mask_hides(tmp_path):

@@ -1,0 +1,1 @@
+"""Waiting times of teachers and students at traffic lights, beside fixed-time and max-pressure control."""
