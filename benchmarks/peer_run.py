@@ -31,7 +31,8 @@ PROGRAMS = {
     "mappo": ("MAPPO/mappo_rnn_smax.py", "MAPPO/config/mappo_homogenous_rnn_smax.yaml"),
     "ippo": ("IPPO/ippo_rnn_smax.py", "IPPO/config/ippo_rnn_smax.yaml"),
 }
-NEEDS = "pip install flax optax distrax tfp-nightly"
+# The released TensorFlow Probability, which distrax installs, is of an older JAX.
+NEEDS = "pip install flax optax distrax, then pip install tfp-nightly"
 # Its programs begin an episode with a recurrent state of this many units, whatever their configuration says.
 FIXED_WIDTH = 128
 
@@ -95,6 +96,8 @@ def train(home: Path, options: argparse.Namespace) -> None:
 
     program, file = PROGRAMS[options.algorithm]
     module, config = load(home, program), configuration(home, file, options)
+    if options.battles % config["NUM_MINIBATCHES"]:
+        sys.exit(f"error: --battles {options.battles}: JaxMARL needs a multiple of {config['NUM_MINIBATCHES']}")
     begin = module.ScannedRNN.initialize_carry
     module.ScannedRNN.initialize_carry = staticmethod(
         lambda rows, width: begin(rows, options.hidden if width == FIXED_WIDTH else width)

@@ -7,20 +7,21 @@
 
 Sides: `kd_teacher` on the bundled runtime; `epymarl`, the checkout that EPYMARL_HOME names, its `mappo` with its
 parallel runner on our `smax` environment; `epymarl_lite`, the bundled runtime's `mappo`; `jaxmarl_mappo` and
-`jaxmarl_ippo`, the recurrent ones of the checkout that JAXMARL_HOME names (pip install flax optax distrax tfp-nightly),
-with the keys of its own YAML files; peer_run.py starts them. They take turns, in the same order, each time as a fresh
-process; a pair is two that followed each other in one turn, and the headline is the median over the pairs. With --load
-each turn is repeated beside that many busy loops for each core, which this program starts and ends.
+`jaxmarl_ippo`, the recurrent ones of the checkout that JAXMARL_HOME names, with the keys of its own YAML files
+(peer_run.py starts them; pip install flax optax distrax, then tfp-nightly). They take turns, in the same order, each
+time as a fresh process; a pair is two that followed each other in one turn, and the headline is the median over the
+pairs. With --load each turn is repeated beside that many busy loops for each core, which this program starts and ends.
 
-Measured: environment steps over seconds, from the end of the second block to the end of the first one that ends at
-least --seconds later. A block is what the host's loop does between two updates: play, store, sample, learn, log.
-Start, compilation and tests are left out. Peak memory is that of all processes of a side together, over its whole
-life: PSS, looked at every two seconds, but at least the kernel's exact high-water mark of the largest process.
+Measured: environment steps over seconds, from the end of the second block (JaxMARL: the first) to the end of the
+first that ends at least --seconds later. A block is what the host's loop does between two updates: play, store,
+sample, learn, log. Start, compilation and tests are left out. Peak memory is that of all processes of a side together,
+over its whole life: PSS, looked at every two seconds, but at least the kernel's exact high-water mark of the largest
+process.
 
 Equal on all sides: map, rewards, episode limit of 100, width of actor and critic (--hidden), a recurrent policy
 shared by the agents, a central critic on the state, seeds, the loop and its logging. Threads are those of a user:
-all sides go through src/main.py, which sets torch's, and JAX has one in each process that steps environments; the
-table names torch's. (EPyMARL's own main.py sets one for torch.)
+all but JaxMARL's, which have JAX's pool of a thread per core, go through src/main.py, which sets torch's, and JAX has
+one in each process that steps environments; the table names torch's. (EPyMARL's own main.py sets one for torch.)
 
 Different, because each is run with its own defaults, as a user would: `mappo` plays 10 battles at a time, each in a
 process of its own (--host-environments changes that; the bundled runtime's shares them among as many processes as

@@ -172,17 +172,17 @@ def test_a_peer_is_timed_as_it_is():
         sys.executable,
         str(measured.BENCHMARKS / "peer_run.py"),
         "--battles",
-        "2",
+        "4",
         "--hidden",
         "16",
         "--blocks",
         "2",
     ]
     found = speed_process.watched([*run, "mappo"])
-    # Its own 128 steps of two battles in each update, one warm update and two that count.
-    assert [block["t_env"] for block in found["blocks"]] == [256, 512, 768]
-    assert throughput.rates(found)["steps"] == 512
-    assert found["settings"] == {"name": "mappo", "batch_size_run": 2, "hidden_dim": 16}
+    # Its own 128 steps of four battles in each update, one warm update and two that count.
+    assert [block["t_env"] for block in found["blocks"]] == [512, 1024, 1536]
+    assert throughput.rates(found)["steps"] == 1024
+    assert found["settings"] == {"name": "mappo", "batch_size_run": 4, "hidden_dim": 16}
 
 
 def test_busy_loops_are_there_within_the_block_and_gone_after_it():
