@@ -161,6 +161,16 @@ def unroll_packed(agent: Any, inputs: Tensor, length: Tensor) -> tuple[Tensor, T
     Returns:
         As :func:`unroll`; zeros after a sequence's end.
     """
+    if hasattr(agent, "agents"):
+        # As in `unroll`; an agent may have no step at all.
+        runs = [
+            unroll_packed(own, inputs[:, :, i : i + 1], length[:, i : i + 1])
+            if bool(length[:, i].any())
+            else [inputs.new_zeros(*inputs.shape[:2], 1, size) for size in (own.fc2.out_features, own.fc2.in_features)]
+            for i, own in enumerate(agent.agents)
+        ]
+        logits, states = (torch.cat(part, dim=2) for part in zip(*runs, strict=True))
+        return logits, states
     time, agents = inputs.shape[1:3]
     lengths = length.flatten()
     longest_first = lengths.argsort(descending=True, stable=True)

@@ -1,16 +1,13 @@
 """The unit of a stock teacher's values where its running statistics are lost (decision 5).
 
 EPyMARL's critics value rewards ``(r - mu) / sigma``, and with ``standardise_returns`` their outputs ``C`` are values
-``V = s C + m`` in units of s and m. Checkpoints hold none of mu, sigma, s and m. But a critic that learnt says them:
-its value of a state is the mean of the returns that follow it, so
+``V = s C + m``. Its checkpoints hold none of mu, sigma, s and m.
 
-    sum of gamma^j r  =  sigma (V_t - gamma^k V_end) + mu (sum of gamma^j)  +  noise,
-
-where k steps are left and V_end is the value that the learner adds after the last column of a batch. The noise has
-mean 0 given the state. So V_t and a constant serve as instruments: V_end is itself part of what follows.
-
-Where the critic tells too little of the returns, statistics are counted as the host counts them, but over the
-teacher's own episodes instead of the whole training.
+- mu and sigma are counted as the host counts them, rows of padding included, but over the teacher's own episodes
+  instead of the whole training.
+- s and m are those with which values are right on the mean, and for low and high C alike: the mean of ``V - G``, and
+  that of ``C (V - G)``, is 0. G is the return that followed; a time limit adds the value of the state after it.
+- Where C tells too little of the returns for that, s and m are the deviation and mean of G, as the host counts them.
 """
 
 from __future__ import annotations
@@ -46,7 +43,7 @@ class Followed:
         reward: of each step.
         value: the critic's outputs, in the unit of the value statistics as far as they are known.
         end: the same of the state after the last step, ``(episodes, 1, agents)``.
-        ahead: ``gamma^k`` where the learner adds the value of that state, else 0; k steps are left.
+        ahead: ``gamma^k`` where a time limit cut the episode, else 0; k steps are left.
         filled: 1 where a step was taken.
         rows: steps of each episode with the padding up to the longest of its batch, ``(episodes,)``.
         gamma: the discount.
@@ -65,7 +62,7 @@ class Followed:
         return gae(x * self.filled, self.gamma, 1.0)
 
     def returns(self, reward: Scale, value: Scale) -> Tensor:
-        """Compute what the learner would have had the critic say, in the unit of ``reward``."""
+        """Compute the returns that followed, in the unit of ``reward``."""
         own = self.summed((self.reward - reward.mean) / reward.std)
         return own + self.ahead * (self.end * value.std + value.mean)
 
@@ -95,10 +92,7 @@ def followed(teacher: FrozenTeacher, buffer: ExpertBuffer) -> Followed:
     batches = length.split(int(teacher.artifact.facts.get("batch_size", 1)))
     longest = torch.cat([batch.max().expand(len(batch)) for batch in batches])
     left = (length[:, None] - torch.arange(filled.shape[1])).clamp(min=0)
-    # EPyMARL's PPO learner adds the value after the last column, whether the episode ended for good or not. Its Q
-    # learner adds that of a state that is no end.
-    added = terminated.amax((1, 2)) == 0 if teacher.learns_values else length == longest
-    ahead = (teacher.gamma ** left.double()) * added[:, None]
+    ahead = (teacher.gamma ** left.double()) * (1.0 - terminated.amax(1))
     end = value.gather(1, length[:, None, None].expand(-1, 1, value.shape[-1]))
     return Followed(reward, value[:, :-1], end, ahead[..., None], filled, longest, teacher.gamma)
 
@@ -107,21 +101,20 @@ def fit(target: Tensor, slope: Tensor, constant: Tensor, instrument: Tensor, fil
     """Fit ``target = std slope + mean constant + noise``, whose noise has mean 0 given the instrument.
 
     Args:
-        target: ``(episodes, time, quantities)``, as all others; what is one quantity is fitted together.
+        target: ``(episodes, time, 1)``, as all others.
         slope: what the deviation multiplies.
         constant: what the mean multiplies.
         instrument: known at each step, and related to ``slope``.
         filled: 1 where a step counts.
     """
-    shape = torch.broadcast_shapes(target.shape, slope.shape)
-    known = torch.stack([instrument.expand(shape), torch.ones(shape, dtype=target.dtype)], -1) * filled[..., None]
-    factors = torch.stack([slope.expand(shape), constant.expand(shape)], -1)
+    known = torch.stack([instrument, torch.ones_like(instrument)], -1) * filled[..., None]
+    factors = torch.stack([slope, constant], -1)
     matrix = torch.einsum("etqi,etqj->ij", known, factors)
     if matrix.det().abs() <= SINGULAR * matrix.square().sum():
         # A critic that says the same everywhere.
         return Fit(0.0, 0.0, math.inf)
     inverse = torch.linalg.inv(matrix)
-    found = inverse @ torch.einsum("etqi,etq->i", known, target.expand(shape))
+    found = inverse @ torch.einsum("etqi,etq->i", known, target)
     # Steps of one episode are no independent draws.
     noise = torch.einsum("etqi,etq->ei", known, target - factors @ found)
     variance = inverse @ (noise.T @ noise) @ inverse.T
@@ -141,24 +134,19 @@ def counted(x: Tensor, rows: Tensor) -> Scale:
     return Scale(mean, variance.clamp(min=LEAST_SPREAD**2).sqrt())
 
 
-def reward_statistics(steps: Followed) -> tuple[Scale, float | None]:
-    """Estimate the rewards' statistics, with the relative error of the deviation; None: they were counted."""
-    slope, constant = steps.value - steps.ahead * steps.end, steps.summed(torch.ones_like(steps.filled))
-    target = steps.summed(steps.reward)
-    if target.shape[-1] == 1:
-        fits = [fit(target, slope, constant, steps.value, steps.filled)]
-    else:
-        fits = _of_each(target, slope, constant, steps)
-    return _scale(fits) or (counted(steps.reward * steps.filled, steps.rows), None)
-
-
 def value_statistics(steps: Followed, reward: Scale) -> tuple[Scale, float | None]:
-    """Estimate the values' statistics in the unit of ``reward``, as `reward_statistics` does the rewards'."""
-    target = steps.summed((steps.reward - reward.mean) / reward.std).expand_as(steps.value)
-    slope, constant = steps.value - steps.ahead * steps.end, (1.0 - steps.ahead).expand_as(steps.value)
-    found = _scale(_of_each(target, slope, constant, steps))
-    if found is not None:
-        return found
+    """Estimate the values' statistics in the unit of ``reward``.
+
+    Returns:
+        Them, and the standard error of the deviation as a share of it; None where they were counted.
+    """
+    target = steps.summed((steps.reward - reward.mean) / reward.std)
+    slope, constant = steps.value - steps.ahead * steps.end, 1.0 - steps.ahead
+    columns = [x.expand_as(slope).split(1, -1) for x in (target, slope, constant, steps.value)]
+    fits = [fit(y, by, plus, known, steps.filled) for y, by, plus, known in zip(*columns, strict=True)]
+    if all(found.usable for found in fits):
+        mean, std = (torch.tensor([getattr(found, name) for found in fits]).double() for name in ("mean", "std"))
+        return Scale(mean, std), max(found.error / found.std for found in fits)
     scale = Scale(target.new_zeros(1), target.new_ones(1))
     for _ in range(ROUNDS):
         before, scale = scale, counted(steps.returns(reward, scale) * steps.filled, steps.rows)
@@ -167,30 +155,13 @@ def value_statistics(steps: Followed, reward: Scale) -> tuple[Scale, float | Non
     return scale, None
 
 
-def _of_each(target: Tensor, slope: Tensor, constant: Tensor, steps: Followed) -> list[Fit]:
-    columns = [x.expand_as(slope).split(1, -1) for x in (target, slope, constant, steps.value)]
-    return [fit(y, by, plus, known, steps.filled) for y, by, plus, known in zip(*columns, strict=True)]
-
-
-def _scale(fits: list[Fit]) -> tuple[Scale, float] | None:
-    if not all(found.usable for found in fits):
-        return None
-    mean, std = ([getattr(found, name) for found in fits] for name in ("mean", "std"))
-    worst = max(found.error / found.std for found in fits)
-    return Scale(torch.tensor(mean).double(), torch.tensor(std).double()), worst
-
-
 def estimate(teacher: FrozenTeacher, buffer: ExpertBuffer) -> None:
     """Estimate the statistics that a teacher has lost, and say how far they can be trusted."""
     steps = followed(teacher, buffer)
     said, plain = [], Scale(torch.zeros(1).double(), torch.ones(1).double())
     if teacher.reward_scale is not None:
         reward = teacher.reward_scale.to(torch.float64)
-    elif teacher.value_scale is not None:
-        reward, error = reward_statistics(steps)
-        said.append(_words("rewards", reward, error))
     else:
-        # Both are lost: the deviation of the rewards is then the unit of the result, and nothing else.
         reward = counted(steps.reward * steps.filled, steps.rows)
         said.append(_words("rewards", reward, None))
     if teacher.value_scale is None:

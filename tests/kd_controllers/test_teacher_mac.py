@@ -9,7 +9,7 @@ import torch
 
 from kd_controllers.host_policy import HostPolicyMAC
 from kd_controllers.random_mac import RandomMAC
-from kd_controllers.teacher_mac import TEACHER_INPUTS, TeacherMAC, TeacherSizes, unroll
+from kd_controllers.teacher_mac import TEACHER_INPUTS, TeacherMAC, TeacherSizes, unroll, unroll_packed
 from kd_core.errors import UserError
 from tiny_stages import ACTIONS, AGENTS, HOST, OBS, STATE, scheme_of
 
@@ -94,6 +94,25 @@ def test_a_carried_state_equals_the_whole_sequence():
         later, states = unroll(mac.agent, inputs[:, 2:], first[:, -1])
     torch.testing.assert_close(later, logits[:, 2:], rtol=0, atol=1e-6)
     torch.testing.assert_close(states, embedding[:, 2:], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("use_rnn", [True, False])
+def test_agents_with_networks_of_their_own_are_unrolled_each_with_its_own(use_rnn):
+    sizes = TeacherSizes(AGENTS, 3, 5, 6, 8, use_rnn, False, False, "obs", agent="rnn_ns")
+    agent, inputs = sizes.build(), torch.randn(2, 4, AGENTS, sizes.input_size)
+    length = torch.full((2, AGENTS), 4)
+    length[0, 0], length[:, -1] = 2, 0
+    with torch.no_grad():
+        whole, packed = unroll(agent, inputs), unroll_packed(agent, inputs, length)
+        _, first = unroll(agent, inputs[:, :2])
+        later, _ = unroll(agent, inputs[:, 2:], first[:, -1])
+        for i, own in enumerate(agent.agents):
+            for found, alone in zip(whole, unroll(own, inputs[:, :, i : i + 1]), strict=True):
+                torch.testing.assert_close(found[:, :, i : i + 1], alone, rtol=0, atol=1e-6)
+    torch.testing.assert_close(later, whole[0][:, 2:], rtol=0, atol=1e-6)
+    taken = (torch.arange(4)[:, None] < length.unsqueeze(1)).unsqueeze(-1)
+    for found, full in zip(packed, whole, strict=True):
+        torch.testing.assert_close(found, full * taken, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("obs_last_action", [True, False])

@@ -49,8 +49,8 @@ def test_the_second_writer_waits_says_so_and_goes_on(tmp_path, source_root, capl
 
 @pytest.mark.slow
 def test_of_two_students_that_need_one_buffer_the_second_waits_and_both_learn(tiny_teacher, root, tmp_path):
-    """The teacher's environments are slow enough for the second to come while the first still exports."""
-    line = words("kd_student", tmp_path, f"teacher={tiny_teacher}", "buffer_episodes=400", "t_max=100")
+    """An export of 120 episodes is slow enough for the second to come while the first still plays."""
+    line = words("kd_student", tmp_path, f"teacher={tiny_teacher}", "buffer_episodes=120", "t_max=100")
     environment = {key: value for key, value in os.environ.items() if key != "EPYMARL_HOME"}
     runs = [
         subprocess.Popen(
@@ -62,10 +62,14 @@ def test_of_two_students_that_need_one_buffer_the_second_waits_and_both_learn(ti
         )
         for seed in (1, 2)
     ]
-    said = [run.communicate(timeout=600)[0] for run in runs]
+    try:
+        said = [run.communicate(timeout=600)[0] for run in runs]
+    finally:
+        for run in runs:
+            run.kill()
     assert [run.returncode for run in runs] == [0, 0], "\n".join(said)
     assert sum("waiting for it to end" in text for text in said) == 1
     (facts,) = tmp_path.glob("buffers/*/*/buffer.json")
     assert check_buffer(facts.parent) is None
-    assert ExpertBuffer.open(facts.parent).episodes == 400
+    assert ExpertBuffer.open(facts.parent).episodes == 120
     assert len(list(tmp_path.glob("sacred/kd_student/*/*/summary.json"))) == 2

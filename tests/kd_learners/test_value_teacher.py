@@ -154,9 +154,7 @@ def test_a_student_learns_from_it_by_shared_advantages_and_by_credit(exported, t
     shared = make_learner(results, tmp_path, **given)
     assert shared.teacher.temperature == json.loads((results / "buffer/buffer.json").read_text())["teacher_temperature"]
     if mixer is None:
-        with pytest.raises(
-            UserError, match=r"credit needs a mixer, .* has none \(iql\): set advantage=shared"
-        ):
+        with pytest.raises(UserError, match=r"credit needs a mixer, .* has none \(iql\): set advantage=shared"):
             make_learner(results, tmp_path, advantage="credit", **given)
     else:
         own = make_learner(results, tmp_path, advantage="credit", **given)
