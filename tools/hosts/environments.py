@@ -67,7 +67,7 @@ ENVIRONMENTS = (
         Environment(f"`{key}`", "mpe", (f"env_args.key={key}", "runner=parallel"), ())
         for key in ("pz-mpe-simple-spread-v3", "pz-mpe-simple-speaker-listener-v4", "pz-mpe-simple-adversary-v3")
     ),
-    Environment("SMAX, `3m`", "smax", ("env_args.map_name=3m", "runner=parallel"), ()),
+    Environment("SMAX, `3m`", "smax", ("env_args.map_name=3m", "runner=vector"), ()),
     Environment(
         "SMAClite, `2s3z`", "smaclite", ("env_args.map_name=2s3z", "env_args.time_limit=30", "runner=parallel"), ()
     ),
