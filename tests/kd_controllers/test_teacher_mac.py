@@ -187,3 +187,17 @@ def test_a_stock_controller_is_played_greedily_too():
         best = mac.forward(batch, 0).masked_fill(batch["avail_actions"][:, 0] == 0, -1).argmax(-1)
         mac.init_hidden(3)
         assert torch.equal(mac.select_actions(batch, 0, 0, test_mode=True), best)
+
+
+@pytest.mark.parametrize("use_rnn", [True, False])
+def test_packed_sequences_are_each_agents_own_until_it_ends(use_rnn):
+    mac, _ = teacher_mac(use_rnn=use_rnn)
+    inputs = torch.randn(4, 6, AGENTS, mac.sizes.input_size, generator=torch.Generator().manual_seed(1))
+    length = torch.tensor([[3] * AGENTS, [6] * AGENTS, [1] * AGENTS, [5] * AGENTS])
+    length[0, 0], length[3, -1] = 0, 2
+    with torch.no_grad():
+        found = unroll_packed(mac.agent, inputs, length)
+        expected = unroll(mac.agent, inputs)
+    taken = (torch.arange(6).view(1, -1, 1) < length.unsqueeze(1)).unsqueeze(-1)
+    for packed, whole in zip(found, expected, strict=True):
+        torch.testing.assert_close(packed, torch.where(taken, whole, 0.0))
