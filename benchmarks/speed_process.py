@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +27,13 @@ MIB = 1 << 20
 _PLAIN = [word for name in ("EPYMARL_HOME", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "XLA_FLAGS") for word in ("-u", name)]
 
 
-def watched(command: Sequence[str], home: str | None = None) -> dict[str, Any]:
+def watched(command: Sequence[str], home: str | None = None, threads: int | None = None) -> dict[str, Any]:
     """Run a program of ours that takes the path of its JSON report as its last word.
 
     Args:
         command: its command line without the report.
         home: `EPYMARL_HOME` for it; None for the bundled runtime.
+        threads: `OMP_NUM_THREADS` for it; None leaves the choice to the program.
 
     Returns:
         The report, and ``memory``: `MemoryWatch.facts` of the program and all its descendants.
@@ -41,7 +45,8 @@ def watched(command: Sequence[str], home: str | None = None) -> dict[str, Any]:
     assert env is not None, "every Linux has env"
     with tempfile.TemporaryDirectory(prefix="kd-marl-speed-") as folder:
         report, log = Path(folder, "report.json"), Path(folder, "log.txt")
-        words = [env, *_PLAIN, *([f"EPYMARL_HOME={home}"] if home else []), *command, str(report)]
+        given = {"EPYMARL_HOME": home, "OMP_NUM_THREADS": threads}
+        words = [env, *_PLAIN, *(f"{name}={value}" for name, value in given.items() if value), *command, str(report)]
         with open(log, "wb") as said:
             child = process.start(words, said, directory=Path(folder), one_thread=False)
         watch, looked = MemoryWatch(child.pid), 0.0
@@ -60,6 +65,19 @@ def watched(command: Sequence[str], home: str | None = None) -> dict[str, Any]:
             said_last = lines[-1] if lines else "it said nothing"
             raise UserError(f"{shown} ended with status {child.returncode}: {said_last}")
         return {**json.loads(report.read_text(encoding="utf-8")), "memory": watch.facts()}
+
+
+@contextmanager
+def busy(loops_per_core: int) -> Iterator[None]:
+    """Keep the cores busy with that many endless loops for each, in processes of their own, within the block."""
+    command, count = [sys.executable, "-S", "-c", "while True: pass"], loops_per_core * len(os.sched_getaffinity(0))
+    loops = [process.start(command, subprocess.DEVNULL) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+        process.stop(loops)
 
 
 def session_members(session: int) -> list[int]:

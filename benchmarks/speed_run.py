@@ -12,13 +12,17 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 BENCHMARKS = Path(__file__).resolve().parent
 sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent / "src")]
+
+
+# With --until-won, blocks of which each has that share: it is no accident then.
+WON_BLOCKS = 5
 
 
 class Stopwatch:
@@ -30,15 +34,10 @@ class Stopwatch:
             out.
     """
 
-    def __init__(self, warm: int, seconds: float, limit: int) -> None:
-        """Set when to stop.
-
-        Args:
-            warm: blocks before anything counts: compilation, first allocations, the loop's first test.
-            seconds: to be measured after those.
-            limit: blocks to be measured at most.
-        """
-        self.warm, self.seconds, self.limit = warm, seconds, limit
+    def __init__(self, options: argparse.Namespace) -> None:
+        """Set when to stop; the options are the program's."""
+        self._options = options
+        self._battles = self._won = 0
         self.blocks: list[dict[str, float]] = []
         self._parts: dict[str, float] = {}
         self._tested = self._started = 0.0
@@ -57,17 +56,38 @@ class Stopwatch:
         """Forget the parts since the last block: they belonged to a test."""
         self._tested += self._parts.pop("test", 0.0)
         self._parts.pop("environment", None)
+        self._battles = self._won = 0
+
+    def count(self, infos: Sequence[Mapping[str, Any]]) -> None:
+        """Count the battles that ended with a step, and those of them that were won."""
+        ended = [info["battle_won"] for info in infos if "battle_won" in info]
+        self._battles += len(ended)
+        self._won += sum(map(bool, ended))
 
     def end_block(self, t_env: int) -> bool:
         """Note a finished block; return whether enough is measured."""
         parts = {f"{name}_s": self._parts.get(name, 0.0) for name in ("rollout", "environment", "learn")}
         elapsed = time.perf_counter() - self._started - self._tested
-        self.blocks.append({"t_env": int(t_env), **parts, "elapsed_s": elapsed})
+        wins = {"battles": self._battles, "won": self._won / self._battles} if self._battles else {}
+        self.blocks.append({"t_env": int(t_env), **parts, "elapsed_s": elapsed, **wins})
         self._parts.clear()
-        measured = len(self.blocks) - self.warm
-        return measured >= 1 and (
-            measured >= self.limit or elapsed - self.blocks[self.warm - 1]["elapsed_s"] >= self.seconds
-        )
+        self._battles = self._won = 0
+        return enough(self.blocks, self._options)
+
+
+def enough(blocks: Sequence[Mapping[str, Any]], options: argparse.Namespace) -> bool:
+    """Tell whether enough blocks are measured.
+
+    Args:
+        blocks: with ``elapsed_s`` and, where battles are counted, the share ``won``.
+        options: ``warm``, ``seconds``, ``blocks`` and ``until_won``.
+    """
+    count = len(blocks) - options.warm
+    if count < 1:
+        return False
+    seconds = blocks[-1]["elapsed_s"] - blocks[options.warm - 1]["elapsed_s"]
+    won = [block.get("won") or 0.0 for block in blocks[-WON_BLOCKS:]]
+    return count >= options.blocks or seconds >= options.seconds or min(won) >= options.until_won
 
 
 def attach(host: Any, watch: Stopwatch, result: dict[str, Any]) -> None:
@@ -85,7 +105,7 @@ def attach(host: Any, watch: Stopwatch, result: dict[str, Any]) -> None:
             def __init__(self, *given: Any, **named: Any) -> None:
                 super().__init__(*given, **named)
                 if hasattr(self, "envs"):
-                    self.envs.step = _timed(self.envs.step, watch)
+                    self.envs.step = _timed(self.envs.step, watch, lambda outcome: watch.count(outcome.infos))
                     self.envs.reset = _timed(self.envs.reset, watch)
 
             def run(self, test_mode: bool = False) -> Any:
@@ -121,10 +141,13 @@ def attach(host: Any, watch: Stopwatch, result: dict[str, Any]) -> None:
     host.run.run_sequential = timed
 
 
-def _timed(call: Callable[..., Any], watch: Stopwatch) -> Callable[..., Any]:
+def _timed(call: Callable[..., Any], watch: Stopwatch, look: Callable[[Any], None] | None = None) -> Callable[..., Any]:
     def timed(*given: Any) -> Any:
         with watch.part("environment"):
-            return call(*given)
+            outcome = call(*given)
+        if look is not None:
+            look(outcome)
+        return outcome
 
     return timed
 
@@ -138,9 +161,10 @@ def _settings(args: Any) -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--warm", type=int, default=2, help="blocks before anything counts, at least 1")
+    parser.add_argument("--warm", type=int, default=2, help="first blocks that do not count, at least 1: compilation")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="to be measured, without tests")
     parser.add_argument("--blocks", type=int, default=1 << 40, help="to be measured at most")
+    parser.add_argument("--until-won", type=float, default=2.0, metavar="SHARE", help="end when it is won in 5 blocks")
     return parser
 
 
@@ -151,11 +175,12 @@ def main(arguments: Sequence[str]) -> int:
     if not rest:
         _parser().error("the run's command line and the report's path are missing after --")
     *words, report = rest
+    options.warm = max(1, options.warm)
     # Imported late, as in src/main.py: main sets the threads before torch starts.
     import main as program
     from kd_marl.plugin import lifecycle
 
-    watch, result = Stopwatch(max(1, options.warm), options.seconds, options.blocks), {}
+    watch, result = Stopwatch(options), {}
     install = lifecycle.install
 
     def install_and_attach(host: Any, *line: str) -> None:
@@ -170,7 +195,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from kd_core import files
 
-    result.update(blocks=watch.blocks, warm=watch.warm, threads=torch.get_num_threads())
+    result.update(blocks=watch.blocks, warm=options.warm, threads=torch.get_num_threads())
     files.write_json(report, result)
     return 0
 

@@ -48,8 +48,8 @@ class _GroupedGRU(torch.autograd.Function):
         states = from_input.new_empty(k, rows, width)
         gates = from_input.new_empty(k, rows, 2 * width)
         candidates, past_candidates = torch.empty_like(states), torch.empty_like(states)
-        parts = (from_input[..., : 2 * width], from_input[..., 2 * width :])
-        parts += (gates, gates[..., :width], gates[..., width:], candidates, past_candidates, states)
+        given = (from_input[..., : 2 * width], from_input[..., 2 * width :])
+        parts = (*given, gates, gates[..., :width], gates[..., width:], candidates, past_candidates, states)
         state = start
         for input_gates, input_candidate, both, reset, update, candidate, past_candidate, following in _steps(
             parts, sizes

@@ -89,8 +89,14 @@ def check_equal_sizes(infos: Mapping[str, Mapping[str, Any]]) -> None:
         facts = {**infos[first], **info}
         different = [key for key in facts if infos[first].get(key) != info.get(key)]
         if different:
-            parts = [f"{_WORDS.get(key, key)} {infos[first].get(key)} and {info.get(key)}" for key in different]
+            parts = [_difference(key, infos[first].get(key), info.get(key)) for key in different]
             raise UserError(
                 f"one student plays tasks of equal sizes, and {first} and {other} differ: {', '.join(parts)}; "
                 "train a student for each"
             )
+
+
+def _difference(key: str, one: Any, other: Any) -> str:
+    """Write in what two environments differ, with the values where they are short."""
+    word = _WORDS.get(key, key)
+    return f"{word} {one} and {other}" if all(isinstance(value, int | str) for value in (one, other)) else word

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from kd_core.errors import UserError
@@ -43,6 +42,8 @@ def teacher_roles(embeddings: Tensor, n_roles: int, init: str, seed: int) -> Ten
         return directions.contiguous()
     if len(embeddings) < n_roles:
         raise UserError(f"{len(embeddings)} embeddings make no {n_roles} roles: export more episodes or set n_roles")
+    from scipy.cluster.vq import kmeans2  # late: it takes half a second of every start, and only students need it
+
     centred = embeddings.double() - embeddings.double().mean(0)
     centroids, _ = kmeans2(centred.numpy(), n_roles, iter=50, minit="++", rng=seed)
     return torch.nn.functional.normalize(torch.from_numpy(centroids), dim=1).float()

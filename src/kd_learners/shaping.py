@@ -62,9 +62,9 @@ class ForceBalance:
 class CarriedShelves:
     """Phi(s): the sum over the robots of how far each has come with a requested shelf.
 
-    A robot that carries one counts between 1/4, at the far end, and 1, on a goal. One without a shelf counts 1/5 below
-    a requested shelf, 1/10 where it sees one, and else 0, as does one that carries another shelf. All of it is in the
-    robots' own observations.
+    A robot that carries one counts between 1/4, at the far end, and 1, on a goal; one that carries another shelf counts
+    -1/5. One without a shelf counts 1/5 below a requested shelf, 1/10 where it sees one, and else 0. All of it is in
+    the robots' own observations.
 
     Attributes:
         robots: their number; the state is their observations in a row.
@@ -92,7 +92,8 @@ class CarriedShelves:
         sideways = (column - (self.columns // 2 - 0.5)).abs() - 0.5
         way = (sideways + self.rows - 1 - row) / (self.columns // 2 + self.rows - 2)
         found = 0.1 * (requested.amax(dim=-1) + here)
-        return torch.where(loaded, here * (1.0 - 0.75 * way), found).sum(dim=-1)
+        carried = torch.where(here > 0, 1.0 - 0.75 * way, -0.2)
+        return torch.where(loaded, carried, found).sum(dim=-1)
 
 
 Potential = ForceBalance | CarriedShelves

@@ -51,6 +51,8 @@ def check_model(data: bytes, agent: Any, where: str) -> None:
                 raise BundleError(f"{where} defines functions of its own: export it again")
             if field == _GRAPH:
                 _check_graph(graph, operators, largest, where)
+    except BundleError:
+        raise
     except (ValueError, IndexError, TypeError):
         raise BundleError(f"{where} is no ONNX model: export it again") from None
     for name, count in operators.items():
@@ -90,7 +92,8 @@ def _check_tensor(tensor: bytes, largest: int, where: str) -> None:
     for field, part in _fields(tensor):
         if field == _DIMS:
             dims += [part] if isinstance(part, int) else _varints(part)
-        elif field in (_EXTERNAL, _LOCATION):
+        # Location 0 is the file itself; ONNX Runtime writes it beside weights that it leaves as they are.
+        elif field == _EXTERNAL or (field == _LOCATION and part != 0):
             raise BundleError(f"{where} has constants in another file: export it again")
     if len(dims) > 2 or any(size > largest for size in dims):
         raise BundleError(f"{where} has a constant of shape {str(dims)[:40]}, larger than its network: export it again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,7 +13,9 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import busy
 import measured
+import peer_run
 import pytest
 import scaling
 import speed_buffer
@@ -25,6 +28,10 @@ from kd_core.errors import UserError
 
 TINY = speed_buffer.Sizes(n_agents=2, n_actions=3, obs_size=4, state_size=5, episode_limit=30, hidden_dim=6)
 FACTS = {"name": "x", "batch_size_run": 4, "n_agents": 2}
+
+
+def stopwatch(*words):
+    return speed_run.Stopwatch(speed_run._parser().parse_args(words))
 
 
 def report(steps_per_s, peak_mib, warm=2):
@@ -73,6 +80,7 @@ def test_the_headline_is_the_median_of_the_pairs_ratios_not_the_ratio_of_medians
 
 def test_without_epymarl_only_the_bundled_runtime_is_compared_and_the_page_says_nothing_else(monkeypatch):
     monkeypatch.delenv("EPYMARL_HOME", raising=False)
+    monkeypatch.delenv("JAXMARL_HOME", raising=False)
     args = throughput._parser().parse_args([])
     assert [side.name for side in throughput.sides(args)] == ["kd_teacher", "epymarl_lite"]
     found = throughput.compare([{"kd_teacher": report(30.0, 1.0), "epymarl_lite": report(10.0, 1.0)}])
@@ -83,6 +91,7 @@ def test_without_epymarl_only_the_bundled_runtime_is_compared_and_the_page_says_
 
 def test_epymarl_is_measured_in_its_own_turn_with_its_own_number_of_battles(monkeypatch):
     monkeypatch.setenv("EPYMARL_HOME", "/some/checkout")
+    monkeypatch.delenv("JAXMARL_HOME", raising=False)
     found = throughput.sides(throughput._parser().parse_args([]))
     assert [(side.name, side.home) for side in found][:2] == [("kd_teacher", None), ("epymarl", "/some/checkout")]
     assert not any(side.words for side in found)
@@ -94,7 +103,7 @@ def test_epymarl_is_measured_in_its_own_turn_with_its_own_number_of_battles(monk
 def test_tests_between_two_blocks_are_no_part_of_either(monkeypatch):
     now = [10.0]
     monkeypatch.setattr(speed_run, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    watch = speed_run.Stopwatch(warm=1, seconds=5.0, limit=100)
+    watch = stopwatch("--warm", "1", "--seconds", "5")
 
     def spend(name, seconds):
         with watch.part(name):
@@ -113,8 +122,92 @@ def test_tests_between_two_blocks_are_no_part_of_either(monkeypatch):
 
 
 def test_the_run_ends_after_enough_blocks_whatever_time_they_took():
-    watch = speed_run.Stopwatch(warm=1, seconds=float("inf"), limit=2)
+    watch = stopwatch("--warm", "1", "--blocks", "2")
     assert [watch.end_block(t_env) for t_env in (1, 2, 3)] == [False, False, True]
+
+
+def test_battles_won_are_those_of_the_latest_five_hundred():
+    rates = [0.0, 0.6, 0.4, 0.9, 0.9]
+    blocks = [{"t_env": 10 * k, "elapsed_s": float(k), "battles": 250, "won": rate} for k, rate in enumerate(rates)]
+    assert throughput.reached({"blocks": blocks}, 0.5) == {"steps": 20, "seconds": 2.0}  # of 0.6 and 0.4
+    assert throughput.reached({"blocks": blocks}, 0.8) == {"steps": 40, "seconds": 4.0}
+    assert throughput.reached({"blocks": blocks}, 0.95) is None
+    assert throughput.reached({"blocks": [{"t_env": 1, "elapsed_s": 1.0}]}, 0.0) is None
+
+
+def test_a_run_ends_when_enough_battles_are_won():
+    watch = stopwatch("--warm", "1", "--until-won", "0.5")
+    done = []
+    for won in (True, False, True, True, True, True, True):
+        watch.count([{"battle_won": won}, {}])
+        done.append(watch.end_block(1))
+    assert done == [False] * 6 + [True]
+    assert [block["battles"] for block in watch.blocks] == [1] * 7
+
+
+def test_a_peer_plays_the_same_map_width_and_battles(monkeypatch):
+    monkeypatch.setenv("JAXMARL_HOME", "/some/jaxmarl")
+    monkeypatch.delenv("EPYMARL_HOME", raising=False)
+    words = ["--map", "3m", "--hidden", "32", "--battles", "64", "--sides", "kd_teacher", "jaxmarl_ippo"]
+    ours, peer = throughput.sides(throughput._parser().parse_args(words))
+    assert "batch_size_run=64" in ours.words
+    started = []
+    monkeypatch.setattr(throughput, "watched", lambda command: started.append(command))
+    peer.measure(["--seconds", "5"], ["hidden_dim=32", "seed=7"])
+    options = peer_run._parser().parse_args([*started[0][2:], "report.json"])
+    assert (options.map, options.hidden, options.battles, options.seed) == ("3m", 32, 64, 7)
+    assert (options.seconds, options.algorithm) == (5.0, "ippo")
+
+
+def test_without_a_checkout_of_jaxmarl_that_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAXMARL_HOME", str(tmp_path))
+    with pytest.raises(SystemExit, match=r"JAXMARL_HOME=.* is no checkout of JaxMARL: it has no baselines/IPPO/"):
+        peer_run.main(["ippo", "report.json"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("JAXMARL_HOME"), reason="JAXMARL_HOME names no checkout of JaxMARL")
+def test_a_peer_is_timed_as_it_is():
+    run = [
+        sys.executable,
+        str(measured.BENCHMARKS / "peer_run.py"),
+        "--battles",
+        "4",
+        "--hidden",
+        "16",
+        "--blocks",
+        "2",
+    ]
+    found = speed_process.watched([*run, "mappo"])
+    # Its own 128 steps of four battles in each update, one warm update and two that count.
+    assert [block["t_env"] for block in found["blocks"]] == [512, 1024, 1536]
+    assert throughput.rates(found)["steps"] == 1024
+    assert found["settings"] == {"name": "mappo", "batch_size_run": 4, "hidden_dim": 16}
+
+
+def test_busy_loops_are_there_within_the_block_and_gone_after_it():
+    cores = len(os.sched_getaffinity(0))
+    with speed_process.busy(2):
+        children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+        sessions = [pid for pid in map(int, children) if os.getsid(pid) == pid]
+        assert len(sessions) == 2 * cores
+    assert not any(speed_process.session_members(session) for session in sessions)
+
+
+@pytest.mark.parametrize(
+    ("part", "speeds", "ratio"),
+    [("beside_loops", {1: [10.0], None: [8.0]}, 0.8), ("at_once", {None: [8.0, 1.0, 2.0, 2.0, 3.0]}, 1.0)],
+    ids=str,
+)
+def test_a_busy_machine_is_compared_with_one_thread_and_with_one_alone(part, speeds, ratio, monkeypatch):
+    started = []
+    monkeypatch.setattr(busy, "watched", lambda command, threads: report(speeds[threads].pop(0), 1.0))
+    monkeypatch.setattr(busy, "busy", lambda loops: started.append(loops) or contextlib.nullcontext())
+    found = busy.PARTS[part]("kd_teacher", busy._parser().parse_args(["--many", "4"]), 1)
+    assert found["ratio"] == pytest.approx(ratio)
+    assert started == ([3] if part == "beside_loops" else [])
+    row = busy.text({f"{part}, kd_teacher": {name: measured.spread([value]) for name, value in found.items()}})
+    assert "| kd_teacher " in row
 
 
 TREE = """
@@ -279,7 +372,7 @@ def test_a_team_that_is_none_is_refused(word, capsys):
     assert "is not MAP:BATTLES" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("module", [throughput, scaling, speed_run, speed_buffer])
+@pytest.mark.parametrize("module", [throughput, scaling, speed_run, speed_buffer, peer_run, busy])
 def test_help_has_an_example(module, capsys):
     parser = module._parser if hasattr(module, "_parser") else None
     with pytest.raises(SystemExit) as ended:

@@ -173,7 +173,7 @@ def test_what_robots_carry_is_worth_more_nearer_to_a_goal():
     worth = {
         1.0 + 0.2: state((5, 10, 1, "here"), (0, 0, 0, "here")),  # on a goal, and below a requested shelf
         0.25 + 1.0: state((0, 0, 1, "here"), (4, 10, 1, "here", "N1")),  # at the far end, and on the other goal
-        0.0 + 0.1: state((5, 10, 1, "N1W1"), (3, 4, 0, "S1", "E1")),  # carries what nobody wants; sees two
+        -0.2 + 0.1: state((5, 10, 1, "N1W1"), (3, 4, 0, "S1", "E1")),  # carries what nobody wants; sees two
     }
     torch.testing.assert_close(phi(torch.stack(list(worth.values()))), torch.tensor(list(worth)))
     assert warehouse_size("rware:rware-tiny-2ag-v2", 2, 140) is None

@@ -31,7 +31,7 @@ OTHER = "toy-signals-v1"
 
 
 class OtherSignalEnv(SignalEnv):
-    """The toy task with other rewards where its key says so; ``wide`` has one more action."""
+    """The toy task with other rewards where its key says so; ``wide`` has more actions, ``named`` a layout."""
 
     def __init__(self, key="", **others):
         super().__init__(key, **others)
@@ -43,6 +43,8 @@ class OtherSignalEnv(SignalEnv):
 
     def get_env_info(self):
         facts = super().get_env_info()
+        if self.key == "named":
+            return {**facts, "layout": {"task": self.key}}
         return {**facts, "n_actions": 4, "state_shape": 9} if self.key == "wide" else facts
 
 
@@ -172,6 +174,7 @@ def test_labels_are_those_of_each_tasks_own_teacher(results, places):
     ("updates", "message"),
     [
         ({"env_args": {"key": f"{TASK},wide"}}, r"v0 and wide differ: features of the state 6 and 9, actions 3 and 4"),
+        ({"env_args": {"key": f"{TASK},named"}}, r"v0 and named differ: layout; train a student for each"),
         ({"env_args": {"key": f"{TASK},{TASK}"}}, "not different names with commas between"),
         ({"env_args": {"key": f"{TASK},"}}, "not different names with commas between"),
         ({"teachers": ["a"]}, r"teachers has 1 and the run 2 tasks: name one each, for toy-signals-v0, toy-signals-v1"),

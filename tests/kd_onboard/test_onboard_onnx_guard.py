@@ -104,6 +104,19 @@ def test_what_an_export_writes_passes(bundle):
     assert OnboardAgent.load(bundle, 0, "onnx").act(np.ones(3, np.float32), np.ones(ACTIONS, bool)) in range(ACTIONS)
 
 
+def test_weights_that_say_they_are_in_the_file_pass_and_those_elsewhere_do_not(bundle):
+    read = read_bundle(bundle)
+    agent = read.agents[0]
+    model = onnx.load_from_string(read.read(agent.onnx))
+    for location in (onnx.TensorProto.DEFAULT, onnx.TensorProto.EXTERNAL):
+        model.graph.initializer[0].data_location = location
+        if location == onnx.TensorProto.DEFAULT:
+            check_model(model.SerializeToString(), agent, "model")
+        else:
+            with pytest.raises(BundleError, match="has constants in another file"):
+                check_model(model.SerializeToString(), agent, "model")
+
+
 @settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=200))
 def test_whatever_the_bytes_are_they_are_refused_in_one_line_or_read_to_their_end(data):

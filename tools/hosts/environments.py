@@ -77,6 +77,12 @@ ENVIRONMENTS = (
         ("env_args.key=rware:rware-tiny-2ag-v2", "env_args.time_limit=30"),
         ("masks_preset=nearer",),
     ),
+    Environment(
+        "traffic, `cologne1`",
+        "traffic",
+        ("env_args.map_name=cologne1", "env_args.episode_seconds=100"),
+        ("masks_preset=own",),
+    ),
     _gymma("lbforaging:Foraging-8x8-2p-2f-v3", 30),
     _gymma("matrixgames:climbing-nostate-v0", 10),
     *(

@@ -27,7 +27,9 @@ def report(folder: Path, summary: dict[str, Any], counts: dict[str, np.ndarray])
     run = shlex.quote(os.path.relpath(folder))
     if "student" in summary:
         print(table.result_text(summary))  # type: ignore[arg-type]
-        print(f"to see it: kd-marl watch {run} --open")
+        # A film has one task.
+        if "tasks" not in summary:
+            print(f"to see it: kd-marl watch {run} --open")
         if not summary.get("message_bits"):
             print(f"for a robot: kd-marl export {run} --to bundle")
     else:
