@@ -317,6 +317,8 @@ from kd_envs.smax.env import SmaxEnv
 streams = sys.stdout, sys.stderr
 env = SmaxEnv(map_name="3m")
 env.get_env_info()
+assert "jax" not in sys.modules, "imported before anyone played a battle"
+env.reset()
 assert (sys.stdout, sys.stderr) == streams, "JaxMARL replaced the streams"
 assert "jaxmarl.environments.overcooked" not in sys.modules, "JaxMARL's other environments were imported"
 print(os.environ["JAX_PLATFORMS"], os.environ["XLA_FLAGS"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from kd_core.artifacts.teacher import load_teacher
 from kd_core.errors import UserError
+from kd_core.host import get_host
 from kd_learners import batches, central_critic
 from kd_learners.best_weights import BestWeights
 from kd_learners.losses import acting_mask, masked_log_softmax
@@ -61,10 +64,18 @@ def test_a_termination_written_after_the_end_does_not_count():
 def test_the_critic_on_whole_episodes_is_the_hosts_own(critic_type, obs_individual_obs, obs_last_action):
     sizes = central_critic.CriticSizes(critic_type, AGENTS, ACTIONS, OBS, STATE, 8, obs_individual_obs, obs_last_action)
     critic, batch = sizes.build(), played()
+    theirs = critic
+    if critic_type.endswith("_ns"):
+        scheme = {"state": {"vshape": STATE}, "obs": {"vshape": OBS}, "actions_onehot": {"vshape": (ACTIONS,)}}
+        theirs = get_host().critics[critic_type](scheme, SimpleNamespace(**vars(sizes)))
+        for own, layers in zip(theirs.critics, critic.critics, strict=True):
+            torch.nn.utils.vector_to_parameters(
+                torch.nn.utils.parameters_to_vector(layers.parameters()), own.parameters()
+            )
     episodes = batches.from_host(batch)
     with torch.no_grad():
         value = central_critic.evaluate(critic, sizes.inputs(vars(episodes)))
-        host = critic(batch).squeeze(-1)
+        host = theirs(batch).squeeze(-1)
     for row, (length, _) in enumerate(ENDINGS):
         torch.testing.assert_close(value[row, : length + 1], host[row, : length + 1], rtol=0, atol=2e-6)
 

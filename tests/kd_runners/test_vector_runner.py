@@ -117,6 +117,7 @@ def play_zoo_teacher(key: str, args: SimpleNamespace, envs, root: Path) -> np.nd
 def test_a_teacher_scores_the_same_on_jaxmarl_and_on_pettingzoo(key, root):
     env_args = {"key": key, "time_limit": 25, "max_cycles": 26, "pretrained_wrapper": None, "seed": 0}
     args = run_args(env="gymma", env_args=env_args, batch_size_run=BLOCK, test_greedy=True)
+    args.map_name = key
     scores = [
         play_zoo_teacher(key, args, batched_mpe(BLOCK, **env_args), root),
         play_zoo_teacher(key, args, EnvGroup(env_factories(args)), root),
