@@ -24,7 +24,7 @@ def add(subparsers: Subparsers) -> None:
         "kd-marl env new my_environment",
     )
     new.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR", help="where to (default: here)")
-    new.set_defaults(run=Work("kd_marl.inspection.environment:new"))
+    new.set_defaults(run=Work("kd_marl.inspection.env_command:new"))
     checking = add_parser(
         actions,
         "check",
@@ -38,4 +38,4 @@ def add(subparsers: Subparsers) -> None:
     )
     checking.add_argument("--args", nargs="+", default=[], metavar="KEY=VALUE", help="arguments of the class")
     checking.add_argument("--seconds", type=float, default=5.0, help="play for about so long, two episodes at least")
-    checking.set_defaults(run=Work("kd_marl.inspection.environment:check", host=True))
+    checking.set_defaults(run=Work("kd_marl.inspection.env_command:check", host=True))

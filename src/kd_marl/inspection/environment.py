@@ -1,35 +1,25 @@
-"""The work of `kd-marl env`: its template, and what an environment that is played at random lacks for training."""
+"""What an environment that is played at random lacks for training."""
 
 from __future__ import annotations
 
-import argparse
-import functools
-import inspect
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 
 from epymarl_lite.utils.errors import EnvironmentFaultError
-from kd_core import files
 from kd_core.errors import UserError
-from kd_core.host import get_host
 from kd_envs.hetero_mask.layouts import layout_for, ranges
-from kd_envs.own import find_class
 from kd_envs.worlds import read_world
-from kd_marl.plugin import register
 from kd_runners.checked_env import CheckedEnv
 from kd_runners.environments import describe
-from kd_runners.time_limits import TimeLimits, is_known, own_limit
+from kd_runners.time_limits import TimeLimits, is_known
 
 Verdict = Literal["ok", "note", "missing"]
 Builder = Callable[..., Any]
 
-_TEMPLATE = Path(__file__).parent / "own_environment"
 _METHODS = ("reset", "step", "get_obs", "get_state", "get_avail_actions", "get_env_info", "get_stats", "close")
 _SIZES = ("n_agents", "n_actions", "obs_shape", "state_shape", "episode_limit")
 # Episodes that are played at most; steps of an episode that are compared between two environments of one seed.
@@ -82,37 +72,6 @@ class _Play:
         return available
 
 
-def new(args: argparse.Namespace) -> int:
-    """Copy the template to a folder; returns the exit status.
-
-    Raises:
-        UserError: a file of it is there already.
-    """
-    names = ("chargers.py", "chargers.yaml")
-    there = next((args.folder / name for name in names if (args.folder / name).exists()), None)
-    if there is not None:
-        raise UserError(f"{there} is there already: name another folder, as in kd-marl env new my_environment")
-    args.folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        files.write_bytes(args.folder / name, (_TEMPLATE / name).read_bytes())
-    print(f"written: {args.folder / names[0]} and {names[1]}; check it with: kd-marl env check chargers:Chargers")
-    return 0
-
-
-def check(args: argparse.Namespace) -> int:
-    """Print the findings; returns 1 if something is missing that training needs."""
-    build, trained_by = _builder(args.environment, _arguments(args.args))
-    findings = examine(args.environment, build, args.seconds)
-    for finding in findings:
-        print(f"{finding.verdict:<9}{finding.subject:<18}{finding.text}")
-    missing = sum(finding.verdict == "missing" for finding in findings)
-    if missing:
-        print(f"\n{missing} of {len(findings)} points are missing: correct the environment, then check again")
-    else:
-        print(f"\nready to train: {trained_by}")
-    return int(missing > 0)
-
-
 def examine(name: str, build: Builder, seconds: float) -> list[Finding]:
     """Check an environment.
 
@@ -161,68 +120,6 @@ def examine(name: str, build: Builder, seconds: float) -> list[Finding]:
     except Exception as error:
         findings.append(Finding("missing", "close", f"close() failed with {_reason(error)}: let it end quietly"))
     return findings
-
-
-def _builder(name: str, given: Mapping[str, Any]) -> tuple[Builder, str]:
-    """Find how an environment is built, and the command that trains a teacher in it.
-
-    Raises:
-        UserError: neither a class nor an environment of gymma has this name.
-    """
-    host = get_host()
-    register.register(host)
-    module, _, last = name.partition(":")
-    rewards = {"common_reward": True, "reward_scalarisation": "sum"}
-    command = "python src/main.py --config=kd_teacher"
-    if not name.startswith(("pz-", "vmas-")) and last.isidentifier():
-        found = find_class(name)
-        kind = _gymnasium_kind(found)
-        if kind:
-            raise UserError(
-                f"{name} is an environment of {kind}, which gymma reaches by a key: register it in {module}.py with"
-                f" gymnasium.register('{last}-v0', entry_point={last}), then check {module}:{last}-v0"
-            )
-        return functools.partial(found, **{**rewards, **given}), (
-            f"{command} --env-config=own with env_args.key={name}"
-            if not given
-            else f"{command} --env-config=PATH with env_args.key={name}, where PATH.yaml lists {', '.join(given)}"
-        )
-    limit = given.get("time_limit", 100)
-
-    def build(seed: int) -> Any:
-        try:
-            env = host.envs["gymma"](key=name, **{"time_limit": limit, **rewards, **given, "seed": seed})
-        except (ValueError, ImportError) as error:
-            raise UserError(" ".join(str(error).split())) from error
-        return TimeLimits(env, not host.is_bundled, own_limit(env))
-
-    return build, f"{command} --env-config=gymma with env_args.key={name} env_args.time_limit={limit}"
-
-
-def _gymnasium_kind(found: Any) -> str:
-    """Name the library whose interface a class has; empty for EPyMARL's."""
-    bases = {base.__module__.partition(".")[0] for base in inspect.getmro(found)} if inspect.isclass(found) else set()
-    return next(
-        (title for base, title in (("gymnasium", "Gymnasium"), ("pettingzoo", "PettingZoo")) if base in bases), ""
-    )
-
-
-def _arguments(words: Sequence[str]) -> dict[str, Any]:
-    """Read ``key=value`` words; values are YAML, as on the command line of a run.
-
-    Raises:
-        UserError: a word without a key.
-    """
-    given = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or not key.isidentifier():
-            raise UserError(f"--args has {word!r}: expected key=value, such as robots=4")
-        try:
-            given[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"--args has {word!r}, whose value cannot be read: write it as in a YAML file") from None
-    return given
 
 
 def _not_built(error: Exception) -> str:
