@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from epymarl_lite.envs.env_group import Outcome, Views
-from kd_core.errors import UserError
 from kd_envs.jax_support import load
+from kd_envs.stepped_together import SteppedTogether
 from kd_envs.worlds import World
 
 
@@ -88,7 +88,7 @@ def compile_simulator(size: int, n_agents: int, reset: Callable[..., Any], step:
 SHRINK, SMALLEST = 4, 32
 
 
-class JaxBatch(ABC):
+class JaxBatch(SteppedTogether, ABC):
     """``size`` environments stepped in one call: a ``VectorEnv``.
 
     Environment i has a random stream of its own, seeded with ``seed + i``. So it plays the same episodes in a batch of
@@ -99,7 +99,6 @@ class JaxBatch(ABC):
         env_info: EPyMARL's sizes of one environment.
     """
 
-    title: ClassVar[str]
     # Action of agents whose episode is over while others still play; its effect is never read.
     idle_action: ClassVar[int]
 
@@ -174,16 +173,6 @@ class JaxBatch(ABC):
             places = np.searchsorted(self._held, held)
             self._episodes, self._world = self.simulator.only(places, (self._episodes, self._world))
             self._held = held
-
-    def call(self, method: str) -> list[Any]:
-        """Return the sizes of every environment, the only method that environments stepped together answer.
-
-        Raises:
-            UserError: any other method.
-        """
-        if method == "get_env_info":
-            return [dict(self.env_info)] * self.size
-        raise UserError(f"{self.title} cannot '{method}': leave render and save_replay at False")
 
     def close(self) -> None:
         """Forget the episodes."""

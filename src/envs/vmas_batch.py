@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from epymarl_lite.envs.env_group import Outcome, Views
-from kd_core.errors import UserError
+from kd_envs.stepped_together import SteppedTogether
 from kd_envs.worlds import World, vmas_world
 
 
-class VmasBatch:
+class VmasBatch(SteppedTogether):
     """``size`` environments of one scenario stepped in one call: a ``VectorEnv``.
 
     Observations are padded and the state built as in gymma. VMAS has one stream of random numbers for the whole batch,
@@ -27,6 +27,8 @@ class VmasBatch:
         common_reward: one reward for the team, or each agent's own.
         reward_scalarisation: the team's reward is the ``sum`` or the ``mean`` over the agents.
     """
+
+    title = "VMAS stepped in one call"
 
     def __init__(
         self, size: int, env: Any, time_limit: int, seed: int, common_reward: bool, reward_scalarisation: str
@@ -75,19 +77,6 @@ class VmasBatch:
             self._facts(infos, row) if over else {} for row, over in zip(chosen.tolist(), ended | cut, strict=True)
         ]
         return Outcome(self._views(obs, chosen), earned, ended, cut & ~ended, facts)
-
-    def call(self, method: str) -> list[Any]:
-        """Return the sizes of every environment, the only method that environments stepped together answer.
-
-        Raises:
-            UserError: any other method.
-        """
-        if method == "get_env_info":
-            return [dict(self.env_info)] * self.size
-        raise UserError(f"VMAS stepped in one call cannot '{method}': leave render and save_replay at False")
-
-    def close(self) -> None:
-        """Hold nothing that needs closing."""
 
     def worlds(self, rows: Sequence[int]) -> list[World]:
         """Return where the agents and landmarks of these environments are."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from epymarl_lite.envs.env_group import Outcome, Views
-from kd_core.errors import UserError
+from kd_envs.stepped_together import SteppedTogether
 from kd_envs.worlds import World, warehouse_world
 
 # rware's numbers of actions and directions.
@@ -43,7 +43,7 @@ def _cell_rows() -> np.ndarray:
 _CELLS = _cell_rows()
 
 
-class WarehouseBatch:
+class WarehouseBatch(SteppedTogether):
     """``size`` warehouses stepped in one call: a ``VectorEnv``.
 
     Warehouse i has the random numbers of one that is seeded with ``seed + i``, and plays the same episodes.
@@ -56,6 +56,8 @@ class WarehouseBatch:
         common_reward: one reward for the team, or each robot's own.
         reward_scalarisation: the team's reward is the ``sum`` or the ``mean`` over the robots.
     """
+
+    title = "warehouses stepped in one call"
 
     def __init__(
         self, size: int, model: Any, time_limit: int, seed: int, common_reward: bool, reward_scalarisation: str
@@ -133,19 +135,6 @@ class WarehouseBatch:
         self._steps += 1
         over = np.full(self.size, self._steps >= self.episode_limit)
         return Outcome(self._views(), rewards, np.zeros(self.size, bool), over, [{} for _ in range(self.size)])
-
-    def call(self, method: str) -> list[Any]:
-        """Return the sizes of every warehouse, the only method that warehouses stepped together answer.
-
-        Raises:
-            UserError: any other method.
-        """
-        if method == "get_env_info":
-            return [dict(self.env_info)] * self.size
-        raise UserError(f"warehouses stepped in one call cannot '{method}': leave render and save_replay at False")
-
-    def close(self) -> None:
-        """Hold nothing that needs closing."""
 
     def worlds(self, rows: Sequence[int]) -> list[World]:
         """Return where robots, shelves and goals of these warehouses are."""
