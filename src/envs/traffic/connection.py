@@ -49,6 +49,7 @@ class Connection:
         requests, replies = self._process.stdin, self._process.stdout
         assert requests is not None and replies is not None, "a process with pipes"
         try:
+            # Both ends of the pipes are this program: nothing from outside is unpickled.
             pickle.dump((method, arguments), requests)
             requests.flush()
             fine, reply = pickle.load(replies)
