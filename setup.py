@@ -90,6 +90,7 @@ setup(
             "mkdocstrings-python>=1.16",
             "mypy>=1.11",
             "playwright>=1.50",
+            "psutil>=5.9",
             "pytest>=8",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
