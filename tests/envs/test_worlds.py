@@ -12,7 +12,7 @@ import pytest
 from epymarl_lite.envs import gymma_fn
 from kd_core.errors import UserError
 from kd_envs import jax_support
-from kd_envs.hetero_mask.layouts import layout_for
+from kd_envs.hetero_mask.known_layouts import layout_for
 from kd_envs.worlds import Road, Shape, World, read_world, world_from
 
 SPREAD, LISTENER, ADVERSARY = (
