@@ -56,6 +56,7 @@ def test_a_value_is_read_as_its_key_takes_it(key, text, value):
         ("seed", "99999999999999999999", "a whole number from 0 to 4,294,967,295"),
         ("seed", "1.5", "a whole number from 0 to 4,294,967,295"),
         ("seed", "abc", "a whole number from 0 to 4,294,967,295"),
+        ("seed", "'7'", "a whole number from 0 to 4,294,967,295"),
         ("seed", "x1", "a whole number from 0 to 4,294,967,295"),
         ("test_interval", "abc", "a whole number of at least 1"),
         ("learner_log_interval", "None", "a whole number of at least 1"),
@@ -69,6 +70,7 @@ def test_a_value_is_read_as_its_key_takes_it(key, text, value):
         ("use_rnn", "", "True or False"),
         ("env_args.max_cycles", "None", "a whole number of at least 1"),
         ("reward_scalarisation", "max", "sum or mean"),
+        ("local_results_path", "a\0b", "text"),
     ],
 )
 def test_another_value_is_one_line_that_says_what_was_expected(key, text, expected):
