@@ -84,7 +84,8 @@ class MainServer:
     def wait(self) -> Finished:
         """Wait until the run that was started has ended."""
         status = int(self._answer())
-        return Finished(status, (self.folder / "out").read_text(), (self.folder / "err").read_text())
+        said = [(self.folder / name).read_text(errors="replace") for name in ("out", "err")]
+        return Finished(status, *said)
 
     def run(self, *words: str, env: dict[str, str] | None = None, before: str = "") -> Finished:
         """Start and wait."""
