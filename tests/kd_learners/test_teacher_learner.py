@@ -213,6 +213,14 @@ def test_one_call_of_train_takes_epochs_times_minibatches_steps_and_logs_them(tm
     assert all(np.isfinite(value) for stat in learner.logger.stats.values() for _, value in stat)
 
 
+def test_a_block_in_which_nobody_had_a_choice_changes_nothing(learner):
+    before = [parameter.clone() for parameter in learner.mac.parameters()]
+    batch = played()
+    batch["avail_actions"][..., 1:] = 0
+    learner.train(batch, t_env=10, episode_num=4)
+    assert all(torch.equal(old, new) for old, new in zip(before, learner.mac.parameters(), strict=True))
+
+
 def test_padding_steps_change_no_update(tmp_path):
     weights = []
     for endings_time in (LIMIT + 1, 3):
