@@ -59,7 +59,7 @@ def execute(
     experiment = host.main.ex
     _set_up_logging(experiment.logger)
     # What a library prints may be no UTF-8, or be read when it is half written: neither may cost a run.
-    stdout_capturing.NamedTemporaryFile = functools.partial(
+    stdout_capturing.NamedTemporaryFile = functools.partial(  # type: ignore[assignment]
         NamedTemporaryFile, encoding="utf-8", errors="backslashreplace"
     )
     # EPyMARL's plot_results.py takes runs for one group if nothing but the key `seed` tells them apart.
