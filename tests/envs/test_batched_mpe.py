@@ -14,7 +14,7 @@ from kd_envs.jax_support import available
 from kd_envs.mpe.batch import TASKS, MpeBatch, batched_mpe
 
 SIZE, LIMIT = 4, 25
-needs_jaxmarl = pytest.mark.skipif(not available(), reason="JaxMARL is not installed: pip install -e '.[smax]'")
+needs_jaxmarl = pytest.mark.skipif(not available(), reason="JaxMARL needs Python 3.11: pip install -e '.[smax]'")
 SPREAD, SPEAKER, ADVERSARY = TASKS
 # What env-config mpe gives gymma.
 ENV_ARGS = {"time_limit": LIMIT, "max_cycles": LIMIT + 1, "pretrained_wrapper": None}

@@ -17,7 +17,7 @@ from kd_envs.smax import SmaxBatch, map_facts
 from kd_envs.smax.env import SmaxEnv
 from kd_envs.smax.simulator import SIZES, STOP, environment
 
-pytestmark = pytest.mark.skipif(not available(), reason="JaxMARL is not installed: pip install -e '.[smax]'")
+pytestmark = pytest.mark.skipif(not available(), reason="JaxMARL needs Python 3.11: pip install -e '.[smax]'")
 
 SIZE, SEED = 4, 11
 EAST, FIRST_ATTACK = 1, 5

@@ -22,7 +22,7 @@ from kd_envs.mpe.batch import TASKS, batched_mpe
 from runtime_env import CountingEnv, layout, run_args
 from stage_fixtures import TINY, words
 
-needs_jaxmarl = pytest.mark.skipif(not available(), reason="JaxMARL is not installed: pip install -e '.[smax]'")
+needs_jaxmarl = pytest.mark.skipif(not available(), reason="JaxMARL needs Python 3.11: pip install -e '.[smax]'")
 
 
 # Episodes at once; the sizes that other tests compile too.
