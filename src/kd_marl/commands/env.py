@@ -34,7 +34,8 @@ def add(subparsers: Subparsers) -> None:
     checking.add_argument(
         "environment",
         metavar="MODULE:CLASS",
-        help="your class, from this folder or installed; or a key of gymma, e.g. pz-mpe-simple-spread-v3",
+        help="your class, without .py or path, from this folder or installed; or a key of gymma, e.g."
+        " pz-mpe-simple-spread-v3",
     )
     checking.add_argument("--args", nargs="+", default=[], metavar="KEY=VALUE", help="arguments of the class")
     checking.add_argument("--seconds", type=float, default=5.0, help="play for about so long, two episodes at least")

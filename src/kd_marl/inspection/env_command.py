@@ -48,7 +48,8 @@ def check(args: argparse.Namespace) -> int:
         print(f"{finding.verdict:<9}{finding.subject:<18}{finding.text}")
     missing = sum(finding.verdict == "missing" for finding in findings)
     if missing:
-        print(f"\n{missing} of {len(findings)} points are missing: correct the environment, then check again")
+        verb = "is" if missing == 1 else "are"
+        print(f"\n{missing} of {len(findings)} points {verb} missing: correct the environment, then check again")
     else:
         print(f"\nready to train: {trained_by}")
     return int(missing > 0)
@@ -60,11 +61,14 @@ def _builder(name: str, given: Mapping[str, Any]) -> tuple[Builder, str]:
     Raises:
         UserError: neither a class nor an environment of gymma has this name.
     """
+    module, _, last = name.partition(":")
+    stem = Path(module).stem
+    if module.endswith(".py") or ("/" in module and last.isidentifier()) or (not last and Path(f"{stem}.py").is_file()):
+        raise UserError(f"{name} is no module:Class: in the folder of {stem}.py, give {stem}:{last or 'CLASS'}")
     host = get_host()
     register.register(host)
-    module, _, last = name.partition(":")
     rewards = {"common_reward": True, "reward_scalarisation": "sum"}
-    command = "python src/main.py --config=kd_teacher"
+    command = "kd-marl train --config=kd_teacher"
     if not name.startswith(("pz-", "vmas-")) and last.isidentifier():
         found = find_class(name)
         kind = _gymnasium_kind(found)

@@ -14,6 +14,7 @@ from kd_core.errors import UserError
 from kd_envs.hetero_mask.known_layouts import layout_for
 from kd_envs.hetero_mask.layouts import ranges
 from kd_envs.worlds import read_world
+from kd_marl.inspection.stated_layout import layout_fault
 from kd_runners.checked_env import CheckedEnv
 from kd_runners.environments import describe
 from kd_runners.time_limits import TimeLimits, is_known
@@ -314,6 +315,9 @@ def _rewards(play: _Play) -> Finding:
 def _features(name: str, env: Any, play: _Play) -> list[Finding]:
     assert play.low is not None and play.high is not None
     info = describe(env)
+    fault = layout_fault(info)
+    if fault:
+        return [Finding("missing", "feature names", fault)]
     try:
         layout = layout_for(name, info["n_agents"], info["obs_shape"], info)
     except UserError as error:
@@ -331,7 +335,9 @@ def _features(name: str, env: Any, play: _Play) -> list[Finding]:
         findings = [Finding("note", "feature names", text)]
     still = np.flatnonzero((play.low == play.high).all(axis=0))
     if still.size:
-        text = f"{ranges(still.tolist())} never change in random play: leave them out unless they do later"
+        names = [name for i in still if (name := layout.feature_names[0][i]) and name != str(i)]
+        called = f" ({', '.join(names)} of agent 0)" if names else ""
+        text = f"{ranges(still.tolist())}{called} never change in random play: leave them out unless they do later"
         findings.append(Finding("note", "features", text))
     largest = np.maximum(np.abs(play.low), np.abs(play.high)).max(axis=0)
     if largest.max() > _LARGE:

@@ -12,6 +12,7 @@ import pytest
 import kd_marl.inspection.environment
 from kd_marl.cli import main
 from kd_marl.inspection.environment import examine
+from kd_marl.inspection.stated_layout import layout_fault
 
 TEMPLATE = Path(kd_marl.inspection.environment.__file__).parent / "own_environment"
 sys.path.insert(0, str(TEMPLATE))
@@ -136,6 +137,58 @@ def test_what_may_be_as_it_should_is_a_note(build, subject, words):
     assert re.search(words, notes(build)[subject]), notes(build)
 
 
+LAYOUT = {
+    "task": "drones",
+    "obs_size": 2,
+    "agents": [{"name": "a", "features": ["x", "V.x"], "blocks": {"V": ["V.x"]}, "derived": []}] * 2,
+    "presets": {"camera": [["V"], ["x"]]},
+}
+
+
+def with_agents(**changes):
+    return {**LAYOUT, "agents": [{**agent, **changes} for agent in LAYOUT["agents"]]}
+
+
+@pytest.mark.parametrize(
+    ("layout", "words"),
+    [
+        ({"agents": []}, "layout lacks task, obs_size: docs/tutorials/own-environment.md"),
+        (5, "layout cannot be read"),
+        ({**LAYOUT, "obs_size": 3}, "layout has obs_size 3, but obs_shape is 2"),
+        ({**LAYOUT, "agents": LAYOUT["agents"][:1]}, "layout has 1 agents, but n_agents is 2"),
+        ({**LAYOUT, "agents": [{"name": "a"}] * 2}, "agent 0 of layout lacks features, blocks, derived"),
+        (with_agents(features=["x"]), "agent 0 of layout has 1 features, but obs_shape is 2"),
+        (with_agents(features=["x", "x"]), "agent 0 of layout has two features 'x'"),
+        (with_agents(blocks={"V": ["V.y"]}), r"has no feature 'V\.y', which its block V names"),
+        (with_agents(features=None), "layout cannot be read"),
+        ({**LAYOUT, "presets": {"camera": [["V"]]}}, "preset camera of layout has 1 rows: expected 2"),
+        ({**LAYOUT, "presets": {"camera": [["V"], []]}}, "preset camera of layout shows agent 1 nothing"),
+        ({**LAYOUT, "presets": {"camera": [["V"], ["W"]]}}, "preset camera of layout: agent 'a' .* no feature 'W'"),
+        (LAYOUT, "^$"),
+    ],
+)
+def test_what_is_wrong_with_a_stated_layout_is_one_line(layout, words):
+    fault = layout_fault({"n_agents": 2, "obs_shape": 2, "layout": layout})
+    assert re.search(words, fault) and "\n" not in fault, fault
+
+
+def test_a_layout_that_cannot_be_read_is_missing():
+    (found,) = missing(with_info(layout={}))
+    assert found.subject == "feature names" and "layout lacks task" in found.text
+
+
+def test_features_that_never_change_are_named():
+    def reset(self, seed=None, options=None):
+        Chargers.reset(self, seed)
+        self.chargers[:] = 2
+        return self.get_obs(), {}
+
+    def get_obs(self):
+        return [np.append(row[:-1], 0.5) for row in Chargers.get_obs(self)]
+
+    assert "11 (charger2.y of agent 0) never change" in notes(changed(reset=reset, get_obs=get_obs))["features"]
+
+
 def test_a_reward_that_nobody_finds_is_noted():
     def step(self, actions):
         obs, _, terminated, truncated, info = Chargers.step(self, actions)
@@ -148,7 +201,10 @@ def test_the_command_says_how_to_train_and_ends_with_a_status(capsys, monkeypatc
     monkeypatch.chdir(TEMPLATE)
     assert main(["env", "check", "chargers:Chargers", "--args", "robots=2", "--seconds", "0"]) == 0
     printed = capsys.readouterr().out
-    assert "n_agents 2, n_actions 5, obs_shape 8" in printed and "ready to train: python src/main.py" in printed
+    assert (
+        "n_agents 2, n_actions 5, obs_shape 8" in printed
+        and "ready to train: kd-marl train --config=kd_teacher" in printed
+    )
     assert all(line[:9].strip() in ("ok", "note") for line in printed.split("\n\n")[0].splitlines())
     (tmp_path / "halting.py").write_text(
         "from chargers import Chargers\nclass Halting(Chargers):\n    def get_obs(self):\n        return []\n"
@@ -156,7 +212,7 @@ def test_the_command_says_how_to_train_and_ends_with_a_status(capsys, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert main(["env", "check", "halting:Halting"]) == 1
     printed = capsys.readouterr().out
-    assert "missing  play" in printed and "1 of 3 points are missing" in printed
+    assert "missing  play" in printed and "1 of 3 points is missing" in printed
 
 
 def test_the_template_is_written_once(capsys, monkeypatch, tmp_path):
@@ -177,6 +233,9 @@ def test_an_environment_of_gymma_is_checked_by_its_key(capsys, monkeypatch):
     [
         (["nowhere:Env"], "there is no module nowhere: type the command in the folder of nowhere.py"),
         (["chargers:Charger"], "module chargers has no Charger; did you mean 'Chargers'"),
+        (["chargers.py"], "chargers.py is no module:Class: in the folder of chargers.py, give chargers:CLASS"),
+        (["chargers.py:Chargers"], "in the folder of chargers.py, give chargers:Chargers"),
+        (["./chargers:Chargers"], "in the folder of chargers.py, give chargers:Chargers"),
         (["chargers:Chargers", "--args", "robots"], "--args has 'robots': expected key=value"),
         (["tiny_gym:Match"], "Match is an environment of Gymnasium, which gymma reaches by a key: register it"),
         (["pz-mpe-simple-nothing-v3"], "simple.nothing"),
