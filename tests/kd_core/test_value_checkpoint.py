@@ -7,10 +7,13 @@ import json
 import pytest
 import torch
 
-from kd_core.artifacts.teacher import load_teacher, save_teacher
+from kd_core.artifacts.teacher import find_teacher, load_teacher, save_teacher
 from kd_core.errors import UserError
+from kd_core.places import ZOO
 from tiny_stages import ACTIONS, AGENTS, OBS, STATE, TASK
 from value_runs import mixer_state, value_run
+
+SPREAD = "pz-mpe-simple-spread-v3"
 
 
 @pytest.mark.parametrize(("mixer", "kind"), [("qmix", "qmix"), ("vdn", "vdn"), (None, "iql")])
@@ -40,6 +43,15 @@ def test_what_was_packed_with_its_facts_is_loaded_bit_for_bit(tmp_path, mixer, a
         assert all(torch.equal(loaded[key], saved[key]) for key in saved)
     names = {"agent.th", "mixer.th"} if mixer == "qmix" else {"agent.th"}
     assert {path.name for path in (tmp_path / "packed").iterdir()} == {*names, "teacher.json"}
+
+
+@pytest.mark.parametrize(("name", "task"), [("3m_qmix", "3m"), (f"{SPREAD}_qmix", SPREAD)])
+def test_a_ready_made_teacher_of_values_is_found_by_its_name_alone(tmp_path, name, task):
+    """Unasked a task gets the teacher that has its name."""
+    facts = load_teacher(find_teacher(name, task, [], ZOO)).facts
+    assert (facts["task"], facts["critic_type"], facts["algorithm"]) == (task, "qmix", "qmix")
+    assert facts["test"]["episodes"] >= 1000 and "local_results_path" not in facts["command"]
+    assert find_teacher("", task, [], ZOO) == ZOO / task
 
 
 def lose_the_mixer(folder):

@@ -70,7 +70,7 @@ def pack(args: argparse.Namespace) -> int:
         raise UserError(f"{folder} is a teacher with its facts: copy it as it is")
     if target.exists():
         raise UserError(f"{target} exists: give another folder")
-    config = args.config.expanduser() if args.config else find_config(folder, results_folders())
+    config = args.config.expanduser() if args.config else _only_record(folder)
     teacher = load_teacher(folder, config=config, n_agents=args.n_agents)
     facts = {**teacher.facts, **_training(config, teacher.facts["steps"])}
     if args.tested:
@@ -80,6 +80,23 @@ def pack(args: argparse.Namespace) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"teacher written: {target}")
     return 0
+
+
+def _only_record(folder: Path) -> Path:
+    """Find the ``config.json`` of the run that wrote a checkpoint.
+
+    Raises:
+        UserError: none is found, or a run of the same name, seed and task may as well have written it.
+    """
+    found = find_config(folder, results_folders())
+    seed = files.read_json(found)["seed"]
+    alike = [path for path in found.parents[1].glob(f"*/{CONFIG_FILE}") if files.read_json(path).get("seed") == seed]
+    if len(alike) > 1:
+        raise UserError(
+            f"{len(alike)} runs below {found.parents[1]} have this name, task and seed: give --config "
+            f"PATH/{CONFIG_FILE} of the one that wrote {folder}"
+        )
+    return found
 
 
 def _training(config: Path, steps: int | None) -> dict[str, Any]:

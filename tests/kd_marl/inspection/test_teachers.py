@@ -70,3 +70,13 @@ def test_what_cannot_be_packed_says_why(checkpoint, tmp_path, capsys):
     assert "error: packed exists: give another folder" in capsys.readouterr().err
     assert main(["teachers", "pack", "packed", "--to", "again"]) == 2
     assert "packed is a teacher with its facts: copy it as it is" in capsys.readouterr().err
+
+
+def test_of_runs_repeated_with_one_name_task_and_seed_one_must_be_named(checkpoint, capsys):
+    folder, run = checkpoint
+    own = run.with_name("1") / "config.json"
+    run.with_name("3").mkdir()
+    (run.with_name("3") / "config.json").write_text(own.read_text())
+    assert packing(folder) == 2
+    assert "2 runs below" in (said := capsys.readouterr().err) and "give --config PATH/config.json" in said
+    assert packing(folder, "--config", str(own)) == 0
