@@ -95,7 +95,8 @@ class WarehouseBatch(SteppedTogether):
     def reset(self) -> Views:
         """Begin an episode in each row."""
         robots, shelves = self._robots, len(self._homes)
-        self._x, self._y, self._direction = (np.empty((self.size, robots), np.int64) for _ in range(3))
+        self._x: np.ndarray = np.empty((self.size, robots), np.int64)
+        self._y, self._direction = np.empty_like(self._x), np.empty_like(self._x)
         # Number 0 stands for no shelf.
         self._requested = np.zeros((self.size, shelves + 1), bool)
         for row, random in enumerate(self._random):
@@ -103,7 +104,7 @@ class WarehouseBatch(SteppedTogether):
             self._y[row], self._x[row] = np.unravel_index(places, (self._height, self._width))
             self._direction[row] = random.choice(4, size=robots)
             self._requested[row, 1 + random.choice(shelves, size=self._requests, replace=False)] = True
-        self._carried = np.zeros((self.size, robots), np.int64)
+        self._carried: np.ndarray = np.zeros((self.size, robots), np.int64)
         self._robot_at = np.zeros(self.size * self._area, np.int64)
         standing = np.zeros((self.size, self._area), np.int64)
         standing[:, self._place(self._homes[:, 1], self._homes[:, 0])] = np.arange(1, shelves + 1)

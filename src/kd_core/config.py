@@ -345,15 +345,20 @@ def _find_config(host: Host, kind: str, name: str, asked_by: str = "") -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    if name in IN_A_CHECKOUT and host.is_bundled:
+    plain = str(Path(name).with_suffix("")) if own else name
+    if plain in IN_A_CHECKOUT and host.is_bundled:
         raise UserError(
-            f"--config={name} needs EPyMARL itself, which has more algorithms than the runtime of kd-marl: set "
+            f"--config={plain} needs EPyMARL itself, which has more algorithms than the runtime of kd-marl: set "
             "EPYMARL_HOME=/path/to/epymarl"
         )
     known = [path.stem for folder in folders for path in folder.glob("*.yaml")]
     flag = "--config" if kind == "algs" else "--env-config"
     asked = f"{asked_by} has base: {name}" if asked_by else f"{flag}={name}"
-    raise UserError(f"{asked}: no such configuration; {nearest(name, known)}")
+    # A file of the user's own is given by its path, with its suffix.
+    beside = [f"{plain}{suffix}" for suffix in (".yaml", ".yml")]
+    found = [place for place in beside if (Path(asked_by).parent / Path(place).expanduser()).is_file()]
+    hint = f"did you mean '{found[0]}'?" if found else nearest(Path(plain).name, known)
+    raise UserError(f"{asked}: no such configuration; {hint}")
 
 
 def _take_constructor_arguments(config: dict[str, Any], command: Command) -> None:

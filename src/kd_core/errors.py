@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 from kd_core.places import IN_CLONE
@@ -14,6 +15,19 @@ class UserError(ValueError):
     def __str__(self) -> str:
         """Return the message in one line, whatever was quoted in it."""
         return " ".join(super().__str__().splitlines())
+
+
+# What a file system has against a path, whatever is to be done with it.
+_AGAINST_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def of_path(error: OSError) -> UserError | None:
+    """Say in one line why a file system refuses a path; None: the error is of another kind."""
+    if error.errno not in _AGAINST_PATHS or error.filename is None:
+        return None
+    name = str(error.filename)
+    shown = name if len(name) <= 200 else f"{name[:200]}..."
+    return UserError(f"cannot use {shown} ({error.strerror}): give another path, or rights to this one")
 
 
 def how_to_install(extra: str) -> str:

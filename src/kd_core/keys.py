@@ -127,7 +127,10 @@ class Alternative:
     def _text(self, value: Any) -> str:
         if isinstance(value, str):
             literal = _literal(value)
-            return literal if isinstance(literal, str) else value
+            text = literal if isinstance(literal, str) else value
+            if "\0" in text:  # which no file's name may have
+                raise _NoFitError
+            return text
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return str(value)
         raise _NoFitError

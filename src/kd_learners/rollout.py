@@ -55,9 +55,11 @@ class Rollout:
     def minibatches(self, count: int) -> Iterator[tuple[Sequences, States]]:
         """Split the rows at random into at most ``count`` parts of about equal size.
 
-        Every row is in exactly one part, and no part is empty.
+        Every row is in exactly one part, and no part is empty. Where nobody had a choice there is no part.
         """
         count = min(count, len(self.sequences.acting), len(self.states.target))
+        if not count:
+            return
         parts = [_parts(self.sequences, count), _parts(self.states, count)]
         yield from zip(*parts, strict=True)
 

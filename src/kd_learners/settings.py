@@ -53,11 +53,13 @@ def check_entropy(share: Any) -> None:
 
 
 def check_acting(args: Any) -> None:
-    """Refuse a way of acting in which actions are not sampled from the policy's probabilities.
+    """Refuse a task without a choice, and a way of acting that does not sample from the policy's probabilities.
 
     Raises:
-        UserError: actions are not sampled from the policy.
+        UserError: there is one action only, or actions are not sampled from the policy.
     """
+    if args.n_actions < 2:
+        raise UserError(f"{args.map_name} has one action, so there is nothing to decide: {args.learner} needs two")
     for key, wanted in (("agent_output_type", "pi_logits"), ("action_selector", "soft_policies")):
         if getattr(args, key) != wanted:
             raise UserError(f"{args.learner} samples its actions from a policy: set {key}={wanted}")

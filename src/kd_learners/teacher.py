@@ -161,7 +161,7 @@ class TeacherLearner(Stage):
                     stats.append(self._step(*part))
                 torch.set_num_threads(self.crew.size)
         self.steps = t_env
-        if t_env - self.last_log >= self.args.learner_log_interval:
+        if stats and t_env - self.last_log >= self.args.learner_log_interval:
             self.last_log = t_env
             for name in stats[0]:
                 self.logger.log_stat(name, torch.stack([s[name] for s in stats]).mean().item(), t_env)

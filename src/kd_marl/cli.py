@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from kd_core import terminal
-from kd_core.errors import UserError
+from kd_core.errors import UserError, of_path
 from kd_marl.commands import (
     adapt,
     buffer,
@@ -129,6 +129,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # `| head` has seen enough. Python flushes once more at its end and would complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
+    except OSError as error:
+        if (refused := of_path(error)) is None:
+            raise
+        print(f"error: {refused}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from kd_core import terminal, threads
 from kd_core.config import USAGE, parse_command
-from kd_core.errors import UserError
+from kd_core.errors import UserError, of_path
 from kd_core.host import get_host
 from kd_marl.work import Work
 
@@ -42,5 +42,10 @@ def main(arguments: Sequence[str]) -> int:
         launch(get_host(), command)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if (refused := of_path(error)) is None:
+            raise
+        print(f"error: {refused}", file=sys.stderr)
         return 2
     return 0

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 import threading
@@ -62,6 +63,7 @@ class MainServer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.child = 0  # the run that has not been waited for
         environment = {key: value for key, value in os.environ.items() if key != "EPYMARL_HOME"}
         self.process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -75,16 +77,33 @@ class MainServer:
             env: environment variables to set.
             before: Python that the process runs first, to stage a fault.
         """
+        # A test that failed before it waited left its run behind.
+        self._end_child()
         out, err = self.folder / "out", self.folder / "err"
         request = {"words": words, "env": env or {}, "before": before, "out": str(out), "err": str(err)}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
-        return int(self._answer())
+        self.child = int(self._answer())
+        return self.child
 
     def wait(self) -> Finished:
-        """Wait until the run that was started has ended."""
-        status = int(self._answer())
-        return Finished(status, (self.folder / "out").read_text(), (self.folder / "err").read_text())
+        """Wait until the run that was started has ended; one that takes too long is ended, and fails the test."""
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            os.killpg(self.child, signal.SIGKILL)
+
+        timer = threading.Timer(PATIENCE_S, end)
+        timer.start()
+        try:
+            status = int(self._answer())
+        finally:
+            timer.cancel()
+        self.child = 0
+        said = [(self.folder / name).read_text(errors="replace") for name in ("out", "err")]
+        assert not late.is_set(), f"not at its end after {PATIENCE_S} s; the run printed:\n{said[1]}"
+        return Finished(status, *said)
 
     def run(self, *words: str, env: dict[str, str] | None = None, before: str = "") -> Finished:
         """Start and wait."""
@@ -92,19 +111,21 @@ class MainServer:
         return self.wait()
 
     def close(self) -> None:
+        self._end_child()
         self.process.stdin.close()
         self.process.wait(timeout=30)
         self.process.stdout.close()
 
     def _answer(self) -> str:
-        timer = threading.Timer(PATIENCE_S, self.process.kill)
-        timer.start()
-        try:
-            answer = self.process.stdout.readline()
-        finally:
-            timer.cancel()
-        assert answer, f"no answer within {PATIENCE_S} s; the run printed:\n{(self.folder / 'err').read_text()}"
+        answer = self.process.stdout.readline()
+        assert answer, "the server that forks runs has ended"
         return answer
+
+    def _end_child(self) -> None:
+        if self.child:
+            os.killpg(self.child, signal.SIGKILL)
+            self._answer()
+            self.child = 0
 
 
 def serve() -> dict | None:

@@ -6,6 +6,7 @@ import functools
 import importlib
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from kd_envs.hetero_mask import layout_for
 from kd_envs.hetero_mask.battles import battle_facts
@@ -25,6 +26,8 @@ def smax_layout(task: str, n_agents: int, n_enemies: int, types: int = 6):
 @functools.cache
 def _doubles() -> dict[str, type]:
     """The doubles' classes; nothing else in this process comes to believe that the packages are installed."""
+    # A checkout of EPyMARL has a placeholder for SMAClite.
+    before = _take_out()
     sys.path.append(str(DOUBLE))
     try:
         return {
@@ -34,8 +37,14 @@ def _doubles() -> dict[str, type]:
         }
     finally:
         sys.path.remove(str(DOUBLE))
-        for name in [name for name in sys.modules if name.split(".")[0] in ("duel", "smac", "smacv2", "smaclite")]:
-            del sys.modules[name]
+        _take_out()
+        sys.modules.update(before)
+
+
+def _take_out() -> dict[str, ModuleType]:
+    """Remove the packages' modules from this process, and return them."""
+    names = [name for name in sys.modules if name.split(".")[0] in ("duel", "smac", "smacv2", "smaclite")]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 def smac_env(package: str, **env_args):

@@ -99,6 +99,28 @@ def test_a_results_folder_that_cannot_be_made_is_one_line(mains, tmp_path):
     assert re.match(rf"cannot write results to {tmp_path}/file/.*: give another local_results_path", error)
 
 
+def test_a_working_folder_that_takes_no_results_is_one_line_before_anything_is_trained(mains, tmp_path):
+    (tmp_path / "results").touch()
+    line = ["--config=iql", MPE, "with", f"env_args.key={TASK}"]
+    error = mains.run(*line, before=f"import os; os.chdir({str(tmp_path)!r})").error
+    assert re.match(rf"cannot write results to {tmp_path}/results/.*: give another local_results_path", error)
+
+
+LONG = "x" * 5000
+
+
+@pytest.mark.parametrize(
+    "line",
+    [[f"--config={LONG}", MPE], ["--config=iql", MPE, "with", LONG], words("kd_student", "{tmp}", f"teacher={LONG}")],
+    ids=["configuration", "values", "teacher"],
+)
+def test_a_path_that_no_file_system_takes_is_one_short_line(mains, tmp_path, line):
+    error = mains.run(*(word.replace("{tmp}", str(tmp_path)) for word in line)).error
+    assert re.fullmatch(
+        r"cannot use .*x{150}\.\.\. \(File name too long\): give another path, or rights to this one", error
+    )
+
+
 # --- the teacher ---------------------------------------------------------------------------------------------------
 
 

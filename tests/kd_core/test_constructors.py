@@ -29,7 +29,7 @@ def configuration(*words):
 def test_an_argument_of_the_task_is_taken():
     env_args = configuration(f"env_args.key={SPREAD}", "env_args.N=5")["env_args"]
     assert env_args["N"] == 5
-    built = get_host().envs["gymma"](**env_args, common_reward=True, reward_scalarisation="sum")
+    built = get_host().envs["gymma"](**env_args, seed=1, common_reward=True, reward_scalarisation="sum")
     assert built.get_env_info()["n_agents"] == 5
 
 

@@ -1,5 +1,6 @@
 """Every key takes the values that its comment states, in whatever way they are written."""
 
+import os
 import shlex
 
 import pytest
@@ -56,6 +57,7 @@ def test_a_value_is_read_as_its_key_takes_it(key, text, value):
         ("seed", "99999999999999999999", "a whole number from 0 to 4,294,967,295"),
         ("seed", "1.5", "a whole number from 0 to 4,294,967,295"),
         ("seed", "abc", "a whole number from 0 to 4,294,967,295"),
+        ("seed", "'7'", "a whole number from 0 to 4,294,967,295"),
         ("seed", "x1", "a whole number from 0 to 4,294,967,295"),
         ("test_interval", "abc", "a whole number of at least 1"),
         ("learner_log_interval", "None", "a whole number of at least 1"),
@@ -69,6 +71,7 @@ def test_a_value_is_read_as_its_key_takes_it(key, text, value):
         ("use_rnn", "", "True or False"),
         ("env_args.max_cycles", "None", "a whole number of at least 1"),
         ("reward_scalarisation", "max", "sum or mean"),
+        ("local_results_path", "a\0b", "text"),
     ],
 )
 def test_another_value_is_one_line_that_says_what_was_expected(key, text, expected):
@@ -207,6 +210,7 @@ def test_a_word_without_key_or_value_is_one_line_that_says_how_they_are_written(
         parse_command(["--config=iql", "--env-config=mpe", "with", *words])
 
 
+@pytest.mark.skipif("EPYMARL_HOME" in os.environ, reason="a checkout has them")
 @pytest.mark.parametrize("name", ["coma", "maddpg_ns", "qtran"])
 def test_an_algorithm_of_epymarl_alone_names_the_way_to_it(name):
     with pytest.raises(UserError, match=f"--config={name} needs EPyMARL itself.*set EPYMARL_HOME=/path/to/epymarl"):

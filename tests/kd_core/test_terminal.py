@@ -7,6 +7,24 @@ import sys
 import pytest
 
 from kd_core import terminal
+from stage_fixtures import TASK, words
+
+PIPE_IN_ASCII = """
+import sys
+for stream in (sys.stdout, sys.stderr):
+    stream.reconfigure(encoding="ascii", errors="strict")
+"""
+# A library's own output beside Python's.
+BYTES = """
+import os, sys
+sys.path.insert(0, "src")
+from epymarl_lite.runners import episode_runner
+run = episode_runner.EpisodeRunner.run
+def noisy(self, test_mode=False):
+    os.write(1, b"\\xff\\xfe said by a library\\n")
+    return run(self, test_mode=test_mode)
+episode_runner.EpisodeRunner.run = noisy
+"""
 
 
 def test_what_ascii_lacks_is_written_plainly():
@@ -50,3 +68,19 @@ def test_the_table_of_masks_is_printed_to_a_latin_1_pipe(root):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.isascii() and b"3" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_student_shows_its_result_in_ascii_and_may_be_resumed(mains, tiny_teacher, tiny_buffer, tmp_path):
+    found = [f"teacher={tiny_teacher}", f"expert_buffer={tiny_buffer}", "seed=1"]
+    command = words("kd_student", tmp_path, *found)
+    said = mains.run(*command, before=PIPE_IN_ASCII).check().out
+    assert "+/-" in said and "retention" in said and said.isascii()
+    mains.run(*command, "resume=True", before=PIPE_IN_ASCII).check()
+
+
+def test_bytes_that_are_no_text_among_a_runs_output_do_not_cost_it(mains, tmp_path):
+    options = [f"env_args.key={TASK}", "t_max=1", "use_cuda=False", "test_nepisode=1", f"local_results_path={tmp_path}"]
+    mains.run("--config=iql", "--env-config=mpe", "with", *options, before=BYTES).check()
+    (captured,) = tmp_path.glob("sacred/*/*/1/cout.txt")
+    assert r"\xff\xfe said by a library" in captured.read_text()

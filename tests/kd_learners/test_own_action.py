@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,9 @@ def test_it_is_part_of_what_a_student_costs(mains, told, tiny_teacher, tiny_buff
     assert [a - b for a, b in zip(summary["inputs"], plain["inputs"], strict=True)] == [ACTIONS, ACTIONS]
 
 
+@pytest.mark.skipif(
+    "EPYMARL_HOME" in os.environ, reason="EPyMARL's gymma plays other episodes of a seed than the bundled"
+)
 @pytest.mark.parametrize("backend", ["numpy", "c"])
 def test_a_bundle_is_given_it_too_and_plays_the_student_s_episodes(told, tmp_path, monkeypatch, backend):
     monkeypatch.setenv("KD_ONBOARD_CACHE", str(tmp_path / "compiled"))

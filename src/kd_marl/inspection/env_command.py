@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import yaml
 
 from kd_core import files
@@ -81,8 +82,9 @@ def _builder(name: str, given: Mapping[str, Any]) -> tuple[Builder, str]:
 
     def build(seed: int) -> Any:
         try:
-            env = host.envs["gymma"](key=name, **{"time_limit": limit, **rewards, **given, "seed": seed})
-        except (ValueError, ImportError) as error:
+            defaults = {"time_limit": limit, "pretrained_wrapper": None, **rewards}
+            env = host.envs["gymma"](key=name, **{**defaults, **given, "seed": seed})
+        except (ValueError, ImportError, gymnasium.error.Error) as error:
             raise UserError(" ".join(str(error).split())) from error
         return TimeLimits(env, not host.is_bundled, own_limit(env))
 

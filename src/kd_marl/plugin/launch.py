@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import torch
+from sacred import stdout_capturing
 
 from kd_core import progress, torch_compiler
 from kd_core.config import Command, assemble, sacred_words, typed_updates
@@ -55,6 +58,10 @@ def execute(
     """
     experiment = host.main.ex
     _set_up_logging(experiment.logger)
+    # What a library prints may be no UTF-8, or be read when it is half written: neither may cost a run.
+    stdout_capturing.NamedTemporaryFile = functools.partial(  # type: ignore[assignment]
+        NamedTemporaryFile, encoding="utf-8", errors="backslashreplace"
+    )
     # EPyMARL's plot_results.py takes runs for one group if nothing but the key `seed` tells them apart.
     experiment.add_config({**copy.deepcopy(config), "command": command.line_of_any_seed})
     # Where the models and buffers of this run go too.

@@ -21,7 +21,7 @@ from sacred.utils import SacredError
 
 from kd_controllers.hetero_mac import HeteroMAC
 from kd_core import checkpoints, files, stages
-from kd_core.errors import UserError, nearest
+from kd_core.errors import UserError, nearest, of_path
 from kd_core.host import Host
 from kd_core.task import task_names
 from kd_learners.stage import RunContext, Stage, StockAlgorithm
@@ -85,6 +85,10 @@ def _in_one_line(run: Callable[..., None], mistakes: tuple[type[Exception], ...]
             run(_run, _config, _log)
         except mistakes as error:
             raise OneLineError(error) from None
+        except OSError as error:
+            if (refused := of_path(error)) is None:
+                raise
+            raise OneLineError(refused) from None
         except AttributeError as error:
             if not isinstance(error.obj, SimpleNamespace):
                 raise

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from kd_core.errors import UserError
@@ -24,13 +24,18 @@ def workers_watched() -> Iterator[None]:
         UserError: a worker died, or the host says plainly what is wrong.
     """
     stop = threading.Event()
+    workers: list[BaseProcess] = []
     dead: list[str] = []
+    start = BaseProcess.start
+
+    def noted(process: BaseProcess) -> None:
+        # From its start on: one that dies at once is no longer among multiprocessing's children at the next look.
+        start(process)
+        workers.append(process)
 
     def watch() -> None:
-        seen: set[Any] = set()
         while not stop.wait(0.5):
-            seen.update(multiprocessing.active_children())
-            dead.extend(f"{p.name} (exit code {p.exitcode})" for p in seen if p.exitcode not in (None, 0))
+            dead.extend(f"{p.name} (exit code {p.exitcode})" for p in workers if p.exitcode not in (None, 0))
             if dead:
                 # Let an error that the runner itself noticed come first.
                 time.sleep(2.0)
@@ -43,10 +48,12 @@ def workers_watched() -> Iterator[None]:
 
     before = signal.signal(signal.SIGUSR1, give_up)
     threading.Thread(target=watch, daemon=True).start()
+    BaseProcess.start = noted  # type: ignore[assignment]
     try:
         yield
     except get_host().plain_errors as error:
         raise UserError(str(error)) from None
     finally:
         stop.set()
+        BaseProcess.start = start  # type: ignore[method-assign]
         signal.signal(signal.SIGUSR1, before)

@@ -47,6 +47,9 @@ def run(folder, *words, task=TASK):
     return main(["run", str(folder), "--env-config=mpe", *words, "with", f"env_args.key={task}", "runner=parallel"])
 
 
+@pytest.mark.skipif(
+    "EPYMARL_HOME" in os.environ, reason="EPyMARL's gymma plays other episodes of a seed than the bundled"
+)
 @pytest.mark.parametrize("backend", ["numpy", "c"])
 def test_the_bundle_returns_what_the_torch_student_returned(tiny_bundle, tmp_path, capsys, monkeypatch, backend):
     monkeypatch.setenv("KD_ONBOARD_CACHE", str(tmp_path / "compiled"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -20,7 +21,10 @@ from stage_fixtures import TASK, words
 ROOT = Path(__file__).resolve().parents[3]
 NATIVE = ROOT / "tests" / "helpers" / "native_epymarl.py"
 ALGORITHMS = ("coma", "ia2c", "ippo", "iql", "maa2c", "maddpg", "mappo", "qmix", "vdn")
-ON_POLICY = ("coma", "ia2c", "ippo", "maa2c", "mappo")
+ON_POLICY = ("coma", "ia2c", "ippo", "maa2c", "mappo", "pac", "pac_dcg")
+# What EPyMARL's pac_requirements.txt names, for these two.
+PAC, NEEDS = ("pac_ns", "pac_dcg_ns"), ("einops", "torch_scatter")
+STOCK = (*ALGORITHMS, *(f"{name}_ns" for name in ALGORITHMS), *PAC)
 # Learnt from twice, on a buffer that has filled.
 SIZES = ["hidden_dim=8", "t_max=70", "buffer_size=2", "batch_size=2", "test_nepisode=1", "test_interval=100000"]
 
@@ -54,9 +58,15 @@ def train_natively(checkout, folder: Path, algorithm: str, *updates: str) -> Non
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
+def test_every_algorithm_of_the_checkout_is_compared(checkout):
+    assert {path.stem for path in Path(checkout["EPYMARL_HOME"], "src/config/algs").glob("*.yaml")} == set(STOCK)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", [*ALGORITHMS, *(f"{name}_ns" for name in ALGORITHMS)])
+@pytest.mark.parametrize("algorithm", STOCK)
 def test_a_stock_algorithm_learns_what_it_learns_without_the_plugin_bit_for_bit(mains, checkout, tmp_path, algorithm):
+    for package in NEEDS if algorithm in PAC else ():
+        pytest.importorskip(package)
     saving = ["save_model=True", "save_model_interval=1"]
     train_natively(checkout, tmp_path / "native", algorithm, *saving, "local_results_path=results")
     options = [*saving, f"local_results_path={tmp_path}", "treat_truncation_as_terminal=True"]
@@ -71,6 +81,19 @@ def test_a_stock_algorithm_learns_what_it_learns_without_the_plugin_bit_for_bit(
         for name in names:
             one, other = (torch.load(place / name, weights_only=True) for place in (folder, ours[step]))
             assert equal(one, other), f"{name} after {step} steps"
+
+
+@pytest.mark.parametrize("algorithm", PAC)
+def test_an_algorithm_that_does_not_start_without_the_plugin_says_in_one_line_what_it_needs(
+    mains, checkout, tmp_path, algorithm
+):
+    missing = next((package for package in NEEDS if importlib.util.find_spec(package) is None), None)
+    if missing is None:
+        pytest.skip("all that it needs is installed")
+    with pytest.raises(AssertionError, match=f"ModuleNotFoundError: No module named '{missing}'"):
+        train_natively(checkout, tmp_path / "native", algorithm, "local_results_path=results")
+    run = mains.run(*tiny(algorithm, f"local_results_path={tmp_path}"), env=checkout)
+    assert run.error.endswith(f"needs the package '{missing}', which is not installed: pip install {missing}")
 
 
 @pytest.mark.slow

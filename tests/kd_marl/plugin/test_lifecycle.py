@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import main_server
 from stage_fixtures import words
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
@@ -115,3 +116,14 @@ def test_everything_a_run_writes_goes_into_one_results_folder_wherever_it_is_sta
     assert results.name == ("own" if given else "results")
     assert {folder.name for folder in results.iterdir()} >= {"models", "sacred"}
     assert set((root / "results").rglob("*")) == before
+
+
+def test_a_run_that_takes_too_long_is_ended_and_the_tests_after_it_have_runs_of_their_own(mains, monkeypatch):
+    monkeypatch.setattr(main_server, "PATIENCE_S", 1.0)
+    with pytest.raises(AssertionError, match=r"not at its end after 1\.0 s"):
+        mains.run(before="import time; time.sleep(600)")
+    # Nor does one that a failed test has never waited for stand in the way.
+    left = mains.start(before="import time; time.sleep(600)")
+    monkeypatch.undo()
+    assert "usage" in mains.run("--help").check().out
+    assert not group(left)
