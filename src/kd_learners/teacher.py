@@ -296,11 +296,9 @@ class TeacherLearner(Stage):
 
     def take_result(self, summary: dict[str, Any], folder: Path | None) -> None:
         """Write the teacher's scores, greedy and sampled, into ``teacher.json``."""
-        policy = summary["policy"]
         if folder is not None:
-            greedy = {name: policy[name] for name in ("return_mean", "return_std", "win_rate")}
-            test = {"episodes": summary["episodes"], "greedy": greedy, "sampled": policy["sampled"]}
-            files.write_json(folder / artifact.FACTS_FILE, {**artifact.read_facts(folder), "test": test})
+            facts = {**artifact.read_facts(folder), "test": artifact.test_of(summary)}
+            files.write_json(folder / artifact.FACTS_FILE, facts)
 
     def cuda(self) -> None:
         """Move the networks to the GPU.

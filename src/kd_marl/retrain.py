@@ -29,8 +29,13 @@ def commands(facts: Mapping[str, Any]) -> list[list[str]]:
         facts: those of ``teacher.json`` (docs/reference/formats/teacher.md).
 
     Raises:
-        UserError: a training was not made by ``src/main.py``.
+        UserError: a training was not made by ``src/main.py``, or was a stock algorithm's.
     """
+    if "algorithm" in facts:
+        raise UserError(
+            f"{facts['algorithm']} trained this teacher, not kd_teacher: run `{facts['command']}`, then make a teacher "
+            "of its checkpoint with `kd-marl teachers pack`"
+        )
     words = shlex.split(facts["command"] or "")
     if tuple(words[:2]) not in PROGRAMS:
         raise UserError(f"the teacher's history has no command of src/main.py to repeat, but {facts['command']!r}")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
-from kd_core.artifacts.teacher import load_teacher
+from kd_core.artifacts.teacher import find_teacher, load_teacher, save_teacher
 from kd_core.errors import UserError
+from kd_core.places import ZOO
 from tiny_stages import ACTIONS, AGENTS, OBS, STATE, TASK
 from value_runs import mixer_state, value_run
+
+SPREAD = "pz-mpe-simple-spread-v3"
 
 
 @pytest.mark.parametrize(("mixer", "kind"), [("qmix", "qmix"), ("vdn", "vdn"), (None, "iql")])
@@ -23,6 +28,61 @@ def test_the_config_tells_the_kind_and_the_weights_the_sizes(tmp_path, mixer, ki
     assert teacher.at(0.5).facts["temperature"] == 0.5
 
 
+@pytest.mark.parametrize("agent", ["rnn", "rnn_ns"])
+@pytest.mark.parametrize("mixer", ["qmix", "vdn", None])
+def test_what_was_packed_with_its_facts_is_loaded_bit_for_bit(tmp_path, mixer, agent):
+    folder = value_run(tmp_path, mixer, agent=agent)
+    if agent == "rnn_ns":
+        own_networks(folder)
+    read = load_teacher(folder, n_agents=AGENTS)
+    save_teacher(tmp_path / "packed", read.agent_state, read.critic_state, read.facts)
+    packed = load_teacher(tmp_path / "packed")
+    assert packed.learnt_values and packed.facts == {**packed.facts, **read.facts, "sha256": packed.sha256}
+    for loaded, saved in ((packed.agent_state, read.agent_state), (packed.critic_state, read.critic_state)):
+        assert loaded.keys() == saved.keys()
+        assert all(torch.equal(loaded[key], saved[key]) for key in saved)
+    names = {"agent.th", "mixer.th"} if mixer == "qmix" else {"agent.th"}
+    assert {path.name for path in (tmp_path / "packed").iterdir()} == {*names, "teacher.json"}
+
+
+@pytest.mark.parametrize(("name", "task"), [("3m_qmix", "3m"), (f"{SPREAD}_qmix", SPREAD)])
+def test_a_ready_made_teacher_of_values_is_found_by_its_name_alone(tmp_path, name, task):
+    """Unasked a task gets the teacher that has its name."""
+    facts = load_teacher(find_teacher(name, task, [], ZOO)).facts
+    assert (facts["task"], facts["critic_type"], facts["algorithm"]) == (task, "qmix", "qmix")
+    assert facts["test"]["episodes"] >= 1000 and "local_results_path" not in facts["command"]
+    assert find_teacher("", task, [], ZOO) == ZOO / task
+
+
+def lose_the_mixer(folder):
+    (folder / "mixer.th").unlink()
+
+
+def alter_the_mixer(folder):
+    (folder / "mixer.th").write_bytes((folder / "mixer.th").read_bytes()[:-1])
+
+
+def lose_the_states_size(folder):
+    facts = json.loads((folder / "teacher.json").read_text())
+    (folder / "teacher.json").write_text(json.dumps({**facts, "state_size": None}))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lose_the_mixer, r"is incomplete: mixer\.th is missing"),
+        (alter_the_mixer, r"mixer\.th was altered: its sha256 is not the one in teacher\.json"),
+        (lose_the_states_size, r"is damaged: state_size is null, and a qmix reads the state"),
+    ],
+)
+def test_a_packed_teacher_that_was_damaged_is_refused(tmp_path, harm, message):
+    read = load_teacher(value_run(tmp_path), n_agents=AGENTS)
+    save_teacher(tmp_path / "packed", read.agent_state, read.critic_state, read.facts)
+    harm(tmp_path / "packed")
+    with pytest.raises(UserError, match=message):
+        load_teacher(tmp_path / "packed")
+
+
 def test_lost_statistics_are_told_and_saved_ones_read(tmp_path):
     folder = value_run(tmp_path, standardise_rewards=True)
     assert "no reward statistics" in load_teacher(folder, n_agents=AGENTS).warnings[0]
@@ -31,10 +91,14 @@ def test_lost_statistics_are_told_and_saved_ones_read(tmp_path):
     assert teacher.warnings == () and teacher.normalisers["reward"] == {"mean": [2.0], "std": [3.0]}
 
 
-def test_agents_that_share_nothing_tell_their_number(tmp_path):
-    folder = value_run(tmp_path, "vdn", agent="rnn_ns")
+def own_networks(folder):
     own = torch.load(folder / "agent.th")
     torch.save({f"agents.{i}.{key}": value for i in range(AGENTS) for key, value in own.items()}, folder / "agent.th")
+
+
+def test_agents_that_share_nothing_tell_their_number(tmp_path):
+    folder = value_run(tmp_path, "vdn", agent="rnn_ns")
+    own_networks(folder)
     teacher = load_teacher(folder)
     assert (teacher.facts["n_agents"], teacher.facts["obs_size"], teacher.facts["agent"]) == (AGENTS, OBS, "rnn_ns")
     with pytest.raises(UserError, match="do not fit 3 agents"):

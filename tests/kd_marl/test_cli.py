@@ -27,6 +27,7 @@ COMMANDS = [
     ["teachers"],
     ["teachers", "list"],
     ["teachers", "show"],
+    ["teachers", "pack"],
     ["teachers", "train"],
     ["masks"],
     ["track"],

@@ -105,6 +105,20 @@ def test_a_teacher_under_limits_is_measured_under_them_and_is_no_student_s_teach
     assert f"Teacher: {ZOO / adversary}" in run.err
 
 
+@pytest.mark.slow
+def test_a_ready_made_qmix_teaches_by_credit_at_the_temperature_of_its_buffer(mains, tmp_path):
+    spread = "pz-mpe-simple-spread-v3"
+    given = (f"teacher={spread}_qmix", "advantage=credit", "limits=lh", "seed=1")
+    run = mains.run(*words("kd_student", tmp_path, *given, task=spread)).check()
+    assert f"Teacher: {ZOO / f'{spread}_qmix'}" in run.err
+    (buffer,) = tmp_path.glob("buffers/*/*/buffer.json")
+    checkpoint = max(tmp_path.glob("models/*/*/checkpoint.json"), key=lambda file: int(file.parent.name))
+    taught = json.loads(checkpoint.read_text())["teacher"]["temperature"]
+    assert taught == json.loads(buffer.read_text())["teacher_temperature"] > 0
+    # It beats random play, so its values were read as they were written.
+    assert run.summary["teacher"]["return_mean"] > run.summary["random"]["return_mean"]
+
+
 @pytest.mark.parametrize("episodes", [8, 7])
 def test_evaluate_repeats_the_table_for_exactly_the_episodes_asked_for(
     mains, tiny_teacher, tiny_buffer, tmp_path, episodes

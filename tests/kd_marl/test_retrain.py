@@ -22,7 +22,10 @@ SECOND = f"{FIRST} begin_with=/a/models/x/10 resume=True"
 
 def test_every_bundled_teacher_can_be_trained_again():
     for folder in sorted(ZOO.iterdir()):
-        trainings = retrain.commands(read_facts(folder))
+        facts = read_facts(folder)
+        if "algorithm" in facts:
+            continue
+        trainings = retrain.commands(facts)
         assert all(words[0] == "--config=kd_teacher" for words in trainings)
         assert len(trainings) == (2 if folder.name == "5m_vs_6m" else 1)
 
@@ -40,6 +43,10 @@ def test_the_trainings_come_oldest_first():
         ({"command": None}, "no command of src/main.py to repeat, but None"),
         ({"command": "python src/other.py"}, "no command of src/main.py"),
         ({"command": SECOND, "begun_with": {"command": None}}, "no command of src/main.py"),
+        (
+            {"command": "X", "algorithm": "qmix"},
+            "qmix trained this teacher, not kd_teacher: run `X`, then .* teachers pack",
+        ),
     ],
 )
 def test_a_history_that_cannot_be_repeated_is_refused(facts, message):

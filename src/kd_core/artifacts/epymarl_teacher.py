@@ -24,6 +24,7 @@ from kd_core.artifacts.teacher_weights import (
     load_moments,
     load_state,
     networks,
+    weight_files,
 )
 from kd_core.errors import UserError
 
@@ -54,10 +55,11 @@ def load_epymarl_checkpoint(
     settings = files.read_json(config_path)
     if value_checkpoint.learnt_values(settings):
         critic_type = value_checkpoint.critic_of(folder, config_path, settings)
-        names, sizes = value_checkpoint.weight_files(critic_type), value_checkpoint.sizes
+        sizes = value_checkpoint.sizes
     else:
         critic_type = _critic_of(folder, config_path, settings)
-        names, sizes = WEIGHT_FILES, _sizes
+        sizes = _sizes
+    names = weight_files(critic_type)
     critic_state = load_state(folder / names[1]) if len(names) > 1 else {}
     if n_agents is None and settings["agent"] == "rnn_ns":
         n_agents = networks(agent_state)

@@ -1,7 +1,8 @@
 """Teacher artifact: frozen weights and the facts that a student needs (docs/reference/formats/teacher.md).
 
-A folder with `agent.th` and `critic.th` as EPyMARL saves them, and `teacher.json`. Folders that EPyMARL itself wrote
-have no `teacher.json`; `epymarl_teacher.py` reconstructs the facts from tensor shapes and the run's Sacred config.
+A folder with `agent.th` and `critic.th` as EPyMARL saves them, and `teacher.json`. One that learnt action values has a
+`mixer.th` instead of `critic.th`, or neither. Folders that EPyMARL itself wrote have no `teacher.json`;
+`epymarl_teacher.py` reconstructs the facts from tensor shapes and the run's Sacred config.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 
 from kd_core import files
 from kd_core.artifacts.epymarl_teacher import load_epymarl_checkpoint
-from kd_core.artifacts.teacher_weights import WEIGHT_FILES, StateDict, TeacherArtifact, load_state
+from kd_core.artifacts.teacher_weights import WEIGHT_FILES, StateDict, TeacherArtifact, load_state, weight_files
 from kd_core.errors import UserError
 from kd_core.places import PROGRAM
 from kd_core.task import Task
@@ -52,6 +53,10 @@ def _is_size(value: Any) -> bool:
     return type(value) is int and 0 < value <= _LARGEST_SIZE
 
 
+def _is_size_or_null(value: Any) -> bool:
+    return value is None or _is_size(value)
+
+
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
@@ -74,7 +79,9 @@ _SIZE = (_is_size, f"a whole number from 1 to {_LARGEST_SIZE}")
 _SWITCH = (lambda value: type(value) is bool, "true or false")
 # Facts that weights are read with and students compute with: the fact -> its test, and what a reader is told to expect.
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("obs_size", "state_size", "n_agents", "n_actions", "hidden_dim"), _SIZE),
+    **dict.fromkeys(("obs_size", "n_agents", "n_actions", "hidden_dim"), _SIZE),
+    # Networks that never read the state do not tell its size.
+    "state_size": (_is_size_or_null, f"{_SIZE[1]}, or null"),
     **dict.fromkeys(("use_rnn", "obs_agent_id", "obs_last_action", "obs_individual_obs"), _SWITCH),
     **dict.fromkeys(("masked", "common_reward", "finished"), _SWITCH),
     "gamma": (lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
@@ -95,7 +102,7 @@ def save_teacher(
     Args:
         folder: destination, created if missing.
         agent_state: the actor's state dict.
-        critic_state: the critic's state dict.
+        critic_state: the critic's state dict; of one that learnt values its mixer's, or empty.
         facts: every key of `REQUIRED_FACTS`; `format`, `version` and `sha256` are added.
 
     Returns:
@@ -109,11 +116,22 @@ def save_teacher(
     (folder / FACTS_FILE).unlink(missing_ok=True)
     hashes = {
         name: files.save_torch(folder / name, {key: value.detach().cpu().clone() for key, value in state.items()})
-        for name, state in zip(WEIGHT_FILES, (agent_state, critic_state), strict=True)
+        # A teacher without a critic or a mixer has one file.
+        for name, state in zip(weight_files(facts["critic_type"]), (agent_state, critic_state), strict=False)
     }
     written = {"format": FORMAT, "version": VERSION, **facts, "sha256": hashes}
     files.write_json(folder / FACTS_FILE, written)
     return written
+
+
+def test_of(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Take from a run's ``summary.json`` what its policy scored, greedy and sampled, as the fact ``test``.
+
+    Who learnt action values has no policy to sample.
+    """
+    policy = summary["policy"]
+    greedy = {name: policy[name] for name in ("return_mean", "return_std", "win_rate")}
+    return {"episodes": summary["episodes"], "greedy": greedy, "sampled": policy.get("sampled")}
 
 
 def read_facts(folder: Path | str) -> dict[str, Any]:
@@ -137,6 +155,8 @@ def read_facts(folder: Path | str) -> dict[str, Any]:
     for key, (valid, expected) in _KINDS.items():
         if not valid(facts[key]):
             raise UserError(f"{path} is damaged: {key} is {repr(facts[key])[:60]}, expected {expected}")
+    if facts["state_size"] is None and str(facts["critic_type"]).startswith(("cv_", "qmix")):
+        raise UserError(f"{path} is damaged: state_size is null, and a {facts['critic_type']} reads the state")
     return facts
 
 
@@ -152,8 +172,8 @@ def _check_weights(folder: Path, facts: Mapping[str, Any], states: Mapping[str, 
                 raise UserError(f"{folder / name} holds other numbers than floats in {key}: train the teacher again")
             if not torch.isfinite(value).all():
                 raise UserError(f"{folder / name} holds a value that is not finite in {key}: train the teacher again")
-    actor = states[WEIGHT_FILES[0]]
-    sizes = [tuple(actor[key].shape) if key in actor else () for key in ("fc1.weight", "fc2.weight")]
+    actor, first = states[WEIGHT_FILES[0]], "agents.0." * (facts["agent"] == "rnn_ns")
+    sizes = [tuple(actor[key].shape) if key in actor else () for key in (f"{first}fc1.weight", f"{first}fc2.weight")]
     hidden, actions = facts["hidden_dim"], facts["n_actions"]
     if sizes[0][:1] != (hidden,) or sizes[1] != (actions, hidden):
         raise UserError(
@@ -169,7 +189,7 @@ def load_teacher(
     n_agents: int | None = None,
     results_dirs: Iterable[Path | str] = (),
 ) -> TeacherArtifact:
-    """Read a teacher artifact, or an EPyMARL `mappo` / `ippo` checkpoint, and verify it.
+    """Read a teacher artifact, or the checkpoint of an EPyMARL algorithm, and verify it.
 
     Args:
         folder: the artifact, or a folder of numbered checkpoints (the largest number is taken).
@@ -184,7 +204,8 @@ def load_teacher(
     if not (folder / FACTS_FILE).is_file():
         return load_epymarl_checkpoint(folder, config=config, n_agents=n_agents, results_dirs=results_dirs)
     facts = read_facts(folder)
-    for name in WEIGHT_FILES:
+    names = weight_files(facts["critic_type"])
+    for name in names:
         path = folder / name
         if not path.is_file():
             raise UserError(
@@ -192,10 +213,9 @@ def load_teacher(
             )
         if files.file_sha256(path) != facts["sha256"].get(name):
             raise UserError(f"{path} was altered: its sha256 is not the one in {FACTS_FILE}; copy the folder again")
-    states = {name: load_state(folder / name) for name in WEIGHT_FILES}
+    states = {name: load_state(folder / name) for name in names}
     _check_weights(folder, facts, states)
-    agent_state, critic_state = (states[name] for name in WEIGHT_FILES)
-    return TeacherArtifact(folder, facts, agent_state, critic_state)
+    return TeacherArtifact(folder, facts, states[names[0]], states[names[1]] if len(names) > 1 else {})
 
 
 def checkpoint_folder(folder: Path) -> Path:

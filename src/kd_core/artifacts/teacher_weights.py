@@ -14,6 +14,7 @@ import torch
 from kd_core.errors import UserError
 
 WEIGHT_FILES = ("agent.th", "critic.th")
+MIXER_FILE = "mixer.th"
 # Beside them: the running statistics of a host's learner, name -> mean, var, count.
 MOMENTS_FILE = "moments.th"
 MOMENTS = ("rew_ms", "ret_ms")
@@ -69,6 +70,13 @@ class TeacherArtifact:
     def at(self, temperature: float) -> TeacherArtifact:
         """Return this teacher with the temperature at which its action values make a policy."""
         return replace(self, facts={**self.facts, "temperature": temperature})
+
+
+def weight_files(critic_type: str) -> tuple[str, ...]:
+    """Name the files of a teacher's weights: of those that learnt values only QMIX has a mixer that learns."""
+    if critic_type not in VALUE_CRITICS:
+        return WEIGHT_FILES
+    return (WEIGHT_FILES[0], MIXER_FILE) if critic_type == "qmix" else WEIGHT_FILES[:1]
 
 
 def load_state(path: Path) -> StateDict:

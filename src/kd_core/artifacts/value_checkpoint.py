@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 
-from kd_core.artifacts.teacher_weights import AGENTS, VALUE_CRITICS, StateDict, networks
+from kd_core.artifacts.teacher_weights import AGENTS, MIXER_FILE, VALUE_CRITICS, StateDict, networks
 from kd_core.errors import UserError
 
-MIXER_FILE = "mixer.th"
 _NEEDED = ("name", "env_args", "agent", "gamma", "use_rnn", "obs_agent_id", "obs_last_action")
 
 
@@ -35,11 +34,6 @@ def critic_of(folder: Path, config_path: Path, settings: Mapping[str, Any]) -> s
             f"values needs agent {' or '.join(AGENTS)} and mixer qmix, vdn or null (EPyMARL's qmix, vdn or iql)"
         )
     return kind
-
-
-def weight_files(critic_type: str) -> tuple[str, ...]:
-    """Name the files of such a teacher's weights: only QMIX has a mixer that learns."""
-    return ("agent.th", MIXER_FILE) if critic_type == "qmix" else ("agent.th",)
 
 
 def sizes(

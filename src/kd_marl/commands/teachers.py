@@ -1,4 +1,4 @@
-"""`kd-marl teachers`: which teachers there are, what one was trained on, and training one again."""
+"""`kd-marl teachers`: which teachers there are, what one was trained on, packing one, and training one again."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _LIST = Work("kd_marl.inspection.teachers:list_teachers")
 
 
 def add(subparsers: Subparsers) -> None:
-    """Adds `teachers`, `teachers list`, `teachers show` and `teachers train`."""
+    """Adds `teachers`, `teachers list`, `teachers show`, `teachers pack` and `teachers train`."""
     parser = add_parser(
         subparsers,
         "teachers",
-        "List the teachers a run can use, show one, or train one again.",
+        "List the teachers a run can use, show one, pack a checkpoint as one, or train one again.",
         "kd-marl teachers show src/zoo/<task>",
     )
     parser.set_defaults(run=_LIST, search=[])
@@ -31,13 +31,34 @@ def add(subparsers: Subparsers) -> None:
     show = add_parser(
         actions,
         "show",
-        "Verify a teacher, ours or an EPyMARL mappo checkpoint, and show its facts.",
+        "Verify a teacher, ours or an EPyMARL checkpoint, and show its facts.",
         "kd-marl teachers show results/models/mappo_seed1_pz-mpe-simple-spread-v3_2025-01-01 --n-agents 3",
     )
     show.add_argument("folder", type=Path, help="the teacher's folder")
     show.add_argument("--config", type=Path, help="EPyMARL checkpoint: config.json of its Sacred run")
     show.add_argument("--n-agents", type=int, help="EPyMARL checkpoint: its number of agents")
     show.set_defaults(run=Work("kd_marl.inspection.teachers:show"))
+    pack = add_parser(
+        actions,
+        "pack",
+        "Pack a checkpoint of a stock algorithm (mappo, ippo, qmix, vdn, iql) as a teacher with its facts, so that it "
+        "needs neither its run's config nor its number of agents any more.",
+        "kd-marl teachers pack results/models/qmix_seed1_3m_2025-01-01/500000 --n-agents 3 --to my_teachers/3m_qmix",
+    )
+    pack.add_argument("folder", type=Path, help="the checkpoint's folder")
+    pack.add_argument(
+        "--to", type=Path, required=True, metavar="DIR", help="the teacher's folder, which must not exist"
+    )
+    pack.add_argument("--config", type=Path, help="config.json of its Sacred run, if it is not found near it")
+    pack.add_argument("--n-agents", type=int, help="its number of agents, which only checkpoints of _ns tell")
+    pack.add_argument(
+        "--tested",
+        type=Path,
+        metavar="RUN",
+        help="Sacred folder of a run with evaluate=True final_evaluation=True of this checkpoint: its result becomes "
+        "the teacher's test",
+    )
+    pack.set_defaults(run=Work("kd_marl.inspection.teachers:pack"))
     train = add_parser(
         actions,
         "train",

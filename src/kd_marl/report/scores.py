@@ -108,8 +108,11 @@ class TaskScores:
         return {}
 
     def _bundled(self, besides: str) -> dict[str, Mapping[str, Any]]:
+        """Read the facts of the others; those of stock algorithms, with tests of another kind, are left out."""
         found = {folder.name: read_facts(folder) for folder in sorted(teacher_folders([ZOO])) if folder.name != besides}
-        return {name: facts for name, facts in found.items() if facts["task"] == self.task[1]}
+        return {
+            name: facts for name, facts in found.items() if facts["task"] == self.task[1] and "algorithm" not in facts
+        }
 
     @property
     def evaluations(self) -> list[Run]:

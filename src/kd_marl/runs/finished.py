@@ -166,7 +166,7 @@ def read(source: Path, folder: Path) -> Run | str:
         placeless(config, results),
         placeless(summary, results),
         account(sacred),
-        _metrics(folder / METRICS_FILE),
+        metrics(folder / METRICS_FILE),
         _counts(folder / ACTIONS_FILE),
         _part(folder, "stress", "stress") if (folder / STRESS_FILE).is_file() else None,
     )
@@ -237,7 +237,8 @@ def _part(folder: Path, file: str, part: str) -> dict[str, Any]:
     return facts
 
 
-def _metrics(file: Path) -> dict[str, Curve]:
+def metrics(file: Path) -> dict[str, Curve]:
+    """Read the curves that Sacred's ``metrics.json`` has: name -> steps and values; none where there is no file."""
     if not file.is_file():
         return {}
     try:
