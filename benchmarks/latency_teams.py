@@ -30,7 +30,8 @@ from kd_controllers.student_net import HeteroStudent  # noqa: E402
 from kd_core.config import assemble, parse_command  # noqa: E402
 from kd_core.costs.flops import AgentStep, closed_formula  # noqa: E402
 from kd_envs.hetero_mask.battles import Part  # noqa: E402
-from kd_envs.hetero_mask.layouts import FeatureLayout, layout_for  # noqa: E402
+from kd_envs.hetero_mask.known_layouts import layout_for  # noqa: E402
+from kd_envs.hetero_mask.layouts import FeatureLayout  # noqa: E402
 from kd_envs.hetero_mask.mask import ObservationMask  # noqa: E402
 from kd_envs.hetero_mask.presets import default_widths, mask_for  # noqa: E402
 from kd_marl.runs.student_run import StudentRun  # noqa: E402

@@ -5,10 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
-import re
 import signal
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch, numpy and pygame are imported: tests run side by side, and no machine of ours has a screen.
@@ -39,33 +36,7 @@ settings.load_profile("kd-marl")
 
 pytest_plugins = ("stage_fixtures", "student_fixtures", "export_fixtures", "runtime_fixtures")
 
-OF_EXTRAS = frozenset(
-    (
-        "bson",
-        "cryptography",
-        "jsonschema",
-        "markdown_it",
-        "matplotlib",
-        "mkdocs",
-        "mongomock",
-        "onnx",
-        "plotly",
-        "pymongo",
-    )
-)
-
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
-    """Leave out what needs packages of the extras on Python 3.10, for which they have no release any more."""
-    report = yield
-    missing = re.search(r"ModuleNotFoundError: No module named '([^']+)'", str(report.longrepr))
-    if report.failed and missing and sys.version_info < (3, 11) and missing[1].partition(".")[0] in OF_EXTRAS:
-        report.outcome = "skipped"
-        report.longrepr = (str(collector.path), 0, f"Skipped: {missing[1]} is not installed")
-    return report
 
 
 @pytest.fixture(scope="session")

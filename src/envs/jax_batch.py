@@ -108,7 +108,7 @@ class JaxBatch(SteppedTogether, ABC):
         self.episode_limit: int = env_info["episode_limit"]
         self._episodes: Any = None
         self._world: Any = None
-        self._held = np.arange(size)  # the environments that are still stepped, in order
+        self._held: np.ndarray = np.arange(size)  # the environments that are still stepped, in order
         self._steps = 0
         self.reseed(seed)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from epymarl_lite.envs.env_group import Outcome, Views
+from kd_envs.gymma_args import GymmaArgs
 from kd_envs.stepped_together import SteppedTogether
 from kd_envs.worlds import World, vmas_world
 
@@ -22,19 +23,13 @@ class VmasBatch(SteppedTogether):
     Args:
         size: environments stepped together.
         env: VMAS's own batch of that size.
-        time_limit: steps after which an episode is truncated.
-        seed: of the batch.
-        common_reward: one reward for the team, or each agent's own.
-        reward_scalarisation: the team's reward is the ``sum`` or the ``mean`` over the agents.
+        args: gymma's; the seed is that of the batch.
     """
 
     title = "VMAS stepped in one call"
 
-    def __init__(
-        self, size: int, env: Any, time_limit: int, seed: int, common_reward: bool, reward_scalarisation: str
-    ) -> None:
-        self.size, self._env, self.episode_limit = size, env, time_limit
-        self._common_reward, self._mean = common_reward, reward_scalarisation == "mean"
+    def __init__(self, size: int, env: Any, args: GymmaArgs) -> None:
+        self.size, self._env, self._args, self.episode_limit = size, env, args, args.time_limit
         widths = [int(space.shape[0]) for space in env.observation_space.spaces]
         n_actions = [int(space.n) for space in env.action_space.spaces]
         self._width = max(widths)
@@ -43,12 +38,12 @@ class VmasBatch(SteppedTogether):
             "obs_shape": self._width,
             "n_actions": max(n_actions),
             "n_agents": len(widths),
-            "episode_limit": time_limit,
+            "episode_limit": self.episode_limit,
         }
         available = np.arange(max(n_actions)) < np.array(n_actions)[:, None]
         self._available = np.broadcast_to(available, (size, *available.shape)).astype(np.int32)
         self._steps = 0
-        self.reseed(seed)
+        self.reseed(args.seed)
 
     def reseed(self, seed: int) -> None:
         """Restart the batch's random stream."""
@@ -68,9 +63,7 @@ class VmasBatch(SteppedTogether):
         every[chosen] = actions
         obs, rewards, terminated, truncated, infos = self._env.step(list(torch.from_numpy(every.T[..., None].copy())))
         self._steps += 1
-        earned = np.stack([reward.double().numpy() for reward in rewards], axis=1)[chosen]
-        if self._common_reward:
-            earned = (np.mean if self._mean else np.sum)(earned, axis=1, keepdims=True)
+        earned = self._args.share(np.stack([reward.double().numpy() for reward in rewards], axis=1)[chosen])
         ended = terminated.numpy()[chosen].copy()
         cut = truncated.numpy()[chosen] | (self._steps >= self.episode_limit)
         facts = [
@@ -100,25 +93,13 @@ class VmasBatch(SteppedTogether):
         return Views(obs.reshape(len(obs), -1).copy(), obs, self._available[rows].copy())
 
 
-def batched_vmas(
-    size: int,
-    key: str | None = None,
-    time_limit: int = 0,
-    pretrained_wrapper: str | None = None,
-    seed: int = 0,
-    common_reward: bool = True,
-    reward_scalarisation: str = "sum",
-    **others: Any,
-) -> VmasBatch | None:
+def batched_vmas(size: int, **env_args: Any) -> VmasBatch | None:
     """Build a scenario of gymma's ``env_args``, stepped in one call; None for any other key, or without VMAS."""
-    named = str(key).startswith("vmas-") and pretrained_wrapper is None
-    known = (
-        reward_scalarisation in ("sum", "mean") and type(time_limit) is int and time_limit >= 1 and type(seed) is int
-    )
-    if not (named and known and importlib.util.find_spec("vmas")):
+    args = GymmaArgs.read(env_args)
+    if args is None or not args.key.startswith("vmas-") or importlib.util.find_spec("vmas") is None:
         return None
     import vmas
 
     options = {"continuous_actions": False, "dict_spaces": False, "terminated_truncated": True}
-    env = vmas.make_env(str(key).removeprefix("vmas-"), num_envs=size, **options, **others)
-    return VmasBatch(size, env, time_limit, seed, common_reward, reward_scalarisation)
+    env = vmas.make_env(args.key.removeprefix("vmas-"), num_envs=size, **options, **args.others)
+    return VmasBatch(size, env, args)

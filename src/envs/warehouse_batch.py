@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from epymarl_lite.envs.env_group import Outcome, Views
+from kd_envs.gymma_args import GymmaArgs
 from kd_envs.stepped_together import SteppedTogether
 from kd_envs.worlds import World, warehouse_world
 
@@ -51,25 +52,19 @@ class WarehouseBatch(SteppedTogether):
     Args:
         size: warehouses stepped together.
         model: a warehouse of the task as ``rware`` builds it; only its sizes are read.
-        time_limit: steps after which an episode is truncated, if the task's own limit is not reached before.
-        seed: of warehouse 0.
-        common_reward: one reward for the team, or each robot's own.
-        reward_scalarisation: the team's reward is the ``sum`` or the ``mean`` over the robots.
+        args: gymma's; the task's own limit counts too.
     """
 
     title = "warehouses stepped in one call"
 
-    def __init__(
-        self, size: int, model: Any, time_limit: int, seed: int, common_reward: bool, reward_scalarisation: str
-    ) -> None:
+    def __init__(self, size: int, model: Any, args: GymmaArgs) -> None:
         self.size, self._robots, self._range = size, int(model.n_agents), int(model.sensor_range)
-        self.episode_limit = min(time_limit, model.max_steps or time_limit)
+        self._args, self.episode_limit = args, min(args.time_limit, model.max_steps or args.time_limit)
         self._height, self._width = (int(length) for length in model.grid_size)
         self._highways = np.asarray(model.highways, bool)
         self._goals = [(int(x), int(y)) for x, y in model.goals]
         self._requests = int(model.request_queue_size)
         self._reward_all = model.reward_type.name == "GLOBAL"
-        self._common_reward, self._mean = common_reward, reward_scalarisation == "mean"
         self._homes = np.argwhere(~self._highways)  # y and x of the shelves at the start, in order of their numbers
         cells = (2 * self._range + 1) ** 2
         obs_size = 8 + 7 * cells
@@ -89,7 +84,7 @@ class WarehouseBatch(SteppedTogether):
         self._rows = np.arange(size)[:, None]
         self._available = np.ones((size, self._robots, 5), np.int32)
         self._steps = 0
-        self.reseed(seed)
+        self.reseed(args.seed)
 
     def reseed(self, seed: int) -> None:
         """Restart the random streams: row i from ``seed + i``."""
@@ -100,7 +95,8 @@ class WarehouseBatch(SteppedTogether):
     def reset(self) -> Views:
         """Begin an episode in each row."""
         robots, shelves = self._robots, len(self._homes)
-        self._x, self._y, self._direction = (np.empty((self.size, robots), np.int64) for _ in range(3))
+        self._x: np.ndarray = np.empty((self.size, robots), np.int64)
+        self._y, self._direction = np.empty_like(self._x), np.empty_like(self._x)
         # Number 0 stands for no shelf.
         self._requested = np.zeros((self.size, shelves + 1), bool)
         for row, random in enumerate(self._random):
@@ -108,7 +104,7 @@ class WarehouseBatch(SteppedTogether):
             self._y[row], self._x[row] = np.unravel_index(places, (self._height, self._width))
             self._direction[row] = random.choice(4, size=robots)
             self._requested[row, 1 + random.choice(shelves, size=self._requests, replace=False)] = True
-        self._carried = np.zeros((self.size, robots), np.int64)
+        self._carried: np.ndarray = np.zeros((self.size, robots), np.int64)
         self._robot_at = np.zeros(self.size * self._area, np.int64)
         standing = np.zeros((self.size, self._area), np.int64)
         standing[:, self._place(self._homes[:, 1], self._homes[:, 0])] = np.arange(1, shelves + 1)
@@ -129,9 +125,7 @@ class WarehouseBatch(SteppedTogether):
         lifted = toggled & (self._carried == 0)
         dropped = toggled & (self._carried > 0) & ~self._highways[self._y, self._x]
         self._carried = np.where(lifted, here, np.where(dropped, 0, self._carried))
-        rewards = self._deliver()
-        if self._common_reward:
-            rewards = (np.mean if self._mean else np.sum)(rewards, axis=1, keepdims=True)
+        rewards = self._args.share(self._deliver())
         self._steps += 1
         over = np.full(self.size, self._steps >= self.episode_limit)
         return Outcome(self._views(), rewards, np.zeros(self.size, bool), over, [{} for _ in range(self.size)])
@@ -241,32 +235,21 @@ def _who_moves(starts: tuple[tuple[int, int], ...], targets: tuple[tuple[int, in
     return tuple(start in free for start in starts)
 
 
-def batched_warehouse(
-    size: int,
-    key: str | None = None,
-    time_limit: int = 0,
-    pretrained_wrapper: str | None = None,
-    seed: int = 0,
-    common_reward: bool = True,
-    reward_scalarisation: str = "sum",
-    **others: Any,
-) -> WarehouseBatch | None:
+def batched_warehouse(size: int, **env_args: Any) -> WarehouseBatch | None:
     """Build the warehouses of gymma's ``env_args``, stepped in one call; None where they would not be the same."""
-    named = str(key).startswith("rware:rware-") and pretrained_wrapper is None
-    if not named or type(time_limit) is not int or type(seed) is not int or not installed():
+    args = GymmaArgs.read(env_args)
+    if args is None or not args.key.startswith("rware:rware-") or not installed():
         return None
     import gymnasium
 
     try:
-        model: Any = gymnasium.make(str(key), disable_env_checker=True, **others).unwrapped
+        model: Any = gymnasium.make(args.key, disable_env_checker=True, **args.others).unwrapped
     except (gymnasium.error.Error, TypeError):
         return None
     same_views = model.fast_obs and not model.msg_bits and not model.normalised_coordinates
-    same_ends = model.max_inactivity_steps is None and time_limit >= 1
-    same_rewards = model.reward_type.name in ("GLOBAL", "INDIVIDUAL") and reward_scalarisation in ("sum", "mean")
-    if not (same_views and same_ends and same_rewards):
-        return None
-    return WarehouseBatch(size, model, time_limit, seed, common_reward, reward_scalarisation)
+    if same_views and model.max_inactivity_steps is None and model.reward_type.name in ("GLOBAL", "INDIVIDUAL"):
+        return WarehouseBatch(size, model, args)
+    return None
 
 
 def installed() -> bool:

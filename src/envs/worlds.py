@@ -218,16 +218,18 @@ def vmas_world(simulated: Any, row: int) -> World:
         row: the environment's place in the batch.
     """
     shapes: list[Shape] = []
+    # Scripted bodies, such as a ball and its opponents, are agents of VMAS but no policy's.
+    numbers = {agent.name: number for number, agent in enumerate(simulated.policy_agents)}
     for thing in [*simulated.agents, *simulated.landmarks]:
         radius = getattr(thing.shape, "radius", None)
         if radius is None:
             continue
         x, y = thing.state.pos[row].tolist()
-        is_agent = len(shapes) < len(simulated.agents)
-        kind = "agent" if is_agent else "goal" if thing.name.startswith("goal") else "landmark"
+        number = numbers.get(thing.name)
+        others = (kind for start, kind in (("agent", "opponent"), ("goal", "goal")) if thing.name.startswith(start))
+        kind = "agent" if number is not None else next(others, "landmark")
         colour = "#{:02x}{:02x}{:02x}".format(*(round(255 * float(part)) for part in thing.color[:3]))
-        number = len(shapes) if is_agent else None
-        label = _label(thing.name) if is_agent else ""
+        label = "" if number is None else _label(thing.name)
         shapes.append(Shape(thing.name, kind, x, y, radius, agent=number, colour=colour, label=label))
     right, top = (float(side or 1.5) for side in (simulated.x_semidim, simulated.y_semidim))
     return World((-right, -top, right, top), tuple(shapes))

@@ -14,6 +14,7 @@ term of the student: no gradient reaches them.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -169,6 +170,37 @@ def cross_entropy(
     if target == "soft":
         return -(teacher.exp() * student_log_probs).sum(-1)
     raise ValueError(f"ce_target is {target!r}: expected 'hard' or 'soft'")
+
+
+# ------------------------------------------------------------------------------- which decisions Eqs. 7 and 8 weigh
+def advantage_weights(advantage: Tensor, mask: Tensor, strength: float) -> Tensor:
+    """Weigh decisions by exp(-strength * A), so that those which the teacher's critic finds bad are imitated most.
+
+    Args:
+        advantage: ``(batch, time, agents)``, standardised, of the action taken; detached.
+        mask: ``(batch, time, agents)``, the decisions that count.
+        strength: 0 weighs all alike.
+
+    Returns:
+        ``(batch, time, agents)``, with mean 1 over the mask.
+    """
+    exponent = (-strength * advantage.detach()).clamp(max=MAX_LOG_RATIO)
+    weights = torch.where(mask > 0, exponent.exp(), 0.0)
+    return weights / masked_mean(weights, mask).clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+def ratio_outside(log_prob: Tensor, teacher_log_prob: Tensor, bound: float) -> Tensor:
+    """Mark the decisions at which pi_S(a) / pi_T(a) lies outside [1/bound, bound].
+
+    Args:
+        log_prob: ``(batch, time, agents)``, ln pi_S of the taken action; detached.
+        teacher_log_prob: the same of the teacher.
+        bound: d, at least 1.
+
+    Returns:
+        ``(batch, time, agents)``, 0 or 1, of the type of `log_prob`.
+    """
+    return ((log_prob - teacher_log_prob).detach().abs() > math.log(bound)).to(log_prob.dtype)
 
 
 # ----------------------------------------------------------------------------------------------------------- Eq. 9

@@ -45,6 +45,8 @@ class ObjectiveSettings:
     feature_coef: float = 0.0
     personal_coef: float = 0.0
     privileged_coef: float = 0.0
+    advantage_weighting: float = 0.0
+    ratio_bound: float = 1.0
 
     def __post_init__(self) -> None:
         if self.ce_target not in CE_TARGETS:
@@ -86,6 +88,9 @@ def terms(
     ppo = losses.ppo_clip(log_prob, batch.behaviour_log_prob, advantage, settings.eps_clip)
     kl = losses.kl_divergence(*softened[settings.temperature])
     ce = losses.cross_entropy(*softened[settings.ce_temperature], settings.ce_target)  # type: ignore[arg-type]
+    weight = _imitation_weight(batch, log_prob, softened[1.0][0], advantage, settings)
+    if weight is not None:
+        kl, ce = weight * kl, weight * ce
     structure = losses.structure(batch.teacher_cosines, losses.pairwise_cosines(embedding))
     student_log_roles = _student_log_roles(batch, embedding, student_roles, settings.temperature)
     role = losses.role_divergence(batch.teacher_log_roles, student_log_roles)
@@ -98,6 +103,21 @@ def terms(
         # Only logged where it has no weight: then nothing is to be differentiated.
         "entropy": losses.masked_mean(losses.entropy(student if settings.entropy_coef else student.detach()), mask),
     }
+
+
+def _imitation_weight(
+    batch: LabelledSteps, log_prob: Tensor, teacher: Tensor, advantage: Tensor, settings: ObjectiveSettings
+) -> Tensor | None:
+    """Compute what KL and CE of each decision are multiplied by, ``(steps, agents)``; None if all count alike."""
+    weight = None
+    if settings.advantage_weighting:
+        known = advantage if settings.standardise_advantage else standardised(batch)
+        weight = losses.advantage_weights(known, batch.acting, settings.advantage_weighting)
+    if settings.ratio_bound > 1:
+        of_teacher = losses.action_log_prob(teacher, batch.actions)
+        outside = losses.ratio_outside(log_prob, of_teacher, settings.ratio_bound)
+        weight = outside if weight is None else weight * outside
+    return weight
 
 
 def standardised(batch: LabelledSteps) -> Tensor:

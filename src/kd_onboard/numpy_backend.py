@@ -78,7 +78,7 @@ class TalkingNumpyBackend(Talker, NumpyBackend):
 
     def __init__(self, weights: Mapping[str, np.ndarray], agent: AgentProfile, messages: AgentMessages) -> None:
         self._bits = messages.bits
-        self.voice = np.zeros(agent.exchanged[1], np.float32)
+        self.voice: np.ndarray = np.zeros(agent.exchanged[1], np.float32)
         Talker.__init__(self, messages)
         NumpyBackend.__init__(self, weights, agent)
 

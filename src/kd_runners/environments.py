@@ -17,7 +17,7 @@ from kd_core.errors import UserError, nearest
 from kd_core.host import Host, add
 from kd_core.task import Task, check_equal_sizes, of_task, task_names
 from kd_envs.hetero_mask.battles import battle_facts
-from kd_envs.hetero_mask.layouts import layout_for
+from kd_envs.hetero_mask.known_layouts import layout_for
 from kd_envs.hetero_mask.mask import ObservationMask
 from kd_envs.hetero_mask.presets import mask_for
 from kd_envs.hetero_mask.wrapper import MaskedBatch, MaskedEnv

@@ -9,7 +9,7 @@ import pytest
 
 from epymarl_lite.envs.env_group import Views
 from epymarl_lite.envs.gymma import GymmaWrapper
-from kd_envs.hetero_mask.layouts import layout_for
+from kd_envs.hetero_mask.known_layouts import layout_for
 from kd_envs.jax_support import available
 from kd_envs.mpe.batch import TASKS, MpeBatch, batched_mpe
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from kd_core.errors import UserError
 from kd_envs.hetero_mask import ObservationMask, default_widths, layout_for, mask_for, plain_layout, read_masks
-from kd_envs.hetero_mask.layouts import KNOWN_LAYOUTS, FeatureLayout
+from kd_envs.hetero_mask.known_layouts import KNOWN_LAYOUTS
+from kd_envs.hetero_mask.layouts import FeatureLayout
 from kd_envs.hetero_mask.presets import FOLDER, LHA_WIDTHS, random_sizes, tasks_with_presets
 from mpe_layouts import ADVERSARY, MPE_IDS, MPE_LAYOUTS, SPEAKER_LISTENER, SPREAD, seen
 from smac_layouts import SIZES

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kd_core.errors import UserError
 from kd_envs.hetero_mask import mask_text
-from kd_envs.hetero_mask.layouts import layout_for
+from kd_envs.hetero_mask.known_layouts import layout_for
 from kd_envs.hetero_mask.mask import ObservationMask
 from kd_envs.hetero_mask.naming import features
 from kd_envs.hetero_mask.presets import mask_for

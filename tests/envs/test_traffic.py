@@ -13,7 +13,7 @@ import pytest
 
 from kd_core.errors import UserError
 from kd_envs.hetero_mask import mask_for
-from kd_envs.hetero_mask.layouts import layout_for
+from kd_envs.hetero_mask.known_layouts import layout_for
 from kd_envs.hetero_mask.naming import action_names, features, steps_per_second
 from kd_envs.traffic import networks
 from kd_envs.traffic.connection import Connection

@@ -51,3 +51,7 @@ def test_environments_whose_episode_is_over_are_left_out():
     assert outcome.views.obs.shape == (2, agents, batch.env_info["obs_shape"])
     assert outcome.reward.shape == (2, agents) and not outcome.truncated.any() and outcome.infos == [{}, {}]
     assert batch.step([2], np.ones((1, agents), int)).truncated.all()
+    # Of football's bodies only the agents that a policy moves have its numbers; the red team is scripted.
+    shapes = batch.worlds([0])[0].shapes
+    assert [shape.agent for shape in shapes if shape.kind == "agent"] == list(range(agents))
+    assert {shape.kind for shape in shapes if shape.name.startswith("agent_red")} == {"opponent"}

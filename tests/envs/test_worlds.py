@@ -12,7 +12,7 @@ import pytest
 from epymarl_lite.envs import gymma_fn
 from kd_core.errors import UserError
 from kd_envs import jax_support
-from kd_envs.hetero_mask.layouts import layout_for
+from kd_envs.hetero_mask.known_layouts import layout_for
 from kd_envs.worlds import Road, Shape, World, read_world, world_from
 
 SPREAD, LISTENER, ADVERSARY = (
@@ -58,9 +58,9 @@ def check_particles(key, world, obs):
 @needs_jax
 @pytest.mark.parametrize("key", [SPREAD, LISTENER, ADVERSARY])
 def test_batched_particles_are_where_the_observations_say(key):
-    from kd_envs.mpe import MpeBatch
+    from kd_envs.mpe import batched_mpe
 
-    envs = MpeBatch(3, key, time_limit=4, seed=2)
+    envs = batched_mpe(3, key=key, time_limit=4, seed=2)
     views = envs.reset()
     for world, obs in zip(envs.worlds(range(3)), views.obs, strict=True):
         check_particles(key, world, obs)

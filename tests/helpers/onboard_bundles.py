@@ -13,7 +13,7 @@ from latency_teams import untrained_run
 
 from kd_controllers.messages import Messages
 from kd_controllers.talking_net import TalkingStudent
-from kd_envs.hetero_mask.layouts import layout_for
+from kd_envs.hetero_mask.known_layouts import layout_for
 from kd_envs.hetero_mask.mask import ObservationMask
 from kd_marl.deploy import export as exporting
 from kd_onboard import profile_text

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from kd_envs.hetero_mask.layouts import layout_for
+from kd_envs.hetero_mask.known_layouts import layout_for
 from kd_envs.hetero_mask.presets import mask_for
 from kd_envs.worlds import World, particle_world
 from kd_marl.watch.film import Film

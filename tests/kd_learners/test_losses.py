@@ -275,6 +275,25 @@ def test_entropy_of_a_uniform_policy_is_the_log_of_its_choices():
 
 
 # ------------------------------------------------------------------------------------------------ pairs and roles
+@pytest.mark.parametrize("strength", [0.0, 0.5, 2.0])
+def test_low_advantages_weigh_more_and_all_weights_have_mean_one(strength):
+    advantage = torch.tensor([[-1.0, 0.0], [2.0, float("nan")]], dtype=torch.float64)
+    counted = np.exp(-strength * np.array([-1.0, 0.0, 2.0]))
+    weights = losses.advantage_weights(advantage, torch.tensor([[1.0, 1.0], [1.0, 0.0]]), strength)
+    assert np.allclose(weights.flatten(), [*(counted / counted.mean()), 0.0])
+
+
+def test_weights_of_absurd_advantages_and_of_nothing_are_finite():
+    for mask in (torch.ones(2), torch.zeros(2)):
+        assert losses.advantage_weights(torch.tensor([-1e30, 1e30]), mask, 3.0).isfinite().all()
+
+
+def test_only_ratios_beyond_the_bound_count_either_way():
+    ratios = torch.tensor([0.4, 0.6, 1.0, 1.9, 2.1], requires_grad=True)
+    outside = losses.ratio_outside(ratios.log(), torch.zeros(5), 2.0)
+    assert outside.tolist() == [1, 0, 0, 0, 1] and not outside.requires_grad
+
+
 def test_pairs_come_in_their_documented_order():
     angles = torch.tensor([0.0, 0.3, 1.0, 2.2])
     length = torch.tensor([1.0, 2.0, 3.0, 4.0])

@@ -94,6 +94,26 @@ def test_advantages_are_standardised_over_the_decisions_that_count():
     assert float(parts["ppo"]) == pytest.approx(by_hand, abs=1e-9)
 
 
+@pytest.mark.parametrize(("weighting", "bound"), [(0.0, 1.0), (0.8, 1.0), (0.0, 1.5), (0.8, 1.5)])
+def test_imitation_weighs_low_advantages_more_and_only_beyond_the_bound(weighting, bound):
+    b = loss_batch.make_batch(3)
+    settings = replace(SETTINGS, temperature=1.0, advantage_weighting=weighting, ratio_bound=bound)
+    parts = objective.terms(labelled(b), b.student_logits, b.student_embedding, b.student_roles, settings)
+    advantage = b.advantage.numpy()[b.mask.numpy() > 0]
+    by_advantage = np.exp(-weighting * (advantage - advantage.mean()) / advantage.std())
+    by_advantage /= by_advantage.mean()
+    kl = []
+    for weight, at in zip(by_advantage, zip(*np.nonzero(b.mask.numpy()), strict=True), strict=True):
+        avail, action = b.avail[at].numpy(), int(b.actions[at])
+        teacher = loss_batch.slow_policy(b.teacher_logits[at].numpy(), avail, 1.0)
+        student = loss_batch.slow_policy(b.student_logits[at].numpy(), avail, 1.0)
+        ratio = student[action] / teacher[action]
+        value = sum(teacher[a] * np.log(teacher[a] / student[a]) for a in teacher)
+        kl.append(weight * value if bound == 1.0 or not 1 / bound <= ratio <= bound else 0.0)
+    assert float(parts["kl"]) == pytest.approx(np.mean(kl), abs=1e-9)
+    assert bound == 1.0 or 0.0 in kl
+
+
 def padded(batch, episodes, steps):
     """The batch with padding episodes and steps, full of numbers that would show."""
 

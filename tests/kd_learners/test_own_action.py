@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kd_core import checkpoints
 from kd_core.artifacts.expert_buffer import ExpertBuffer
 from kd_envs.hetero_mask import mask_text
-from kd_envs.hetero_mask.layouts import layout_for
+from kd_envs.hetero_mask.known_layouts import layout_for
 from kd_envs.hetero_mask.mask import ObservationMask, before
 from kd_envs.hetero_mask.presets import mask_for
 from kd_envs.hetero_mask.wrapper import MaskedBatch, MaskedEnv

@@ -18,7 +18,8 @@ import yaml
 
 from kd_core import yaml_text
 from kd_core.errors import UserError, nearest
-from kd_envs.hetero_mask.layouts import KNOWN_LAYOUTS, FeatureLayout
+from kd_envs.hetero_mask.known_layouts import KNOWN_LAYOUTS
+from kd_envs.hetero_mask.layouts import FeatureLayout
 from kd_envs.hetero_mask.mask import ObservationMask
 
 LIMITS = ("fo", "lh", "lha")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kd_envs import jax_support
+from kd_envs.gymma_args import GymmaArgs
 from kd_envs.jax_batch import JaxBatch, Simulator, compile_simulator
 from kd_envs.worlds import World, particle_world
 
@@ -30,40 +31,26 @@ class MpeBatch(JaxBatch):
     title = "MPE stepped in one call"
     idle_action = 0
 
-    def __init__(
-        self,
-        size: int,
-        key: str,
-        time_limit: int,
-        seed: int = 0,
-        common_reward: bool = True,
-        reward_scalarisation: str = "sum",
-    ) -> None:
+    def __init__(self, size: int, args: GymmaArgs) -> None:
         """Read the task's sizes.
 
         Args:
             size: worlds stepped together.
-            key: one of :data:`TASKS`.
-            time_limit: steps of an episode; its last reward counts.
-            seed: of world 0.
-            common_reward: one reward for the team, or each agent's own.
-            reward_scalarisation: the team's reward is the ``sum`` or the ``mean`` over the agents.
+            args: gymma's; the key is one of :data:`TASKS`.
 
         Raises:
             UserError: JaxMARL is not installed.
         """
-        self._key = key
-        self._common_reward = common_reward
-        self._mean = reward_scalarisation == "mean"
-        widths, n_actions = _sizes(environment(key))
+        self._key, self._args = args.key, args
+        widths, n_actions = _sizes(environment(args.key))
         env_info = {
             "state_shape": len(widths) * max(widths),
             "obs_shape": max(widths),
             "n_actions": max(n_actions),
             "n_agents": len(widths),
-            "episode_limit": time_limit,
+            "episode_limit": args.time_limit,
         }
-        super().__init__(size, seed, env_info)
+        super().__init__(size, args.seed, env_info)
 
     @property
     def simulator(self) -> Simulator:
@@ -72,9 +59,7 @@ class MpeBatch(JaxBatch):
 
     def share(self, rewards: np.ndarray) -> np.ndarray:
         """Compute the team's reward ``(k, 1)``, or return each agent's own ``(k, agents)``."""
-        if not self._common_reward:
-            return rewards
-        return (np.mean if self._mean else np.sum)(rewards, axis=1, keepdims=True)
+        return self._args.share(rewards)
 
     def worlds(self, rows: Sequence[int]) -> list[World]:
         """Return where the agents and landmarks of these worlds are, and which landmark is the goal."""
@@ -89,27 +74,17 @@ class MpeBatch(JaxBatch):
         ]
 
 
-def batched_mpe(
-    size: int,
-    key: str | None = None,
-    time_limit: int = 0,
-    max_cycles: int = 25,
-    pretrained_wrapper: str | None = None,
-    seed: int = 0,
-    common_reward: bool = True,
-    reward_scalarisation: str = "sum",
-    **others: Any,
-) -> MpeBatch | None:
+def batched_mpe(size: int, **env_args: Any) -> MpeBatch | None:
     """Build the worlds of gymma's ``env_args``, stepped in one call; None where they would not be exactly the same.
 
     PettingZoo's own limit ``max_cycles`` must lie beyond ``time_limit``: when it is reached, the last reward is lost.
     """
-    same_task = key in TASKS and pretrained_wrapper is None and not others and type(seed) is int
-    same_episodes = type(time_limit) is int and type(max_cycles) is int and 1 <= time_limit < max_cycles
-    known_reward = reward_scalarisation in ("sum", "mean")
-    if not (same_task and same_episodes and known_reward and jax_support.available()):
+    args = GymmaArgs.read(env_args)
+    if args is None or args.key not in TASKS:
         return None
-    return MpeBatch(size, str(key), time_limit, seed, common_reward, reward_scalarisation)
+    cycles = args.others.get("max_cycles", 25)
+    alike = args.others.keys() <= {"max_cycles"} and type(cycles) is int and args.time_limit < cycles
+    return MpeBatch(size, args) if alike and jax_support.available() else None
 
 
 def environment(key: str) -> Any:

@@ -34,7 +34,7 @@ class SharedArrays:
             end += -(-int(np.prod(shape)) * np.dtype(dtype).itemsize // _CACHE_LINE) * _CACHE_LINE
         os.ftruncate(descriptor, end)
         memory = mmap.mmap(descriptor, end)
-        self.arrays = [
+        self.arrays: list[np.ndarray] = [
             np.ndarray(shape, dtype, memory, place) for (shape, dtype), place in zip(layout, places, strict=True)
         ]
 

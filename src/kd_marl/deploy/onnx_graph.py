@@ -191,8 +191,8 @@ def _talking(weights: Weights, constants: _Constants, nodes: _Nodes) -> tuple[_C
         seen.output[0] = "seen"
         first = [seen, node("Gemm", ["inbox", "hear_weight", "seen"], ["align"]), *rest]
     if outbox:
-        found |= {"speak_weight": weights["speak.weight"].T, "zero": np.float32(0)}
-        found |= {"one": np.float32(1), "minus_one": np.float32(-1)}
+        found |= {"speak_weight": weights["speak.weight"].T, "zero": np.array(0, np.float32)}
+        found |= {"one": np.array(1, np.float32), "minus_one": np.array(-1, np.float32)}
         first += [
             node("MatMul", ["next_state", "speak_weight"], ["voice"]),
             node("GreaterOrEqual", ["voice", "zero"], ["positive"]),
@@ -238,7 +238,7 @@ def _decision(weights: Weights, constants: _Constants, nodes: _Nodes) -> onnx.Mo
             ("next_state", float32, [BATCH, width]),
             *said,
         ],
-        {**constants, "unavailable_logit": np.float32(UNAVAILABLE_LOGIT)},
+        {**constants, "unavailable_logit": np.array(UNAVAILABLE_LOGIT, np.float32)},
     )
 
 

@@ -17,7 +17,7 @@ from kd_controllers.policy_mac import PolicyMAC
 from kd_core.errors import UserError
 from kd_core.host import Host
 from kd_core.task import task_names
-from kd_envs.hetero_mask.layouts import layout_for
+from kd_envs.hetero_mask.known_layouts import layout_for
 from kd_envs.hetero_mask.mask import SENSOR_STATUS, ObservationMask, own_action_names
 from kd_marl.deploy.agent_process import AgentProcess, BadRadio, join_team
 from kd_marl.evaluation.episodes import PairedEpisodes, Played

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import signal
 import socket
-import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from kd_core.errors import UserError
-from kd_core.places import MAIN
 from kd_marl.processes import process
 from kd_marl.suite.attempts_log import Outcome
 from kd_marl.suite.job import Job
@@ -63,7 +61,7 @@ def attempt(job: Job, stop: threading.Event | None = None, wait: float = 1.0, af
             log.flush()
             said = log.tell()
             host = {"EPYMARL_HOME": job.checkout}
-            running = process.start(_command(job), log, [lock.descriptor], job.directory, host)
+            running = process.start(job.command, log, [lock.descriptor], job.directory, host)
         stopping, looks = stop or threading.Event(), 0
         try:
             while running.poll() is None and not stopping.wait(_LOOK_SECONDS):
@@ -116,7 +114,3 @@ def judge(status: int, found: Path | None, stopped: bool, log: Path, said: int) 
     if status:
         return Report(Outcome.FAILED, process.last_line(log, said))
     return Report(Outcome.FAILED, f"it ended well but left no result that counts (all it said: {log})")
-
-
-def _command(job: Job) -> list[str]:
-    return [sys.executable, str(MAIN), *job.words]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from kd_core.places import PROGRAM
+from kd_core.places import MAIN, PROGRAM
 from kd_marl.suite.attempts_log import AttemptsLog, spent
 from kd_marl.suite.proof import Proof
 
@@ -40,6 +41,11 @@ class Job:
     goes_on: bool = True
     directory: Path = Path(".")
     checkout: str = ""
+
+    @property
+    def command(self) -> list[str]:
+        """Return the program and its words, as they are started."""
+        return [sys.executable, str(MAIN), *self.words]
 
     @property
     def line(self) -> str:

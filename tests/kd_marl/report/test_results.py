@@ -13,6 +13,8 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="the figures need the extra report")
 
+import matplotlib
+
 from kd_core import stages
 from kd_core.artifacts.teacher import REQUIRED_FACTS
 from kd_marl.report import command, figure_costs, figure_curves, results, scores
@@ -66,6 +68,11 @@ def row_of(page, head, *first):
 def texts(svg):
     """The words of a drawing."""
     return ["".join(text.itertext()) for text in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def numbers(svg):
+    """The numbers of a drawing that are not whole: its places and widths."""
+    return [float(number) for number in re.findall(r"-?\d+\.\d+", svg)]
 
 
 def test_a_mean_has_students_interval():
@@ -292,7 +299,12 @@ def test_the_page_of_results_is_what_the_evidence_says(root, evidence):
     page, pictures = results.page(evidence)
     assert (root / "docs" / "results.md").read_text(encoding="utf-8") == page
     for picture in pictures:
-        assert (root / "docs" / "figures" / f"{picture.name}.svg").read_text(encoding="utf-8") == picture.svg
+        drawn = (root / "docs" / "figures" / f"{picture.name}.svg").read_text(encoding="utf-8")
+        if matplotlib.__version_info__ >= (3, 11):
+            assert drawn == picture.svg
+        else:  # Matplotlib 3.10, the last for Python 3.10, measures text otherwise: places move by a point or two.
+            assert texts(drawn) == texts(picture.svg)
+            assert numbers(drawn) == pytest.approx(numbers(picture.svg), abs=3)
 
 
 def test_the_readme_is_what_the_evidence_says(root, evidence):

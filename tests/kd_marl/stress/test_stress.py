@@ -20,7 +20,8 @@ get_host()  # before anything of `envs`: on a checkout the host decides what tha
 from epymarl_lite.envs.env_group import EnvGroup  # noqa: E402
 from kd_core.errors import UserError  # noqa: E402
 from kd_envs import jax_support  # noqa: E402
-from kd_envs.hetero_mask.layouts import AgentLayout, FeatureLayout, layout_for, plain_layout  # noqa: E402
+from kd_envs.hetero_mask.known_layouts import layout_for  # noqa: E402
+from kd_envs.hetero_mask.layouts import AgentLayout, FeatureLayout, plain_layout  # noqa: E402
 from kd_marl.stress import plan  # noqa: E402
 from kd_marl.stress.disturbances import Chain, Delay, Dropout, Noise, feature_groups, only_idle  # noqa: E402
 from kd_marl.stress.envs import DisturbedEnvs, Trouble  # noqa: E402
@@ -269,7 +270,7 @@ from kd_core.errors import UserError
 from kd_core.host import get_host
 get_host()
 from types import SimpleNamespace
-from kd_envs.hetero_mask.layouts import layout_for
+from kd_envs.hetero_mask.known_layouts import layout_for
 from kd_marl.stress.plan import Wanted, equal_maps, plan
 
 assert equal_maps("3m") == []

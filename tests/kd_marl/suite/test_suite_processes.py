@@ -16,10 +16,10 @@ import pytest
 from kd_core.errors import UserError
 from kd_marl.cli import main
 from kd_marl.processes import process
-from kd_marl.suite import attempt as attempts
 from kd_marl.suite import cluster, lock
 from kd_marl.suite.attempt import attempt
 from kd_marl.suite.attempts_log import Outcome
+from kd_marl.suite.job import Job
 from kd_marl.suite.local import LocalPool
 from suite_jobs import job_of
 
@@ -225,7 +225,7 @@ time.sleep(600)
 def slow_job(folder, label, monkeypatch):
     """A job whose process sleeps; stands in for src/main.py."""
     command = [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(600)"]
-    monkeypatch.setattr(attempts, "_command", lambda job: command)
+    monkeypatch.setattr(Job, "command", command)
     return job_of(folder, label)
 
 

@@ -14,7 +14,7 @@ from kd_core.host import get_host
 get_host()  # before anything of ours asks the host for its classes
 
 from kd_core.errors import UserError  # noqa: E402
-from kd_envs.hetero_mask.layouts import layout_for  # noqa: E402
+from kd_envs.hetero_mask.known_layouts import layout_for  # noqa: E402
 from kd_envs.hetero_mask.presets import mask_for  # noqa: E402
 from kd_marl.watch.film import check_pick, film_data, groups_of, packed  # noqa: E402
 from kd_marl.watch.page import page  # noqa: E402

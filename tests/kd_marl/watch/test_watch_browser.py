@@ -12,7 +12,7 @@ from kd_core.host import get_host
 get_host()  # before anything of ours asks the host for its classes
 
 from browser import browser_page  # noqa: E402
-from kd_envs.hetero_mask.layouts import layout_for  # noqa: E402
+from kd_envs.hetero_mask.known_layouts import layout_for  # noqa: E402
 from kd_envs.hetero_mask.presets import mask_for  # noqa: E402
 from kd_envs.worlds import Road  # noqa: E402
 from kd_marl.watch.page import page  # noqa: E402
