@@ -335,7 +335,7 @@ def _features(name: str, env: Any, play: _Play) -> list[Finding]:
         findings = [Finding("note", "feature names", text)]
     still = np.flatnonzero((play.low == play.high).all(axis=0))
     if still.size:
-        names = [name for i in still if (name := layout.feature_names[0][i]) and name != str(i)]
+        names = [feature for i in still if (feature := layout.feature_names[0][i]) and feature != str(i)]
         called = f" ({', '.join(names)} of agent 0)" if names else ""
         text = f"{ranges(still.tolist())}{called} never change in random play: leave them out unless they do later"
         findings.append(Finding("note", "features", text))
