@@ -57,7 +57,7 @@ def test_a_history_that_cannot_be_repeated_is_refused(facts, message):
 def test_an_unknown_teacher_is_answered_with_the_bundled_ones(capsys):
     assert cli.main(["teachers", "train", "5m"]) == 2
     assert (
-        "error: no teacher 5m: give a folder, or a bundled teacher's name (3m, 3s5z, 5m_vs_6m"
+        "error: no teacher 5m: give a folder, or a bundled teacher's name (3m, 3m_qmix, 3s5z, 5m_vs_6m"
         in capsys.readouterr().err
     )
 
