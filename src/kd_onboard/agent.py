@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from kd_onboard import int8, memory
-from kd_onboard.backend import BAD_FEATURE, BAD_STATE, Backend, TalkingBackend, make_backend
+from kd_onboard.backend import Backend, TalkingBackend, make_backend
 from kd_onboard.bundle import Bundle, read_bundle
-from kd_onboard.errors import FaultError
+from kd_onboard.errors import BAD_FEATURE, BAD_STATE, FaultError
 from kd_onboard.profile import AgentProfile
 from kd_onboard.sampling import Generator, draw
 from kd_onboard.signature import admit

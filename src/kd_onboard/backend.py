@@ -11,8 +11,6 @@ from kd_onboard.bundle import Bundle
 from kd_onboard.errors import BackendError
 from kd_onboard.profile import AgentProfile
 
-# Of a C program: a feature is not finite or too large, and its memory is damaged.
-BAD_FEATURE, BAD_STATE = -2, -3
 BACKENDS = ("numpy", "onnx", "onnx-int8", "c")
 
 

@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 
 from kd_onboard import int8
-from kd_onboard.backend import BAD_FEATURE
 from kd_onboard.bundle import Bundle
-from kd_onboard.errors import BackendError
+from kd_onboard.errors import BAD_FEATURE, BackendError
 from kd_onboard.folders import check_own_file, own_folder
 from kd_onboard.messages import empty_inbox, empty_outbox
 from kd_onboard.numpy_backend import Int8Backend, NumpyBackend, TalkingNumpyBackend, program_backend
