@@ -252,9 +252,8 @@ def text(result: Mapping[str, Any]) -> str:
             lines.append(measured.table([{scope: subject, **entry} for subject, entry in task[scope].items()]))
         outside = ", ".join(f"{scope} {measured.cell(us)}" for scope, us in task["outside_c_us"].items())
         lines.append(f"Microseconds that backend c spends outside the C: {outside}")
-        lines.append(
-            f"Weights that an agent's C -O3 reads, of what the cache gives: {measured.cell(task['cache_share'])}"
-        )
+        share = measured.cell(task["cache_share"])
+        lines.append(f"An agent's C -O3 reads its weights at this share of what the first-level cache gives: {share}")
     return "\n\n".join(lines)
 
 
