@@ -13,7 +13,8 @@ EPyMARL's controller with its teacher and with a network of the students' width,
 torch, our controller; numpy, onnx, int8 and ctypes (C -O3), `act` of the robot's runtime with its checks, and beside
 each its `_session`, the network alone; teacher_onnx, the teacher's network alone; c_o2 and c_o3, timed inside the C.
 "Alone" is EPyMARL's call in a team of one. `outside_c_us` is what ctypes takes beyond c_o3, the same C: the checks and
-the way into it.
+the way into it. `cache_share` is how fast c_o3 reads an agent's weights, each once a decision, as a share of how fast 8
+KB are read over and over: of what the first-level cache gives.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from latency_teams import EPISODE, HOST, SIZES, TEACHER_WIDTH, Size, Students, T
 from measured import spread  # noqa: E402
 
 from kd_core.costs.flops import closed_formula  # noqa: E402
+from kd_core.costs.footprint import parameter_count  # noqa: E402
 from kd_envs.hetero_mask.presets import LIMITS  # noqa: E402
 from kd_marl.deploy import export as exporting  # noqa: E402
 from kd_marl.deploy import int8, onnx_graph  # noqa: E402
@@ -200,8 +202,9 @@ def measure_task(size: Size, limits: str, width: int, rounds: int, folder: Path)
     exporting.export(run, folder / "bundle", EPISODE, None, exporting.Options(int8=False, latency=False))
     bundle = read_bundle(folder / "bundle")
     timed = subjects(team, width, bundle, folder)
+    read, read_bytes = latency_c.read_cache(folder)
     with torch.enable_grad():
-        seconds = interleave([subject.run for subject in timed], rounds)
+        seconds = interleave([*(subject.run for subject in timed), read], rounds)
     place = {(subject.scope, subject.name): i for i, subject in enumerate(timed)}
     found: dict[str, Any] = {
         "sizes": dataclasses.asdict(size),
@@ -229,6 +232,10 @@ def measure_task(size: Size, limits: str, width: int, rounds: int, folder: Path)
         scope: spread(1e6 * (seconds[:, place[scope, "ctypes"]] - seconds[:, place[scope, "c_o3"]]))
         for scope in ("agent", "team")
     }
+    # Of the two biases of a gate the program has one.
+    weights = 4 * parameter_count(team.inputs[team.widest], wide := team.widths[team.widest], size.n_actions) - 8 * wide
+    rate = weights / seconds[:, place["agent", "c_o3"]]
+    found["cache_share"] = spread(rate / (read_bytes / seconds[:, -1]))
     return found
 
 
@@ -245,6 +252,8 @@ def text(result: Mapping[str, Any]) -> str:
             lines.append(measured.table([{scope: subject, **entry} for subject, entry in task[scope].items()]))
         outside = ", ".join(f"{scope} {measured.cell(us)}" for scope, us in task["outside_c_us"].items())
         lines.append(f"Microseconds that backend c spends outside the C: {outside}")
+        share = measured.cell(task["cache_share"])
+        lines.append(f"An agent's C -O3 reads its weights at this share of what the first-level cache gives: {share}")
     return "\n\n".join(lines)
 
 

@@ -42,6 +42,43 @@ double kd_bench(long decisions, const float *features, const unsigned char *avai
 }
 """
 
+# As many bytes as every first-level cache holds, read over and over: what it gives is what bounds a decision in C.
+_READ_BYTES = 8192
+_READS = """
+#define _POSIX_C_SOURCE 199309L
+#include <time.h>
+
+typedef long long lanes __attribute__((vector_size(32)));
+static lanes memory[@BYTES@ / 32];
+
+/* CPU seconds of reading all of it `rounds` times. */
+double kd_reads(long rounds, long *sum)
+{
+    lanes a = {0}, b = {0}, c = {0}, d = {0};
+    struct timespec from, to;
+    long k, i;
+
+    /* Untouched pages would all be the same one. */
+    for (i = 0; i < @BYTES@ / 32; i++) {
+        memory[i] = (lanes){i, i, i, i};
+    }
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &from);
+    for (k = 0; k < rounds; k++) {
+        for (i = 0; i < @BYTES@ / 32; i += 8) {
+            a |= memory[i] | memory[i + 4];
+            b |= memory[i + 1] | memory[i + 5];
+            c |= memory[i + 2] | memory[i + 6];
+            d |= memory[i + 3] | memory[i + 7];
+        }
+        __asm__ volatile("" ::: "memory");
+    }
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &to);
+    a |= b | c | d;
+    *sum = (long)(a[0] + a[3]);
+    return (double)(to.tv_sec - from.tv_sec) + 1e-9 * (double)(to.tv_nsec - from.tv_nsec);
+}
+"""
+
 
 def compile_library(flags: Sequence[str], library: Path, sources: Sequence[str]) -> Path:
     """Compile sources into a shared library, strictly; return its path.
@@ -109,3 +146,13 @@ def decided(path: Path, features: Sequence[np.ndarray], available: np.ndarray) -
         return seconds, total.value
 
     return run
+
+
+def read_cache(folder: Path) -> tuple[Callable[[int], float], int]:
+    """Make a function that measures CPU seconds of reading the first-level cache, and return the bytes of a read."""
+    source = folder / "reads.c"
+    source.write_text(_READS.replace("@BYTES@", str(_READ_BYTES)))
+    reads = ctypes.CDLL(str(compile_library(LEVELS["o3"], folder / "reads.so", [str(source)]))).kd_reads
+    reads.argtypes, reads.restype = [ctypes.c_long, ctypes.POINTER(ctypes.c_long)], ctypes.c_double
+    total = ctypes.c_long()
+    return lambda rounds: reads(rounds, ctypes.byref(total)), _READ_BYTES

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from kd_onboard import int8, memory
-from kd_onboard.backend import BAD_STATE, Backend, TalkingBackend, make_backend
+from kd_onboard.backend import Backend, TalkingBackend, make_backend
 from kd_onboard.bundle import Bundle, read_bundle
-from kd_onboard.errors import FaultError
+from kd_onboard.errors import BAD_FEATURE, BAD_STATE, FaultError
 from kd_onboard.profile import AgentProfile
 from kd_onboard.sampling import Generator, draw
 from kd_onboard.signature import admit
@@ -49,7 +49,8 @@ class OnboardAgent:
         self.faults = 0
         self.last_fault: str | None = None
         self._backend, self._decide = backend, backend.decide
-        self._features, self._features_dot = backend.features, backend.features.dot
+        self._features = backend.features
+        self._features_dot = None if backend.tests_features else backend.features.dot
         self._features_shape, self._available_shape = backend.features.shape, backend.available.shape
         # The same memory as `features` and as `available`: bytes are copied several times faster than arrays.
         self._numbers = backend.features.data.cast("B")
@@ -124,17 +125,19 @@ class OnboardAgent:
                 self._numbers[:] = values.tobytes()
             else:
                 self._convert(values)
-            # If the sum of squares overflows, the network may too. One product tests all features at the lowest cost.
-            try:
-                finite = isfinite(self._features_dot(self._features))
-            except (RuntimeWarning, FloatingPointError):
-                finite = False
-            if not finite:
-                self._fail_features(values)
+            if self._features_dot is not None:
+                # If the sum of squares overflows, the network may too. One product tests all features at the lowest
+                # cost, and still takes as long as all else here: a program that tests them does not wait for it.
+                try:
+                    finite = isfinite(self._features_dot(self._features))
+                except (RuntimeWarning, FloatingPointError):
+                    finite = False
+                if not finite:
+                    self._fail_features(values)
             allowed = self._read_available(available)
             action = self._decide()
             if action < 0 or action >= len(allowed) or not allowed[action]:
-                self._refuse(action)
+                self._refuse(action, values)
         except FaultError as fault:
             action = self._fall_back(fault, available)
         self._last = action
@@ -190,7 +193,8 @@ class OnboardAgent:
         """Name the feature that is not finite, or the largest."""
         largest = int(np.where(np.isfinite(self._features), np.abs(self._features), np.inf).argmax())
         name = self.profile.features[largest].name
-        self._fail(f"feature {largest} ('{name}') is {values[largest]}, expected a finite number below 1e19")
+        bound = "that cannot overflow the network" if self._backend.tests_features else "below 1e19"
+        self._fail(f"feature {largest} ('{name}') is {values[largest]}, expected a finite number {bound}")
 
     def _read_available(self, given: Any) -> bytes:
         """Check availability and copy it into the backend's buffer; return its bytes."""
@@ -206,8 +210,10 @@ class OnboardAgent:
             self._fail("no action is available")
         return allowed
 
-    def _refuse(self, action: int) -> None:
+    def _refuse(self, action: int, values: np.ndarray) -> None:
         """Say why what the backend returned is no action that can be taken."""
+        if action == BAD_FEATURE:
+            self._fail_features(values)
         if action == BAD_STATE:
             self._fail("its memory is damaged: reset the agent")
         if action < 0:

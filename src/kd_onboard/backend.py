@@ -11,8 +11,6 @@ from kd_onboard.bundle import Bundle
 from kd_onboard.errors import BackendError
 from kd_onboard.profile import AgentProfile
 
-# Of a C program: its memory is damaged.
-BAD_STATE = -3
 BACKENDS = ("numpy", "onnx", "onnx-int8", "c")
 
 
@@ -22,10 +20,12 @@ class Backend(Protocol):
     Attributes:
         features: float32 ``(inputs,)``, to be filled with finite numbers before :meth:`decide`.
         available: bool ``(actions,)``, to be filled, at least one of them true.
+        tests_features: whether :meth:`decide` refuses features that are not finite or too large, with `BAD_FEATURE`.
     """
 
     features: np.ndarray
     available: np.ndarray
+    tests_features: bool
 
     @property
     def logits(self) -> np.ndarray:
@@ -44,8 +44,8 @@ class Backend(Protocol):
     def decide(self) -> int:
         """Return the available action with the largest logit, and advance the state.
 
-        If the numbers overflowed, return a negative number and leave the state as it was: `BAD_STATE` if the state
-        that it began with is damaged.
+        If the numbers overflowed, return a negative number and leave the state as it was: `BAD_FEATURE` if they were
+        tested before, `BAD_STATE` if the state that it began with is damaged.
         """
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from kd_onboard import int8
 from kd_onboard.bundle import Bundle
-from kd_onboard.errors import BackendError
+from kd_onboard.errors import BAD_FEATURE, BackendError
 from kd_onboard.folders import check_own_file, own_folder
 from kd_onboard.messages import empty_inbox, empty_outbox
 from kd_onboard.numpy_backend import Int8Backend, NumpyBackend, TalkingNumpyBackend, program_backend
@@ -43,7 +43,10 @@ class CBackend:
     Attributes:
         reset: resets the recurrent state.
         decide: returns the best available action, or the negative number of the program's fault.
+        tests_features: :meth:`check` has seen that the program does.
     """
+
+    tests_features = True
 
     def __init__(self, library: Path, prefix: str, agent: AgentProfile) -> None:
         """Load a program.
@@ -116,7 +119,10 @@ class CBackend:
             most = share * max(1.0, float(np.abs(expected).max()))
             close = np.allclose(logits[: len(expected)], expected, rtol=0, atol=most)
             says = not isinstance(network, TalkingNumpyBackend) or _says(radio[1], network)
-            if refused or not close or not says or not np.isnan(logits[len(expected) :]).all():
+            # Agents of this backend leave it to the program to refuse bad features.
+            features[0] = np.nan
+            lets_in = self._logits(*(ctypes.c_void_p(part.ctypes.data) for part in buffers)) != BAD_FEATURE
+            if refused or lets_in or not close or not says or not np.isnan(logits[len(expected) :]).all():
                 raise BackendError(
                     f"{self._where} does not compute the network of {self._label} in this bundle: compile the bundle's "
                     "C again, without flags that change its arithmetic"

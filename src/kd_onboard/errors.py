@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# What a backend's decision returns in place of an action: a feature is not finite or too large, its memory is damaged.
+BAD_FEATURE, BAD_STATE = -2, -3
+
 
 class OnboardError(ValueError):
     """Base class of the errors below."""

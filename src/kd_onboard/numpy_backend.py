@@ -26,6 +26,8 @@ class NumpyBackend:
         state: the recurrent state, float32 ``(width,)``.
     """
 
+    tests_features = False
+
     def __init__(self, weights: Mapping[str, np.ndarray], agent: AgentProfile) -> None:
         self._weights = dict(weights)
         self._width = agent.width
@@ -108,6 +110,8 @@ class Int8Backend:
         logits: of the last decision, float32 ``(actions,)``.
         state: the recurrent state, int16 ``(width,)``.
     """
+
+    tests_features = False
 
     def __init__(self, weights: Mapping[str, np.ndarray], agent: AgentProfile, calibration: int8.Calibration) -> None:
         self._network, self._width = int8.quantise(weights, calibration), agent.width

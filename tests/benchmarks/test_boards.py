@@ -13,8 +13,8 @@ from kd_core.costs.footprint import CORES, LEVELS, footprint
 from kd_core.errors import UserError
 
 CORE = pytest.mark.parametrize("core", boards.CORES, ids=lambda core: core.key)
-# Above the truth at most, in flash and in RAM, at the sizes of students; of int8 weights all is within the first.
-FLASH, RAM = 1.15, 1.2
+# Above the truth at most, at the sizes of students: flash, RAM and, of int8 weights, instructions.
+MOST = 1.15
 
 
 def needed(core):
@@ -46,8 +46,8 @@ def test_every_action_is_the_recorded_one_and_the_formulas_are_never_below_the_t
         agent = short(*sizes)
         found = boards.row(needed(core), agent, level, boards.play(core, agent, level, tmp_path))
         assert found["actions"] == 6
-        assert found["flash"] <= found["flash_told"] <= FLASH * found["flash"], sizes
-        assert found["ram"] <= found["ram_told"] <= RAM * found["ram"], sizes
+        assert found["flash"] <= found["flash_told"] <= MOST * found["flash"], sizes
+        assert found["ram"] <= found["ram_told"] <= MOST * found["ram"], sizes
         # What the header promises, whatever the core is, and the formula for any core.
         assert found["stack"] <= found["stack_told"] == footprint(*sizes, level).stack
         # An instruction takes a cycle or more, but where two are taken at a time.
@@ -64,10 +64,10 @@ def test_int8_takes_its_own_actions_within_its_formulas_and_far_less_without_an_
         found = boards.row(needed(core), agent, level, boards.play(core, agent, level, tmp_path))
         # No float arithmetic of the compiler's, whatever the core is.
         assert found["actions"] == 6 and found["arithmetic"] == 0
-        assert found["instructions"] <= found["instructions_told"] <= FLASH * found["instructions"], sizes
-        assert found["flash"] <= found["flash_told"] <= FLASH * found["flash"], sizes
+        assert found["instructions"] <= found["instructions_told"] <= MOST * found["instructions"], sizes
+        assert found["flash"] <= found["flash_told"] <= MOST * found["flash"], sizes
         # Of so narrow a network the stack is mostly what the compiler saves.
-        assert found["ram"] <= found["ram_told"] and (sizes[1] < 16 or found["ram_told"] <= FLASH * found["ram"]), sizes
+        assert found["ram"] <= found["ram_told"] and (sizes[1] < 16 or found["ram_told"] <= MOST * found["ram"]), sizes
         assert found["stack"] <= found["stack_told"] == footprint(*sizes, level, weights="int8").stack
         least = 0.5 if core.key == "cortex-m7" else 1.3
         assert all(told >= least * found["instructions"] for told in found["cycles_told"].values()), sizes

@@ -61,9 +61,24 @@ def test_a_program_with_the_state_of_the_first_step_only_is_refused(folder, tmp_
     shutil.copytree(folder, source)
     path = source / "c/agent_0/kd_agent_0.c"
     text = path.read_text()
-    kept = "agent->state[unit] = next + gates[KD_AGENT_0_WIDTH + unit] * (agent->state[unit] - next);"
+    kept = "agent->state[unit] = KD_AGENT_0_PLUS(next, gates[KD_AGENT_0_WIDTH + unit], agent->state[unit] - next);"
     assert kept in text
-    path.write_text(text.replace(kept, kept.replace("(agent->state[unit] - next)", "(0.0f - next)")))
+    path.write_text(text.replace(kept, kept.replace("agent->state[unit] - next", "0.0f - next")))
+    library = compiled(source / "c/agent_0", bundle.agent(0).c.prefix)
+    with pytest.raises(BackendError, match="does not compute"):
+        OnboardAgent.load(bundle, 0, "c", library=library)
+
+
+def test_a_program_that_takes_features_as_they_come_is_refused(folder, tmp_path):
+    """Agents of this backend do not look at them: it takes longer than the decision."""
+    bundle = read_bundle(folder)
+    source = tmp_path / "bundle"
+    shutil.copytree(folder, source)
+    path = source / "c/agent_0/kd_agent_0.c"
+    text = path.read_text()
+    tested = "        return KD_AGENT_BAD_FEATURE;\n"
+    assert tested in text
+    path.write_text(text.replace(tested, "        return 0;\n"))
     library = compiled(source / "c/agent_0", bundle.agent(0).c.prefix)
     with pytest.raises(BackendError, match="does not compute"):
         OnboardAgent.load(bundle, 0, "c", library=library)
@@ -71,6 +86,8 @@ def test_a_program_with_the_state_of_the_first_step_only_is_refused(folder, tmp_
 
 class Stubborn:
     """A backend that always chooses the same."""
+
+    tests_features = False
 
     def __init__(self, profile, action):
         self.features, self.available = np.zeros(profile.inputs, np.float32), np.zeros(profile.n_actions, bool)

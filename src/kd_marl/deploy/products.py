@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from kd_core.costs.footprint import PRODUCT_ROWS
 
-# Numbers that are added at once, by the name of their type in the program; sums that fit in registers beside weights.
-_LANES = {8: "@PREFIX@_eight", 4: "@PREFIX@_four", 1: "float"}
-_REGISTERS = 8
+# Numbers of a vector, vectors of sums that registers hold beside weights and inputs, and rows of a round.
+_LANES, _REGISTERS, _ROWS = 8, 12, 8
 
 _BOTH = """\
 #ifdef @UPPER@_WIDE
-/* Eight or four numbers at once. Rows are summed in turns by several sums, which do not wait for each other. */
-typedef float @PREFIX@_eight __attribute__((vector_size(32), aligned(4), may_alias));
-typedef float @PREFIX@_four __attribute__((vector_size(16), aligned(4), may_alias));
 
+/*
+ * An input, spread over a vector, meets its weights of as many sums as registers hold. Where that leaves some, rows are
+ * summed in turns by several sums, which do not wait for each other.
+ */
 @WIDE@
 #else
 
@@ -23,21 +24,16 @@ typedef float @PREFIX@_four __attribute__((vector_size(16), aligned(4), may_alia
 #endif
 """
 _WIDE = """\
-static void @PREFIX@_add_@NAME@(const float *restrict in, float *restrict sum)
+static void @PREFIX@_add_@NAME@(const float *restrict in, @SUMS@)
 {
-    const float *weight;
     int row;
 
 @BLOCKS@}
 """
 _WIDE_BLOCK = """\
     {
-        @TYPE@ *const to = (@TYPE@ *)(sum + @COLUMN@);
-@SUMS@
-        weight = @PREFIX@_@MATRIX@_weight + @START@;
-        for (row = 0; row < @END@; row += @WAYS@) {
-@ADDED@            weight += @STEP@;
-        }
+@BEGUN@        for (row = 0; row < @END@; row += @STEP@) {
+@ADDED@        }
 @REST@@WRITTEN@    }
 """
 _PLAIN = """\
@@ -57,33 +53,107 @@ _PLAIN_BLOCK = """\
 """
 
 
+@dataclass(frozen=True)
+class _Product:
+    """Some inputs times rows of a matrix.
+
+    Attributes:
+        sums: what the function calls the sums.
+        matrix: name of the matrix.
+        rows: of the whole matrix.
+        columns: of the matrix.
+        first: row of the first input.
+    """
+
+    sums: str
+    matrix: str
+    rows: int
+    columns: int
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class _Vector:
+    """The sums of up to eight neighbouring columns."""
+
+    product: _Product
+    column: int
+
+    @property
+    def lanes(self) -> int:
+        return min(_LANES, self.product.columns - self.column)
+
+    @property
+    def sums(self) -> str:
+        return f"{self.product.sums} + {self.column}" if self.column else self.product.sums
+
+    def begun(self) -> str:
+        """Read the sums; fewer than eight begin at zero, as they were just written one by one."""
+        return f"_mm256_loadu_ps({self.sums})" if self.lanes == _LANES else "_mm256_setzero_ps()"
+
+    def written(self, value: str) -> str:
+        """Write the sums."""
+        if self.lanes == _LANES:
+            return f"_mm256_storeu_ps({self.sums}, {value})"
+        return f"@PREFIX@_add_few({self.sums}, {value}, {self.lanes})"
+
+    def weights(self, row: int, loop: bool) -> str:
+        """Read a row's weights, in a loop from its row on; fewer than eight with what lies behind them, if any does."""
+        columns = self.product.columns
+        start = self.product.first * columns + self.column
+        at = f"(row + {row}) * {columns} + {start}" if loop else str(row * columns + start)
+        place = f"@PREFIX@_{self.product.matrix}_weight + {at}"
+        if loop or row < self.rows_read_whole():
+            return f"_mm256_loadu_ps({place})"
+        return f"@PREFIX@_read_few({place}, {self.lanes})"
+
+    def rows_read_whole(self) -> int:
+        """Count the inputs behind whose weights so many lie that eight can be read."""
+        size = self.product.rows * self.product.columns
+        return (size - _LANES - self.column) // self.product.columns + 1 - self.product.first
+
+
 def text(inputs: int, width: int, n_actions: int, outbox: int) -> str:
     """Write the function of each product; the gates have two, for the aligned features and for the state."""
-    voice = [("speak", "speak", width, outbox, 0)] if outbox else []
-    wanted = [
-        ("align", "align", inputs, width, 0),
-        ("gates", "gates", width, 2 * width, 0),
-        ("gates_past", "gates", width, 2 * width, width),
-        ("past", "past", width, width, 0),
-        ("input", "input", width, width, 0),
-        ("head", "head", width, n_actions, 0),
-        *voice,
-    ]
-    both = {"WIDE": "\n".join(_wide(*product) for product in wanted)}
-    both["PLAIN"] = "\n".join(_plain(*product) for product in wanted)
+    align, head = _Product("sum", "align", inputs, width), _Product("sum", "head", width, n_actions)
+    gates = _Product("gates", "gates", 2 * width, 2 * width)
+    gates_past = _Product("gates", "gates", 2 * width, 2 * width, width)
+    past, candidate = _Product("past", "past", width, width), _Product("candidate", "input", width, width)
+    ends = {"head": (width, head)}
+    if outbox:
+        ends["speak"] = (width, _Product("sum", "speak", width, outbox))
+    plain = {
+        "align": (inputs, align),
+        "gates": (width, gates),
+        "gates_past": (width, gates_past),
+        "past": (width, past),
+        "input": (width, candidate),
+        **ends,
+    }
+    wide: dict[str, tuple[int, list[_Product]]] = {
+        "align": (inputs, [align]),
+        # Products of the same inputs are one: to spread an input over a vector costs as much as a multiplication.
+        "aligned": (width, [gates, candidate]),
+        "state": (width, [gates_past, past]),
+        **{name: (rows, [product]) for name, (rows, product) in ends.items()},
+    }
+    both = {
+        "WIDE": "\n".join(_wide(name, rows, products) for name, (rows, products) in wide.items()),
+        "PLAIN": "\n".join(_plain(name, rows, product) for name, (rows, product) in plain.items()),
+    }
     return _filled(_BOTH, both)
 
 
-def _plain(name: str, matrix: str, rows: int, columns: int, first: int) -> str:
-    """Write a function that adds ``rows`` inputs times as many rows of a matrix, from ``first`` on."""
+def _plain(name: str, rows: int, product: _Product) -> str:
+    """Write a function that adds ``rows`` inputs times as many rows of a matrix."""
     blocks, start = "", 0
     for step in PRODUCT_ROWS:
         end = rows - rows % step
         if start == end:
             continue
-        weight = f"@PREFIX@_{matrix}_weight"
+        weight, columns = f"@PREFIX@_{product.matrix}_weight", product.columns
         added = "".join(
-            f"            acc += in[row + {row}] * {weight}[(row + {first + row}) * {columns} + column];\n"
+            f"            acc += in[row + {row}] * {weight}[(row + {product.first + row}) * {columns} + column];\n"
             for row in range(step)
         )
         values = {"ADDED": added, "FIRST": start, "END": end, "STEP": step, "COLUMNS": columns}
@@ -91,51 +161,62 @@ def _plain(name: str, matrix: str, rows: int, columns: int, first: int) -> str:
     return _filled(_PLAIN, {"BLOCKS": blocks, "NAME": name})
 
 
-def _wide(name: str, matrix: str, rows: int, columns: int, first: int) -> str:
-    """Write the same for vectors: as many columns as registers hold stay there while the rows pass."""
-    blocks, column = "", 0
-    for lanes in _LANES:
-        while columns - column >= lanes:
-            count = min(_REGISTERS, (columns - column) // lanes)
-            blocks += _wide_block(matrix, rows, columns, first, column, lanes, count)
-            column += count * lanes
-    return _filled(_WIDE, {"BLOCKS": blocks, "NAME": name})
+def _wide(name: str, rows: int, products: Sequence[_Product]) -> str:
+    """Write a function that adds the same inputs, as vectors: as many sums as registers hold pass all rows at once."""
+    vectors = [_Vector(product, column) for product in products for column in range(0, product.columns, _LANES)]
+    blocks = "".join(
+        _wide_block(rows, vectors[start : start + _REGISTERS]) for start in range(0, len(vectors), _REGISTERS)
+    )
+    sums = ", ".join(f"float *restrict {product.sums}" for product in products)
+    return _filled(_WIDE, {"BLOCKS": blocks, "NAME": name, "SUMS": sums})
 
 
-def _wide_block(matrix: str, rows: int, columns: int, first: int, column: int, lanes: int, count: int) -> str:
-    """Write the part of a product for ``count`` vectors of columns, from ``column`` on."""
-    kind = _LANES[lanes]
-    # Several rows at a time where columns leave registers.
-    ways = next(ways for ways in (4, 2, 1) if ways * count <= _REGISTERS)
-    rest = range(rows - rows % ways, rows)
+def _wide_block(rows: int, vectors: Sequence[_Vector]) -> str:
+    """Write the part of a product for some vectors of sums."""
+    # Rows are summed in turns by several sums, which do not wait for each other.
+    ways = next(ways for ways in (4, 2, 1) if ways * len(vectors) <= _REGISTERS)
+    whole = max(0, min(rows, *(vector.rows_read_whole() for vector in vectors)))
+    end = whole - whole % _ROWS
+    places = range(len(vectors))
 
-    def add(way: int, source: str, indent: int) -> str:
-        read = [
-            f"*(const {kind} *)(weight + {way * columns + lanes * place})"
-            if lanes > 1
-            else f"weight[{way * columns + place}]"
-            for place in range(count)
-        ]
-        return "".join(f"{' ' * indent}sum_{way}_{place} += in[{source}] * {read[place]};\n" for place in range(count))
+    def added(row: int, spread: str, weights: Sequence[str], indent: int) -> str:
+        lines = [f"x = {spread};"]
+        lines += [f"sum_{row % ways}_{i} = @UPPER@_PLUS_EIGHT(sum_{row % ways}_{i}, x, {weights[i]});" for i in places]
+        return "".join(f"{' ' * indent}{line}\n" for line in lines)
 
     def total(place: int) -> str:
         parts = [f"sum_{way}_{place}" for way in range(ways)]
-        return "({} + {}) + ({} + {})".format(*parts) if ways == 4 else " + ".join(parts)
+        while len(parts) > 1:
+            parts = [f"_mm256_add_ps({one}, {other})" for one, other in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
 
-    zero = "{0}" if lanes > 1 else "0.0f"
-    sums = [f"sum_{way}_{place} = {zero if way else f'to[{place}]'}" for way in range(ways) for place in range(count)]
+    begun = [
+        f"__m256 sum_{way}_{i} = {'_mm256_setzero_ps()' if way else vectors[i].begun()};"
+        for way in range(ways)
+        for i in places
+    ]
+    round_of = "".join(
+        f"            const __m256 fours_{row} = @UPPER@_FOUR(in + row + {row});\n" for row in range(0, _ROWS, 4)
+    )
+    round_of += "\n" + "".join(
+        added(
+            row,
+            f"_mm256_permute_ps(fours_{row - row % 4}, 0x{row % 4 * 0x55:02x})",
+            [vector.weights(row, True) for vector in vectors],
+            12,
+        )
+        for row in range(_ROWS)
+    )
     values = {
-        "SUMS": "".join(f"        {kind} {one};\n" for one in sums),
-        "ADDED": "".join(add(way, f"row + {way}", 12) for way in range(ways)),
-        "REST": "".join(add(way, str(row), 8) for way, row in enumerate(rest)),
-        "WRITTEN": "".join(f"        to[{place}] = {total(place)};\n" for place in range(count)),
-        "TYPE": kind,
-        "MATRIX": matrix,
-        "COLUMN": column,
-        "START": first * columns + column,
-        "END": rows - rows % ways,
-        "WAYS": ways,
-        "STEP": ways * columns,
+        "BEGUN": "".join(f"        {line}\n" for line in [*begun, "__m256 x;"]) + "\n",
+        "ADDED": round_of,
+        "REST": "".join(
+            added(row, f"_mm256_set1_ps(in[{row}])", [vector.weights(row, False) for vector in vectors], 8)
+            for row in range(end, rows)
+        ),
+        "WRITTEN": "".join(f"        {vectors[i].written(total(i))};\n" for i in places),
+        "END": end,
+        "STEP": _ROWS,
     }
     return _filled(_WIDE_BLOCK, values)
 

@@ -23,7 +23,7 @@ NO_ACTION, BAD_FEATURE, BAD_STATE, NOT_INITIALISED = -1, -2, -3, -4
 
 
 @pytest.mark.parametrize("flags", OPTIMISATIONS, ids=" ".join)
-@pytest.mark.parametrize("sizes", [(18, 16, 5), (100, 32, 14), (7, 24, 3), (1, 3, 2)], ids=str)
+@pytest.mark.parametrize("sizes", [(18, 16, 5), (100, 32, 14), (7, 24, 3), (1, 3, 2), (40, 44, 9)], ids=str)
 def test_c_decides_as_torch_does(tmp_path, sizes, flags):
     step = network(*sizes)
     program = Program(write_c(tmp_path, step), step, *flags)

@@ -160,6 +160,8 @@ def test_one_command_measures_everything(tmp_path, root, limits, seen, widths):
     # Within a round, so no more than the slowest call of all.
     assert all(0 < us < task[scope]["ctypes"]["us"]["max"] for scope, us in outside.items())
     assert "Microseconds that backend c spends outside the C: agent " in done.stdout
+    # Faster than the cache can give is no measurement, nor is a hundredth of it.
+    assert 0.01 < task["cache_share"]["median"] < 1 and "of what the first-level cache gives: 0." in done.stdout
     assert task["team"]["epymarl_teacher"]["flops"] == 3 * closed_formula(21, 256, 5)
     assert task["agent"]["c_o3"]["flops_ratio"] == pytest.approx(3 * closed_formula(21, 256, 5) / flops[0])
     assert task["team"]["c_o3"]["flops_ratio"] == pytest.approx(3 * closed_formula(21, 256, 5) / sum(flops))
