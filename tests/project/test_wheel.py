@@ -66,10 +66,10 @@ def _run(command, where, **settings):
     return done.stdout
 
 
-@pytest.fixture
-def theirs(tmp_path):
-    """A working folder with packages of the names that EPyMARL's have."""
-    for name in THEIRS:
+@pytest.fixture(params=[(), THEIRS], ids=["empty", "with_packages_of_those_names"])
+def theirs(request, tmp_path):
+    """A working folder, empty or with packages of the names that EPyMARL's have."""
+    for name in request.param:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"raise RuntimeError('{name} is not for kd-marl')")
     return tmp_path
@@ -95,7 +95,7 @@ def test_nothing_of_ours_is_imported_by_a_common_name(installed, tmp_path):
 
 
 def test_it_takes_a_teacher_to_a_bundle_that_plays(installed, theirs):
-    """In a folder with packages that must not be imported; everything that it makes is in there."""
+    """Packages of the folder must not be imported; everything that it makes is in there."""
     kd_marl, mpe = str(installed / "kd-marl"), ["--env-config=mpe", "with", f"env_args.key={TASK}"]
     said = _run([kd_marl, "train", "--config=kd_teacher", *mpe, "seed=1", *TINY["kd_teacher"]], theirs)
     assert "kd_teacher on" in said
