@@ -97,6 +97,7 @@ setup(
             "ruff>=0.6",
             "types-PyYAML",
             "types-tqdm",
+            "uv>=0.5",
         ],
     },
     entry_points={"console_scripts": ["kd-marl = kd_marl.cli:main"]},
