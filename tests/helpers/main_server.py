@@ -142,6 +142,8 @@ def serve() -> dict | None:
         child = os.fork()
         if child == 0:
             return json.loads(line)
+        # A group of its own before anybody knows of it and may end it.
+        os.setpgid(child, child)
         print(child, flush=True)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
@@ -150,7 +152,6 @@ def serve() -> dict | None:
 
 def become_main(request: dict) -> None:
     """In the child: run src/main.py as a process of its own would."""
-    os.setpgid(0, 0)
     os.chdir(ROOT)
     os.environ.update(request["env"])
     for descriptor, path, flags in (

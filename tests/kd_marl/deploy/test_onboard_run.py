@@ -397,7 +397,7 @@ def test_a_request_that_is_none_ends_the_process_with_a_reason(bundle, request_b
 @pytest.mark.parametrize(("task", "agents", "size"), [("pz-mpe-simple-spread-v3", 3, 18), ("unknown-v0", 2, 7)])
 def test_the_mask_is_the_students_own(tmp_path, task, agents, size, preset):
     """Derived features and masks drawn per episode included, from the profile alone."""
-    from kd_envs.hetero_mask.layouts import layout_for
+    from kd_envs.hetero_mask.known_layouts import layout_for
     from kd_envs.hetero_mask.mask import ObservationMask
     from kd_envs.hetero_mask.presets import mask_for
     from kd_marl.deploy import export as exporting
