@@ -116,8 +116,12 @@ class Sheet:
 def unique_ids(svg: str, name: str) -> str:
     """Put the drawing's name before every id, so that several can stand in one page.
 
+    Ids that Matplotlib hashes from places, whose last bit is the processor's, are numbered as they come.
     Two equal images have one id; the second gets a number, since references mean the first.
     """
+    hashed = dict.fromkeys(re.findall(r'\b(?:id="|href="#|url\(#)([a-z]+[0-9a-f]{10})\b', svg))
+    numbers = {old: f"{old[:-10]}{number}" for number, old in enumerate(hashed, 1)}
+    svg = re.sub(r"\b[a-z]+[0-9a-f]{10}\b", lambda found: numbers.get(found[0], found[0]), svg)
     met: Counter[str] = Counter()
 
     def renamed(found: re.Match[str]) -> str:

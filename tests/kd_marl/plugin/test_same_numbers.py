@@ -1,4 +1,4 @@
-"""The numbers of a seeded run stay what they are, bit for bit: a change that moves them has to say so here."""
+"""The numbers of a seeded run stay what they are, to rounding: a change that moves them has to say so here."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-STORED = Path(__file__).with_name("short_run_digests.json")
-# One thread, and no instructions that only some processors have: rounding must not depend on the machine.
+STORED = Path(__file__).with_name("short_run_fingerprints.json")
+# One thread and the plainest instructions: processors still round otherwise, in their libraries' own choices.
 PINNED = {
     "OMP_NUM_THREADS": "1",
     "ATEN_CPU_CAPABILITY": "default",
@@ -21,10 +21,10 @@ PINNED = {
 }
 
 
-def test_a_short_run_of_teacher_buffer_and_student_has_the_stored_digests(root, source_root, tmp_path):
+def test_a_short_run_of_teacher_buffer_and_student_has_the_stored_numbers(root, source_root, tmp_path):
     stored = json.loads(STORED.read_text())
     if version("torch").split("+")[0] != stored["torch"]:
-        pytest.skip(f"the digests are those of torch {stored['torch']}; another version rounds otherwise")
+        pytest.skip(f"the numbers are those of torch {stored['torch']}; another version draws and rounds otherwise")
     environment = {key: value for key, value in os.environ.items() if key != "EPYMARL_HOME"}
     paths = {"PYTHONPATH": os.pathsep.join([str(source_root), str(root / "tests" / "helpers")])}
     done = subprocess.run(
@@ -35,4 +35,8 @@ def test_a_short_run_of_teacher_buffer_and_student_has_the_stored_digests(root, 
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == stored["digests"]
+    found = json.loads(done.stdout)
+    assert found.keys() == stored["fingerprints"].keys()
+    for name, tensors in stored["fingerprints"].items():
+        # Embeddings are stored in half precision; one unit of its last place moves them by 1e-4.
+        assert found[name] == {key: pytest.approx(two, rel=5e-4, abs=5e-4) for key, two in tensors.items()}, name
