@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from epymarl_lite.envs.env_group import Outcome, Views
+from kd_envs import jax_traces
 from kd_envs.jax_support import load
 from kd_envs.stepped_together import SteppedTogether
 from kd_envs.worlds import World
@@ -23,7 +25,7 @@ class Simulator:
     advances with its steps. So no episode depends on the length of the other environments' episodes.
 
     Attributes:
-        keys: a list of ``size`` seeds -> the environments' streams.
+        keys: a list of ``size`` seeds -> the environments' streams, ``(size, 2)`` uint32.
         reset: ``keys`` -> ``(keys, episodes, world, views)``, where ``episodes`` are the episodes' streams.
         step: ``episodes, world, actions (size, agents) int32`` -> ``(episodes, world, views, rewards (size, agents),
             over (size,), facts)``. ``over`` is true where the task ended. ``facts`` is a dict of the entries of an
@@ -31,6 +33,7 @@ class Simulator:
             for each such number.
         only: ``rows, (episodes, world)`` -> these rows of both.
 
+    ``world`` is a dict of arrays by their names in the environment's own class.
     ``views`` is ``(state (size, state_size), obs (size, agents, obs_size), avail_actions (size, agents, actions))``.
     """
 
@@ -40,47 +43,70 @@ class Simulator:
     only: Callable[..., Any]
 
 
-def compile_simulator(size: int, n_agents: int, reset: Callable[..., Any], step: Callable[..., Any]) -> Simulator:
-    """Compile one environment's pure functions for ``size`` environments, which takes a few seconds.
+def compile_simulator(
+    name: str, size: int, n_agents: int, rules: Callable[[], tuple[Callable[..., Any], Callable[..., Any]]]
+) -> Simulator:
+    """Compile one environment's pure functions for ``size`` environments: seconds at first, then less.
 
     Args:
+        name: of the environment, such as ``smax/3m``; equal names have equal functions.
         size: environments stepped together.
         n_agents: agents of one environment, each with one action.
-        reset: ``key`` -> ``(world, views)``.
-        step: ``key, world, actions (agents,)`` -> ``(world, views, rewards, over, facts)``.
+        rules: returns two functions, and is called only where no earlier run has traced them:
+            ``key`` -> ``(world, views)``, which begins an episode, and
+            ``key, world, actions (agents,)`` -> ``(world, views, rewards, over, facts)``.
     """
     jax = load("jax")
     jnp = jax.numpy
+    random = jax.random
 
-    # Keys are split inside: a call from Python costs more than the step of a small environment.
-    def begin(key: Any) -> tuple[Any, ...]:
-        key, episode = jax.random.split(key)
-        episode, draw = jax.random.split(episode)
-        return key, episode, *reset(draw)
+    @functools.cache
+    def functions() -> tuple[Callable[..., Any], Callable[..., Any]]:
+        reset, step = rules()
+        example, _ = jax.eval_shape(reset, random.key(0))
+        names, whole = list(_named(example)), jax.tree.structure(example)
 
-    def go_on(episode: Any, world: Any, actions: Any) -> tuple[Any, ...]:
-        episode, draw = jax.random.split(episode)
-        return episode, *step(draw, world, actions)
+        # Keys are split inside: a call from Python costs more than the step of a small environment.
+        def begin(bits: Any) -> tuple[Any, ...]:
+            key, episode = random.split(random.wrap_key_data(bits))
+            episode, draw = random.split(episode)
+            world, views = reset(draw)
+            return random.key_data(key), random.key_data(episode), _named(world), views
+
+        def go_on(bits: Any, world: Any, actions: Any) -> tuple[Any, ...]:
+            episode, draw = random.split(random.wrap_key_data(bits))
+            world, *others = step(draw, jax.tree.unflatten(whole, [world[name] for name in names]), actions)
+            return random.key_data(episode), _named(world), *others
+
+        return jax.vmap(begin), jax.vmap(go_on)
 
     def keys(seeds: Sequence[int]) -> Any:
-        return jnp.stack([jax.random.key(seed) for seed in seeds])
+        return jnp.stack([random.key_data(random.key(seed)) for seed in seeds])
 
-    some, actions = keys([0] * size), jnp.zeros((size, n_agents), jnp.int32)
-    compiled_reset = jax.jit(jax.vmap(begin)).lower(some).compile()
+    some = keys([0] * size)
+    compiled_reset = jax_traces.compiled(f"{name}/reset", lambda: functions()[0], some)
     _, episodes, world, _ = compiled_reset(some)
-    go_on_together = jax.jit(jax.vmap(go_on))
-    compiled = {size: go_on_together.lower(episodes, world, actions).compile()}
+    steps: dict[int, Callable[..., Any]] = {}
 
     def stepped(episodes: Any, world: Any, actions: Any) -> Any:
         count = len(actions)
-        if count not in compiled:
-            compiled[count] = go_on_together.lower(episodes, world, actions).compile()
-        return compiled[count](episodes, world, actions)
+        if count not in steps:
+            steps[count] = jax_traces.compiled(f"{name}/step", lambda: functions()[1], episodes, world, actions)
+        return steps[count](episodes, world, actions)
+
+    stepped(episodes, world, np.zeros((size, n_agents), np.int32))
 
     def only(rows: np.ndarray, pair: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf[rows], pair)
 
     return Simulator(keys, compiled_reset, stepped, jax.jit(only))
+
+
+def _named(world: Any) -> dict[str, Any]:
+    """Return the arrays of a world by name, such as ``state.unit_health``: all that is kept of its classes."""
+    paths = load("jax").tree_util
+    leaves, _ = paths.tree_flatten_with_path(world)
+    return {paths.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 # When at most one in SHRINK environments still plays, the others are no longer stepped. Below SMALLEST environments

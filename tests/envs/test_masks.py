@@ -259,3 +259,24 @@ def test_default_widths():
     assert default_widths(SPREAD, mask, "lha", 20) == (16, 32, 24)
     plain = plain_layout("toy", 2, 6)
     assert default_widths(plain, mask_for(plain, "lha", "random"), "lha", 20) == (24, 24)
+
+
+@pytest.mark.parametrize(
+    ("stated", "words"),
+    [
+        ({"agents": []}, "layout lacks task, obs_size"),
+        ({"task": "drones", "obs_size": 2, "agents": 5}, "layout cannot be read"),
+        ({"task": "drones", "obs_size": 3, "agents": []}, "layout has obs_size 3, but obs_shape is 2"),
+    ],
+)
+def test_a_stated_layout_with_a_fault_is_refused_in_one_line(stated, words):
+    with pytest.raises(UserError, match=words) as caught:
+        layout_for("own", 2, 2, {"layout": stated})
+    assert "\n" not in str(caught.value) and "kd-marl env check" in str(caught.value)
+
+
+def test_a_missing_preset_of_a_stated_layout_names_those_that_it_has():
+    agent = {"name": "a", "features": ["x", "V.x"], "blocks": {"V": ["V.x"]}, "derived": []}
+    stated = {"task": "drones", "obs_size": 2, "agents": [agent] * 2, "presets": {"camera": [["V"], ["x"]]}}
+    with pytest.raises(UserError, match="drones has no masks_preset 'paper': use camera or random"):
+        mask_for(layout_for("own", 2, 2, {"layout": stated}), limits="lh")

@@ -9,6 +9,7 @@ from typing import Any
 from kd_core.errors import UserError
 from kd_envs.hetero_mask.battles import battle_parts, name_features
 from kd_envs.hetero_mask.layouts import AgentLayout, FeatureLayout, plain_layout
+from kd_envs.hetero_mask.stated_layout import layout_fault
 from kd_envs.hetero_mask.warehouse import CELL, OWN, sensor_range
 
 
@@ -26,9 +27,12 @@ def layout_for(task_key: str, n_agents: int, obs_size: int, info: Mapping[str, A
         The named layout of a known task or battle; else a plain one whose features are called "0", "1", ... by index.
 
     Raises:
-        UserError: the key names a known task, but the sizes are not that task's.
+        UserError: the key names a known task, but the sizes are not that task's; or a stated layout has a fault.
     """
     if info and "layout" in info:
+        fault = layout_fault({"layout": info["layout"], "n_agents": n_agents, "obs_shape": obs_size})
+        if fault:
+            raise UserError(f"{fault}; kd-marl env check looks at all of an environment")
         return FeatureLayout.from_dict(info["layout"])
     match = re.fullmatch(r"(?:pz_)?(?:mpe2?_)?(\w+?)(?:_v\d+)?", task_key.lower().replace("-", "_"))
     build = KNOWN_LAYOUTS.get(match.group(1)) if match else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,8 +64,8 @@ class MpeBatch(JaxBatch):
     def worlds(self, rows: Sequence[int]) -> list[World]:
         """Return where the agents and landmarks of these worlds are, and which landmark is the goal."""
         env, places = environment(self._key), self._places(rows)
-        positions = np.asarray(self._world.p_pos)[places]
-        goals = [None] * len(positions) if self._world.goal is None else np.asarray(self._world.goal)[places].tolist()
+        positions = np.asarray(self._world["p_pos"])[places]
+        goals = np.asarray(self._world["goal"])[places].tolist() if "goal" in self._world else [None] * len(positions)
         radii = np.asarray(env.rad).tolist()
         colours = [tuple(int(part) for part in colour) for colour in env.colour[len(env.agents) :]]
         return [
@@ -100,6 +100,11 @@ def environment(key: str) -> Any:
 @functools.lru_cache(maxsize=8)
 def worlds(key: str, size: int) -> Simulator:
     """Compile one task for ``size`` worlds. No task ends by itself, and every info is empty."""
+    return compile_simulator(f"mpe/{key}", size, len(environment(key).agents), functools.partial(_rules, key))
+
+
+def _rules(key: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return how one world begins and how it goes on."""
     jnp = jax_support.load("jax").numpy
     env = environment(key)
     agents = list(env.agents)
@@ -118,7 +123,7 @@ def worlds(key: str, size: int) -> Simulator:
         obs, world, rewards, _, _ = env.step_env(draw, world, dict(zip(agents, actions, strict=True)))
         return world, views(obs), jnp.stack([rewards[agent] for agent in agents]), jnp.array(False), {}
 
-    return compile_simulator(size, len(agents), reset, step)
+    return reset, step
 
 
 def _sizes(env: Any) -> tuple[list[int], list[int]]:

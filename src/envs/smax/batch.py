@@ -82,10 +82,9 @@ class SmaxBatch(JaxBatch):
 
     def worlds(self, rows: Sequence[int]) -> list[World]:
         """Return the units of these battles, and who has hit whom since the last call."""
-        units = self._world.state
         names = ("unit_positions", "unit_health", "unit_alive", "unit_types", "prev_attack_actions")
-        parts = {name: np.asarray(getattr(units, name))[self._places(rows)] for name in names}
-        cooldowns = np.asarray(units.unit_weapon_cooldowns)[self._places(rows)]
+        parts = {name: np.asarray(self._world[f"state.{name}"])[self._places(rows)] for name in names}
+        cooldowns = np.asarray(self._world["state.unit_weapon_cooldowns"])[self._places(rows)]
         # A weapon cools down at every moment, but for the one at which it hits.
         step = self._rules.world_steps_per_env_step * self._rules.time_per_step
         hits = cooldowns > self._cooldowns[rows] - step + 1e-3

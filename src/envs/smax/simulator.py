@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,8 +82,13 @@ def battles(map_name: str, size: int) -> Simulator:
     Raises:
         UserError: there is no such map, or JaxMARL is not installed.
     """
-    jnp = load("jax").numpy
     facts = map_facts(map_name)
+    return compile_simulator(f"smax/{map_name}", size, facts.n_agents, functools.partial(_rules, map_name, facts))
+
+
+def _rules(map_name: str, facts: SmaxFacts) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return how one battle begins and how it goes on."""
+    jnp = load("jax").numpy
     env = environment(map_name)
     agents = list(env.agents)
     units = facts.n_agents + facts.n_enemies
@@ -107,7 +113,7 @@ def battles(map_name: str, size: int) -> Simulator:
         rewards = jnp.stack([rewards[agent] for agent in agents])
         return world, views(obs, world), rewards, ~(allies & enemies), {"battle_won": allies & ~enemies}
 
-    return compile_simulator(size, facts.n_agents, reset, step)
+    return reset, step
 
 
 def normalise_state(xp: Any, state: Any, units: int) -> Any:

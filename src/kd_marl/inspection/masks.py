@@ -13,7 +13,6 @@ from kd_core.errors import UserError
 from kd_core.host import Host, get_host
 from kd_envs.hetero_mask import default_widths, mask_text, read_masks
 from kd_envs.smax.simulator import MOVES, OBS_OWN, OBS_UNIT
-from kd_marl.inspection.stated_layout import layout_fault
 from kd_runners import environments
 
 
@@ -39,9 +38,6 @@ def masks(args: argparse.Namespace) -> int:
     config["own_action"] = args.own_action
     settings = SimpleNamespace(**config)
     info = _described(host, settings) if args.n_agents is None else _sized(args, settings)
-    fault = layout_fault(info)
-    if fault:
-        raise UserError(f"{fault}; kd-marl env check looks at all of an environment")
     mask = environments.task_mask(settings, info)
     widths = default_widths(mask.layout, mask, args.limits, args.width)
     print(mask_text(mask, widths, columns=max(Console().width, 100)), end="")
