@@ -36,13 +36,13 @@ def put(env: GymmaWrapper, world, row: int) -> Views:
     """Put the state of one JAX world into a PettingZoo one; what that shows then."""
     simulator = env._env._simulator
     agents, landmarks = simulator.world.agents, simulator.world.landmarks
-    for entity, place in zip([*agents, *landmarks], np.asarray(world.p_pos[row], np.float64), strict=True):
+    for entity, place in zip([*agents, *landmarks], np.asarray(world["p_pos"][row], np.float64), strict=True):
         entity.state.p_pos = place.copy()
-    for agent, speed, said in zip(agents, np.asarray(world.p_vel[row]), np.asarray(world.c[row]), strict=False):
+    for agent, speed, said in zip(agents, np.asarray(world["p_vel"][row]), np.asarray(world["c"][row]), strict=False):
         agent.state.p_vel = speed.astype(np.float64)
         agent.state.c = said.astype(np.float64)
-    if world.goal is not None:
-        goal = landmarks[int(world.goal[row])]
+    if "goal" in world:
+        goal = landmarks[int(world["goal"][row])]
         if hasattr(agents[0], "goal_b"):
             agents[0].goal_b = goal
         else:
@@ -64,7 +64,7 @@ def assert_same(ours: Views, row: int, theirs: Views) -> None:
 
 def towards_the_first(world, random: np.ndarray) -> np.ndarray:
     """Actions with which everyone runs into agent 0, which goes its own way."""
-    offset = np.asarray(world.p_pos)[:, :1] - np.asarray(world.p_pos)[:, : random.shape[1]]
+    offset = np.asarray(world["p_pos"])[:, :1] - np.asarray(world["p_pos"])[:, : random.shape[1]]
     sideways = np.abs(offset[..., 0]) > np.abs(offset[..., 1])
     actions = np.where(sideways, np.where(offset[..., 0] > 0, 2, 1), np.where(offset[..., 1] > 0, 4, 3))
     actions[:, 0] = random[:, 0]
@@ -101,7 +101,7 @@ def test_the_same_actions_from_the_same_state_give_the_same_numbers_as_pettingzo
                 assert (outcome.terminated[row], outcome.truncated[row]) == (terminated, truncated)
                 # 25 steps, all of them rewarded, and then the time is up; the task has no end of its own.
                 assert (terminated, truncated) == (False, t == LIMIT - 1)
-            places = np.asarray(envs._world.p_pos)[:, : actions.shape[1]]
+            places = np.asarray(envs._world["p_pos"])[:, : actions.shape[1]]
             distances = np.linalg.norm(places[:, :, None] - places[:, None], axis=-1)
             collisions += int((distances < 0.3).sum() - distances[..., 0].size)
     assert collisions > 50 or key == SPEAKER
@@ -133,7 +133,7 @@ def test_the_features_of_an_observation_are_where_the_layouts_say():
         envs.reset()
         shown = envs.step(range(SIZE), np.ones((SIZE, envs.env_info["n_agents"]), int)).views
         layout = layout_for(key, envs.env_info["n_agents"], envs.env_info["obs_shape"])
-        place, speed = np.asarray(envs._world.p_pos), np.asarray(envs._world.p_vel)
+        place, speed = np.asarray(envs._world["p_pos"]), np.asarray(envs._world["p_vel"])
         agents = envs.env_info["n_agents"]
         for agent in range(agents):
             for block, expected in (

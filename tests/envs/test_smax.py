@@ -38,7 +38,7 @@ def attack(available_actions: np.ndarray) -> np.ndarray:
 
 def alive(envs: SmaxBatch) -> tuple[np.ndarray, np.ndarray]:
     """Which allies and which enemies live, ``(size, units)`` each, as the simulator has it."""
-    units = np.asarray(envs._world.state.unit_alive)
+    units = np.asarray(envs._world["state.unit_alive"])
     return units[:, : envs.facts.n_agents], units[:, envs.facts.n_agents :]
 
 
