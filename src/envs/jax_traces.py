@@ -1,4 +1,4 @@
-"""Compiled functions of JAX whose traces outlive the run: tracing a battle takes longer than the rest of a short run."""
+"""Compiled functions of JAX whose traces outlive the run, because tracing takes longer than the rest of a short one."""
 
 from __future__ import annotations
 

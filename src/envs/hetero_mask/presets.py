@@ -262,7 +262,9 @@ def _paper_blocks(layout: FeatureLayout, agent: int) -> Sequence[str]:
         if is_battle(layout):
             return BATTLE_ROWS[agent % len(BATTLE_ROWS)]
         if layout.presets:
-            raise UserError(f"{layout.task} has no masks_preset 'paper': use {' or '.join([*layout.presets, 'random'])}")
+            raise UserError(
+                f"{layout.task} has no masks_preset 'paper': use {' or '.join([*layout.presets, 'random'])}"
+            )
         raise UserError(
             f"there is no preset 'paper' for {layout.task} (what its features mean is known for"
             f" {', '.join(sorted(KNOWN_LAYOUTS))}, and the maps of SMAX, SMAC, SMACv2 and SMAClite): use"

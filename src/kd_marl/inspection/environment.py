@@ -13,8 +13,8 @@ from epymarl_lite.utils.errors import EnvironmentFaultError
 from kd_core.errors import UserError
 from kd_envs.hetero_mask.known_layouts import layout_for
 from kd_envs.hetero_mask.layouts import ranges
-from kd_envs.worlds import read_world
 from kd_envs.hetero_mask.stated_layout import layout_fault
+from kd_envs.worlds import read_world
 from kd_runners.checked_env import CheckedEnv
 from kd_runners.environments import describe
 from kd_runners.time_limits import TimeLimits, is_known

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import kd_marl.inspection.environment
+from kd_envs.hetero_mask.stated_layout import layout_fault
 from kd_marl.cli import main
 from kd_marl.inspection.environment import examine
-from kd_envs.hetero_mask.stated_layout import layout_fault
 
 TEMPLATE = Path(kd_marl.inspection.environment.__file__).parent / "own_environment"
 sys.path.insert(0, str(TEMPLATE))
