@@ -30,7 +30,8 @@ def compiled(name: str, build: Callable[[], Callable[..., Any]], *examples: Any)
         examples: arguments.
     """
     jax = load("jax")
-    file = _file(name, jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), examples))
+    shapes = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), examples)
+    file = _file(f"{name} on {jax.default_backend()} {shapes}")
     export = load("jax.export")
     trace = None
     if file is not None and file.is_file():
@@ -45,11 +46,11 @@ def compiled(name: str, build: Callable[[], Callable[..., Any]], *examples: Any)
     return jax.jit(trace.call).lower(*examples).compile()
 
 
-def _file(name: str, shapes: Any) -> Path | None:
+def _file(name: str) -> Path | None:
     folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if not folder:
         return None
-    digest = hashlib.sha256(f"{name} {shapes} {_code()}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{name} {_code()}".encode()).hexdigest()
     return Path(folder) / "traces" / f"{digest[:32]}.stablehlo"
 
 
