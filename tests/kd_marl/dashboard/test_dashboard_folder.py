@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 
 import pytest
 
@@ -378,32 +377,6 @@ def test_runs_are_filtered_sorted_and_paged(tmp_path):
     assert (page["matching"], page["total"]) == (1, 6)
     assert page["counts"]["state"] == {"running": 0, "finished": 5, "interrupted": 0, "broken": 1}
     assert page["counts"]["method"] == {"mappo": 1}
-
-
-@pytest.mark.slow
-def test_of_ten_thousand_runs_each_is_read_once(tmp_path, monkeypatch):
-    folder = put(tmp_path, 1)
-    texts = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".json"}
-    for number in range(2, 10_001):
-        other = tmp_path / "sacred" / "kd_student" / f"task{number % 50}" / str(number)
-        other.mkdir(parents=True)
-        for name, text in texts.items():
-            (other / name).write_bytes(text)
-    read = Counter()
-    look_into = FolderSource._look_into
-
-    def counted(self, descriptor, parts, now):
-        read[parts] += 1
-        look_into(self, descriptor, parts, now)
-
-    monkeypatch.setattr(FolderSource, "_look_into", counted)
-    source = FolderSource(tmp_path)
-    source.refresh()
-    assert (len(source.store.rows()), len(read), read.total()) == (10_000, 10_000, 10_000)
-    source.refresh()
-    assert read.total() == 10_000, "nothing has changed"
-    page = Query(words=("kd_student",), sort="retention").page(source.store.rows())
-    assert (page["matching"], len(page["rows"])) == (10_000, 100)
 
 
 def test_a_new_run_is_seen_in_a_folder_that_has_just_changed(tmp_path):
