@@ -14,6 +14,7 @@ from kd_onboard.bundle import Bundle
 from kd_onboard.profile import AgentProfile
 
 LEVELS = {"o2": ("-O2",), "o3": ("-O3", "-march=native")}
+RADIO_ROWS = 64
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror")
 
 _HARNESS = """
@@ -104,9 +105,21 @@ def library(bundle: Bundle, agents: Sequence[AgentProfile], level: str, folder: 
         parts["INCLUDES"].append(f'#include "{bundle.folder.absolute() / agent.c.header}"')
         parts["STATES"].append(f"static struct {prefix} {name};")
         parts["INITS"].append(f"    {prefix}_init(&{name});")
+        radio = ""
+        if agent.messages is not None:
+            # Every message arrives, and each row's has bits of its own.
+            size, heard = f"{prefix.upper()}_MESSAGE_BYTES", max(1, len(agent.messages.hears))
+            parts["STATES"].append(
+                f"static unsigned char in_{name}[{RADIO_ROWS * heard} * {size}], out_{name}[{size}];"
+            )
+            parts["INITS"].append(
+                f"    for (k = 0; k < (long)sizeof in_{name}; k++) {{\n"
+                f"        in_{name}[k] = (unsigned char)(k % {size} == 0 ? 1 : (k * 2654435761u) >> 13);\n    }}"
+            )
+            radio = f", in_{name} + row % {RADIO_ROWS} * {heard} * {size}, out_{name}"
         parts["ACTS"].append(
             f"        total += {prefix}_act(&{name}, features + row * {row_length} + {start}, "
-            f"available + (row * {len(agents)} + {place}) * {agent.n_actions});"
+            f"available + (row * {len(agents)} + {place}) * {agent.n_actions}{radio});"
         )
         start += agent.inputs
         sources += [str(bundle.folder / source) for source in agent.c.sources]
