@@ -75,7 +75,8 @@ class HeteroMAC(PolicyMAC):
         """Compute probabilities at time ``t``; see :class:`PolicyMAC`. Messages may be lost on the way."""
         loss = 0.0 if self.messages is None else self.test_loss if test_mode else self.messages.loss
         if loss:
-            self._delivered.append(draw_delivered(loss, [len(self.hidden_states)], self.n_agents))
+            drawn = draw_delivered(loss, [len(self.hidden_states)], self.n_agents)
+            self._delivered.append(drawn.to(self._device))
         return super().forward(ep_batch, t, test_mode, bs)
 
     def step(self, ep_batch: Any, t: int, hidden: Tensor, bs: Any) -> tuple[Tensor, Tensor]:

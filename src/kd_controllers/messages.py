@@ -74,7 +74,7 @@ class Messages:
         Returns:
             ``(batch, time, agents)`` uint8.
         """
-        turn = torch.arange(first, first + avail.shape[1]) % self.every == 0
+        turn = torch.arange(first, first + avail.shape[1], device=avail.device) % self.every == 0
         return ((avail > 0).sum(-1) > 1).mul(turn.unsqueeze(-1)).to(torch.uint8)
 
     def to_dict(self) -> dict[str, Any]:

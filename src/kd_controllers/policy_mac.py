@@ -123,7 +123,7 @@ class PolicyMAC:
 
     def cuda(self) -> None:
         """Move the network to the GPU."""
-        self.agent.cuda()
+        self.agent.to(self.args.device)
 
     def save_models(self, path: str) -> None:
         """Write ``agent.th`` into the folder ``path``."""

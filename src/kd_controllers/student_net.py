@@ -349,10 +349,10 @@ class Packing:
 def pack(length: Tensor) -> Packing:
     """Order the steps of episodes that lie one after the other; ``length`` is int64 ``(episodes,)``."""
     longest_first = length.argsort(descending=True, stable=True)
-    rank = torch.empty_like(length).index_copy_(0, longest_first, torch.arange(len(length)))
-    step = torch.arange(int(length.sum())) - (length.cumsum(0) - length).repeat_interleave(length)
+    rank = torch.empty_like(length).index_copy_(0, longest_first, torch.arange(len(length), device=length.device))
+    step = _step(length)
     order = (step * len(length) + rank.repeat_interleave(length)).argsort()
-    place = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order)))
+    place = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order), device=length.device))
     return Packing(length, order, place, step.bincount().tolist())
 
 
@@ -363,8 +363,13 @@ def places(length: Tensor) -> Tensor:
         length: steps of each episode, int64 ``(episodes,)``.
     """
     batch = len(length)
-    step = torch.arange(int(length.sum())) - (length.cumsum(0) - length).repeat_interleave(length)
-    return step * batch + torch.arange(batch).repeat_interleave(length)
+    return _step(length) * batch + torch.arange(batch, device=length.device).repeat_interleave(length)
+
+
+def _step(length: Tensor) -> Tensor:
+    """Number the steps of each of some episodes from 0, one episode after the other; int64 ``(steps,)``."""
+    begins = (length.cumsum(0) - length).repeat_interleave(length)
+    return torch.arange(len(begins), device=length.device) - begins
 
 
 def widened(values: Tensor, size: int) -> Tensor:

@@ -151,7 +151,7 @@ class TalkingStudent(HeteroStudent):
         """Run every agent along whole episodes, from their start; see `HeteroStudent.unroll`."""
         batch, time = obs.shape[:2]
         logits, embedding = self.unroll_packed(
-            obs.flatten(0, 1), torch.full((batch,), time), None if radio is None else _flat(radio)
+            obs.flatten(0, 1), torch.full((batch,), time, device=obs.device), None if radio is None else _flat(radio)
         )
         return logits.unflatten(0, (batch, time)), embedding.unflatten(0, (batch, time))
 

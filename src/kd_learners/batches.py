@@ -31,6 +31,10 @@ class Episodes:
     terminated: Tensor
     filled: Tensor
 
+    def to(self, device: torch.device | str) -> Episodes:
+        """Move every tensor, in a copy."""
+        return Episodes(**{name: x.to(device) for name, x in vars(self).items()})
+
     @property
     def length(self) -> Tensor:
         """Steps of each episode, int64 ``(batch,)``."""

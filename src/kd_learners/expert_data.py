@@ -65,10 +65,11 @@ class ExpertData:
         """Advantages, cosines and roles of all episodes: one pass over the buffer, when a sample is first asked for."""
         found = []
         for shard in self.buffer.shards((*VALUE_KEYS, "embedding")):
-            teacher, episodes = self.labeller.teacher, shard_episodes(shard)
+            teacher = self.labeller.teacher
+            episodes, embedding = shard_episodes(shard).to(teacher.device), shard["embedding"].to(teacher.device)
             advantage = teacher.advantages(episodes, self.labeller.gamma, self.labeller.gae_lambda)
-            found.append((advantage, *self.labeller.relations(shard["embedding"].float())))
-        advantages, cosines, log_roles = (torch.cat(part) for part in zip(*found, strict=True))
+            found.append((advantage, *self.labeller.relations(embedding.float())))
+        advantages, cosines, log_roles = (torch.cat(part).cpu() for part in zip(*found, strict=True))
         return advantages, cosines, log_roles
 
     def sample(self, count: int, generator: np.random.Generator) -> LabelledSteps:
@@ -86,7 +87,7 @@ class ExpertData:
         if self.mask.draw_per_episode:
             visible = torch.from_numpy(self.mask.sample(generator, len(chosen)).astype(np.float32))
         radio = None if self.messages is None else self._radio(self.messages, avail, generator)
-        return LabelledSteps.of(
+        steps = LabelledSteps.of(
             acting_mask(filled_steps(part), avail),
             obs=self.mask.apply(part["obs"][:, :-1], before(part["actions"]), visible),
             avail=avail,
@@ -101,6 +102,7 @@ class ExpertData:
             speaks=None if radio is None else radio.speaks,
             delivered=None if radio is None else radio.delivered,
         )
+        return steps.to(self.labeller.teacher.device)
 
     def largest_features(self, count: int, generator: np.random.Generator) -> np.ndarray:
         """Return the largest size of each agent's features, ``(agents, features)``.

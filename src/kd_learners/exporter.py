@@ -151,7 +151,7 @@ class BufferExporter(Stage):
             return
         wanted = self.args.buffer_episodes - self.writer.episodes
         block = self._block(batches.from_host(batch))
-        self.writer.append({name: value[:wanted] for name, value in block.items()})
+        self.writer.append({name: value[:wanted].cpu() for name, value in block.items()})
         self.bar.update(min(wanted, len(block["length"])))
 
     def _calibrate(self, episodes: batches.Episodes) -> None:
@@ -210,12 +210,8 @@ class BufferExporter(Stage):
         )
 
     def cuda(self) -> None:
-        """Refuse a GPU: labelling is cheap on the CPU, and the teacher is not moved.
-
-        Raises:
-            UserError: always.
-        """
-        raise UserError("kd_buffer_export runs on the CPU: set use_cuda=False")
+        """Move the teacher to the GPU."""
+        self.teacher.move(self.args.device)
 
     def save_models(self, path: str) -> None:
         """Write nothing, since nothing is learnt."""

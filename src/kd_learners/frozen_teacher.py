@@ -30,9 +30,9 @@ class Scale:
         """Read one normaliser of ``teacher.json``."""
         return cls(torch.tensor(facts["mean"], dtype=torch.float32), torch.tensor(facts["std"], dtype=torch.float32))
 
-    def to(self, dtype: torch.dtype) -> Scale:
-        """Return it in another precision."""
-        return Scale(self.mean.to(dtype), self.std.to(dtype))
+    def to(self, target: torch.dtype | torch.device | str) -> Scale:
+        """Return it in another precision, or on another device."""
+        return Scale(self.mean.to(target), self.std.to(target))
 
 
 class FrozenTeacher:
@@ -101,6 +101,22 @@ class FrozenTeacher:
     def _scale(self, name: str) -> Scale | None:
         facts = self.artifact.normalisers[name]
         return None if facts is None else Scale.from_facts(facts)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its networks are."""
+        return next(self.mac.agent.parameters()).device
+
+    def move(self, device: torch.device | str) -> None:
+        """Move its networks, and all that it labels with."""
+        self.mac.agent.to(device)
+        self._move_critic(device)
+        self.reward_scale, self.value_scale = (
+            None if scale is None else scale.to(device) for scale in (self.reward_scale, self.value_scale)
+        )
+
+    def _move_critic(self, device: torch.device | str) -> None:
+        self.critic.to(device)
 
     @property
     def gamma(self) -> float:

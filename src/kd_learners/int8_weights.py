@@ -58,12 +58,12 @@ def _rounded_weights(group: WidthGroup, units: Tensor) -> Sequence[tuple[torch.n
         group: of students of one width.
         units: of each member's features ``(members, features)``.
     """
-    seen = units.gather(1, group.inputs).unsqueeze(-1)
+    seen = units.to(group.inputs.device).gather(1, group.inputs).unsqueeze(-1)
     aligner, scale = _rounded(group.aligner_weight, group.aligner_bias, seen)
     # An aligned unit is in parts of its row's scale. Agents that share a GRU round it as the first of them does.
     first = [group.set_of.tolist().index(chosen) for chosen in range(len(group.weight_ih))]
     parts = scale[first].transpose(1, 2)
-    past = torch.full((1, 1, 1), 2.0**-UNIT_BITS)
+    past = seen.new_full((1, 1, 1), 2.0**-UNIT_BITS)
     return [
         (group.aligner_weight, aligner),
         (group.weight_ih, _rounded(group.weight_ih, None, parts)[0]),

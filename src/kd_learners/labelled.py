@@ -82,14 +82,18 @@ class LabelledSteps:
     def episodes(self, index: Tensor) -> LabelledSteps:
         """Return the episodes at these positions, int64 ``(episodes,)``."""
         length = self.length[index]
-        before = self.length.cumsum(0)[index] - length.cumsum(0)
-        steps = torch.arange(int(length.sum())) + before.repeat_interleave(length)
+        before = (self.length.cumsum(0)[index] - length.cumsum(0)).repeat_interleave(length)
+        steps = torch.arange(len(before), device=before.device) + before
         return replace(self.each(lambda name, x: x.index_select(0, steps)), length=length)
 
     def each(self, change: Callable[[str, Tensor], Tensor]) -> LabelledSteps:
         """Replace every tensor of steps that is present by ``change(its name, it)``, in a copy."""
         present = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "length"}
         return replace(self, **{name: change(name, x) for name, x in present.items() if x is not None})
+
+    def to(self, device: torch.device | str) -> LabelledSteps:
+        """Move every tensor, in a copy."""
+        return replace(self.each(lambda _, x: x.to(device)), length=self.length.to(device))
 
     @staticmethod
     def join(parts: Sequence[LabelledSteps]) -> LabelledSteps:
@@ -111,12 +115,12 @@ def until_last_decision(acting: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         episode after episode, out of ``(batch, time, ...)``.
     """
     length = until_last((acting > 0).any(dim=-1), dim=1).clamp(min=1)
-    return length, (torch.arange(acting.shape[1]) < length.unsqueeze(1)).nonzero(as_tuple=True)
+    return length, (torch.arange(acting.shape[1], device=acting.device) < length.unsqueeze(1)).nonzero(as_tuple=True)
 
 
 def until_last(marked: Tensor, dim: int) -> Tensor:
     """Count the entries up to the last that is marked along a dimension of a boolean tensor; 0 where none is."""
-    steps = torch.arange(1, marked.shape[dim] + 1).view(-1, *[1] * (marked.ndim - dim - 1))
+    steps = torch.arange(1, marked.shape[dim] + 1, device=marked.device).view(-1, *[1] * (marked.ndim - dim - 1))
     return (marked * steps).amax(dim=dim)
 
 
@@ -142,7 +146,8 @@ class Labeller:
 
         Cosines are ``(batch, time, pairs)``, log-roles ``(batch, time, agents, roles)``.
         """
-        return pairwise_cosines(embedding), role_log_distribution(embedding, self.teacher_roles, self.temperature)
+        roles = self.teacher_roles.to(embedding.device)
+        return pairwise_cosines(embedding), role_log_distribution(embedding, roles, self.temperature)
 
     @torch.no_grad()
     def __call__(

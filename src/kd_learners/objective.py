@@ -139,7 +139,7 @@ def _student_log_roles(batch: LabelledSteps, embedding: Tensor, student_roles: T
         return losses.role_log_distribution(embedding, student_roles, temperature)
     every = student_roles.unflatten(0, (-1, batch.teacher_log_roles.shape[-1]))
     scores = [embedding @ roles.T for roles in every]
-    own = torch.stack(scores)[batch.labelled_by, torch.arange(len(embedding))]
+    own = torch.stack(scores)[batch.labelled_by, torch.arange(len(embedding), device=embedding.device)]
     return torch.log_softmax(own / temperature, dim=-1)
 
 

@@ -154,7 +154,7 @@ class Panel:
 
         def taken(name: str, mine: Tensor) -> Tensor:
             every = torch.stack([getattr(label, name) for label in labels])
-            return every[chosen, torch.arange(len(mine))]
+            return every[chosen, torch.arange(len(mine), device=mine.device)]
 
         return replace(labels[0].each(taken), labelled_by=chosen)
 
@@ -166,7 +166,7 @@ class Panel:
             length: steps of each that are labelled.
         """
         if self.rule == "weight":
-            drawn = torch.multinomial(torch.tensor(self.weights), len(length), replacement=True)
+            drawn = torch.multinomial(torch.tensor(self.weights), len(length), replacement=True).to(length.device)
             return drawn.repeat_interleave(length)
         _, index = until_last_decision(acting_mask(episodes.filled.squeeze(-1), episodes.avail_actions[:, :-1]))
         expected = [
@@ -191,12 +191,17 @@ class TaskPanel:
     ) -> LabelledSteps:
         """Label episodes as `Labeller` does, each by its task's teacher; ``labelled_by`` says by which."""
         sizes, parts = shares(len(seen), len(self.labellers)), []
-        for number, rows in enumerate(torch.arange(len(seen)).split(sizes)):
+        for number, rows in enumerate(torch.arange(len(seen), device=seen.device).split(sizes)):
             own = Episodes(**{name: x[rows] for name, x in vars(episodes).items()})
             heard = radio if radio is None else radio.only(rows)
             steps = self.labellers[number](own, behaviour_log_prob[rows], seen[rows], heard)
-            parts.append(replace(steps, labelled_by=torch.full((len(steps.obs),), number)))
+            parts.append(_labelled_by(steps, number))
         return LabelledSteps.join(parts)
+
+
+def _labelled_by(steps: LabelledSteps, teacher: int) -> LabelledSteps:
+    """Name the teacher of all these steps, in a copy."""
+    return replace(steps, labelled_by=torch.full((len(steps.obs),), teacher, device=steps.obs.device))
 
 
 class PanelData:
@@ -213,9 +218,7 @@ class PanelData:
             for number, (part, own) in enumerate(zip(self.parts, counts, strict=True))
             if own
         ]
-        return LabelledSteps.join(
-            [replace(steps, labelled_by=torch.full((len(steps.obs),), number)) for number, steps in drawn]
-        )
+        return LabelledSteps.join([_labelled_by(steps, number) for number, steps in drawn])
 
     def largest_features(self, count: int, generator: np.random.Generator) -> np.ndarray:
         """Return the largest size of each agent's features in any of the buffers, ``(agents, features)``."""

@@ -34,7 +34,7 @@ from kd_learners.losses import action_log_prob, masked_log_softmax
 from kd_learners.panel import Panel, PanelData, TaskPanel, fit_line, read_weights
 from kd_learners.settings import read_settings
 from kd_learners.stage import Compared, RunContext, Stage
-from kd_learners.student_settings import NO_CUDA, StudentSettings, check_keys
+from kd_learners.student_settings import StudentSettings, check_keys
 from kd_learners.value_teacher import ValueTeacher, frozen_teacher
 
 # Logged name -> key of summary.json.
@@ -265,12 +265,13 @@ class StudentLearner(Stage):
                 self.logger.log_stat(name, summary[key], self.t_env)
 
     def cuda(self) -> None:
-        """Refuse a GPU: moving the data would cost more than computing such small students.
-
-        Raises:
-            UserError: always.
-        """
-        raise UserError(NO_CUDA)
+        """Move the students, the teachers and all that is learnt to the GPU."""
+        device = self.args.device
+        self.mac.agent.to(device)
+        self.comparators.to(device)
+        self.student_roles.data = self.student_roles.data.to(device)
+        for teacher in (self.teacher, *self.more_teachers):
+            teacher.move(device)
 
     def save_models(self, path: str) -> None:
         """Write the student and all that resumes its training into the folder ``path``; ``checkpoint.json`` last."""

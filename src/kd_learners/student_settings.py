@@ -21,7 +21,6 @@ from kd_learners.stage import RunContext
 
 SOURCES = ("expert", "student", "mixed")
 DECAYS = ("linear", "geometric")
-NO_CUDA = "kd_mappo_student runs on the CPU: set use_cuda=False"
 # Of the C that the students finish for.
 QUANTISED = ("int8",)
 # Whose an advantage is: the team's, one for all its agents, or each agent's own.
@@ -118,5 +117,3 @@ def check_keys(args: Any, context: RunContext) -> None:
     if asks_for_personal(terms) and args.agent != "personal_rnn":
         raise UserError(PERSONAL_ONLY)
     check_sharing(args.sharing)
-    if args.use_cuda:
-        raise UserError(NO_CUDA)

@@ -309,7 +309,7 @@ class TeacherLearner(Stage):
         if self.follower is not None:
             raise UserError("imitation_gap_coef is for the CPU: set use_cuda=False")
         self.mac.cuda()
-        self.critic.cuda()
+        self.critic.to(self.args.device)
 
     def facts(self) -> dict[str, Any]:
         """Return the facts of this teacher for ``teacher.json``, without its hashes."""

@@ -65,6 +65,10 @@ class ValueTeacher(FrozenTeacher):
             except KeyError as error:
                 raise RuntimeError(f"the mixer lacks {error}") from None
 
+    def _move_critic(self, device: torch.device | str) -> None:
+        self.mixer = {name: value.to(device) for name, value in self.mixer.items()}
+        self._last_layers = [(parameter, value.to(device)) for parameter, value in self._last_layers]
+
     @torch.no_grad()
     def set_temperature(self, temperature: float) -> None:
         """Change the temperature of its policy."""

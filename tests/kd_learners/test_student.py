@@ -164,7 +164,6 @@ SEES_STATE = "python src/main.py --config=kd_student --env-config=signals with t
         ({"role_init": "random"}, "role_init is 'random': choose one of kmeans, orthogonal"),
         ({"buffer_episodes": 0}, "buffer_episodes is 0: expected a whole number of at least 1"),
         ({"hidden_dim": -1, "widths": None}, "hidden_dim is -1: expected a number of units of at least 1"),
-        ({"use_cuda": True}, "runs on the CPU: set use_cuda=False"),
         ({"action_selector": "epsilon_greedy"}, "samples its actions from a policy: set action_selector=soft_policies"),
         ({"distill_on": "mixed", "student_share": 0.05}, "student_share=0.05 of minibatch_episodes=8 is, rounded, 0"),
         ({"command": SEES_STATE, "teacher_input": "state"}, "teacher_input is state, and the teacher in .* sees obs"),
@@ -211,11 +210,6 @@ def test_an_evaluation_reads_only_what_plays(results, tmp_path):
     file.write_text(json.dumps(facts))
     with pytest.raises(UserError, match="is no student's: give the folder of a run of kd_student"):
         other.load_models(str(tmp_path))
-
-
-def test_a_gpu_is_refused(learner):
-    with pytest.raises(UserError, match="runs on the CPU: set use_cuda=False"):
-        learner.cuda()
 
 
 def test_the_state_is_what_the_toy_task_says(learner):

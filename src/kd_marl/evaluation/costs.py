@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,13 @@ def pair_costs(
         teacher_length: mean steps of its episodes.
         student_length: the same of the student's.
     """
+    with _on_cpu(teacher.mac, student):
+        return _pair_costs(teacher, student, teacher_length, student_length)
+
+
+def _pair_costs(
+    teacher: FrozenTeacher, student: HeteroMAC, teacher_length: float, student_length: float
+) -> dict[str, float]:
     agents = range(student.n_agents)
     sizes = teacher.sizes
     whole = flops.AgentStep(sizes.input_size, sizes.hidden_dim, sizes.n_actions, sizes.use_rnn)
@@ -63,6 +71,11 @@ def policy_costs(mac: Any, n_agents: int, length: float) -> dict[str, float]:
         n_agents: size of the team.
         length: mean steps of its episodes.
     """
+    with _on_cpu(mac):
+        return _policy_costs(mac, n_agents, length)
+
+
+def _policy_costs(mac: Any, n_agents: int, length: float) -> dict[str, float]:
     networks, decide = _networks(mac, n_agents)
     if not networks:
         return {}
@@ -80,19 +93,31 @@ def _networks(mac: Any, n_agents: int) -> tuple[list[tuple[nn.Module, int]], Cal
     agent = mac.agent
     if hasattr(agent, "agent_network"):
         each = [(agent.agent_network(i), len(mac.mask.indices(i))) for i in range(n_agents)]
-        nothing = torch.zeros(1, 1, n_agents, mac.mask.obs_size, device=next(agent.parameters()).device)
+        nothing = torch.zeros(1, 1, n_agents, mac.mask.obs_size)
         state = mac.initial_hidden(1)
         return each, lambda: agent.advance(nothing, state)
     # A list where nothing is shared, else one network for all.
     own = list(getattr(agent, "agents", [agent]))
     if not all(hasattr(network, "fc1") for network in own):
         return [], lambda: None
-    device = next(agent.parameters()).device
-    rows = torch.zeros(n_agents, own[0].fc1.in_features, device=device)
+    rows = torch.zeros(n_agents, own[0].fc1.in_features)
     hidden = agent.init_hidden()
     hidden = hidden.unsqueeze(0) if len(own) > 1 else hidden.expand(n_agents, -1)
     shared = own * n_agents if len(own) == 1 else own
     return [(network, network.fc1.in_features) for network in shared], lambda: agent(rows, hidden)
+
+
+@contextmanager
+def _on_cpu(*macs: Any) -> Iterator[None]:
+    """Move controllers' networks to the CPU for a block: boards have no GPU, and there a clock stops too early."""
+    devices = [next(mac.agent.parameters()).device for mac in macs]
+    for mac in macs:
+        mac.agent.cpu()
+    try:
+        yield
+    finally:
+        for mac, device in zip(macs, devices, strict=True):
+            mac.agent.to(device)
 
 
 @torch.no_grad()

@@ -114,6 +114,7 @@ def _evaluate_pair(
         def make(scheme: dict[str, Any], options: Any) -> PolicyMAC:
             mac = HeteroMAC(scheme, None, options, student.mask)
             mac.load_state(student)
+            mac.agent.to(teacher.device)
             mac.greedy = greedy
             return mac
 
@@ -261,7 +262,7 @@ def _agreement(
             float(objective.agreement(logits[:, :, i], expert[:, :, i], avail[:, :, i], acting[:, :, i]))
             for i in range(acting.shape[-1])
         ]
-        decisions.append(acting.sum(dim=(0, 1)).numpy())
+        decisions.append(acting.sum(dim=(0, 1)).cpu().numpy())
         same.append(np.array(shares) * decisions[-1])
     agreed, taken = np.sum(same, axis=0), np.sum(decisions, axis=0)
     per_agent = [float(a / n) if n else None for a, n in zip(agreed, taken, strict=True)]
