@@ -2,7 +2,7 @@
 
 A machine without a GPU cannot run the code that moves tensors, and a tensor made on the wrong device is found only
 where there is one. Within `PretendedGpu` a tensor that was moved to ``cuda``, or made from one that was, says that it
-is there, and a call of torch that mixes both kinds fails as it would. It sees calls from Python, so not a backward pass.
+is there, and a call of torch that mixes both kinds fails as it would. It sees calls from Python, not a backward pass.
 """
 
 from __future__ import annotations
