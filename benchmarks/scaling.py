@@ -69,6 +69,7 @@ def _teacher(name: str, battles: int, args: argparse.Namespace) -> dict[str, Any
         "map": name,
         "agents": count,
         "environments": battles,
+        "steps_per_block": rate["steps"] / (len(report["blocks"]) - report["warm"]),
         "steps_per_s": rate["steps_per_s"],
         **shares,
         "all_us_per_agent_step": 1e6 / rate["steps_per_s"] / count,
