@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -110,14 +111,14 @@ def _networks(mac: Any, n_agents: int) -> tuple[list[tuple[nn.Module, int]], Cal
 @contextmanager
 def _on_cpu(*macs: Any) -> Iterator[None]:
     """Move controllers' networks to the CPU for a block: boards have no GPU, and there a clock stops too early."""
-    devices = [next(mac.agent.parameters()).device for mac in macs]
-    for mac in macs:
-        mac.agent.cpu()
+    devices = [(mac.agent, parameter.device) for mac in macs for parameter in islice(mac.agent.parameters(), 1)]
+    for agent, _ in devices:
+        agent.cpu()
     try:
         yield
     finally:
-        for mac, device in zip(macs, devices, strict=True):
-            mac.agent.to(device)
+        for agent, device in devices:
+            agent.to(device)
 
 
 @torch.no_grad()
