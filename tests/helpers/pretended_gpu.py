@@ -14,8 +14,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 GPU = torch.device("cuda", 0)
-# Copies between devices, and what an optimiser does to gradients, which come from a backward pass.
-_MAY_MIX = ("copy_", "__set__", "_has_compatible_shallow_copy_type", "load_state_dict", "backward")
+# Copies between devices, what reads a shape, and what an optimiser does to gradients, which come from a backward pass.
+_MAY_MIX = ("copy_", "view_as", "__set__", "_has_compatible_shallow_copy_type", "load_state_dict", "backward")
 _OF_OPTIMISERS = ("_fused", "_foreach")
 
 
