@@ -31,37 +31,31 @@ def pair_costs(
         student_length: the same of the student's.
     """
     with _on_cpu(teacher.mac, student):
-        return _pair_costs(teacher, student, teacher_length, student_length)
-
-
-def _pair_costs(
-    teacher: FrozenTeacher, student: HeteroMAC, teacher_length: float, student_length: float
-) -> dict[str, float]:
-    agents = range(student.n_agents)
-    sizes = teacher.sizes
-    whole = flops.AgentStep(sizes.input_size, sizes.hidden_dim, sizes.n_actions, sizes.use_rnn)
-    networks = [student.agent.agent_network(i) for i in agents]
-    inputs = [len(student.mask.indices(i)) for i in agents]
-    of_teacher = [flops.agent_flops(whole, sizes.input_size)] * student.n_agents
-    of_student = [flops.agent_flops(net, d_in) for net, d_in in zip(networks, inputs, strict=True)]
-    teacher_input = torch.zeros(1, 1, student.n_agents, sizes.input_size)
-    student_input = torch.zeros(1, 1, student.n_agents, student.mask.obs_size)
-    state = student.initial_hidden(1)
-    per_decision = {
-        "teacher": flops.flops_per_decision(of_teacher),
-        "student": flops.flops_per_decision(of_student),
-    }
-    return {
-        "params_teacher": flops.parameter_count(whole),
-        "params_student": float(np.mean([flops.parameter_count(net) for net in networks])),
-        "flops_per_decision_teacher": per_decision["teacher"],
-        "flops_per_decision_student": per_decision["student"],
-        "flops_ratio": per_decision["teacher"] / per_decision["student"],
-        "flops_per_episode_teacher": flops.flops_per_episode(of_teacher, teacher_length),
-        "flops_per_episode_student": flops.flops_per_episode(of_student, student_length),
-        "decision_us_teacher": _microseconds(lambda: teacher.mac.unroll_inputs(teacher_input)),
-        "decision_us_student": _microseconds(lambda: student.agent.advance(student_input, state)),
-    }
+        agents = range(student.n_agents)
+        sizes = teacher.sizes
+        whole = flops.AgentStep(sizes.input_size, sizes.hidden_dim, sizes.n_actions, sizes.use_rnn)
+        networks = [student.agent.agent_network(i) for i in agents]
+        inputs = [len(student.mask.indices(i)) for i in agents]
+        of_teacher = [flops.agent_flops(whole, sizes.input_size)] * student.n_agents
+        of_student = [flops.agent_flops(net, d_in) for net, d_in in zip(networks, inputs, strict=True)]
+        teacher_input = torch.zeros(1, 1, student.n_agents, sizes.input_size)
+        student_input = torch.zeros(1, 1, student.n_agents, student.mask.obs_size)
+        state = student.initial_hidden(1)
+        per_decision = {
+            "teacher": flops.flops_per_decision(of_teacher),
+            "student": flops.flops_per_decision(of_student),
+        }
+        return {
+            "params_teacher": flops.parameter_count(whole),
+            "params_student": float(np.mean([flops.parameter_count(net) for net in networks])),
+            "flops_per_decision_teacher": per_decision["teacher"],
+            "flops_per_decision_student": per_decision["student"],
+            "flops_ratio": per_decision["teacher"] / per_decision["student"],
+            "flops_per_episode_teacher": flops.flops_per_episode(of_teacher, teacher_length),
+            "flops_per_episode_student": flops.flops_per_episode(of_student, student_length),
+            "decision_us_teacher": _microseconds(lambda: teacher.mac.unroll_inputs(teacher_input)),
+            "decision_us_student": _microseconds(lambda: student.agent.advance(student_input, state)),
+        }
 
 
 def policy_costs(mac: Any, n_agents: int, length: float) -> dict[str, float]:
@@ -73,20 +67,16 @@ def policy_costs(mac: Any, n_agents: int, length: float) -> dict[str, float]:
         length: mean steps of its episodes.
     """
     with _on_cpu(mac):
-        return _policy_costs(mac, n_agents, length)
-
-
-def _policy_costs(mac: Any, n_agents: int, length: float) -> dict[str, float]:
-    networks, decide = _networks(mac, n_agents)
-    if not networks:
-        return {}
-    counted = [flops.agent_flops(network, d_in) for network, d_in in networks]
-    return {
-        "params": float(np.mean([flops.parameter_count(network) for network, _ in networks])),
-        "flops_per_decision": flops.flops_per_decision(counted),
-        "flops_per_episode": flops.flops_per_episode(counted, length),
-        "decision_us": _microseconds(decide),
-    }
+        networks, decide = _networks(mac, n_agents)
+        if not networks:
+            return {}
+        counted = [flops.agent_flops(network, d_in) for network, d_in in networks]
+        return {
+            "params": float(np.mean([flops.parameter_count(network) for network, _ in networks])),
+            "flops_per_decision": flops.flops_per_decision(counted),
+            "flops_per_episode": flops.flops_per_episode(counted, length),
+            "decision_us": _microseconds(decide),
+        }
 
 
 def _networks(mac: Any, n_agents: int) -> tuple[list[tuple[nn.Module, int]], Callable[[], Any]]:

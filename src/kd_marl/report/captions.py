@@ -73,8 +73,8 @@ Shares of battles won. This is not the paper's game: SMAX has the same units on 
 of its own, with other observations and a scripted enemy. Win rates cannot be compared with the paper's. Retention can,
 with care, since it too depends on how hard the game is. The teacher of 5m\\_vs\\_6m was trained to be followed under
 `lh` and chosen for that: students of a plain one retain 89.7 % (`lh`) and 90.3 % (`lha`). Students had
-`updates_per_train=15 distillation_final_share=0.02`, the defaults until December 2026. Today's
-[retain as much](experiments/2026-12-fewer-gradient-steps.md) and train faster.""",
+`updates_per_train=15 distillation_final_share=0.02`, the defaults until December 2026. Under
+`lh` [today's retain as much](experiments/2026-12-fewer-gradient-steps.md) on 3m and 8m, and train faster.""",
     "particles": """\
 Returns: sums over all agents and all 25 steps of an episode. All agents of a task, the adversary of simple\\_adversary
 too, are rewarded with the sum of all their rewards (EPyMARL's `common_reward`). The paper does not say how it scales
