@@ -36,13 +36,14 @@ from kd_marl.deploy import export as exporting  # noqa: E402
 from kd_onboard.bundle import Bundle, read_bundle  # noqa: E402
 
 
-def bundle_of(team: Students, bits: int, folder: Path) -> Bundle:
-    """Export untrained students that send everybody ``bits`` bits a step; 0: silent ones."""
+def bundle_of(team: Students, bits: int, number_bits: int, folder: Path) -> Bundle:
+    """Export untrained students that send everybody ``bits`` bits a step, in such numbers; 0: silent ones."""
     size = team.size
     run = latency_teams.untrained_run(size.task, size.env, team.mask, team.widths, size.n_actions, limits=team.limits)
     if bits:
         agents = range(size.n_agents)
-        messages = Messages(bits, tuple((i, j) for i in agents for j in agents if i != j))
+        links = tuple((i, j) for i in agents for j in agents if i != j)
+        messages = Messages(bits, links, number_bits=number_bits)
         torch.manual_seed(0)
         visible = [team.mask.indices(i) for i in agents]
         talking = TalkingStudent(team.widths, visible, size.n_actions, "none", messages).eval()
@@ -61,10 +62,10 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     flops: dict[int, int] = {}
     with tempfile.TemporaryDirectory() as name:
         for bits in dict.fromkeys([0, *args.message_bits]):
-            bundle = bundle_of(team, bits, Path(name) / f"bits_{bits}")
+            bundle = bundle_of(team, bits, args.message_number_bits, Path(name) / f"bits_{bits}")
             agent = bundle.agents[team.widest]
-            inbox, outbox = (0, 0) if agent.messages is None else agent.messages.exchanged
-            flops[bits] = closed_formula(*sizes, inbox=inbox, outbox=outbox)
+            inbox, outbox, of_each = agent.exchanged
+            flops[bits] = closed_formula(*sizes, inbox=inbox, outbox=outbox, number_bits=of_each)
             for level in latency_c.LEVELS:
                 made = latency_c.library(bundle, [agent], level, bundle.folder)
                 runs[level, bits] = latency_c.timed(made, features, available)
@@ -80,12 +81,13 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         }
         for (level, bits), taken in seconds.items()
     ]
-    yield {"width": args.width, "rounds": args.rounds, "rows": rows}
+    yield {"width": args.width, "number_bits": args.message_number_bits, "rounds": args.rounds, "rows": rows}
 
 
 def text(result: Mapping[str, Any]) -> str:
     """Write the table."""
-    head = f"Width {result['width']}, medians of {result['rounds']} rounds, quartiles in brackets."
+    head = f"Width {result['width']}, numbers of {result['number_bits']} bits, medians of {result['rounds']} rounds, "
+    head += "quartiles in brackets."
     return f"{head}\n\n{measured.table(result['rows'])}"
 
 
@@ -94,6 +96,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = measured.options(__doc__)
     parser.add_argument("--width", type=int, default=32, help="of the students")
     parser.add_argument("--message-bits", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32], help="of one message")
+    parser.add_argument("--message-number-bits", type=int, default=1, help="of each number, a divisor of all of those")
     parser.add_argument("--rounds", type=int, default=101, help="times that everything is timed")
     return measured.command(parser, words, measure, text)
 

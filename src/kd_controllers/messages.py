@@ -2,7 +2,8 @@
 
 An agent sends ``message_bits`` bits after its step, and its hearers read them ``message_latency`` steps later. An agent
 without a choice (dead, or padding) is silent, and so is every agent between its turns (``message_every``).
-docs/concepts/messages.md has the equations.
+A message is a row of numbers of ``message_number_bits`` bits each; of one bit they are signs. docs/concepts/messages.md
+has the equations.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kd_core.errors import UserError
+from kd_onboard.profile import NUMBER_BITS
 
 Link = tuple[int, int]
 
@@ -29,6 +31,7 @@ class Messages:
         latency: steps from a message to its hearing, at least 1.
         loss: probability that a message is lost on a link, in training.
         every: steps from one message of an agent to its next.
+        number_bits: b, of each number of a message; 1: its numbers are signs.
     """
 
     bits: int
@@ -36,6 +39,12 @@ class Messages:
     latency: int = 1
     loss: float = 0.0
     every: int = 1
+    number_bits: int = 1
+
+    @property
+    def numbers(self) -> int:
+        """Numbers of one message."""
+        return self.bits // self.number_bits
 
     def speakers(self, hearer: int) -> list[int]:
         """List the agents that an agent hears, in their order."""
@@ -49,9 +58,10 @@ class Messages:
         """List the agents that hear an agent, in their order."""
         return [hearer for own, hearer in self.links if own == speaker]
 
-    def exchanged(self, agent: int) -> tuple[int, int]:
-        """Return the bits that an agent hears in a step, and those that it says."""
-        return self.bits * len(self.speakers(agent)), self.bits if self.is_heard(agent) else 0
+    def exchanged(self, agent: int) -> tuple[int, int, int]:
+        """Return the numbers that an agent hears and says in a step, and the bits of each."""
+        said = self.numbers if self.is_heard(agent) else 0
+        return self.numbers * len(self.speakers(agent)), said, self.number_bits
 
     def matrix(self, n_agents: int) -> Tensor:
         """Build ``(hearers, speakers)`` float32, 1 where there is a link."""
@@ -132,12 +142,21 @@ def read_messages(args: Any, names: Sequence[str]) -> Messages | None:
             raise UserError(f"{key} is {getattr(args, key)!r}: expected a whole number of steps of at least 1")
     if type(loss) not in (int, float) or not 0.0 <= loss < 1.0:
         raise UserError(f"message_loss is {loss!r}: expected a probability of at least 0 and below 1")
+    # Runs of before there were numbers have no such key.
+    number_bits = getattr(args, "message_number_bits", 1)
+    if type(number_bits) is not int or number_bits not in NUMBER_BITS:
+        raise UserError(f"message_number_bits is {number_bits!r}: expected 1, 2 or 4 bits")
+    if bits % number_bits:
+        raise UserError(
+            f"message_bits is {bits}, and numbers of message_number_bits={number_bits} do not fill it: give a multiple "
+            f"of {number_bits}"
+        )
     links = _links(args.message_to, names)
     if not bits:
         return None
     if not links:
         raise UserError("message_bits needs two agents with a link between them: add one to message_to, or set it to 0")
-    return Messages(bits, links, args.message_latency, float(loss), args.message_every)
+    return Messages(bits, links, args.message_latency, float(loss), args.message_every, number_bits)
 
 
 def check_same_radio(path: str, facts: Mapping[str, Any], messages: Messages | None) -> None:
@@ -168,7 +187,8 @@ def _described(messages: Messages | None) -> str:
     if messages is None:
         return "message_bits=0"
     return (
-        f"message_bits={messages.bits}, message_latency={messages.latency}, message_every={messages.every} and "
+        f"message_bits={messages.bits}, message_number_bits={messages.number_bits}, "
+        f"message_latency={messages.latency}, message_every={messages.every} and "
         f"{len(messages.links)} links"
     )
 

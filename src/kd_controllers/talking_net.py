@@ -1,6 +1,8 @@
 """Students that tell each other what they see: a few bits a step, heard some steps later.
 
-    x_i = relu(g_i(o_i) + sum_j R_ij m_j(t - latency)),   h_i = GRU(x_i, h_i),   m_i = sign(S_i h_i)
+    x_i = relu(g_i(o_i) + sum_j R_ij m_j(t - latency)),   h_i = GRU(x_i, h_i),   m_i = level(S_i h_i)
+
+m is a row of numbers, each the nearest of 2^b even levels from -1 to 1 to the tanh of what is said.
 
 R_ij belongs to the hearer, like its aligner. S_i belongs to the parameter set, like the GRU. Only bits pass between
 agents, so agents of different widths talk alike: narrower ones are padded with zeros, which remain zeros.
@@ -16,8 +18,9 @@ from torch import Tensor, nn
 
 from kd_controllers.messages import Messages, Radio
 from kd_controllers.student_net import HeteroStudent, WidthGroup, places, widened
-from kd_controllers.talking_gru import Weights, talking_gru
+from kd_controllers.talking_gru import Weights, level, talking_gru
 from kd_core.costs.flops import AgentStep, Hearing
+from kd_onboard.messages import thresholds
 
 
 class TalkingStep(AgentStep):
@@ -27,13 +30,17 @@ class TalkingStep(AgentStep):
         d_in: number of inputs.
         width: hidden width.
         n_actions: number of actions.
-        inbox: bits that it hears a step.
-        outbox: bits that it sends a step.
+        inbox: numbers that it hears a step.
+        outbox: numbers that it sends a step.
+        number_bits: of each number.
     """
 
-    def __init__(self, d_in: int, width: int, n_actions: int, inbox: int, outbox: int) -> None:
+    def __init__(self, d_in: int, width: int, n_actions: int, inbox: int, outbox: int, number_bits: int = 1) -> None:
         super().__init__(d_in, width, n_actions)
-        self.hear = Hearing(inbox, width) if inbox else None
+        self.number_bits = number_bits
+        self.hear: nn.Linear | None = None
+        if inbox:
+            self.hear = Hearing(inbox, width) if number_bits == 1 else nn.Linear(inbox, width, bias=False)
         self.speak = nn.Linear(width, outbox, bias=False) if outbox else None
 
     def forward(  # type: ignore[override]
@@ -44,10 +51,10 @@ class TalkingStep(AgentStep):
         Args:
             inputs: ``(rows, d_in)``.
             hidden: ``(rows, width)``, the state before the step.
-            inbox: ``(rows, inbox)``, bits as 1 and -1, 0 where a message is missing; None: nothing was heard.
+            inbox: ``(rows, inbox)`` from -1 to 1, 0 where a message is missing; None: nothing was heard.
 
         Returns:
-            Logits ``(rows, n_actions)``, the state after the step, and the outbox ``(rows, outbox)`` of 1 and -1.
+            Logits ``(rows, n_actions)``, the state after the step, and the outbox ``(rows, outbox)`` from -1 to 1.
         """
         features = self.fc1(inputs)
         if self.hear is not None:
@@ -55,7 +62,7 @@ class TalkingStep(AgentStep):
             features = features + self.hear(heard)
         state = self.rnn(self.relu(features), hidden)
         voice = state[:, :0] if self.speak is None else self.speak(state)
-        return self.fc2(state), state, torch.where(voice >= 0, 1.0, -1.0)
+        return self.fc2(state), state, level(voice, _changes(self.number_bits))
 
 
 class TalkingGroup(WidthGroup):
@@ -79,29 +86,30 @@ class TalkingGroup(WidthGroup):
             visible: as for `WidthGroup`.
             sets: as for `WidthGroup`.
             n_actions: as for `WidthGroup`.
-            messages: who hears whom, and how many bits.
+            messages: who hears whom, and how much.
             n_agents: size of the whole team.
         """
         super().__init__(width, members, visible, sets, n_actions)
         self.speakers = [messages.speakers(agent) for agent in members]
         self.outbox = [messages.exchanged(agent)[1] for agent in members]
         # Rows of absent links remain zeros: nothing is heard there, so they get no gradient.
-        self.hear_weight = nn.Parameter(torch.zeros(len(members), n_agents, messages.bits, width))
-        self.speak_weight = nn.Parameter(torch.empty(max(sets) + 1, width, messages.bits))
+        self.hear_weight = nn.Parameter(torch.zeros(len(members), n_agents, messages.numbers, width))
+        self.speak_weight = nn.Parameter(torch.empty(max(sets) + 1, width, messages.numbers))
+        self.number_bits = messages.number_bits
         with torch.no_grad():
             for row, speakers in enumerate(self.speakers):
                 if speakers:
-                    bound = 1.0 / math.sqrt(len(speakers) * messages.bits)
-                    drawn = torch.empty(len(speakers), messages.bits, width).uniform_(-bound, bound)
+                    bound = 1.0 / math.sqrt(len(speakers) * messages.numbers)
+                    drawn = torch.empty(len(speakers), messages.numbers, width).uniform_(-bound, bound)
                     self.hear_weight[row, speakers] = drawn
             self.speak_weight.uniform_(-1.0 / math.sqrt(width), 1.0 / math.sqrt(width))
 
     @torch.no_grad()
     def extract(self, row: int) -> TalkingStep:
         """Copy one member's network into a network of its own."""
-        speakers, bits = self.speakers[row], self.speak_weight.shape[-1]
+        speakers, numbers = self.speakers[row], self.speak_weight.shape[-1]
         sizes = (self.input_sizes[row], self.width, self.head_weight.shape[-1])
-        network = TalkingStep(*sizes, inbox=len(speakers) * bits, outbox=self.outbox[row])
+        network = TalkingStep(*sizes, len(speakers) * numbers, self.outbox[row], self.number_bits)
         self.copy_body(network, row)
         if network.hear is not None:
             network.hear.weight.copy_(self.hear_weight[row, speakers].flatten(0, 1).T)
@@ -117,6 +125,7 @@ class TalkingStudent(HeteroStudent):
     """
 
     links: Tensor
+    thresholds: Tensor | None
 
     def __init__(
         self,
@@ -133,7 +142,8 @@ class TalkingStudent(HeteroStudent):
         """
         self.messages = messages
         super().__init__(widths, visible, n_actions, sharing)
-        self.state_size = self.max_width + messages.latency * messages.bits
+        self.state_size = self.max_width + messages.latency * messages.numbers
+        self.register_buffer("thresholds", _changes(messages.number_bits), persistent=False)
         self.register_buffer("links", messages.matrix(self.n_agents), persistent=False)
 
     def make_group(
@@ -168,24 +178,25 @@ class TalkingStudent(HeteroStudent):
         aligned = padded(self._aligned(obs).transpose(0, 1)).transpose(1, 2).contiguous()
         radio = self._everyone(obs) if radio is None else radio
         start = aligned.new_zeros(self.n_agents, batch, self.max_width)
-        sent = aligned.new_zeros(self.messages.latency, batch, self.n_agents, self.messages.bits)
+        sent = aligned.new_zeros(self.messages.latency, batch, self.n_agents, self.messages.numbers)
         delivered = None if radio.delivered is None else padded(radio.delivered.to(aligned.dtype))
         speaks = padded(radio.speaks.to(aligned.dtype))
-        states, _ = talking_gru(aligned, self._weights(), start, sent, speaks, self._heard(delivered, speaks))
+        heard = self._heard(delivered, speaks)
+        states, _ = talking_gru(aligned, self._weights(), start, sent, speaks, heard, self.thresholds)
         embedding = states.transpose(1, 2).flatten(0, 1).index_select(0, place)
         return self._decided(embedding), embedding
 
     def advance(self, obs: Tensor, state: Tensor, radio: Radio | None = None) -> tuple[Tensor, Tensor]:
         """Run every agent for one step, as it plays; see `HeteroStudent.advance`."""
-        rows, latency, bits = obs[:, 0], self.messages.latency, self.messages.bits
+        rows, latency, numbers = obs[:, 0], self.messages.latency, self.messages.numbers
         radio = self._everyone(rows) if radio is None else radio
         start = state[..., : self.max_width].transpose(0, 1).contiguous()
-        sent = state[..., self.max_width :].unflatten(-1, (latency, bits)).permute(2, 0, 1, 3)
+        sent = state[..., self.max_width :].unflatten(-1, (latency, numbers)).permute(2, 0, 1, 3)
         speaks = radio.speaks.to(start.dtype).unsqueeze(0)
         delivered = None if radio.delivered is None else radio.delivered.to(start.dtype).unsqueeze(0)
         heard = self._heard(delivered, speaks)
         aligned = self._aligned(rows).unsqueeze(0)
-        states, said = talking_gru(aligned, self._weights(), start, sent, speaks, heard)
+        states, said = talking_gru(aligned, self._weights(), start, sent, speaks, heard, self.thresholds)
         embedding = states[0].transpose(0, 1)
         underway = torch.cat([sent, said])[1:].permute(1, 2, 0, 3).flatten(2)
         return self._decided(embedding), torch.cat([embedding, underway], dim=-1)
@@ -224,6 +235,19 @@ class TalkingStudent(HeteroStudent):
             body = (group.weight_ih, group.bias_ih, group.weight_hh, group.bias_hh)
             parts.append((hear, *(_wider_gates(x[sets], more) for x in body), speak))
         return Weights(*(self._by_agent(same) for same in zip(*parts, strict=True)))
+
+
+def _changes(number_bits: int) -> Tensor | None:
+    """Return the thresholds between the levels of a number; None of one bit."""
+    return None if number_bits == 1 else torch.from_numpy(thresholds(number_bits))
+
+
+def bits_of(voice: Tensor, number_bits: int) -> Tensor:
+    """Compute the bits, 1 or -1, that tell what is said: ``(..., numbers * number_bits)`` of ``(..., numbers)``."""
+    changes = torch.from_numpy(thresholds(number_bits)).to(voice)
+    levels = torch.bucketize(voice.contiguous(), changes, right=True).unsqueeze(-1)
+    bits = levels >> torch.arange(number_bits, device=voice.device) & 1
+    return torch.where(bits.flatten(-2) > 0, 1.0, -1.0)
 
 
 def _wider_gates(x: Tensor, more: int) -> Tensor:

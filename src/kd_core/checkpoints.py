@@ -80,6 +80,8 @@ def telling(config: Mapping[str, Any]) -> dict[str, Any]:
     silent |= {key for key in ("adapt_from", "teachers") if not config.get(key)}
     if not config.get("teachers") and len(task_names(config.get("map_name", ""))) == 1:
         silent |= {"teacher_rule", "teacher_weights"}
+    if config.get("message_number_bits") == 1:
+        silent |= {"message_number_bits"}
     if not config.get("message_bits"):
         silent |= {key for key in config if key.startswith("message_")}
     return {key: value for key, value in config.items() if key not in silent}

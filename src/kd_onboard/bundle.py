@@ -125,7 +125,7 @@ def expected_shapes(agent: AgentProfile) -> dict[str, tuple[int, ...]]:
     for side in ("ih", "hh"):
         shapes[f"gru.weight_{side}"], shapes[f"gru.bias_{side}"] = (3 * width, width), (3 * width,)
     shapes["head.weight"], shapes["head.bias"] = (actions, width), (actions,)
-    inbox, outbox = agent.exchanged
+    inbox, outbox, _ = agent.exchanged
     if inbox:
         shapes["hear.weight"] = (width, inbox)
     if outbox:

@@ -21,7 +21,7 @@ from kd_onboard import int8
 from kd_onboard.bundle import Bundle
 from kd_onboard.errors import BAD_FEATURE, BackendError
 from kd_onboard.folders import check_own_file, own_folder
-from kd_onboard.messages import empty_inbox, empty_outbox
+from kd_onboard.messages import empty_inbox, empty_outbox, spoken, thresholds
 from kd_onboard.numpy_backend import Int8Backend, NumpyBackend, TalkingNumpyBackend, program_backend
 from kd_onboard.profile import AgentProfile, CSource
 
@@ -63,6 +63,7 @@ class CBackend:
         # Those that every call has in addition, of an agent that talks.
         self._radio = [] if agent.messages is None else [self.inbox, self.outbox]
         init, act, self._logits, self._last_logits, size = _load(library, prefix)
+        self._number_bits = agent.exchanged[2]
         self._where, self._label = library, agent.label
         calibration = None if agent.c is None else agent.c.int8
         expected = _MARKS_BYTES + (4 * agent.width if calibration is None else 2 * int8.padded(agent.width))
@@ -118,7 +119,7 @@ class CBackend:
             share = 0.0 if isinstance(network, Int8Backend) else _TOLERANCE
             most = share * max(1.0, float(np.abs(expected).max()))
             close = np.allclose(logits[: len(expected)], expected, rtol=0, atol=most)
-            says = not isinstance(network, TalkingNumpyBackend) or _says(radio[1], network)
+            says = not isinstance(network, TalkingNumpyBackend) or _says(radio[1], network, self._number_bits)
             # Agents of this backend leave it to the program to refuse bad features.
             features[0] = np.nan
             lets_in = self._logits(*(ctypes.c_void_p(part.ctypes.data) for part in buffers)) != BAD_FEATURE
@@ -178,14 +179,15 @@ def _counted(shape: tuple[int, ...]) -> np.ndarray:
     return np.arange(1, int(np.prod(shape)) + 1).reshape(shape)
 
 
-def _says(outbox: np.ndarray, network: TalkingNumpyBackend) -> bool:
+def _says(outbox: np.ndarray, network: TalkingNumpyBackend, bits: int) -> bool:
     """Compare what a program says with its network, but for bits that rounding decides."""
     said, expected, voice = outbox[: network.outbox.size], network.outbox, network.voice
     if not expected.any():
         return not said.any()
-    same = np.unpackbits(said[1:], count=voice.size, bitorder="little") == (voice >= 0)
-    near = np.abs(voice) < _TOLERANCE * max(1.0, float(np.abs(voice).max()))
-    return bool(said[0] == expected[0] and (same | near).all())
+    same = np.unpackbits(said[1:], count=voice.size * bits, bitorder="little") == spoken(voice, bits)
+    distance = np.abs(voice[:, None] - thresholds(bits)).min(1)
+    near = distance < _TOLERANCE * max(1.0, float(np.abs(voice).max()))
+    return bool(said[0] == expected[0] and (same | near.repeat(bits)).all())
 
 
 def _load(path: Path, prefix: str) -> tuple[Any, Any, Any, Any, Any]:

@@ -3,7 +3,8 @@
 a = relu(A x + a0),   r, z = sigmoid(I_rz a + i_rz + H_rz h + h_rz),   n = tanh(I_n a + i_n + r (H_n h + h_n))
 h' = (1 - z) n + z h,   logits = L h' + l0
 
-An agent that talks has a = relu(A x + a0 + R inbox), and says m = sign(S h').
+An agent that talks has a = relu(A x + a0 + R inbox), and says S h', as numbers of
+a few bits each.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from kd_onboard import int8
-from kd_onboard.messages import Talker, signs
+from kd_onboard.messages import Talker, numbers, spoken
 from kd_onboard.profile import AgentMessages, AgentProfile
 
 
@@ -75,11 +76,11 @@ class TalkingNumpyBackend(Talker, NumpyBackend):
     """The same of an agent that talks; see :class:`kd_onboard.backend.TalkingBackend`.
 
     Attributes:
-        voice: S h' of the last decision, float32 ``(bits,)``; empty for an agent that nobody hears.
+        voice: S h' of the last decision, float32 ``(numbers,)``; empty for an agent that nobody hears.
     """
 
     def __init__(self, weights: Mapping[str, np.ndarray], agent: AgentProfile, messages: AgentMessages) -> None:
-        self._bits = messages.bits
+        self._messages = messages
         self.voice: np.ndarray = np.zeros(agent.exchanged[1], np.float32)
         Talker.__init__(self, messages)
         NumpyBackend.__init__(self, weights, agent)
@@ -95,12 +96,12 @@ class TalkingNumpyBackend(Talker, NumpyBackend):
         if action >= 0:
             speak = self._weights.get("speak.weight")
             self.voice = self.state[:0] if speak is None else speak @ self.state
-            self.turns.end(self.voice >= 0, self.available)
+            self.turns.end(spoken(self.voice, self._messages.number_bits), self.available)
         return action
 
     def _aligned(self) -> np.ndarray:
         own, hear = super()._aligned(), self._weights.get("hear.weight")
-        return own if hear is None else own + hear @ signs(self.inbox, self._bits)
+        return own if hear is None else own + hear @ numbers(self.inbox, self._messages)
 
 
 class Int8Backend:

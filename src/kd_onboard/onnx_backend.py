@@ -11,7 +11,7 @@ import numpy as np
 
 from kd_onboard.bundle import Bundle
 from kd_onboard.errors import BackendError, BundleError
-from kd_onboard.messages import Talker, signs
+from kd_onboard.messages import Talker, bits_of_numbers, numbers
 from kd_onboard.onnx_guard import check_model
 from kd_onboard.profile import AgentMessages, AgentProfile
 
@@ -64,8 +64,8 @@ class OnnxBackend:
         self._masked = np.zeros_like(self.logits)
         self._action = np.zeros(1, np.int64)
         self._states = [np.zeros(agent.width, np.float32) for _ in range(2)]
-        # What an agent that talks hears and says, as 1, -1 and 0.
-        inbox, outbox = agent.exchanged
+        # What an agent that talks hears and says, as numbers from -1 to 1.
+        inbox, outbox, _ = agent.exchanged
         self._heard = {"inbox": np.zeros(inbox, np.float32)} if inbox else {}
         self._said = {"outbox": np.zeros(outbox, np.float32)} if outbox else {}
         # A decision with its buffers, and the state that it writes, which is finite only without overflow.
@@ -119,7 +119,7 @@ class TalkingOnnxBackend(Talker, OnnxBackend):
 
     def __init__(self, model: bytes, agent: AgentProfile, where: str, messages: AgentMessages) -> None:
         """Open a model; arguments and errors as for `OnnxBackend`."""
-        self._bits = messages.bits
+        self._messages = messages
         Talker.__init__(self, messages)
         OnnxBackend.__init__(self, model, agent, where)
 
@@ -131,10 +131,10 @@ class TalkingOnnxBackend(Talker, OnnxBackend):
     def decide(self) -> int:
         """Return the best available action and write the outbox, or -1 if the numbers overflowed."""
         for heard in self._heard.values():
-            heard[:] = signs(self.inbox, self._bits)
+            heard[:] = numbers(self.inbox, self._messages)
         action = super().decide()
         if action >= 0:
-            self.turns.end(self._said.get("outbox", self.logits[:0]) > 0, self.available)
+            self.turns.end(bits_of_numbers(self._said.get("outbox", self.logits[:0]), self._messages), self.available)
         return action
 
 
@@ -193,9 +193,9 @@ def _check_interface(session: Any, agent: AgentProfile, where: str) -> None:
         "masked_logits": ("tensor(float)", [agent.n_actions]),
         "next_state": ("tensor(float)", [agent.width]),
     }
-    for ports, name, bits in zip((inputs, outputs), ("inbox", "outbox"), agent.exchanged, strict=True):
-        if bits:
-            ports[name] = ("tensor(float)", [bits])
+    for ports, name, count in zip((inputs, outputs), ("inbox", "outbox"), agent.exchanged[:2], strict=True):
+        if count:
+            ports[name] = ("tensor(float)", [count])
     for expected, values in ((inputs, session.get_inputs()), (outputs, session.get_outputs())):
         found = {value.name: (value.type, list(value.shape)[1:]) for value in values}
         for name, kind in expected.items():

@@ -21,6 +21,8 @@ _MOST = {
 }
 # What an agent that talks has in addition.
 _MORE = {"GreaterOrEqual": 1, "Where": 1}
+# What one that says numbers of several bits has: it counts up to their level.
+_NUMBERS = {"Unsqueeze": 1, "GreaterOrEqual": 1, "ReduceSum": 1}
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # Field numbers of onnx.proto.
 _GRAPH, _FUNCTIONS = 7, 25
@@ -43,7 +45,9 @@ def check_model(data: bytes, agent: Any, where: str) -> None:
     """
     # The gates of a GRU are the widest; the rest is one unit more, for the biases.
     largest = max(3 * agent.width, 2 * agent.width + 1, agent.inputs, agent.n_actions, *agent.exchanged) + 1
-    more = _MORE if any(agent.exchanged) else {}
+    more = _MORE if any(agent.exchanged[:2]) else {}
+    if agent.exchanged[2] > 1:
+        largest, more = max(largest, 2 ** agent.exchanged[2]), _NUMBERS
     operators: Counter[str] = Counter()
     try:
         for field, graph in _fields(data):

@@ -17,6 +17,8 @@ VERSION = 1
 MOST_AGENTS = 1000
 # Of a message, and of the time from one to the next or to its hearing: far beyond any radio of a board.
 MOST_BITS, MOST_STEPS = 1 << 12, 1 << 16
+# Of a number of a message: numbers fill bytes, and a board finds its level among few.
+NUMBER_BITS = (1, 2, 4)
 ON_FAULT = ("raise", "hold", "noop")
 NETWORKS = ("gru",)
 # Relative, with forward slashes; no component is "..", hidden, or more than a plain name on any system.
@@ -93,6 +95,7 @@ class AgentMessages:
         latency: steps from a message to its hearing.
         hears: agents that it hears, in the order of its inbox.
         heard_by: agents that hear it; without any it says nothing.
+        number_bits: of each number of a message; 1: its numbers are signs.
     """
 
     bits: int
@@ -100,6 +103,7 @@ class AgentMessages:
     latency: int
     hears: tuple[int, ...]
     heard_by: tuple[int, ...]
+    number_bits: int = 1
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> AgentMessages:
@@ -112,9 +116,14 @@ class AgentMessages:
         return (self.bits + 7) // 8
 
     @property
-    def exchanged(self) -> tuple[int, int]:
-        """Bits that it hears and bits that it says in a step."""
-        return self.bits * len(self.hears), self.bits if self.heard_by else 0
+    def numbers(self) -> int:
+        """Numbers of a message."""
+        return self.bits // self.number_bits
+
+    @property
+    def exchanged(self) -> tuple[int, int, int]:
+        """Numbers that it hears and says in a step, and the bits of each."""
+        return self.numbers * len(self.hears), self.numbers if self.heard_by else 0, self.number_bits
 
 
 @dataclass(frozen=True)
@@ -163,9 +172,9 @@ class AgentProfile:
         return len(self.actions)
 
     @property
-    def exchanged(self) -> tuple[int, int]:
-        """Bits that it hears and bits that it says in a step."""
-        return (0, 0) if self.messages is None else self.messages.exchanged
+    def exchanged(self) -> tuple[int, int, int]:
+        """Numbers that it hears and says in a step, and the bits of each."""
+        return (0, 0, 1) if self.messages is None else self.messages.exchanged
 
     @property
     def label(self) -> str:
@@ -316,7 +325,11 @@ def _messages(fields: Fields, index: int, task: Task) -> AgentMessages:
         latency=fields.whole("latency", 1, MOST_STEPS),
         hears=tuple(fields.items("hears", MOST_AGENTS)),
         heard_by=tuple(fields.items("heard_by", MOST_AGENTS)),
+        # Bundles of before there were numbers do not say it.
+        number_bits=fields.whole("number_bits", 1, NUMBER_BITS[-1]) if "number_bits" in fields.values else 1,
     )
+    if found.number_bits not in NUMBER_BITS or found.bits % found.number_bits:
+        fields.fail("number_bits", f"1, 2 or 4, and a divisor of bits ({found.bits})")
     for name, others in (("hears", found.hears), ("heard_by", found.heard_by)):
         if not all(type(other) is int and 0 <= other < task.n_agents and other != index for other in others):
             fields.fail(name, f"other agents than {index}, from 0 to {task.n_agents - 1}")
@@ -336,7 +349,7 @@ def _check_links(agents: tuple[AgentProfile, ...], where: str) -> None:
     talking = [(agent, agent.messages) for agent in agents if agent.messages is not None]
     for agent, own in talking:
         first, others = talking[0]
-        for key in ("bits", "every", "latency"):
+        for key in ("bits", "number_bits", "every", "latency"):
             if getattr(own, key) != getattr(others, key):
                 raise BundleError(
                     f"{where}: {first.label} and {agent.label} disagree on messages: {key} {getattr(others, key)} and "

@@ -6,7 +6,9 @@ import numpy as np
 import torch
 
 from kd_controllers.messages import Radio
+from kd_controllers.talking_net import bits_of
 from kd_onboard import OnboardAgent
+from kd_onboard.messages import thresholds
 
 # What rounding decides is not compared: logits and voices that are this close to each other, or to 0.
 CLOSE = 1e-4
@@ -49,7 +51,9 @@ def compared(run, bundle, backend, obs, available, loss=0.0, seed=0):
             None if step.speak is None else step.speak(embedding[:, :, i, : step.width]).numpy()
             for i, step in enumerate(own)
         ]
-    packed = [None if voice is None else np.packbits(voice >= 0, axis=-1, bitorder="little") for voice in voices]
+    changes = thresholds(messages.number_bits)
+    bits = [None if voice is None else bits_of(torch.from_numpy(voice), messages.number_bits) > 0 for voice in voices]
+    packed = [None if said is None else np.packbits(said.numpy(), axis=-1, bitorder="little") for said in bits]
     counts = {"actions": 0, "bits": 0, "near": 0}
     for i in range(agents):
         agent = OnboardAgent.load(bundle, i, backend, trust=True)
@@ -72,8 +76,9 @@ def compared(run, bundle, backend, obs, available, loss=0.0, seed=0):
                     assert outbox is None, (backend, i, e, t)
                     continue
                 said = np.unpackbits(np.frombuffer(outbox, np.uint8), count=messages.bits, bitorder="little") == 1
-                other = said != (voices[i][e, t] >= 0)
-                assert (np.abs(voices[i][e, t][other]) < CLOSE).all(), (backend, i, e, t)
+                other = said != bits[i][e, t].numpy()
+                near = np.abs(voices[i][e, t][:, None] - changes).min(1).repeat(messages.number_bits) < CLOSE
+                assert near[other].all(), (backend, i, e, t)
                 counts["near"] += int(other.sum())
                 counts["bits"] += messages.bits
     return counts

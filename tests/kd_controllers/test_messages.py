@@ -27,6 +27,9 @@ def keys(**given):
         ({"message_bits": True}, "message_bits is True"),
         ({"message_bits": "16"}, "message_bits is '16'"),
         ({"message_bits": None}, "message_bits is None"),
+        ({"message_number_bits": 3}, "message_number_bits is 3: expected 1, 2 or 4 bits"),
+        ({"message_number_bits": True}, "message_number_bits is True"),
+        ({"message_bits": 6, "message_number_bits": 4}, "message_bits is 6, and numbers of .*: give a multiple of 4"),
         ({"message_latency": 0}, "message_latency is 0: expected a whole number of steps of at least 1"),
         ({"message_every": 0.5}, "message_every is 0.5"),
         ({"message_loss": 1.0}, "message_loss is 1.0: expected a probability"),
@@ -98,5 +101,8 @@ def test_students_of_another_radio_are_not_loaded():
     check_same_radio("here", {}, None)
     with pytest.raises(UserError, match=r"here was trained with message_bits=4, .*, not with message_bits=0: give the"):
         check_same_radio("here", {"messages": messages.to_dict()}, None)
-    with pytest.raises(UserError, match="trained with message_bits=0, not with message_bits=4, message_latency=1"):
+    with pytest.raises(
+        UserError,
+        match="trained with message_bits=0, not with message_bits=4, message_number_bits=1, message_latency=1",
+    ):
         check_same_radio("here", {"messages": None}, messages)

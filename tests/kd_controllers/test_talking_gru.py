@@ -5,27 +5,29 @@ import torch
 
 from kd_controllers.grouped_gru import grouped_gru
 from kd_controllers.talking_gru import Weights, talking_gru
+from kd_onboard.messages import thresholds
 
 
-def arguments(time=5, n=3, batch=2, width=4, bits=3, latency=1, dtype=torch.float64):
+def arguments(time=5, n=3, batch=2, width=4, numbers=3, latency=1, number_bits=1, dtype=torch.float64):
     """Weights and inputs that need gradients, and the radio: a line of agents, some silent, some messages lost."""
     generator = torch.Generator().manual_seed(1)
     shapes = [
         (time, n, batch, width),
-        (n, n * bits, width),
+        (n, n * numbers, width),
         (n, width, 3 * width),
         (n, 1, 3 * width),
         (n, width, 3 * width),
         (n, 1, 3 * width),
-        (n, width, bits),
+        (n, width, numbers),
         (n, batch, width),
     ]
     learnt = [torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes]
-    sent = torch.randint(-1, 2, (latency, batch, n, bits), generator=generator).to(dtype)
+    sent = torch.randint(-1, 2, (latency, batch, n, numbers), generator=generator).to(dtype)
     speaks = (torch.rand(time, batch, n, generator=generator) > 0.2).to(dtype)
     heard = (torch.rand(time, n, batch, n, generator=generator) > 0.3).to(dtype)
     heard *= (1 - torch.eye(n, dtype=dtype)).unsqueeze(1)
-    return learnt, [sent, speaks, heard]
+    changes = [] if number_bits == 1 else [torch.from_numpy(thresholds(number_bits))]
+    return learnt, [sent, speaks, heard, *changes]
 
 
 def run(learnt, radio):
@@ -36,7 +38,8 @@ def run(learnt, radio):
 def plain(learnt, radio, offsets=None):
     """The same by autograd, agent by agent; ``offsets`` freeze each message's difference from tanh of its argument."""
     aligned, hear, weight_ih, bias_ih, weight_hh, bias_hh, speak, start = learnt
-    sent, speaks, heard = radio
+    sent, speaks, heard, *changes = radio
+    steps = 1 + len(changes[0]) if changes else 2
     time, n, _, width = aligned.shape
     messages, states, found = list(sent), [], []
     before = list(start)
@@ -51,7 +54,8 @@ def plain(learnt, radio, offsets=None):
             now.append((1 - z) * candidate + z * before[i])
             voice = now[i] @ speak[i]
             soft = torch.tanh(voice)
-            hard = torch.where(voice >= 0, 1.0, -1.0).to(soft)
+            # The nearest of the levels; rint would send the tanh of 0 down.
+            hard = torch.floor((soft + 1) / 2 * (steps - 1) + 0.5) * 2 / (steps - 1) - 1
             found.append((hard - soft).detach())
             offset = found[-1] if offsets is None else offsets[len(found) - 1]
             said.append((soft + offset) * speaks[t, :, i].unsqueeze(-1))
@@ -61,7 +65,16 @@ def plain(learnt, radio, offsets=None):
     return torch.stack(states), torch.stack(messages[len(sent) :]), found
 
 
-SIZES = [{}, {"latency": 2}, {"latency": 7}, {"time": 1}, {"n": 1}, {"bits": 1, "width": 1}]
+SIZES = [
+    {},
+    {"latency": 2},
+    {"latency": 7},
+    {"time": 1},
+    {"n": 1},
+    {"numbers": 1, "width": 1},
+    {"number_bits": 4},
+    {"number_bits": 2, "latency": 2},
+]
 
 
 @pytest.mark.parametrize("sizes", SIZES)
@@ -70,7 +83,7 @@ def test_it_is_the_plain_network_forward_and_backward(sizes):
     states, said = run(learnt, radio)
     expected, messages, _ = plain(learnt, radio)
     torch.testing.assert_close(states, expected, rtol=0, atol=1e-12)
-    torch.testing.assert_close(said, messages.detach(), rtol=0, atol=0)
+    torch.testing.assert_close(said, messages.detach(), rtol=0, atol=1e-12)
     weights = torch.randn(states.shape, dtype=states.dtype)
     ours = torch.autograd.grad((states * weights).sum(), learnt, allow_unused=True)
     theirs = torch.autograd.grad((expected * weights).sum(), learnt, allow_unused=True)

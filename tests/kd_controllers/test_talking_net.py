@@ -13,6 +13,7 @@ from kd_controllers.talking_net import TalkingStudent
 from kd_core.costs.flops import agent_flops, closed_formula, parameter_count
 
 FEATURES, ACTIONS = 6, 3
+LINE = ((0, 1), (0, 2), (1, 0), (1, 2))
 
 
 def everyone(n):
@@ -26,7 +27,9 @@ def teams(draw):
     visible = [draw(st.sampled_from([[0, 3], [1], list(range(FEATURES))])) for _ in range(n)]
     widths = [draw(st.sampled_from([3, 5, 8])) for _ in range(n)]
     links = tuple(sorted(draw(st.sets(st.sampled_from(everyone(n)), min_size=1))))
-    messages = Messages(draw(st.integers(1, 4)), links, draw(st.integers(1, 3)), 0.0, draw(st.integers(1, 2)))
+    number_bits = draw(st.sampled_from([1, 2, 4]))
+    bits, latency, every = number_bits * draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    messages = Messages(bits, links, latency, 0.0, every, number_bits)
     return TalkingStudent(widths, visible, ACTIONS, draw(st.sampled_from(["none", "group", "all"])), messages)
 
 
@@ -42,7 +45,7 @@ def one_by_one(student, obs, radio):
     messages, n = student.messages, student.n_agents
     networks = [student.agent_network(i) for i in range(n)]
     states = [torch.zeros(batch, width) for width in student.widths]
-    nothing = [torch.zeros(batch, messages.bits)] * n
+    nothing = [torch.zeros(batch, messages.numbers)] * n
     said = [nothing] * messages.latency
     logits = torch.zeros(batch, time, n, ACTIONS)
     for t in range(time):
@@ -170,12 +173,19 @@ def test_an_agent_that_sees_nothing_learns_to_do_what_another_tells_it(bits, lea
     assert least <= right <= most
 
 
+@pytest.mark.parametrize("number_bits", [1, 4])
 @pytest.mark.parametrize("agent", [0, 1, 2])
-def test_an_agents_own_network_pays_for_what_it_hears_and_says(agent):
+def test_an_agents_own_network_pays_for_what_it_hears_and_says(agent, number_bits):
     # 0 and 1 hear each other, 2 hears both and is heard by nobody.
-    student = TalkingStudent([8, 4, 8], [[0, 1]] * 3, ACTIONS, "none", Messages(5, ((0, 1), (0, 2), (1, 0), (1, 2))))
+    student = TalkingStudent(
+        [8, 4, 8], [[0, 1]] * 3, ACTIONS, "none", Messages(5 * number_bits, LINE, number_bits=number_bits)
+    )
     network, width = student.agent_network(agent), student.widths[agent]
     inbox, outbox = [(5, 5), (5, 5), (10, 0)][agent]
     silent = 2 * width + width + 6 * width**2 + 6 * width + width * ACTIONS + ACTIONS
     assert parameter_count(network) == silent + (inbox + outbox) * width
-    assert agent_flops(network, 2) == closed_formula(2, width, ACTIONS, inbox=inbox, outbox=outbox)
+    formula = closed_formula(2, width, ACTIONS, inbox=inbox, outbox=outbox, number_bits=number_bits)
+    assert agent_flops(network, 2) == formula
+    # A sign that is heard is an addition a weight, a number a multiply-add.
+    hearing = inbox * width * (1 if number_bits == 1 else 2)
+    assert formula - closed_formula(2, width, ACTIONS) == hearing + 2 * width * outbox

@@ -14,7 +14,7 @@ from kd_learners.student_learner import StudentLearner
 from tiny_stages import run_stage
 from tiny_students import make_learner, same, student_args, weights
 
-TALK = {"message_bits": 3, "message_loss": 0.25}
+TALK = {"message_bits": 4, "message_number_bits": 2, "message_loss": 0.25}
 
 
 @pytest.mark.parametrize("distill_on", ["expert", "student", "mixed"])
@@ -76,15 +76,16 @@ def test_a_resumed_talker_takes_the_very_next_step_and_another_radio_is_refused(
         learner._update(learner._minibatch(), with_diagnostics=False)
     (tmp_path / "12").mkdir()
     learner.save_models(str(tmp_path / "12"))
-    assert json.loads((tmp_path / "12" / "checkpoint.json").read_text())["messages"]["bits"] == 3
+    assert json.loads((tmp_path / "12" / "checkpoint.json").read_text())["messages"]["bits"] == 4
     other = make_learner(results, tmp_path, distill_on="expert", **TALK)
     other.load_models(str(tmp_path / "12"))
     for each in (learner, other):
         each._update(each._minibatch(), with_diagnostics=False)
     assert same(weights(learner), weights(other))
-    for radio, named in (({}, "message_bits=0"), ({"message_bits": 5}, "message_bits=5")):
+    signs = {"message_bits": 4}, "message_bits=4, message_number_bits=1"
+    for radio, named in (({}, "message_bits=0"), ({"message_bits": 5}, "message_bits=5"), signs):
         silent = make_learner(results, tmp_path, distill_on="expert", **radio)
-        with pytest.raises(UserError, match=f"was trained with message_bits=3, .*, not with {named}"):
+        with pytest.raises(UserError, match=f"was trained with message_bits=4, message_number_bits=2, .*, not with {named}"):
             silent.load_models(str(tmp_path / "12"))
 
 

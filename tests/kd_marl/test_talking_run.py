@@ -18,23 +18,24 @@ from talking_parity import compared
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("bits", "number_bits"), [(5, 1), (8, 4)], ids=["signs", "numbers"])
 def test_a_talking_student_is_trained_evaluated_stressed_exported_and_played(
-    mains, tiny_teacher, tiny_buffer, tmp_path, capsys, monkeypatch
+    mains, tiny_teacher, tiny_buffer, tmp_path, capsys, monkeypatch, bits, number_bits
 ):
     given = [f"teacher={tiny_teacher}", f"expert_buffer={tiny_buffer}", "seed=1", "limits=lha"]
-    talk = [*given, "message_bits=5", "message_loss=0.1"]
+    talk = [*given, f"message_bits={bits}", f"message_number_bits={number_bits}", "message_loss=0.1"]
     trained = mains.run(*words("kd_student", tmp_path, *talk)).check()
     record, summary = Path(trained.out.rsplit("written to ")[-1].strip()).parent, trained.summary
-    assert (summary["message_bits"], summary["bits_per_step"], summary["bits_per_second"]) == (5, 5.0, 50.0)
+    assert (summary["message_bits"], summary["bits_per_step"], summary["bits_per_second"]) == (bits, bits, 10 * bits)
     run = load_student(record)
     assert run.facts["messages"]["links"] == [[0, 1], [1, 0]] and run.network.messages.loss == 0.1
 
     again = mains.run(*words("kd_student", tmp_path, *talk, "evaluate=True")).check()
     assert again.summary["student"] == summary["student"]
-    for bits in ("message_bits=0", "message_bits=4"):
+    for other in ("message_bits=0", "message_bits=4"):
         named = f"checkpoint_path={run.checkpoint.parent}"
-        refused = mains.run(*words("kd_student", tmp_path, *given, bits, "evaluate=True", named))
-        assert "was trained with message_bits=5" in refused.error and f"not with {bits}" in refused.error
+        refused = mains.run(*words("kd_student", tmp_path, *given, other, "evaluate=True", named))
+        assert f"was trained with message_bits={bits}" in refused.error and f"not with {other}" in refused.error
 
     none = ["--dropout", "--noise", "--delay", "--dead", "--maps"]
     assert main(["stress", str(record), "--episodes", "4", *none, "--message-loss", "1", "--jam", "0"]) == 0
@@ -47,10 +48,10 @@ def test_a_talking_student_is_trained_evaluated_stressed_exported_and_played(
         assert main(["export", str(record), "--to", str(bundle), *option]) == 2
         assert f"talks, and int8 is for silent students: {named}" in capsys.readouterr().err
     assert main(["export", str(record), "--to", str(bundle), "--no-latency"]) == 0
-    assert "messages: 5 bits a step, 50 a second" in capsys.readouterr().out
+    assert f"messages: {bits} bits a step, {10 * bits} a second" in capsys.readouterr().out
     assert main(["bundle", "check", str(bundle)]) == 0
     team = read_bundle(bundle).profile.raw["messages"]
-    assert (team["bits_per_second"], team["trained_loss"], team["measured_in"]) == (50.0, 0.1, "return")
+    assert (team["bits_per_second"], team["trained_loss"], team["measured_in"]) == (10 * bits, 0.1, "return")
     lost = {entry["loss"]: entry["student"] for entry in team["measured"]}
     assert lost == {0.0: rows["none"]["student_mean"], 1.0: rows["message loss 1"]["student_mean"]}
     _same_on_ten_thousand_steps(run, bundle, monkeypatch, tmp_path)

@@ -17,6 +17,8 @@ from talking_parity import compared, random_episodes
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 STRICT = "-pedantic-errors -Wall -Wextra -Werror -Wconversion -Wmissing-prototypes -Wshadow -Wcast-qual"
 RADIO = Messages(10, LINKS, latency=2, every=2)
+# Three numbers, of which the last fills half a byte.
+NUMBERS = Messages(12, LINKS, number_bits=4)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,11 +49,13 @@ def agent(folder):
         ("c", f"-DKD_AGENT_LEAN_STACK {STRICT}"),
     ],
 )
-def test_every_backend_says_and_does_what_the_torch_network_does(folder, monkeypatch, backend, flags):
+@pytest.mark.parametrize("radio", [RADIO, NUMBERS, Messages(6, LINKS, number_bits=2)], ids=["signs", "4", "2"])
+def test_every_backend_says_and_does_what_the_torch_network_does(tmp_path, monkeypatch, backend, flags, radio):
     if backend == "c" and shutil.which("cc") is None:
         pytest.skip("no C compiler is installed")
     monkeypatch.setenv("KD_ONBOARD_CFLAGS", flags)
-    run = talking_student(RADIO)
+    run = talking_student(radio)
+    folder = write_talking_bundle(tmp_path / "spread", radio)
     counts = compared(run, folder, backend, *random_episodes(run, 8, 25), loss=0.3)
     assert counts["actions"] == 600 and counts["bits"] > 1500 and counts["near"] < 3
 

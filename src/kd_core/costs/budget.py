@@ -64,7 +64,9 @@ class Budget:
         int8 = ("weights", "instructions_per_second", "weight_bytes_per_second")
         return {key: value for key, value in asdict(self).items() if self.weights == "int8" or key not in int8}
 
-    def excess(self, inputs: int, width: int, n_actions: int, inbox: int = 0, outbox: int = 0) -> list[str]:
+    def excess(
+        self, inputs: int, width: int, n_actions: int, inbox: int = 0, outbox: int = 0, number_bits: int = 1
+    ) -> list[str]:
         """List each limit that a network of these sizes breaks, and by how much; empty if it fits."""
         limits = {
             "flash_bytes": "bytes of flash",
@@ -72,18 +74,20 @@ class Budget:
             "flops": "FLOPs a decision",
             "decision_us": "microseconds a decision",
         }
-        costs = self.costs(inputs, width, n_actions, inbox, outbox)
+        costs = self.costs(inputs, width, n_actions, inbox, outbox, number_bits)
         return [
             f"{_number(costs[key])} {what}, {_number(costs[key] - limit)} more than its {_number(limit)}"
             for key, what in limits.items()
             if (limit := getattr(self, key)) is not None and costs[key] > limit
         ]
 
-    def costs(self, inputs: int, width: int, n_actions: int, inbox: int = 0, outbox: int = 0) -> dict[str, float]:
-        """Return what a network of these sizes takes that hears and says so many bits, by the name of each limit."""
+    def costs(
+        self, inputs: int, width: int, n_actions: int, inbox: int = 0, outbox: int = 0, number_bits: int = 1
+    ) -> dict[str, float]:
+        """Return what a network of these sizes takes that hears and says so many numbers, by the name of each limit."""
         sizes = (inputs, width, n_actions)
         bytes_of = footprint(*sizes, self.level, self.core, self.weights, inbox, outbox)
-        flops = closed_formula(*sizes, inbox=inbox, outbox=outbox)
+        flops = closed_formula(*sizes, inbox=inbox, outbox=outbox, number_bits=number_bits)
         if self.weights == "int8" and self.instructions_per_second:
             seconds = instructions_int8(*sizes, self.level, self.core) / self.instructions_per_second
             seconds += bytes_of.weights / (self.weight_bytes_per_second or float("inf"))
@@ -98,11 +102,17 @@ class Budget:
         }
 
     def widest(
-        self, inputs: int, n_actions: int, largest: int = LARGEST_WIDTH, inbox: int = 0, outbox: int = 0
+        self,
+        inputs: int,
+        n_actions: int,
+        largest: int = LARGEST_WIDTH,
+        inbox: int = 0,
+        outbox: int = 0,
+        number_bits: int = 1,
     ) -> int | None:
         """Find the widest network that fits, a multiple of `WIDTH_STEP` up to ``largest``; None if none does."""
         for width in range(largest - largest % WIDTH_STEP, 0, -WIDTH_STEP):
-            if not self.excess(inputs, width, n_actions, inbox, outbox):
+            if not self.excess(inputs, width, n_actions, inbox, outbox, number_bits):
                 return width
         return None
 
@@ -118,7 +128,7 @@ def fit_widths(
     inputs: Sequence[int],
     n_actions: int,
     largest: int = LARGEST_WIDTH,
-    exchanged: Sequence[tuple[int, int]] | None = None,
+    exchanged: Sequence[tuple[int, int, int]] | None = None,
 ) -> tuple[int, ...]:
     """Find the widest network for each agent.
 
@@ -128,12 +138,12 @@ def fit_widths(
         inputs: how many features each sees.
         n_actions: size of the action space.
         largest: width beyond which none grows.
-        exchanged: bits that each agent hears and says a step; None: a silent team.
+        exchanged: numbers that each agent hears and says a step, and the bits of each; None: a silent team.
 
     Raises:
         UserError: an agent fits at no width; says which limits stand in the way and by how much.
     """
-    widths, silent = [], [(0, 0)] * len(budgets)
+    widths, silent = [], [(0, 0, 1)] * len(budgets)
     for i, (budget, name, count, bits) in enumerate(zip(budgets, names, inputs, exchanged or silent, strict=True)):
         width = budget.widest(count, n_actions, largest, *bits)
         if width is None:
@@ -141,7 +151,7 @@ def fit_widths(
             raise UserError(
                 f"agent {i} ('{name}', {count} inputs, {n_actions} actions) does not fit {_place(budget)}: even "
                 f"{WIDTH_STEP} wide it takes {faults}; give it a larger budget, or fewer features"
-                + (" or bits" if any(bits) else "")
+                + (" or bits" if any(bits[:2]) else "")
             )
         widths.append(width)
     return tuple(widths)
@@ -153,14 +163,14 @@ def check_widths(
     inputs: Sequence[int],
     widths: Sequence[int],
     n_actions: int,
-    exchanged: Sequence[tuple[int, int]] | None = None,
+    exchanged: Sequence[tuple[int, int, int]] | None = None,
 ) -> None:
     """Refuse widths that the user chose beside a budget and that do not fit it; arguments as for `fit_widths`.
 
     Raises:
         UserError: the first agent that does not fit.
     """
-    sizes = zip(names, inputs, widths, exchanged or [(0, 0)] * len(budgets), strict=True)
+    sizes = zip(names, inputs, widths, exchanged or [(0, 0, 1)] * len(budgets), strict=True)
     for i, (budget, (name, count, width, bits)) in enumerate(zip(budgets, sizes, strict=True)):
         if faults := budget.excess(count, width, n_actions, *bits):
             raise UserError(

@@ -133,24 +133,34 @@ def agent_flops(agent: nn.Module, d_in: int) -> int:
     return OPERATIONS_PER_COUNT * int(count)
 
 
-def closed_formula(d_in: int, width: int, n_actions: int, use_rnn: bool = True, inbox: int = 0, outbox: int = 0) -> int:
+def closed_formula(
+    d_in: int,
+    width: int,
+    n_actions: int,
+    use_rnn: bool = True,
+    inbox: int = 0,
+    outbox: int = 0,
+    number_bits: int = 1,
+) -> int:
     """Compute the FLOPs of one decision of an `AgentStep` without running it: equal to `agent_flops`, term by term.
 
-    A bit that is heard costs an addition a weight, a bit that is said a multiply-add.
+    A bit that is heard costs an addition a weight; a number that is heard or said, a multiply-add.
 
     Args:
         d_in: number of inputs.
         width: hidden width.
         n_actions: number of actions.
         use_rnn: a GRU cell in the middle, else a linear layer with a ReLU.
-        inbox: bits that it hears (`kd_controllers.talking_net`); 0: none.
-        outbox: bits that it sends; 0: none.
+        inbox: numbers that it hears (`kd_controllers.talking_net`); 0: none.
+        outbox: numbers that it sends; 0: none.
+        number_bits: of each; 1: they are signs.
 
     Returns:
         FLOPs, multiply-adds counted as two.
     """
     middle = _gru(width) if use_rnn else _linear(width, width) + width
-    talk = _hearing(inbox, width) + width * outbox
+    heard = _hearing(inbox, width) if number_bits == 1 else inbox * width
+    talk = heard + width * outbox
     return OPERATIONS_PER_COUNT * (_linear(d_in, width) + width + middle + _linear(width, n_actions) + talk)
 
 

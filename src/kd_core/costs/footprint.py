@@ -176,8 +176,8 @@ def footprint(
         level: one of `LEVELS`.
         core: one of `CORES`; None is any, and more than each of them takes.
         weights: one of `WEIGHTS`.
-        inbox: bits that it hears a step; 0: none.
-        outbox: bits that it says; 0: none.
+        inbox: numbers that it hears a step; 0: none.
+        outbox: numbers that it says; 0: none.
     """
     if weights == "int8":
         assert not inbox and not outbox, "int8 is for silent students"

@@ -143,7 +143,7 @@ def _check_onnx(bundle: Bundle, agent: AgentProfile, first: AgentProfile, weight
     assert agent.onnx is not None, "the schema asks for it"
     features = bundle.profile.raw["agents"][agent.index]["features"]
     properties = contract(weights, bundle.task.name, first.name, features, agent.actions, agent.messages)
-    expected, found = policy_model(weights, properties), _read_onnx(bundle, agent.onnx)
+    expected, found = policy_model(weights, properties, agent.messages), _read_onnx(bundle, agent.onnx)
     told = {entry.key: entry.value for entry in found.metadata_props}
     for key in properties:
         if told.get(key) != properties[key]:

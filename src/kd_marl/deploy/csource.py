@@ -79,7 +79,8 @@ class _Form:
 def _float_form(program: AgentC) -> _Form:
     weights = program.weights
     inbox, outbox = exchanged(weights)
-    step = _template("hear.c.in", inbox) + _template("step_float.c.in") + _template("say.c.in", outbox)
+    hear = "hear.c.in" if program.messages is None or program.messages.number_bits == 1 else "hear_numbers.c.in"
+    step = _template(hear, inbox) + _template("step_float.c.in") + _template("say.c.in", outbox)
     matrices = loadable.matrices(program)
     values = {
         "STEP": step.replace("@PRODUCTS@", products.text(*sizes(weights), outbox)),

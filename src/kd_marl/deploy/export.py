@@ -241,7 +241,7 @@ def _models(
     named = Named.of(name)
     messages = AgentMessages.from_dict(facts["messages"]) if "messages" in facts else None
     properties = contract(weights, draft.run.task, facts["name"], facts["features"], facts["actions"], messages)
-    model = policy_model(weights, properties).SerializeToString(deterministic=True)
+    model = policy_model(weights, properties, messages).SerializeToString(deterministic=True)
     found = {"onnx": draft.add(f"onnx/{name}.onnx", model)}
     told = (facts["features"], facts["actions"], on_fault, facts["noop_action"], calibration, messages)
     for path, data in csource.all_files(AgentC(weights, named, draft.run.task, facts["name"], *told)).items():

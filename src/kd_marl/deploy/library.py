@@ -100,7 +100,7 @@ def _radio(agent: AgentProfile) -> tuple[str, str]:
     """Return what a talking agent's ``act`` takes beside features and availability, and the buffers of it."""
     if agent.messages is None or agent.c is None:
         return "", ""
-    heard, said = agent.exchanged
+    heard, said, _ = agent.exchanged
     bytes_each = f"{agent.c.prefix.upper()}_MESSAGE_BYTES"
     inbox = f"static unsigned char inbox[{agent.c.prefix.upper()}_HEARS * {bytes_each}];\n" if heard else ""
     outbox = f"static unsigned char outbox[{bytes_each}];\n" if said else ""

@@ -21,7 +21,7 @@ _HEAD, _CRC = 48, 4
 def matrices(program: AgentC) -> dict[str, np.ndarray]:
     """Return the matrices and biases of a program with float32 weights, in their order."""
     found, messages = step_constants(program.weights), program.messages
-    if messages is not None and messages.hears:
+    if messages is not None and messages.hears and messages.number_bits == 1:
         found["hear_weight"] = talking.paired(found["hear_weight"], messages.bits)
     return found
 

@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from kd_marl.deploy.weights import Weights, exchanged, sizes
+from kd_onboard.messages import thresholds
 from kd_onboard.profile import AgentMessages
 from kd_onboard.tensors import weights_digest
 
@@ -62,20 +63,23 @@ def contract(
     }
 
 
-def policy_model(weights: Weights, properties: Mapping[str, str] | None = None) -> onnx.ModelProto:
+def policy_model(
+    weights: Weights, properties: Mapping[str, str] | None = None, messages: AgentMessages | None = None
+) -> onnx.ModelProto:
     """Build the whole decision for ONNX Runtime.
 
-    ``properties`` are its ``metadata_props``, see :func:`contract`.
+    ``properties`` are its ``metadata_props``, see :func:`contract`; ``messages`` are those of an agent that talks.
 
     Inputs: ``features`` (batch, inputs) float32; ``available`` (batch, actions) bool; ``state`` (batch, width) float32,
     zeros at the start of an episode. Outputs: ``logits`` and ``masked_logits`` (batch, actions) float32, the latter
     -1e10 where an action is unavailable; ``action`` (batch,) int64, the best available one; ``next_state``.
 
-    An agent that hears has the input ``inbox`` (batch, bits) float32: 1 and -1, 0 where a message is missing. One that
-    speaks has the output ``outbox`` (batch, bits) float32 of 1 and -1: whether it is its turn, the caller knows.
+    An agent that hears has the input ``inbox`` (batch, numbers) float32 from -1 to 1, 0 where a message is missing. One
+    that speaks has the output ``outbox`` (batch, numbers) float32: whether it is its turn, the caller knows.
     """
     constants, nodes = _fused_step(weights)
-    model = _decision(weights, *_talking(weights, constants, nodes))
+    bits = 1 if messages is None else messages.number_bits
+    model = _decision(weights, *_talking(weights, constants, nodes, bits))
     if properties:
         helper.set_model_props(model, dict(properties))
     return model
@@ -181,8 +185,8 @@ def _fused_step(weights: Weights) -> tuple[_Constants, _Nodes]:
     return constants, nodes
 
 
-def _talking(weights: Weights, constants: _Constants, nodes: _Nodes) -> tuple[_Constants, _Nodes]:
-    """Add to the fused step what its weights hear and say."""
+def _talking(weights: Weights, constants: _Constants, nodes: _Nodes, bits: int) -> tuple[_Constants, _Nodes]:
+    """Add to the fused step what its weights hear and say, in numbers of so many bits."""
     node, inbox, outbox = helper.make_node, *exchanged(weights)
     found, first = dict(constants), list(nodes)
     if inbox:
@@ -191,14 +195,42 @@ def _talking(weights: Weights, constants: _Constants, nodes: _Nodes) -> tuple[_C
         seen.output[0] = "seen"
         first = [seen, node("Gemm", ["inbox", "hear_weight", "seen"], ["align"]), *rest]
     if outbox:
-        found |= {"speak_weight": weights["speak.weight"].T, "zero": np.array(0, np.float32)}
-        found |= {"one": np.array(1, np.float32), "minus_one": np.array(-1, np.float32)}
-        first += [
-            node("MatMul", ["next_state", "speak_weight"], ["voice"]),
-            node("GreaterOrEqual", ["voice", "zero"], ["positive"]),
-            node("Where", ["positive", "one", "minus_one"], ["outbox"]),
-        ]
+        found["speak_weight"] = weights["speak.weight"].T
+        first.append(node("MatMul", ["next_state", "speak_weight"], ["voice"]))
+        more, said = _signs() if bits == 1 else _numbers(bits)
+        found |= more
+        first += said
     return found, first
+
+
+def _signs() -> tuple[_Constants, _Nodes]:
+    """Build the outbox of numbers of one bit."""
+    constants = {"zero": np.array(0, np.float32), "one": np.array(1, np.float32), "minus_one": np.array(-1, np.float32)}
+    nodes = [
+        helper.make_node("GreaterOrEqual", ["voice", "zero"], ["positive"]),
+        helper.make_node("Where", ["positive", "one", "minus_one"], ["outbox"]),
+    ]
+    return constants, nodes
+
+
+def _numbers(bits: int) -> tuple[_Constants, _Nodes]:
+    """Build the outbox of numbers of several bits: each is counted up to its level."""
+    node, step = helper.make_node, np.float32(2.0 / (2**bits - 1))
+    constants = {
+        "changes": thresholds(bits),
+        "last": np.array([-1], np.int64),
+        "step": np.array(step, np.float32),
+        "one": np.array(1, np.float32),
+    }
+    nodes = [
+        node("Unsqueeze", ["voice", "last"], ["numbers"]),
+        node("GreaterOrEqual", ["numbers", "changes"], ["reached"]),
+        node("Cast", ["reached"], ["ones"], to=TensorProto.FLOAT),
+        node("ReduceSum", ["ones", "last"], ["level"], keepdims=0),
+        node("Mul", ["level", "step"], ["above"]),
+        node("Sub", ["above", "one"], ["outbox"]),
+    ]
+    return constants, nodes
 
 
 def _blend() -> _Nodes:
@@ -245,6 +277,11 @@ def _decision(weights: Weights, constants: _Constants, nodes: _Nodes) -> onnx.Mo
 _Port = tuple[str, int, Sequence[str | int]]
 
 
+def _kind(value: np.ndarray) -> type[np.generic]:
+    """Return the type of a constant: whole numbers are axes."""
+    return np.int64 if value.dtype.kind == "i" else np.float32
+
+
 def _model(
     nodes: _Nodes, inputs: Sequence[_Port], outputs: Sequence[_Port], constants: Mapping[str, np.ndarray]
 ) -> onnx.ModelProto:
@@ -254,7 +291,7 @@ def _model(
         [helper.make_tensor_value_info(*port) for port in inputs],
         [helper.make_tensor_value_info(*port) for port in outputs],
         [
-            numpy_helper.from_array(np.ascontiguousarray(value, np.float32).reshape(np.shape(value)), name)
+            numpy_helper.from_array(np.ascontiguousarray(value, _kind(value)).reshape(np.shape(value)), name)
             for name, value in constants.items()
         ],
     )

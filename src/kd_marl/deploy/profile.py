@@ -57,7 +57,7 @@ def agent_facts(run: StudentRun, agent: int) -> dict[str, Any]:
         "draw_sizes": None if mask.draw_sizes is None else list(mask.draw_sizes[agent]),
         "actions": actions,
         "noop_action": naming.noop_action(actions),
-        **costs(len(rows), width, run.network.n_actions, WEIGHTS[0], *((0, 0) if talk is None else talk.exchanged)),
+        **costs(len(rows), width, run.network.n_actions, WEIGHTS[0], *((0, 0, 1) if talk is None else talk.exchanged)),
         # Runs before there were budgets say nothing of them.
         "budget": (run.facts.get("budget") or [None] * mask.n_agents)[agent],
         **({"messages": messages} if messages else {}),
@@ -72,7 +72,8 @@ def message_facts(network: HeteroStudent, agent: int) -> dict[str, Any] | None:
     hears, heard_by = team.speakers(agent), team.hearers(agent)
     if not hears and not heard_by:
         return None
-    return {"bits": team.bits, "every": team.every, "latency": team.latency, "hears": hears, "heard_by": heard_by}
+    facts = {"bits": team.bits, "every": team.every, "latency": team.latency, "hears": hears, "heard_by": heard_by}
+    return facts | ({} if team.number_bits == 1 else {"number_bits": team.number_bits})
 
 
 def team_messages(run: StudentRun) -> dict[str, Any] | None:
@@ -99,7 +100,9 @@ def team_messages(run: StudentRun) -> dict[str, Any] | None:
     }
 
 
-def costs(inputs: int, width: int, n_actions: int, weights: str, inbox: int = 0, outbox: int = 0) -> dict[str, int]:
+def costs(
+    inputs: int, width: int, n_actions: int, weights: str, inbox: int = 0, outbox: int = 0, number_bits: int = 1
+) -> dict[str, int]:
     """Return what an agent of these sizes costs, by formula.
 
     Args:
@@ -107,8 +110,9 @@ def costs(inputs: int, width: int, n_actions: int, weights: str, inbox: int = 0,
         width: hidden width.
         n_actions: number of actions.
         weights: of its C, one of `kd_core.costs.footprint.WEIGHTS`.
-        inbox: bits that it hears a step.
-        outbox: bits that it says.
+        inbox: numbers that it hears a step.
+        outbox: numbers that it says.
+        number_bits: of each.
     """
     fast, small = (
         footprint(inputs, width, n_actions, level, weights=weights, inbox=inbox, outbox=outbox) for level in LEVELS
@@ -116,7 +120,9 @@ def costs(inputs: int, width: int, n_actions: int, weights: str, inbox: int = 0,
     parameters = parameter_count(inputs, width, n_actions, inbox, outbox)
     return {
         "parameters": parameters,
-        "flops_per_decision": closed_formula(inputs, width, n_actions, inbox=inbox, outbox=outbox),
+        "flops_per_decision": closed_formula(
+            inputs, width, n_actions, inbox=inbox, outbox=outbox, number_bits=number_bits
+        ),
         "weights_bytes": FLOAT_BYTES * parameters,
         "state_bytes": fast.state,
         "flash_bytes": fast.flash,

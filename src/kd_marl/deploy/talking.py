@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kd_onboard.messages import thresholds
 from kd_onboard.profile import AgentMessages
 
 # At -Os, between the sums of the features and the gates.
@@ -13,9 +14,31 @@ _HEAR_LEAN = """\
         aligned[unit] = aligned[unit] > 0.0f ? aligned[unit] : 0.0f;
     }
 """
+# What is said of a number: the level that its tanh is nearest to.
+_LEVEL = """\
+/* Returns the level of a number: how many of these it has reached, found by halves. */
+static unsigned @PREFIX@_level(float spoken)
+{
+    static const float change[] = { @CHANGES@ };
+    unsigned level = 0, half;
+
+    for (half = 1u << (@UPPER@_MESSAGE_NUMBER_BITS - 1); half != 0; half >>= 1) {
+        level += spoken >= change[level + half - 1] ? half : 0;
+    }
+    return level;
+}
+
+"""
+_SIGN = """\
+static unsigned @PREFIX@_level(float spoken)
+{
+    return spoken >= 0.0f;
+}
+
+"""
 _KEYS = (
     *("MESSAGE_SIZES", "MESSAGE_ALIASES", "MESSAGE_COMMENT", "LOGITS_COMMENT", "TURN", "FIRST_TURN", "BAD_TURN"),
-    *("RADIO", "SILENCE", "HEARD", "INBOX", "HEAR", "HEAR_LEAN", "SPEAK", "SPEAK_ALWAYS"),
+    *("RADIO", "SILENCE", "HEARD", "INBOX", "HEAR", "HEAR_LEAN", "SPEAK", "LEVEL", "SPEAK_ALWAYS"),
     *("SAVE_TURN", "RESTORE_TURN", "TEST_BUFFERS", "TEST_RADIO"),
 )
 
@@ -25,15 +48,23 @@ def values(messages: AgentMessages | None) -> dict[str, str]:
     if messages is None:
         return {**dict.fromkeys(_KEYS, ""), "ALIGNED": "sum > 0.0f ? sum : 0.0f", "SAVED_HEAD": "28"}
     hears, says = bool(messages.hears), bool(messages.heard_by)
+    bits, numbers = messages.number_bits, messages.bits // messages.number_bits
+    changes = ", ".join(f"{float(value).hex()}f" for value in thresholds(bits))
     sizes = {
         "BITS": messages.bits,
+        "NUMBERS": numbers,
+        "NUMBER_BITS": bits,
         "BYTES": 1 + messages.payload_bytes,
         "EVERY": messages.every,
         "LATENCY": messages.latency,
     }
     speakers = "".join(f" *   message {place} of the inbox: of agent {i}\n" for place, i in enumerate(messages.hears))
     unused = ("" if hears else "    (void)inbox;\n") + ("" if says else "    (void)outbox;\n")
+    told = f" * It is {numbers} numbers of {bits} bits each, which follow each other, the lowest bit first.\n" * (
+        bits > 1
+    )
     return {
+        "LEVEL": _SIGN if bits == 1 else _LEVEL.replace("@CHANGES@", changes),
         "MESSAGE_SIZES": "".join(f"#define @UPPER@_MESSAGE_{name} {size}\n" for name, size in sizes.items())
         + f"#define @UPPER@_HEARS {len(messages.hears)}\n",
         "MESSAGE_ALIASES": "".join(f"#define KD_AGENT_MESSAGE_{name} @UPPER@_MESSAGE_{name}\n" for name in sizes)
@@ -41,7 +72,7 @@ def values(messages: AgentMessages | None) -> dict[str, str]:
         "MESSAGE_COMMENT": f""" *
  * Messages: a message has @UPPER@_MESSAGE_BYTES bytes. The first is 1 if there is one, else 0; behind it are its bits,
  * bit k as bit k % 8 of byte k / 8. A message that is missing is all zeros, never waited for.
- * `inbox` has @UPPER@_HEARS of them, each said @UPPER@_MESSAGE_LATENCY steps ago{", or NULL" * (not hears)}.
+{told} * `inbox` has @UPPER@_HEARS of them, each said @UPPER@_MESSAGE_LATENCY steps ago{", or NULL" * (not hears)}.
  * `outbox` is what the agent says after this step{", and NULL: nobody hears it" * (not says)}. After a fault it is 0.
 {speakers}""",
         "LOGITS_COMMENT": " * It speaks as if it had a choice.\n",

@@ -12,7 +12,7 @@ from kd_core.costs.flops import AgentStep
 
 # Shapes for d inputs, width w and a actions; gates in the order r, z, n of torch.nn.GRUCell.
 #     o = relu(align(x)),  h' = GRU(o, h),  logits = head(h')
-# An agent that talks, for i bits heard and k bits said: o = relu(align(x) + hear(inbox)),  voice = speak(h')
+# An agent that talks, for i numbers heard and k numbers said: o = relu(align(x) + hear(inbox)),  voice = speak(h')
 ALIGNER = ("align.weight", "align.bias", "hear.weight")  # (w, d), (w,), (w, i)
 BODY = (
     "gru.weight_ih",  # (3w, w)
@@ -54,7 +54,7 @@ def sizes(weights: Weights) -> tuple[int, int, int]:
 
 
 def exchanged(weights: Weights) -> tuple[int, int]:
-    """Return the bits that a network hears and says in a step."""
+    """Return how many numbers a network hears and says in a step."""
     hear, speak = weights.get("hear.weight"), weights.get("speak.weight")
     return 0 if hear is None else hear.shape[1], 0 if speak is None else len(speak)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from kd_controllers.hetero_mac import HeteroMAC
 from kd_controllers.messages import Radio
 from kd_controllers.policy_mac import UNAVAILABLE_LOGIT, PolicyMAC
-from kd_controllers.talking_net import TalkingStep, TalkingStudent
+from kd_controllers.talking_net import TalkingStep, TalkingStudent, bits_of
 from kd_core.errors import UserError
 from kd_core.host import Host
 from kd_envs.hetero_mask.mask import ObservationMask, before
@@ -196,7 +196,7 @@ def _said(student: TalkingStudent, embedding: Tensor, radio: Radio) -> Tensor:
         assert isinstance(network, TalkingStep), "an agent that talks"
         if network.speak is not None:
             voice = network.speak(embedding[:, :, agent, :width])
-            said[:, :, agent] = torch.where(voice >= 0, 1.0, -1.0) * radio.speaks[:, :, agent, None]
+            said[:, :, agent] = bits_of(voice, network.number_bits) * radio.speaks[:, :, agent, None]
     return said
 
 

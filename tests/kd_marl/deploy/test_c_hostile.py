@@ -60,8 +60,9 @@ def written(folder, kind):
     calibration = messages = None
     if kind == "int8":
         calibration = int8.calibrate(agent_weights(step), episodes(SIZES[0], SIZES[2], count=1, length=30)[0][0])
-    elif kind == "talking":
-        messages = AgentMessages(bits=11, every=2, latency=1, hears=(1, 2), heard_by=(1,))
+    elif kind in ("talking", "numbers"):
+        size = {"bits": 11} if kind == "talking" else {"bits": 20, "number_bits": 4}
+        messages = AgentMessages(every=2, latency=1, hears=(1, 2), heard_by=(1,), **size)
         step = TalkingStep(*SIZES, *messages.exchanged).eval()
     return write_c(folder, step, on_fault="hold", calibration=calibration, messages=messages)
 
@@ -74,7 +75,7 @@ FORMS = {
 }
 TRIED = [
     *(("float32", form) for form in FORMS),
-    *((kind, form) for kind in ("int8", "talking") for form in ("fast", "lean")),
+    *((kind, form) for kind in ("int8", "talking", "numbers") for form in ("fast", "lean")),
 ]
 
 
