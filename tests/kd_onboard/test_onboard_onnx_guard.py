@@ -121,7 +121,7 @@ def test_weights_that_say_they_are_in_the_file_pass_and_those_elsewhere_do_not(b
 @given(st.binary(max_size=200))
 def test_whatever_the_bytes_are_they_are_refused_in_one_line_or_read_to_their_end(data):
     class Agent:
-        inputs, width, n_actions, exchanged = 3, 4, 5, (0, 0)
+        inputs, width, n_actions, exchanged = 3, 4, 5, (0, 0, 1)
 
     try:
         check_model(data, Agent, "model")
