@@ -87,18 +87,21 @@ def test_speaking_and_hearing_are_part_of_what_a_width_takes(tmp_path, core, lev
         if (gcc := shutil.which(f"{tools}-gcc")) is None:
             pytest.skip(f"{tools}-gcc is not installed: make boards")
         command, size = [gcc, *flags], f"{tools}-size"
-    for width, bits in ((8, 9), (40, 32)):
-        speakers = (1, 2)
-        exchanged = (bits * len(speakers), bits)
+    for width, bits, number_bits in ((8, 9, 1), (40, 32, 1), (8, 20, 2), (40, 32, 4)):
+        speakers, numbers = (1, 2), bits // number_bits
+        exchanged = (numbers * len(speakers), numbers, number_bits)
         step = TalkingStep(6, width, 5, *exchanged).eval()
-        write_c(tmp_path, step, messages=AgentMessages(bits, 1, 1, speakers, (1,)))
+        write_c(tmp_path, step, messages=AgentMessages(bits, 1, 1, speakers, (1,), number_bits))
         flash, ram = compiled_bytes(tmp_path, width, command, size, level=level)
         named = None if core == "here" else core
-        one_less = Budget(flash_bytes=flash - 1, level=level, core=named), Budget(ram_bytes=ram + 3, level=level)
+        one_less = (
+            Budget(flash_bytes=flash - 1, level=level, core=named),
+            Budget(ram_bytes=ram + 3, level=level, core=named),
+        )
         assert all(budget.excess(6, width, 5, *exchanged) for budget in one_less), (width, bits)
         told = footprint(6, width, 5, level, named, inbox=exchanged[0], outbox=exchanged[1])
         assert told.weights == 4 * sum(parameter.numel() for parameter in step.parameters())
-        assert told.flash - footprint(6, width, 5, level, named).flash >= 4 * 3 * bits * width
+        assert told.flash - footprint(6, width, 5, level, named).flash >= 4 * 3 * numbers * width
 
 
 def test_an_agent_that_talks_is_as_wide_as_its_board_leaves_room_beside_its_messages():

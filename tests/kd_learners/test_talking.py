@@ -85,7 +85,9 @@ def test_a_resumed_talker_takes_the_very_next_step_and_another_radio_is_refused(
     signs = {"message_bits": 4}, "message_bits=4, message_number_bits=1"
     for radio, named in (({}, "message_bits=0"), ({"message_bits": 5}, "message_bits=5"), signs):
         silent = make_learner(results, tmp_path, distill_on="expert", **radio)
-        with pytest.raises(UserError, match=f"was trained with message_bits=4, message_number_bits=2, .*, not with {named}"):
+        with pytest.raises(
+            UserError, match=f"was trained with message_bits=4, message_number_bits=2, .*, not with {named}"
+        ):
             silent.load_models(str(tmp_path / "12"))
 
 

@@ -101,7 +101,7 @@ _LANES, _STATE_BYTES, _ROW_BYTES, _TABLE_BYTES = 4, 2, 6, 194
 # Beside the recurrent state: whether it was initialised, and the last action; of an agent that talks, its turn too.
 _MARKS_BYTES, _TURN_BYTES = 8, 4
 # Of any core: the code of an agent that talks, without the product of its voice, and the frames of that code.
-_TALKING = {"O2": (1024, 96), "Os": (640, 64)}
+_TALKING = {"O2": (1024, 288), "Os": (736, 64)}
 
 
 @dataclass(frozen=True)
