@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from kd_core.errors import UserError, how_to_install
+from kd_core.imports import uncollected
 
 
 def available() -> bool:
@@ -41,7 +42,7 @@ def load(module: str) -> Any:
     if messages.level == logging.NOTSET:  # the host logs from DEBUG on
         messages.setLevel(logging.WARNING)
     try:
-        with _packages_not_run(module):
+        with uncollected(), _packages_not_run(module):
             return importlib.import_module(module)
     except ImportError as error:
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 from kd_core.errors import UserError, how_to_install
 from kd_core.host import get_host
+from kd_core.imports import uncollected
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,18 @@ class Work:
         Raises:
             UserError: the host cannot be loaded, or a package of the extra is not installed.
         """
-        if self.host:
-            # All of it: what is imported next may need its Sacred.
-            _ = get_host().main
-        module, _, function = self.name.partition(":")
-        try:
-            return getattr(importlib.import_module(module), function)
-        except ModuleNotFoundError as error:
-            if not self.extra:
-                raise
-            raise UserError(f"this needs {error.name}, which is not installed: {how_to_install(self.extra)}") from error
+        with uncollected():
+            if self.host:
+                # All of it: what is imported next may need its Sacred.
+                _ = get_host().main
+            module, _, function = self.name.partition(":")
+            try:
+                found = getattr(importlib.import_module(module), function)
+            except ModuleNotFoundError as error:
+                if not self.extra:
+                    raise
+                needed = f"this needs {error.name}, which is not installed: {how_to_install(self.extra)}"
+                raise UserError(needed) from error
+        # Modules stay until the end, so no later search for garbage goes through them again.
+        gc.freeze()
+        return found

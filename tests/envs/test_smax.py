@@ -220,6 +220,16 @@ def test_a_seed_repeats_its_battles_and_every_row_has_its_own():
     assert not np.array_equal(three_marines(seed=SEED + SIZE).reset().state, first)
 
 
+def test_rows_have_the_keys_that_jax_makes_of_their_seeds():
+    import jax
+
+    seeds = [0, 1, 2**31 - 1, 2**31, 2**32 - 1]
+    keys = three_marines(size=len(seeds)).simulator.keys(seeds)
+    expected = [jax.random.key_data(jax.random.key(seed)) for seed in seeds]
+    assert keys.dtype == expected[0].dtype
+    np.testing.assert_array_equal(keys, expected)
+
+
 def test_an_environment_asked_before_its_first_reset_shows_the_battle_that_it_begins():
     env = SmaxEnv(map_name="3m", seed=5)
     before = env.get_state()
