@@ -20,8 +20,6 @@ def td_residual(reward: Tensor, value: Tensor, terminated: Tensor, mask: Tensor,
 
     V(s_{t+1}) counts as 0 at a true terminal, but not at a time limit, where ``terminated`` is 0 (decision 6).
 
-    At a true terminal V(s_{t+1}) counts as 0; at a time limit (``terminated`` is 0 there) it does not (decision 6).
-
     Args:
         reward: ``(batch, time, 1 or agents)`` float32.
         value: ``(batch, time + 1, agents)`` float32, V of the state before each step and after the last.
