@@ -93,8 +93,18 @@ class Messages:
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Messages:
-        """Invert `to_dict`."""
-        return cls(**{**facts, "links": tuple((speaker, hearer) for speaker, hearer in facts["links"])})
+        """Invert `to_dict`.
+
+        Raises:
+            UserError: the facts are no radio's.
+        """
+        try:
+            found = cls(**{**facts, "links": tuple((speaker, hearer) for speaker, hearer in facts["links"])})
+        except (TypeError, ValueError, KeyError):
+            found = None
+        if found is None or found.number_bits not in NUMBER_BITS:
+            raise UserError(f"messages of the checkpoint are {facts!r}, which is no radio: copy the checkpoint whole")
+        return found
 
 
 @dataclass(frozen=True)

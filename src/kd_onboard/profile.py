@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from kd_onboard.errors import BundleError
@@ -109,6 +109,11 @@ class AgentMessages:
     def from_dict(cls, facts: Mapping[str, Any]) -> AgentMessages:
         """Build it from the field of `profile.json`."""
         return cls(**{**facts, "hears": tuple(facts["hears"]), "heard_by": tuple(facts["heard_by"])})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the field of `profile.json`; signs are what messages are made of where it says nothing."""
+        facts = {**asdict(self), "hears": list(self.hears), "heard_by": list(self.heard_by)}
+        return {key: value for key, value in facts.items() if key != "number_bits" or value > 1}
 
     @property
     def payload_bytes(self) -> int:

@@ -106,3 +106,13 @@ def test_students_of_another_radio_are_not_loaded():
         match="trained with message_bits=0, not with message_bits=4, message_number_bits=1, message_latency=1",
     ):
         check_same_radio("here", {"messages": None}, messages)
+
+
+@pytest.mark.parametrize(
+    "changed", [5, {"more": 1}, {"links": 7}, {"links": [1]}, {"links": None}, {"number_bits": "x"}, {"number_bits": 3}]
+)
+def test_a_checkpoint_with_a_damaged_radio_is_refused_in_one_line(changed):
+    messages = read_messages(keys(), NAMES)
+    told = changed if isinstance(changed, int) else {**messages.to_dict(), **changed}
+    with pytest.raises(UserError, match="which is no radio: copy the checkpoint whole"):
+        check_same_radio("here", {"messages": told}, messages)

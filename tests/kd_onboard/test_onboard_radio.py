@@ -33,6 +33,14 @@ def team():
         yield build
 
 
+@pytest.mark.parametrize("number_bits", [1, 4])
+def test_a_profile_says_of_numbers_only_what_is_not_a_sign(number_bits):
+    messages = AgentMessages(bits=8, every=1, latency=2, hears=(1,), heard_by=(2,), number_bits=number_bits)
+    told = messages.to_dict()
+    assert told.get("number_bits", 1) == number_bits and ("number_bits" in told) == (number_bits > 1)
+    assert AgentMessages.from_dict(told) == messages
+
+
 def play(radios, steps, slot=0):
     """What agent 0 hears, step by step, of an agent 1 that counts its steps; agent 0 is silent."""
     heard = []

@@ -124,7 +124,9 @@ def _report(folder: Path, profile: Mapping[str, Any], lacks_buffer: bool) -> str
             )
     if (radio := profile.get("messages")) is not None:
         rate = "" if radio["bits_per_second"] is None else f", {radio['bits_per_second']:g} a second"
-        lines.append(f"messages: {radio['bits_per_step']:g} bits a step{rate}; int8 is for silent students")
+        number_bits = max(agent.get("messages", {}).get("number_bits", 1) for agent in profile["agents"])
+        kind = "signs" if number_bits == 1 else f"numbers of {number_bits} bits"
+        lines.append(f"messages: {radio['bits_per_step']:g} bits a step{rate}, {kind}; int8 is for silent students")
     elif lacks_buffer:
         lines.append("no expert buffer was found, so int8 was not tried: name it with --buffer")
     return "\n".join([*lines, f"written to {folder}; next: kd-marl bundle check {shlex.quote(str(folder))}"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -59,7 +58,7 @@ def contract(
         "kd_marl.actions": json.dumps(list(actions)),
         "kd_marl.state": json.dumps(state),
         "kd_marl.weights_sha256": weights_digest(weights),
-        **({} if messages is None else {"kd_marl.messages": json.dumps(asdict(messages))}),
+        **({} if messages is None else {"kd_marl.messages": json.dumps(messages.to_dict())}),
     }
 
 

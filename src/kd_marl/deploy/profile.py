@@ -72,8 +72,8 @@ def message_facts(network: HeteroStudent, agent: int) -> dict[str, Any] | None:
     hears, heard_by = team.speakers(agent), team.hearers(agent)
     if not hears and not heard_by:
         return None
-    facts = {"bits": team.bits, "every": team.every, "latency": team.latency, "hears": hears, "heard_by": heard_by}
-    return facts | ({} if team.number_bits == 1 else {"number_bits": team.number_bits})
+    radio = AgentMessages(team.bits, team.every, team.latency, tuple(hears), tuple(heard_by), team.number_bits)
+    return radio.to_dict()
 
 
 def team_messages(run: StudentRun) -> dict[str, Any] | None:

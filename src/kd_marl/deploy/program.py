@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from kd_envs.hetero_mask import naming
@@ -90,7 +90,7 @@ class AgentC:
     def contract(self) -> int:
         """32 bits of a hash of what features, actions and messages mean: weights of another meaning are refused."""
         told: list[Any] = [self.task, [[row["name"], row["unit"]] for row in self.features], list(self.actions)]
-        told += [] if self.messages is None else [asdict(self.messages)]
+        told += [] if self.messages is None else [self.messages.to_dict()]
         return int.from_bytes(hashlib.sha256(json.dumps(told).encode()).digest()[:4], "little")
 
 

@@ -163,10 +163,12 @@ def _identity(args: Any, context: RunContext) -> Summary:
 def _bandwidth(args: Any, student: HeteroMAC) -> Summary:
     """Return the bits of a message, and what an agent sends a step and a second; None where the task has no rate."""
     bits = 0 if student.messages is None else student.messages.bits
+    number_bits = 1 if student.messages is None else student.messages.number_bits
     per_step = 0.0 if student.messages is None else student.messages.bits_per_step()
     rate = steps_per_second(args.env, student.mask.layout)
     return {
         "message_bits": bits,
+        **({} if number_bits == 1 else {"message_number_bits": number_bits}),
         "bits_per_step": per_step,
         "bits_per_second": None if rate is None else per_step * rate,
     }

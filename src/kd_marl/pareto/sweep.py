@@ -87,6 +87,8 @@ class Sweep:
                 raise UserError("one teacher serves all students: train it first with --config=kd_teacher")
             if word in ("save_model=False", "save_model=false"):
                 raise UserError("pareto measures the students that its runs save: leave save_model=False out")
+            if key == "message_number_bits":
+                _check_whole_numbers(word, bits)
             if key == "message_bits" and bits:
                 raise UserError(f"--message-bits says what students send: leave {word} out")
             if key == "agent" and word != f"agent={EXPORTED_AGENT}":
@@ -202,6 +204,15 @@ class Sweep:
             raise UserError(f"the expert buffer of {checkpoint} is gone: restore it in {self.results / 'buffers'}")
         options = Options(int8=False)
         return run, export(run, folder, buffer.facts["episode_limit"], buffer, options, force=True)
+
+
+def _check_whole_numbers(word: str, bits: Sequence[int]) -> None:
+    """Refuse messages that are no whole numbers of as many bits as an update says, before students are trained."""
+    number_bits = word.partition("=")[2]
+    for each in bits:
+        # What is no number the first run refuses.
+        if number_bits.isdigit() and int(number_bits) and each % int(number_bits):
+            raise UserError(f"--message-bits {each} is no multiple of {word}: leave {each} out, or change that")
 
 
 def _start(words: Sequence[str], log: Any) -> subprocess.Popen[bytes]:

@@ -220,6 +220,13 @@ def test_impossible_numbers_are_refused_in_one_line(tmp_path, capsys, options, m
     assert message in line
 
 
+def test_bits_that_numbers_do_not_fill_are_refused_before_students_are_trained(tmp_path, capsys):
+    words = ["--env-config=mpe", "--to", str(tmp_path), "--message-bits", "0", "4", "6"]
+    assert main(["pareto", *words, "with", f"env_args.key={TASK}", "message_number_bits=4"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--message-bits 6 is no multiple of message_number_bits=4" in line
+
+
 def test_a_sweep_that_cannot_be_written_is_refused_in_one_line(tmp_path, capsys):
     (tmp_path / "file").touch()
     words = ["--env-config=mpe", "--to", str(tmp_path / "file"), "with", f"env_args.key={TASK}"]
