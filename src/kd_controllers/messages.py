@@ -100,10 +100,12 @@ class Messages:
         """
         try:
             found = cls(**{**facts, "links": tuple((speaker, hearer) for speaker, hearer in facts["links"])})
+            if found.number_bits not in NUMBER_BITS:
+                raise ValueError
         except (TypeError, ValueError, KeyError):
-            found = None
-        if found is None or found.number_bits not in NUMBER_BITS:
-            raise UserError(f"messages of the checkpoint are {facts!r}, which is no radio: copy the checkpoint whole")
+            raise UserError(
+                f"messages of the checkpoint are {facts!r}, which is no radio: copy the checkpoint whole"
+            ) from None
         return found
 
 
