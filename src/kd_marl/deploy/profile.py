@@ -44,8 +44,8 @@ def agent_facts(run: StudentRun, agent: int) -> dict[str, Any]:
     name = mask.layout.agent_names[agent]
     rows = naming.features(mask, agent)
     width = run.network.widths[agent]
-    messages = message_facts(run.network, agent)
-    talk = AgentMessages.from_dict(messages) if messages else None
+    messages = agent_messages(run.network, agent)
+    exchanged = (0, 0, 1) if messages is None else messages.exchanged
     actions = naming.action_names(run.config["env"], mask.layout.task, name, run.network.n_actions)
     return {
         "index": agent,
@@ -57,14 +57,14 @@ def agent_facts(run: StudentRun, agent: int) -> dict[str, Any]:
         "draw_sizes": None if mask.draw_sizes is None else list(mask.draw_sizes[agent]),
         "actions": actions,
         "noop_action": naming.noop_action(actions),
-        **costs(len(rows), width, run.network.n_actions, WEIGHTS[0], *((0, 0, 1) if talk is None else talk.exchanged)),
+        **costs(len(rows), width, run.network.n_actions, WEIGHTS[0], *exchanged),
         # Runs before there were budgets say nothing of them.
         "budget": (run.facts.get("budget") or [None] * mask.n_agents)[agent],
-        **({"messages": messages} if messages else {}),
+        **({} if messages is None else {"messages": messages.to_dict()}),
     }
 
 
-def message_facts(network: HeteroStudent, agent: int) -> dict[str, Any] | None:
+def agent_messages(network: HeteroStudent, agent: int) -> AgentMessages | None:
     """Return what an agent tells others and hears from them; None for one that neither speaks nor hears."""
     if not isinstance(network, TalkingStudent):
         return None
@@ -72,8 +72,7 @@ def message_facts(network: HeteroStudent, agent: int) -> dict[str, Any] | None:
     hears, heard_by = team.speakers(agent), team.hearers(agent)
     if not hears and not heard_by:
         return None
-    radio = AgentMessages(team.bits, team.every, team.latency, tuple(hears), tuple(heard_by), team.number_bits)
-    return radio.to_dict()
+    return AgentMessages(team.bits, team.every, team.latency, tuple(hears), tuple(heard_by), team.number_bits)
 
 
 def team_messages(run: StudentRun) -> dict[str, Any] | None:
